@@ -1,0 +1,28 @@
+"""How much of the FLOPs that mirror symmetry saves becomes time.
+
+The public names are loaded on first use, so that `import flopbench` (and with it `flopbench --help`)
+does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "create_model": "flopbench.models",
+    "list_models": "flopbench.models",
+    "load_released_checkpoint": "flopbench.models",
+    "assert_equivariant": "flopbench.testing",
+}
+__all__ = ["__version__", "assert_equivariant", "create_model", "list_models", "load_released_checkpoint"]
+
+if TYPE_CHECKING:
+    from flopbench.models import create_model, list_models, load_released_checkpoint
+    from flopbench.testing import assert_equivariant
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flopbench' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,155 @@
+"""The names of models: what exists, how it is called, and how a name is read. Imports no torch.
+
+A name is one of
+
+- `vit_b16`, `vit_b16.flop`, `resmlp_s24.hybrid`: a size of the paper's families, and its version;
+- `timm:NAME`: a network of timm (`pip install flopbench[timm]`);
+- `package.module:callable`: anything importable that returns a `torch.nn.Module`.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from flopbench.errors import FlopbenchError, unknown
+
+Version = Literal["plain", "flop", "hybrid", "early_invariant"]
+VERSIONS: tuple[Version, ...] = get_args(Version)
+
+# The paper's notation for the versions of a network X.
+_LABELS: dict[Version, str] = {
+    "plain": "{}",
+    "flop": "E({})",
+    "hybrid": "H({})",
+    "early_invariant": "I({})",
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One size of one family: what its class is to be called with."""
+
+    name: str
+    family: str
+    size: str
+    label: str
+    patch_size: int
+    config: dict[str, Any] = field(hash=False)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image a cell of the coarsest grid: image sizes are multiples of it."""
+        return self.patch_size * 2 ** (len(self.config.get("depths", (0,))) - 1)
+
+
+def _vit(name: str, size: str, patch: int, width: int, depth: int, heads: int) -> Spec:
+    config = {"patch_size": patch, "width": width, "depth": depth, "heads": heads}
+    return Spec(name, "vit", f"{size}/{patch}", f"ViT-{size}/{patch}", patch, config)
+
+
+def _resmlp(name: str, size: str, width: int, depth: int, layer_scale: float) -> Spec:
+    config = {"patch_size": 16, "width": width, "depth": depth, "layer_scale": layer_scale}
+    return Spec(name, "resmlp", size, f"ResMLP-{size}", 16, config)
+
+
+def _convnext_iso(name: str, size: str, width: int, depth: int) -> Spec:
+    config = {"patch_size": 16, "widths": (width,), "depths": (depth,), "layer_scale": None}
+    return Spec(name, "convnext", size, f"ConvNeXt-iso-{size}", 16, config)
+
+
+def _convnext(name: str, size: str, width: int, third: int) -> Spec:
+    widths = tuple(width * 2**stage for stage in range(4))
+    config = {"patch_size": 4, "widths": widths, "depths": (3, 3, third, 3), "layer_scale": 1e-6}
+    return Spec(name, "convnext", size, f"ConvNeXt-{size}", 4, config)
+
+
+SPECS: dict[str, Spec] = {
+    spec.name: spec
+    for spec in (
+        _vit("vit_ti16", "Ti", 16, 192, 12, 3),
+        _vit("vit_s16", "S", 16, 384, 12, 6),
+        _vit("vit_m16", "M", 16, 512, 12, 8),
+        _vit("vit_b16", "B", 16, 768, 12, 12),
+        _vit("vit_l16", "L", 16, 1024, 24, 16),
+        _vit("vit_h14", "H", 14, 1280, 32, 16),
+        _resmlp("resmlp_t12", "T12", 384, 12, 0.1),
+        _resmlp("resmlp_s24", "S24", 384, 24, 1e-5),
+        _resmlp("resmlp_b24", "B24", 768, 24, 1e-6),
+        _resmlp("resmlp_l24", "L24", 1280, 24, 1e-6),
+        _convnext_iso("convnext_iso_s", "S", 384, 18),
+        _convnext_iso("convnext_iso_b", "B", 768, 18),
+        _convnext_iso("convnext_iso_l", "L", 1024, 36),
+        _convnext("convnext_t", "T", 96, 9),
+        _convnext("convnext_s", "S", 96, 27),
+        _convnext("convnext_b", "B", 128, 27),
+        _convnext("convnext_l", "L", 192, 27),
+    )
+}
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A model's name, read: `spec` and `version` for the paper's families, else `target`."""
+
+    raw: str
+    spec: Spec | None = None
+    version: Version = "plain"
+    target: str = ""
+
+    @property
+    def base(self) -> str:
+        """The name of the plain network of the same size; the name itself for a foreign network."""
+        return self.spec.name if self.spec else self.raw
+
+    @property
+    def symmetry(self) -> Version | None:
+        """The version, or None for a network that flopbench did not build."""
+        return self.version if self.spec else None
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the logits are the same for an image and its mirror image, by construction."""
+        return self.symmetry in ("flop", "early_invariant")
+
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raise unless the network takes images of `image_size` (height, width) in pixels.
+
+        Raises:
+            FlopbenchError: a side is no multiple of the stride.
+        """
+        if self.spec is None:
+            return
+        stride = self.spec.stride
+        for side, pixels in zip(("height", "width"), image_size, strict=True):
+            if pixels < stride or pixels % stride:
+                near = max(1, round(pixels / stride)) * stride
+                raise FlopbenchError(
+                    f"image {side} {pixels} does not suit {self.raw}: it must be a multiple of {stride}, e.g. {near}"
+                )
+
+
+def parse_name(name: str) -> ModelName:
+    """Read a model's name without importing torch or the model.
+
+    Raises:
+        FlopbenchError: no such model or version, with the nearest ones that exist.
+    """
+    if ":" in name:
+        origin, target = name.split(":", 1)
+        if target and re.fullmatch(r"[A-Za-z_][\w.]*", origin):
+            return ModelName(name, target=target)
+        raise FlopbenchError(f"model {name!r} is not of the form timm:NAME or package.module:callable")
+    base, dot, version = name.partition(".")
+    if base not in SPECS:
+        raise unknown("model", name, SPECS)
+    if not dot:
+        return ModelName(name, SPECS[base])
+    if version not in VERSIONS:
+        raise unknown(f"version of {base}", version, VERSIONS)
+    return ModelName(name, SPECS[base], version)
+
+
+def label_of(name: str) -> str:
+    """The paper's label: `ViT-B/16`, `E(ViT-B/16)`, `H(ViT-B/16)`, `I(ViT-B/16)`; else the name."""
+    parsed = parse_name(name)
+    return _LABELS[parsed.version].format(parsed.spec.label) if parsed.spec else name

@@ -1,0 +1,97 @@
+"""From a model's name to the model."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from flopbench.errors import FlopbenchError
+from flopbench.models.catalog import parse_name
+
+# The class of each family, called with the size's configuration.
+_FAMILIES = {
+    "vit": "flopbench.models.vit:VisionTransformer",
+    "resmlp": "flopbench.models.resmlp:ResMLP",
+    "convnext": "flopbench.models.convnext:ConvNeXt",
+}
+
+
+def create_model(
+    name: str, image_size: int | tuple[int, int] = 224, num_classes: int = 1000, **options: Any
+) -> nn.Module:
+    """Build a network by its name, freshly initialised, in train mode.
+
+    Args:
+        name: `vit_b16`, `vit_b16.flop`, `timm:deit3_base_patch16_224`, `package.module:callable`.
+        image_size: pixels, one number for square images or (height, width).
+        num_classes: logits, i.e. the output is `[B, num_classes]` for images `[B, 3, H, W]`.
+        options: passed on to the network's class, e.g. `drop_path=0.1`, `head="absolute"`,
+            `attention="unfused"`; to timm's `create_model` or the callable otherwise.
+
+    Raises:
+        FlopbenchError: an unknown name, an image size that does not suit, or an option not known.
+    """
+    parsed = parse_name(name)
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    parsed.check_image_size(size)
+    if parsed.spec is not None:
+        family = _load(_FAMILIES[parsed.spec.family])
+        arguments = {**parsed.spec.config, "symmetry": parsed.version, **options}
+        build = family
+        arguments |= {"image_size": size, "num_classes": num_classes}
+    elif name.startswith("timm:"):
+        build, arguments = _timm_create_model(), {"model_name": parsed.target, "num_classes": num_classes, **options}
+    else:
+        build, arguments = _load(name), options
+    try:
+        model = build(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FlopbenchError(f"cannot build {name}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise FlopbenchError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
+def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every parameter random values of the size that trained ones have, in place.
+
+    At initialisation layer scales near zero and zero biases hide errors of a symmetry; after this
+    every term of every layer matters. Weights get the deviation 1/√fan-in, gains 1 ± 0.2, the rest ± 0.2.
+    The values depend on the seed and on each parameter's place and shape, not on the device's type.
+
+    Returns:
+        The same model.
+    """
+    for index, (name, parameter) in enumerate(model.named_parameters()):
+        generator = torch.Generator(parameter.device).manual_seed(seed * 1_000_003 + index)
+        if parameter.ndim > 1 and not name.split(".")[0].endswith(("token", "embed_position")):
+            fan_in = parameter[0].numel()
+            parameter.normal_(0.0, fan_in**-0.5, generator=generator)
+        else:
+            is_gain = parameter.ndim == 1 and not name.endswith(("bias", "beta"))
+            parameter.normal_(1.0 if is_gain else 0.0, 0.2, generator=generator)
+    return model
+
+
+def _load(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise FlopbenchError(f"cannot import {path}: {error}") from error
+    except AttributeError:
+        raise FlopbenchError(f"module {module} has no {attribute!r}") from None
+
+
+def _timm_create_model() -> Any:
+    try:
+        return import_module("timm").create_model
+    except ImportError as error:
+        raise FlopbenchError(f"timm models need timm: pip install 'flopbench[timm]' ({error})") from None

@@ -1,0 +1,90 @@
+"""What the families share, written for any symmetry."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from flopbench.symmetries import Dropout, Symmetry
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear, channel by channel."""
+
+    def __init__(self, symmetry: Symmetry, width: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = symmetry.linear(width, hidden)
+        self.act = symmetry.gelu()
+        self.drop = Dropout(dropout)
+        self.fc2 = symmetry.linear(hidden, width)
+
+    def forward(self, x: Any) -> Any:
+        """`[..., C]` to the same shape."""
+        return self.fc2(self.drop(self.act(self.fc1(x))))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the products are the same for every symmetry."""
+
+    def __init__(self, symmetry: Symmetry, width: int, heads: int, *, fused: bool) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} does not split into {heads} heads")
+        symmetry.check_channels(width // heads, "channels a head")
+        self.symmetry = symmetry
+        self.heads = heads
+        self.fused = fused
+        self.qkv = symmetry.linear(width, 3 * width)
+        self.proj = symmetry.linear(width, width)
+
+    def forward(self, x: Any) -> Any:
+        """`[B, N, C]` to the same shape."""
+        q, k, v = self.symmetry.split_heads(self.qkv(x), self.heads)
+        mixed = F.scaled_dot_product_attention(q, k, v) if self.fused else unfused_attention(q, k, v)
+        return self.proj(self.symmetry.merge_heads(mixed))
+
+
+def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ/√d) v with the scores in memory, as the paper timed it. `[B, heads, N, d]` each."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return scores.softmax(dim=-1) @ v
+
+
+class Network(nn.Module):
+    """Shared by the families: the switch for gradient checkpointing, and what weight decay leaves out."""
+
+    grad_checkpointing = False
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them."""
+        self.grad_checkpointing = enable
+
+    def run_block(self, block: nn.Module, x: Any) -> Any:
+        """One block, through a checkpoint where that is switched on and gradients are taken."""
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves out: tokens and position embeddings.
+
+        Vectors (norms, biases, layer scales) are left out by optimisers' usual rule of dimension.
+        """
+        return {name for name, _ in self.named_parameters() if name.startswith(("cls_token.", "pos_embed."))}
+
+
+def drop_path_rates(maximum: float, depth: int) -> Iterator[float]:
+    """Stochastic depth's rates, linear in depth from 0 to `maximum`."""
+    yield from (maximum * block / max(1, depth - 1) for block in range(depth))
+
+
+def init_linear(module: nn.Module) -> None:
+    """Truncated normal weights (σ = 0.02) and zero biases in every `nn.Linear`, as DeiT and ConvNeXt have them."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,118 @@
+"""The vision transformer of DeiT III, once for every symmetry.
+
+Layer scale, class token, biased qkv, layer norm ε = 1e-6. Baseline: Touvron et al., *DeiT III*, 2022.
+Equivariant, hybrid and early-invariant versions: *Flopping for FLOPs*, sections 3 and 4.
+"""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from flopbench.models.layers import Attention, Mlp, Network, drop_path_rates, init_linear
+from flopbench.symmetries import Head, Symmetry, each, schedule
+
+EPS = 1e-6
+
+
+class Block(nn.Module):
+    """Attention and MLP, each after a layer norm and on a residual branch."""
+
+    def __init__(
+        self,
+        symmetry: Symmetry,
+        width: int,
+        heads: int,
+        *,
+        layer_scale: float,
+        drop_path: float,
+        dropout: float,
+        fused: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = symmetry.layer_norm(width, EPS)
+        self.attn = Attention(symmetry, width, heads, fused=fused)
+        self.residual1 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
+        self.norm2 = symmetry.layer_norm(width, EPS)
+        self.mlp = Mlp(symmetry, width, 4 * width, dropout)
+        self.residual2 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
+
+    def forward(self, x: Any) -> Any:
+        """`[B, N, C]` to the same shape."""
+        x = self.residual1(x, self.attn(self.norm1(x)))
+        return self.residual2(x, self.mlp(self.norm2(x)))
+
+
+class VisionTransformer(Network):
+    """A ViT; `symmetry` is one of plain, flop, hybrid, early_invariant.
+
+    Args:
+        image_size: pixels (height, width), multiples of `patch_size`.
+        num_classes: number of logits.
+        patch_size: P, in pixels.
+        width: C, the channels of a token.
+        depth: number of blocks.
+        heads: attention heads, C/heads channels each.
+        symmetry: which version of the network.
+        head: what the classifier sees of an equivariant network: "invariant" s, "absolute" [s, |a|].
+        attention: "fused" scaled-dot-product attention, or "unfused" as in the paper's timings.
+        layer_scale: initial value of the residual branches' scales.
+        drop_path: largest rate of stochastic depth; it grows linearly with depth.
+        dropout: rate in the MLPs.
+
+    Raises:
+        ValueError: channels that do not split into the symmetry's irreps and heads.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int],
+        num_classes: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        symmetry: str = "plain",
+        head: Head = "invariant",
+        attention: Literal["fused", "unfused"] = "fused",
+        layer_scale: float = 1e-4,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        plan = schedule(symmetry, depth)
+        stem, last = plan.first, plan.last
+        grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        self.patch_embed = stem.patch_embed(3, width, patch_size)
+        self.pos_embed = stem.position_embedding(width, grid)
+        self.cls_token = stem.class_token(width)
+        self.switch = plan.switch
+        self.join = plan.join()
+        self.blocks = nn.ModuleList(
+            Block(
+                plan[index],
+                width,
+                heads,
+                layer_scale=layer_scale,
+                drop_path=rate,
+                dropout=dropout,
+                fused=attention == "fused",
+            )
+            for index, rate in enumerate(drop_path_rates(drop_path, depth))
+        )
+        self.norm = last.layer_norm(width, EPS)
+        self.last, self.head_kind = last, head
+        self.head = nn.Linear(last.invariant_width(width, head), num_classes)
+        init_linear(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
+        x = self.pos_embed(self.patch_embed(images))
+        x = self.cls_token(each(lambda part: part.flatten(1, 2), x))
+        for index, block in enumerate(self.blocks):
+            if index == self.switch:
+                x = self.join(x)
+            x = self.run_block(block, x)
+        # The norm acts on each token alone and the head sees one token: take that token first.
+        token = self.norm(each(lambda part: part[:, 0], x))
+        return self.head(self.last.invariants(token, self.head_kind))

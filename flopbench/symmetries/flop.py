@@ -1,0 +1,230 @@
+"""Flopping: the group {identity, mirror image}. The paper's layers, in one file.
+
+Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.05169), sections 3 and 4.
+Every layer takes and gives `Halves` and commutes with s(h, w) ↦ s(h, W−1−w), a(h, w) ↦ −a(h, W−1−w).
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flopbench.kernels.layer_norm import layer_norm_halves
+from flopbench.kernels.mirror_gelu import SQRT_HALF, mirror_pointwise, to_mirror_pairs
+from flopbench.symmetries.base import DropPath, Halves, Head, Symmetry
+
+
+class FlopPatchEmbed(nn.Module):
+    """Patch embedding with mirrored kernels, computed as a product with the folded patch.
+
+    Symmetric kernels are [w, mirror(w)], antisymmetric ones [w, −mirror(w)]; so each output is w times
+    left ± mirror(right), at half the MACs of the convolution. A patch of odd width has a centre
+    column, free in symmetric kernels and zero in antisymmetric ones.
+    """
+
+    def __init__(self, channels: int, width: int, patch_size: int, normalise: bool) -> None:
+        super().__init__()
+        half, P = width // 2, patch_size
+        self.patch_size = P
+        self.scale = SQRT_HALF if normalise else 1.0
+        self.weight_s = nn.Parameter(torch.empty(half, channels, P, P - P // 2))
+        self.weight_a = nn.Parameter(torch.empty(half, channels, P, P // 2))
+        self.bias = nn.Parameter(torch.zeros(half))
+        # As the whole kernel of the convolution would be: the fan-in is that of the full patch.
+        bound = (channels * P * P) ** -0.5
+        for parameter in (self.weight_s, self.weight_a, self.bias):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, images: Tensor) -> Halves:
+        """`[B, channels, H, W]` to `[B, H/P, W/P, width]`."""
+        B, C, H, W = images.shape
+        P = self.patch_size
+        # [B, H/P, W/P, C, P, P]: each patch's pixels as a row of the product.
+        patches = images.view(B, C, H // P, P, W // P, P).permute(0, 2, 4, 1, 3, 5)
+        left, right = patches[..., : P // 2], patches[..., P - P // 2 :].flip(-1)
+        total, difference = left + right, left - right
+        if P % 2:
+            total = torch.cat([total, patches[..., P // 2 : P // 2 + 1]], dim=-1)
+        # Scaling the small weights instead of the outputs saves a pass over the features.
+        s = F.linear(total.flatten(3), self.weight_s.flatten(1) * self.scale, self.bias * self.scale)
+        a = F.linear(difference.flatten(3), self.weight_a.flatten(1) * self.scale)
+        return Halves(s, a)
+
+
+class FlopPositionEmbedding(nn.Module):
+    """Learnt for the left half of the grid: s += [e_s, mirror(e_s)], a += [e_a, −mirror(e_a)].
+
+    The paper reorders the tokens, left half before its mirror image. Nothing in a ViT but this
+    embedding sees the order, so the embedding is laid out row-major instead and no token moves. On
+    a grid of odd width the centre column is its own mirror image: free in s, zero in a.
+    """
+
+    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        rows, columns = grid
+        self.weight_s = nn.Parameter(torch.empty(1, rows, columns - columns // 2, width // 2))
+        self.weight_a = nn.Parameter(torch.empty(1, rows, columns // 2, width // 2))
+        for parameter in (self.weight_s, self.weight_a):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, x: Halves) -> Halves:
+        """`[B, H, W, C]` to the same shape."""
+        columns = x.s.shape[2] // 2
+        odd = x.s.shape[2] % 2
+        e_s, e_a = self.weight_s, self.weight_a
+        centre = [e_a.new_zeros(1, e_a.shape[1], 1, e_a.shape[3])] if odd else []
+        e_s = torch.cat([e_s, e_s[:, :, :columns].flip(2)], dim=2)
+        e_a = torch.cat([e_a, *centre, -e_a.flip(2)], dim=2)
+        return Halves(x.s + e_s, x.a + e_a)
+
+
+class FlopClassToken(nn.Module):
+    """A learnt symmetric token; its antisymmetric half is zero, for it has no mirror image to differ from."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight_s = nn.Parameter(torch.empty(1, 1, width // 2))
+        nn.init.trunc_normal_(self.weight_s, std=0.02)
+
+    def forward(self, x: Halves) -> Halves:
+        """`[B, N, C]` to `[B, 1 + N, C]`."""
+        token = self.weight_s.expand(x.s.shape[0], -1, -1).to(x.s.dtype)
+        return Halves(torch.cat([token, x.s], dim=1), torch.cat([torch.zeros_like(token), x.a], dim=1))
+
+
+class FlopLinear(nn.Module):
+    """s ↦ W_s s + b, a ↦ W_a a: block-diagonal, half the MACs and half the parameters."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.s = nn.Linear(in_features // 2, out_features // 2)
+        self.a = nn.Linear(in_features // 2, out_features // 2, bias=False)
+
+    def forward(self, x: Halves) -> Halves:
+        """`[..., in_features]` to `[..., out_features]`."""
+        return Halves(self.s(x.s), self.a(x.a))
+
+
+class FlopLayerNorm(nn.Module):
+    """Layer norm with one deviation for both halves; a shift on the symmetric half only."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight_s = nn.Parameter(torch.ones(width // 2))
+        self.weight_a = nn.Parameter(torch.ones(width // 2))
+        self.bias = nn.Parameter(torch.zeros(width // 2))
+
+    def forward(self, x: Halves) -> Halves:
+        """`[..., C]` to the same shape."""
+        return Halves(*layer_norm_halves(x.s, x.a, self.weight_s, self.weight_a, self.bias, self.eps))
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return f"{2 * self.bias.numel()}, eps={self.eps}"
+
+
+class FlopGELU(nn.Module):
+    """Exact GELU on mirror pairs."""
+
+    def forward(self, x: Halves) -> Halves:
+        """`[..., C]` to the same shape."""
+        return Halves(*mirror_pointwise(x.s, x.a, F.gelu))
+
+
+class FlopResidual(nn.Module):
+    """x + drop_path(λ · branch), λ_s and λ_a learnt apart, one mask for both halves."""
+
+    def __init__(self, width: int, layer_scale: float | None, drop_path: float) -> None:
+        super().__init__()
+        scaled = layer_scale is not None
+        self.gamma_s = nn.Parameter(torch.full((width // 2,), layer_scale)) if scaled else None
+        self.gamma_a = nn.Parameter(torch.full((width // 2,), layer_scale)) if scaled else None
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Halves, branch: Halves) -> Halves:
+        """`[..., C]` and `[..., C]` to `[..., C]`."""
+        if self.gamma_s is not None and self.gamma_a is not None:
+            branch = Halves(branch.s * self.gamma_s, branch.a * self.gamma_a)
+        branch = self.drop_path(branch)
+        return Halves(x.s + branch.s, x.a + branch.a)
+
+
+class FlopToPlain(nn.Module):
+    """x = [(s + a)/√2, (s − a)/√2] along the channels: mirror pairs, an orthogonal change of basis."""
+
+    def forward(self, x: Halves) -> Tensor:
+        """Halves of `[..., C]` to a tensor `[..., C]`."""
+        return torch.cat(to_mirror_pairs(x.s, x.a), dim=-1)
+
+
+class FlopInvariantise(nn.Module):
+    """x = [s, |a|] along the channels: whatever follows, the network is invariant."""
+
+    def forward(self, x: Halves) -> Tensor:
+        """Halves of `[..., C]` to a tensor `[..., C]`."""
+        return torch.cat([x.s, x.a.abs()], dim=-1)
+
+
+class Flop(Symmetry):
+    """Equivariance to left-right mirroring, with as many symmetric channels as antisymmetric ones."""
+
+    name: ClassVar[str] = "flop"
+    divisor: ClassVar[int] = 2
+
+    def patch_embed(self, channels: int, width: int, patch_size: int, *, normalise: bool = True) -> nn.Module:
+        """Mirrored kernels as a product with folded patches."""
+        return FlopPatchEmbed(channels, self.check_channels(width), patch_size, normalise)
+
+    def position_embedding(self, width: int, grid: tuple[int, int]) -> nn.Module:
+        """Learnt for half the grid."""
+        return FlopPositionEmbedding(self.check_channels(width), grid)
+
+    def class_token(self, width: int) -> nn.Module:
+        """Learnt on s, zero on a."""
+        return FlopClassToken(self.check_channels(width))
+
+    def linear(self, in_features: int, out_features: int) -> nn.Module:
+        """Block-diagonal."""
+        return FlopLinear(self.check_channels(in_features), self.check_channels(out_features))
+
+    def layer_norm(self, width: int, eps: float) -> nn.Module:
+        """One deviation for both halves."""
+        return FlopLayerNorm(self.check_channels(width), eps)
+
+    def gelu(self) -> nn.Module:
+        """On mirror pairs."""
+        return FlopGELU()
+
+    def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
+        """λ per half, one drop mask for both."""
+        return FlopResidual(self.check_channels(width), layer_scale, drop_path)
+
+    def split_heads(self, qkv: Halves, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Each head is [its symmetric channels, its antisymmetric channels]: q·k = q_s·k_s + q_a·k_a."""
+        B, N, half = qkv.s.shape
+        shape = (B, N, 3, heads, half // (3 * heads))
+        q, k, v = torch.cat([qkv.s.view(shape), qkv.a.view(shape)], dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def merge_heads(self, x: Tensor) -> Halves:
+        """Each half's channels of every head, side by side."""
+        s, a = x.transpose(1, 2).chunk(2, dim=-1)
+        return Halves(s.flatten(2), a.flatten(2))
+
+    def invariants(self, x: Halves, head: Head) -> Tensor:
+        """s, or [s, |a|] with `head="absolute"`."""
+        return x.s if head == "invariant" else torch.cat([x.s, x.a.abs()], dim=-1)
+
+    def invariant_width(self, width: int, head: Head) -> int:
+        """C/2, or C with `head="absolute"`."""
+        return width // 2 if head == "invariant" else width
+
+    def change_of_basis(self) -> nn.Module:
+        """Mirror pairs, side by side."""
+        return FlopToPlain()
+
+    def invariantise(self) -> nn.Module:
+        """[s, |a|]."""
+        return FlopInvariantise()
