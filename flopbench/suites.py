@@ -8,6 +8,7 @@ measured, stored and resumed.
 import hashlib
 import tomllib
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -168,6 +169,34 @@ class Profile(Frozen):
             )
 
 
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Metric = Literal["speedup", "throughput", "peak_memory", "macs", "operators", "bytes_written"]
+
+
+class MinimumEffect(Frozen):
+    """The smallest worsening of each figure that matters, as a fraction: `[minimum_effect]` of a suite file.
+
+    Less is never called a regression. The last pattern of `cells` that matches the id of a cell or of
+    a model (`vit_s16.flop/*/b1/*`; `*`, `?` and `[]` as in file names) has the word there.
+    """
+
+    speedup: Fraction = 0.03
+    throughput: Fraction = 0.05
+    peak_memory: Fraction = 0.02
+    macs: Fraction = 0.0
+    operators: Fraction = 0.0
+    bytes_written: Fraction = 0.0
+    cells: dict[str, dict[Metric, Fraction]] = {}
+
+    def of(self, metric: Metric, subject: str) -> float:
+        """The minimum effect of `metric` for the cell or model whose id is `subject`."""
+        effect: float = getattr(self, metric)
+        for pattern, own in self.cells.items():
+            if fnmatchcase(subject, pattern):
+                effect = own.get(metric, effect)
+        return effect
+
+
 class Suite(Frozen):
     """A suite file: a title, the pairs, and a profile a device, each with a `quick` variant if it likes."""
 
@@ -176,6 +205,7 @@ class Suite(Frozen):
     description: str = ""
     profiles: dict[DeviceKind, Profile]
     quick: dict[DeviceKind, Profile] = {}
+    minimum_effect: MinimumEffect = MinimumEffect()
 
     @model_validator(mode="after")
     def _has_pairs(self) -> Self:
@@ -187,7 +217,7 @@ class Suite(Frozen):
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change when anything that is measured changes."""
-        content = self.model_dump_json(exclude={"title", "description"})
+        content = self.model_dump_json(exclude={"title", "description", "minimum_effect"})
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def profile(self, device: DeviceKind, *, quick: bool = False) -> Profile:
@@ -288,7 +318,8 @@ def _first_mistake(error: ValidationError) -> str:
     where = _path(first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = sorted(Profile.model_fields if len(first["loc"]) > 1 else Suite.model_fields)
+        inner = MinimumEffect if first["loc"][0] == "minimum_effect" else Profile
+        known = sorted((inner if len(first["loc"]) > 1 else Suite).model_fields)
         return f"{where} is not a known field; known: {', '.join(known)}{more}"
     if first["type"] == "missing":
         return f"{where} is missing{more}"
