@@ -1,0 +1,99 @@
+"""Running a network for its shapes alone: on the meta device, without weights and without arithmetic."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+def build_on_meta(name: str, **options: Any) -> nn.Module:
+    """`create_model(name, **options)` on the meta device, in evaluation mode: shapes without memory."""
+    from flopbench.models import create_model
+
+    with torch.device("meta"):
+        return create_model(name, **options).eval()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode, and afterwards every module in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def images_for(model: nn.Module, image_size: tuple[int, int], batch_size: int, channels: int = 3) -> Tensor:
+    """Images `[batch_size, channels, H, W]` of the model's device and dtype."""
+    parameter = next(model.parameters(), torch.empty(0, device="meta"))
+    return torch.zeros(batch_size, channels, *image_size, device=parameter.device, dtype=parameter.dtype)
+
+
+class TracedConvolutions(TorchFunctionMode):
+    """Within it, `torch.jit.trace` sees convolutions of meta tensors.
+
+    On the meta device a convolution reaches its shape function without passing the one operator that
+    the tracer records, `aten::_convolution`; called directly, it is recorded.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func`, or the recorded operator in place of a convolution."""
+        if func in _CONVOLUTIONS:
+            return _convolution(func in _TRANSPOSED, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+_TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d, *_TRANSPOSED)
+
+
+def _convolution(
+    transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **named: Any
+) -> Tensor:
+    # In the order of the operators' signatures.
+    order = [
+        "stride",
+        "padding",
+        *(["output_padding", "groups", "dilation"] if transposed else ["dilation", "groups"]),
+    ]
+    given = {**dict(zip(order, rest, strict=False)), **named}
+    axes = weight.ndim - 2
+
+    def per_axis(value: int | tuple[int, ...]) -> list[int]:
+        values = [value] if isinstance(value, int) else list(value)
+        return values * axes if len(values) == 1 else values
+
+    stride, dilation = per_axis(given.get("stride", 1)), per_axis(given.get("dilation", 1))
+    padding = given.get("padding", 0)
+    if padding == "same":
+        extra = [d * (int(k) - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        # Whatever is odd goes behind, axis by axis from the last.
+        input = F.pad(input, [side for e in reversed(extra) for side in (e // 2, e - e // 2)])
+        padding = 0
+    output_padding = per_axis(given.get("output_padding", 0))
+    padding = per_axis(0 if padding == "valid" else padding)
+    groups = given.get("groups", 1)
+    return torch.ops.aten._convolution(
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        transposed,
+        output_padding,
+        groups,
+        False,
+        False,
+        False,
+        False,
+    )

@@ -1,0 +1,144 @@
+"""What an operator costs, from the shapes of what it reads and writes.
+
+Three kinds of operators, and a fourth that is nobody's wish:
+
+- products (`PRODUCTS`): matrix products, convolutions, attention. Counted in MACs.
+- elementwise work and normalisation (`ELEMENTWISE`): counted in operations, apart from the MACs.
+- no arithmetic (`FREE`): views, copies, concatenations, constants; dropout, as networks are counted in
+  evaluation mode.
+- anything else is *uncounted* and reported by name.
+
+Names are those of ATen without the namespace and without the underscore of an in-place version.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+Shape = Sequence[int]
+
+
+def contraction(left: Shape, out: Shape) -> int:
+    """MACs of a product that sums over the last axis of `left`: each output element takes that many.
+
+    Right for `mm`, `bmm`, `matmul` with broadcast batch axes, and `linear`.
+    """
+    return prod(out) * left[-1]
+
+
+def convolution(weight: Shape, source: Shape, out: Shape, transposed: bool = False) -> int:
+    """MACs of a convolution with `weight` `[out, in/groups, *kernel]` from `source` to `out` `[B, C, *grid]`.
+
+    Padding counts like anything else: a product with zero is carried out. Transposed, each *input*
+    element meets the whole of its slice of the kernel `[in, out/groups, *kernel]`.
+    """
+    return prod(source if transposed else out) * prod(weight[1:])
+
+
+def attention(query: Shape, key: Shape, value: Shape) -> int:
+    """MACs of softmax(q kᵀ) v for q `[..., L, E]`, k `[..., S, E]`, v `[..., S, F]`: L·S·(E + F) a head.
+
+    The heads are the query's (grouped keys serve several of them). A causal mask saves nothing here:
+    what it masks is counted, as the convention is.
+    """
+    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def einsum(equation: str, shapes: Sequence[Shape]) -> int:
+    """MACs of a contraction of one or two operands: the product of the sizes of all its indices.
+
+    Raises:
+        NotImplementedError: more operands, whose cost depends on the order of contraction.
+    """
+    if len(shapes) > 2:
+        raise NotImplementedError(f"einsum {equation!r} of {len(shapes)} operands")
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        named = term.replace("...", "")
+        broadcast = len(shape) - len(named)
+        first = term.find("...")
+        axes = (
+            [*named[:first], *(f"…{broadcast - i}" for i in range(broadcast)), *named[first:]]
+            if first >= 0
+            else named
+        )
+        for axis, size in zip(axes, shape, strict=True):
+            sizes[axis] = max(size, sizes.get(axis, 1))
+    return prod(sizes.values()) if len(shapes) == 2 else 0
+
+
+def _each(operations: int, names: str) -> dict[str, int]:
+    return dict.fromkeys(names.split(), operations)
+
+
+# Operations for each element written.
+_PER_OUTPUT = _each(
+    1,
+    """abs add addcdiv addcmul bernoulli clamp clamp_min cos div elu eq erf exp ge gelu gt hardsigmoid
+    hardswish hardtanh le leaky_relu lerp log lt masked_fill maximum minimum mish mul native_dropout ne
+    neg pow reciprocal relu relu6 rsqrt rsub sigmoid sign silu sin sqrt square sub tanh threshold where
+    gelu_backward sigmoid_backward silu_backward tanh_backward threshold_backward""",
+)
+# Operations for each element read: a reduction visits each once.
+_PER_INPUT = _each(
+    1,
+    """adaptive_avg_pool2d amax amin avg_pool2d linalg_vector_norm logsumexp max max_pool2d mean norm std
+    sum var var_mean""",
+)
+# Layer norm: two sums, centre, divide, scale (the shift rides on it as a multiply-add). Softmax: maximum,
+# subtract, exponential, sum, divide. Batch norm in evaluation: scale and shift.
+_NORMALISATION = {
+    **_each(5, "layer_norm native_layer_norm group_norm native_group_norm softmax _softmax log_softmax"),
+    **_each(4, "rms_norm"),
+    **_each(2, "batch_norm"),
+}
+
+FREE = frozenset(
+    """Int IntImplicit ScalarImplicit _to_copy alias arange as_strided broadcast_tensors cat chunk clone
+    concat constant_pad_nd contiguous copy detach dropout empty empty_like expand expand_as fill flatten
+    flip full full_like hstack index index_select item lift_fresh mT meshgrid movedim narrow new_empty
+    new_full new_ones new_zeros numpy_T ones ones_like pad permute pixel_shuffle pixel_unshuffle repeat
+    repeat_interleave reshape roll rot90 scalar_tensor select size slice split split_with_sizes squeeze
+    stack swapaxes t tile to transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk
+    unsafe_split view view_as vstack zero zeros zeros_like""".split()  # noqa: SIM905
+)
+
+
+def elementwise(name: str, first: Shape | None, out: Shape | None) -> int | None:
+    """Elementwise and normalisation operations of operator `name`; None if it is not known to be such.
+
+    Args:
+        name: the operator, e.g. `gelu`.
+        first: shape of the first tensor read.
+        out: shape of the first tensor written.
+    """
+    if name in _PER_OUTPUT and out is not None:
+        return prod(out)
+    per_input = _PER_INPUT.get(name) or _NORMALISATION.get(name)
+    if per_input and first is not None:
+        return per_input * prod(first)
+    return None
+
+
+ELEMENTWISE: frozenset[str] = frozenset({*_PER_OUTPUT, *_PER_INPUT, *_NORMALISATION})
+
+# Products whose first two tensors are the factors, and those that add a third tensor before them.
+_FACTORS_FIRST = ("mm", "bmm", "matmul", "linear", "mv", "dot")
+_FACTORS_SECOND = ("addmm", "baddbmm", "addmv")
+ATTENTION = (
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
+
+# From the shapes of the operator's tensors and of its first output to its MACs.
+PRODUCTS: dict[str, Callable[[list[Any], Shape], int]] = {
+    **dict.fromkeys(_FACTORS_FIRST, lambda shapes, out: contraction(shapes[0], out)),
+    **dict.fromkeys(_FACTORS_SECOND, lambda shapes, out: contraction(shapes[1], out)),
+    **dict.fromkeys(ATTENTION, lambda shapes, out: attention(*shapes[:3])),
+}

@@ -1,0 +1,131 @@
+"""The first count: fvcore on the traced graph, with handles for every operator our layers use.
+
+fvcore counts a fused attention as nothing, a `matmul` with a broadcast left factor without its batch, and
+adds its normalisation estimates to the MACs. The handles here mend the three.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from flopbench.flops import operators
+from flopbench.flops.meta import TracedConvolutions, evaluating, images_for
+
+# Importing fvcore compiles something with torch.jit.script, which newer torch calls deprecated.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+Handle = Callable[[list[Any], list[Any]], Counter[str]]
+
+
+@dataclass(frozen=True)
+class ForwardCount:
+    """What fvcore counted in one forward pass of a batch.
+
+    Attributes:
+        macs: multiply-accumulates of matrix products and convolutions.
+        uncounted: operator → how often it came, for operators that have no handle and are not known to do
+            without products. Empty: the count is complete.
+        by_operator: operator → MACs.
+        by_module: module's path → MACs, its children's included; `""` is the network.
+        elementwise: operator → elementwise and normalisation operations (no part of `macs`).
+    """
+
+    macs: int
+    uncounted: dict[str, int]
+    by_operator: dict[str, int] = field(default_factory=dict)
+    by_module: dict[str, int] = field(default_factory=dict)
+    elementwise: dict[str, int] = field(default_factory=dict)
+
+
+def count_forward(
+    model: nn.Module, image_size: tuple[int, int] = (224, 224), batch_size: int = 1, channels: int = 3
+) -> ForwardCount:
+    """Count the MACs of a forward pass in evaluation mode by fvcore, fused attention included.
+
+    A model on the meta device costs neither memory nor arithmetic (`with torch.device("meta"):
+    create_model(...)`); a model on another device is run there once. The model's mode is left as it was.
+
+    Args:
+        model: takes images `[B, channels, H, W]`.
+        image_size: H, W in pixels.
+        batch_size: B; the count is for the whole batch.
+        channels: of the images.
+    """
+    images = images_for(model, image_size, batch_size, channels)
+    analysis = FlopCountAnalysis(model, (images,)).clear_op_handles().set_op_handle(**_handles())
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    # Tracing warns of constants in the graph and, on newer torch, of its own deprecation.
+    with warnings.catch_warnings(), evaluating(model), torch.no_grad(), TracedConvolutions():
+        warnings.simplefilter("ignore")
+        by_module = analysis.by_module_and_operator()
+    return ForwardCount(
+        macs=_macs(by_module[""]),
+        uncounted=dict(analysis.unsupported_ops()),
+        by_operator={name: int(n) for name, n in by_module[""].items() if not name.startswith(_APART)},
+        by_module={path: _macs(counts) for path, counts in by_module.items()},
+        elementwise={
+            name.removeprefix(_APART): int(n) for name, n in by_module[""].items() if name.startswith(_APART)
+        },
+    )
+
+
+# fvcore sums what a handle returns; a prefix keeps elementwise operations apart from MACs.
+_APART = "elementwise:"
+
+
+def _macs(counts: Counter[str]) -> int:
+    return sum(int(n) for name, n in counts.items() if not name.startswith(_APART))
+
+
+def _handles() -> dict[str, Handle | None]:
+    handles: dict[str, Handle | None] = {
+        "aten::_convolution": _convolution,
+        "aten::einsum": _einsum,
+    }
+    for name in operators.PRODUCTS:
+        handles[f"aten::{name}"] = _product(name)
+    for name in operators.ELEMENTWISE:
+        handles[f"aten::{name}"] = handles[f"aten::{name}_"] = _elementwise(name)
+    for name in operators.FREE:
+        handles[f"aten::{name}"] = handles[f"aten::{name}_"] = None
+    return handles
+
+
+def _shapes(values: list[Any]) -> list[list[int]]:
+    """Of the tensors among the values."""
+    return [shape for shape in map(get_shape, values) if shape is not None]
+
+
+def _product(name: str) -> Handle:
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        return Counter({name: operators.PRODUCTS[name](_shapes(inputs), get_shape(outputs[0]) or [])})
+
+    return handle
+
+
+def _elementwise(name: str) -> Handle:
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        read, written = _shapes(inputs[:1]), _shapes(outputs[:1])
+        # A scalar or boolean operand has no shape, and no work worth a count.
+        count = operators.elementwise(name, read[0] if read else None, written[0] if written else None)
+        return Counter({_APART + name: count or 0})
+
+    return handle
+
+
+def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    source, weight, out = _shapes([*inputs[:2], outputs[0]])
+    return Counter({"convolution": operators.convolution(weight, source, out, bool(inputs[6].toIValue()))})
+
+
+def _einsum(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    shapes = _shapes(list(inputs[1].node().inputs()))
+    return Counter({"einsum": operators.einsum(inputs[0].toIValue(), shapes)})
