@@ -64,12 +64,14 @@ class Check(Frozen):
 
     `random` is on normal noise and `photo` on a real photograph, with perturbed weights, in fp32;
     `in_cell` is on the cell's own input in the cell's dtype and mode. None: not invariant by
-    construction (a plain or hybrid network), so not asked for.
+    construction (a plain or hybrid network), so not asked for. `agreement` is the largest
+    |compiled − eager| of either model, relative to the same spread (None for an eager cell).
     """
 
     random: float | None = None
     photo: float | None = None
     in_cell: float | None = None
+    agreement: float | None = None
     tolerance: float
     in_cell_tolerance: float
 
@@ -99,6 +101,8 @@ class CellRecord(Frozen):
     check: Check | None = None
     flags: tuple[Flag, ...] = ()
     device_state: dict[str, Any] = {}
+    phases: dict[str, float] = {}
+    """Seconds of the cell's wall time by phase: build, compile, check, warm-up, memory, sampling."""
 
     model_config = {**Frozen.model_config, "populate_by_name": True}
 
@@ -164,6 +168,7 @@ class RunInfo(Frozen):
     suite_digest: str
     profile: Profile
     quick: bool = False
+    shard: tuple[int, int] | None = None
     command: str
     created: str
     environment: Environment
@@ -246,6 +251,18 @@ class Run:
                 raise FlopbenchError(
                     f"{path}, line {number} is damaged: {error.errors()[0]['msg']}"
                 ) from None
+
+    def set_torn_line_aside(self) -> None:
+        """Move an unfinished last line to `cells.torn`, so that the next record starts on a line of its own."""
+        path = self.path / "cells.jsonl"
+        data = path.read_bytes() if path.is_file() else b""
+        whole, newline, torn = data.rpartition(b"\n")
+        if not torn:
+            return
+        warnings.warn(f"{path}: the last line was torn and is set aside in cells.torn", stacklevel=2)
+        with (self.path / "cells.torn").open("ab") as file:
+            file.write(torn + b"\n")
+        write_atomically(path, whole + newline)
 
     def records(self) -> list[CellRecord]:
         """The last record of each cell and replicate, in the order in which the cells first appeared."""

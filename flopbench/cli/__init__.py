@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flopbench import __version__
+from flopbench.cli import inspect, run
 from flopbench.errors import ExitCode, FlopbenchError
 
 app = typer.Typer(
@@ -38,6 +39,11 @@ def _root(
     pass
 
 
+app.command("run")(run.run)
+app.command("list")(inspect.list_)
+app.command("env")(inspect.env)
+
+
 def main() -> None:
     """Entry point: errors that the user can mend become one line on stderr and an exit code."""
     try:
@@ -54,7 +60,3 @@ def main() -> None:
         # The reader of a pipe left early (`| head`): nothing is wrong.
         sys.stderr.close()
         sys.exit(ExitCode.OK)
-
-
-# Each command lives in the module of its name and registers itself here.
-COMMANDS = ()

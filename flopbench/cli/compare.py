@@ -1,0 +1,51 @@
+"""`flopbench compare BASE NEW`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How a comparison is printed."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="Run folder, or JSON file of pytest-benchmark, before.")],
+    new: Annotated[Path, typer.Argument(help="The same, after.")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", help="Only this figure: speedup, throughput, peak_memory, macs; repeatable."
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Suite whose minimum effects apply; by default that of the new run.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write comparison.json and comparison.md here.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Ambiguous is a failure: exit code 4.")] = False,
+) -> None:
+    """Compare two runs cell by cell: pass, fail or ambiguous. Exit codes 0 to 4."""
+    from flopbench.regression.output import dumps, markdown, write_files
+    from flopbench.regression.sources import compare_sources
+
+    comparison = compare_sources(base, new, suite=suite, metrics=metric or ())
+    write_files(comparison, out=out, junit_file=junit, title="flopbench compare")
+    if output is Format.JSON:
+        typer.echo(dumps(comparison), nl=False)
+    elif output is Format.MARKDOWN:
+        typer.echo(markdown(comparison, title="flopbench compare"), nl=False)
+    else:
+        from flopbench.cli.gate import show
+
+        show(comparison)
+    raise typer.Exit(comparison.exit_code(strict=strict))

@@ -1,0 +1,32 @@
+"""`flopbench list` and `flopbench env`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from flopbench.errors import FlopbenchError
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help="suites, models, or all of it.")] = "all",
+) -> None:
+    """List the suites and the models, with their parameters."""
+    from rich.console import Console
+
+    from flopbench.report.tables import models_table, suites_table
+
+    if what not in ("suites", "models", "all"):
+        raise FlopbenchError(f"cannot list {what!r}: choose suites, models or all")
+    console = Console()
+    if what in ("suites", "all"):
+        console.print(suites_table())
+    if what in ("models", "all"):
+        console.print(models_table())
+
+
+def env() -> None:
+    """Print what a run taken here would say about the machine, as JSON."""
+    from flopbench.runner.sweep import probe_environment
+
+    typer.echo(json.dumps(probe_environment(None).model_dump(), indent=1))

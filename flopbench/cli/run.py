@@ -1,0 +1,174 @@
+"""`flopbench run`."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flopbench.errors import FlopbenchError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `5m`, `1.5h`.
+
+    Raises:
+        FlopbenchError: not a duration.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if not match or float(match.group(1)) == 0:
+        raise FlopbenchError(f"--budget {text!r} is not a duration; write 90s, 5m or 1.5h")
+    return float(match.group(1)) * _UNITS[match.group(2)]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`224` or `224x192` (height × width) in pixels.
+
+    Raises:
+        FlopbenchError: not an image size.
+    """
+    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip())
+    if not match:
+        raise FlopbenchError(
+            f"--image-size {text!r} is not an image size; write 224 or 224x192 (height × width)"
+        )
+    return int(match.group(1)), int(match.group(2) or match.group(1))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/8`: the second of eight parts.
+
+    Raises:
+        FlopbenchError: not of that form.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not match:
+        raise FlopbenchError(f"--shard {text!r} is not of the form i/n, e.g. 1/4")
+    return int(match.group(1)), int(match.group(2))
+
+
+def run(
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Name of a suite (see `flopbench list`) or a TOML file; vit by default."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The suite's small profile.")] = False,
+    budget: Annotated[str | None, typer.Option(help="Time for the whole run, e.g. 5m.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="Only this pair, e.g. vit_s16.flop; repeatable.")
+    ] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(help="Images a batch; repeatable.")] = None,
+    pass_: Annotated[
+        list[str] | None, typer.Option("--pass", help="forward, backward, train; repeatable.")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="fp32, tf32, bf16, fp16, autocast-…; repeatable.")
+    ] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="eager, compile, max-autotune, cuda-graph; repeatable.")
+    ] = None,
+    image_size: Annotated[list[str] | None, typer.Option(help="Pixels: 224 or 224x192; repeatable.")] = None,
+    replicates: Annotated[int | None, typer.Option(help="Fresh processes a cell.")] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="Relative half-width at which a cell is done.")
+    ] = None,
+    cell_seconds: Annotated[float | None, typer.Option(help="Seconds of sampling a cell, at most.")] = None,
+    shard: Annotated[str | None, typer.Option(help="Measure part i of n, e.g. 1/4.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run folder.")] = None,
+    results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
+    reports: Annotated[Path, typer.Option(help="Where reports go.")] = Path("reports"),
+    format_: Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")] = "table",
+) -> None:
+    """Measure a suite and report: how much of the saved FLOPs becomes time."""
+    from rich.console import Console
+
+    from flopbench.report import FORMATS
+    from flopbench.runner.progress import progress_for
+    from flopbench.runner.sweep import sweep
+
+    if format_ not in FORMATS:
+        raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
+    changes: dict[str, Any] = {
+        "pairs": tuple(pair or ()),
+        "batch_sizes": tuple(batch_size or ()),
+        "passes": tuple(pass_ or ()),
+        "dtypes": tuple(dtype or ()),
+        "modes": tuple(mode or ()),
+        "image_sizes": tuple(parse_size(size) for size in image_size or ()),
+        "replicates": replicates,
+        "precision": precision,
+        "cell_seconds": cell_seconds,
+        "budget_seconds": parse_duration(budget) if budget else None,
+    }
+    # What the user reads goes to stderr when stdout is for a pipe.
+    console = Console(stderr=format_ != "table", highlight=False)
+    measured = _prepare(suite, device, quick, changes, parse_shard(shard) if shard else None, resume, results)
+    interrupted = False
+    try:
+        with progress_for(console) as progress:
+            sweep(measured, progress)
+    except KeyboardInterrupt:
+        interrupted = True
+        console.print(f"interrupted; every finished cell is in {measured.path}", highlight=False)
+    _show(measured, reports, format_, console)
+    if interrupted:
+        console.print(f"continue with: flopbench run --resume {measured.path}")
+        raise typer.Exit(130)
+
+
+def _prepare(
+    suite_name: str | None,
+    device: str | None,
+    quick: bool,
+    changes: dict[str, Any],
+    shard: tuple[int, int] | None,
+    resume: Path | None,
+    results: Path,
+) -> Any:
+    """The run to measure: a new one, or the one to resume. Nothing is written before all input is checked."""
+    from flopbench.results import Run
+    from flopbench.runner.sweep import check_cells, check_resumable, new_run, probe_environment, shard_of
+    from flopbench.suites import load_suite, override
+
+    if device not in (None, "cpu", "cuda"):
+        raise FlopbenchError(f"--device {device!r}: choose cpu or cuda")
+    if resume is not None:
+        run = Run.open(resume)
+        given = [name for name, value in changes.items() if value not in (None, ())]
+        if given or shard:
+            raise FlopbenchError(
+                f"--resume takes the run as it was begun; leave out {', '.join(given or ['shard'])}"
+            )
+        check_resumable(
+            run, load_suite(suite_name or run.info.suite), probe_environment(run.info.environment.device)
+        )
+        run.set_torn_line_aside()
+        return run
+    suite = load_suite(suite_name or "vit")
+    for kind in (device,) if device else suite.profiles:
+        profile = override(suite.profile(kind, quick=quick), **changes)  # pyright: ignore[reportArgumentType]
+        shard_of(list(profile.cells(kind)), shard)  # pyright: ignore[reportArgumentType]
+    environment = probe_environment(device)
+    profile = override(suite.profile(environment.device, quick=quick), **changes)
+    check_cells(profile.cells(environment.device))
+    command = shlex.join(["flopbench", *sys.argv[1:]])
+    return new_run(suite, profile, environment, results, quick=quick, command=command, shard=shard)
+
+
+def _show(run: Any, reports: Path, format_: str, console: Any) -> None:
+    from flopbench.report import format_frame, render_report, summary_table
+    from flopbench.results import to_frame
+
+    frame = to_frame([run])
+    if format_ == "table":
+        console.print(summary_table(frame))
+    else:
+        typer.echo(format_frame(frame, format_))
+    files = render_report([run], reports)
+    console.print(f"raw data: {run.path}", soft_wrap=True)
+    console.print(f"report:   {files.markdown}", soft_wrap=True)

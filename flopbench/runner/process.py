@@ -1,0 +1,153 @@
+"""One job, one fresh process: a crash, a hang or a CUDA error ends that job alone.
+
+Where the platform can fork, workers come from a fork server that has imported torch and nothing else
+(no thread started, no CUDA context made), so a fresh process costs milliseconds instead of seconds.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+OutcomeKind = Literal["done", "error", "oom", "usage", "crashed", "timeout"]
+
+
+class Outcome(NamedTuple):
+    """How a job ended: its result (`done`), or a line that says what happened."""
+
+    kind: OutcomeKind
+    value: Any
+
+
+Report = Callable[[str, Any], None]
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flopbench.runner.worker"])
+    return context
+
+
+def run_job(
+    job: Callable[..., Any],
+    *arguments: Any,
+    timeout: float,
+    on_report: Report = lambda kind, value: None,
+) -> Outcome:
+    """Call `job(report, *arguments)` in a fresh process and wait for its end.
+
+    Args:
+        job: an importable function. It calls `report(kind, value)` to say how far it is.
+        arguments: what it gets, pickled.
+        timeout: seconds until the process is killed.
+        on_report: called here with each report, and at least every 0.2 s with ("tick", None).
+
+    Returns:
+        How it ended. An interrupt (Ctrl-C) here kills the process and is raised again.
+    """
+    context = _context()
+    receiver, sender = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
+        log = Path(folder) / "output"
+        process = context.Process(target=_serve, args=(sender, str(log), job, arguments), daemon=False)
+        process.start()
+        sender.close()
+        try:
+            outcome = _wait(process, receiver, timeout, on_report)
+        finally:
+            _kill(process)
+            receiver.close()
+        if outcome is None:
+            return Outcome(*_cause_of_death(process.exitcode, log))
+        return outcome
+
+
+def _wait(process: Any, receiver: Connection, timeout: float, on_report: Report) -> Outcome | None:
+    deadline = time.monotonic() + timeout
+    while True:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return Outcome("timeout", f"stopped after {timeout:.0f} s")
+        if not receiver.poll(min(0.2, remaining)):
+            on_report("tick", None)
+            continue
+        try:
+            kind, value = receiver.recv()
+        except EOFError:
+            process.join(5)
+            return None
+        if kind == "outcome":
+            process.join(5)
+            return Outcome(*value)
+        on_report(kind, value)
+
+
+def _kill(process: Any) -> None:
+    if process.is_alive():
+        # The job may have children of its own (compilers): the whole group goes.
+        with suppress(ProcessLookupError, PermissionError, AttributeError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+    process.join()
+
+
+def _cause_of_death(code: int | None, log: Path) -> tuple[OutcomeKind, str]:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        if name == "SIGKILL":
+            return "oom", "the system killed the process (SIGKILL), most likely for want of memory"
+        return "crashed", f"the process died of {name}{_last_line(log)}"
+    return "crashed", f"the process ended with exit code {code}{_last_line(log)}"
+
+
+def _last_line(log: Path) -> str:
+    with suppress(OSError):
+        lines = log.read_text(errors="replace").strip().splitlines()
+        if lines:
+            return f": {lines[-1][:300]}"
+    return ""
+
+
+def _serve(sender: Connection, log: str, job: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """What the fresh process does: the job, with its output in a file and Ctrl-C left to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(AttributeError, OSError):
+        os.setpgid(0, 0)
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        outcome = Outcome("done", job(lambda kind, value: sender.send((kind, value)), *arguments))
+    except BaseException as error:
+        outcome = Outcome(*_describe(error))
+    sender.send(("outcome", tuple(outcome)))
+    sender.close()
+    sys.stdout.flush()
+    # Leave at once: tearing down CUDA and compile workers takes seconds and can hang.
+    os._exit(0)
+
+
+def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
+    import torch
+
+    from flopbench.errors import FlopbenchError
+
+    if isinstance(error, FlopbenchError):
+        return "usage", str(error)
+    text = str(error).strip()
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return "oom", text.splitlines()[0][:300] if text else "out of memory"
+    traceback.print_exception(error)
+    # A compiler's error can run over pages; its first line names it.
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    return "error", f"{type(error).__name__}: {line[:300]}"

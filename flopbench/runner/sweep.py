@@ -1,0 +1,233 @@
+"""The sweep: cells in order, each in its own process, each recorded as soon as it is done."""
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.results import CellRecord, Environment, Run, RunInfo, Status
+from flopbench.runner import worker
+from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
+from flopbench.suites import Cell, DeviceKind, Profile, Suite
+
+# What must be the same for two parts of one run to be measurements of one thing.
+RESUME_FIELDS = ("device", "device_name", "driver", "cuda", "torch", "triton", "threads", "cpu", "commit")
+
+# A cell is not begun with less time than this left: importing, building and one round take longer.
+LEAST_SECONDS = 4.0
+
+_STATUS: dict[OutcomeKind, Status] = {
+    "error": "failed",
+    "usage": "failed",
+    "oom": "oom",
+    "crashed": "crashed",
+    "timeout": "timeout",
+}
+
+
+class Observer(Protocol):
+    """Who watches a sweep; `runner.progress` has one for terminals and one for logs."""
+
+    def begin(self, run: Run, cells: int, done: int) -> None:
+        """The sweep starts, with so many cells in all and so many already measured."""
+        ...
+
+    def cell(self, cell: Cell) -> None:
+        """A cell starts."""
+        ...
+
+    def report(self, kind: str, value: object) -> None:
+        """The worker tells how far it is; ("tick", None) comes several times a second."""
+        ...
+
+    def finished(self, record: CellRecord) -> None:
+        """A cell has ended and its record is on disk."""
+        ...
+
+
+def probe_environment(device: str | None) -> Environment:
+    """The environment as a worker sees it; the device asked for, else a GPU, else the CPU.
+
+    Raises:
+        FlopbenchError: that device is not there, or the worker could not start.
+    """
+    outcome = run_job(worker.probe, device, timeout=300)
+    if outcome.kind != "done":
+        raise FlopbenchError(str(outcome.value))
+    return outcome.value
+
+
+def shard_of(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
+    """Every n-th cell from the i-th on, for shard (i, n) with 1 ≤ i ≤ n: the same on every machine.
+
+    Raises:
+        FlopbenchError: i is not in 1…n.
+    """
+    if shard is None:
+        return cells
+    index, count = shard
+    if not 1 <= index <= count:
+        raise FlopbenchError(f"--shard {index}/{count}: the first number must be between 1 and the second")
+    return cells[index - 1 :: count]
+
+
+def check_cells(cells: Iterable[Cell]) -> None:
+    """Raise for what a device cannot do.
+
+    Raises:
+        FlopbenchError: a dtype or mode that exists on CUDA only, on a CPU.
+    """
+    for cell in cells:
+        for what, value in (("dtype", cell.dtype), ("mode", cell.mode)):
+            if cell.device == "cpu" and value in ("tf32", "cuda-graph"):
+                raise FlopbenchError(f"{what} {value} exists on CUDA only, not on device cpu")
+
+
+def new_run(
+    suite: Suite,
+    profile: Profile,
+    environment: Environment,
+    results: Path,
+    *,
+    quick: bool,
+    command: str,
+    shard: tuple[int, int] | None = None,
+) -> Run:
+    """A fresh run folder under `results`, named after suite, device and time."""
+    created = datetime.now(UTC)
+    part = f"-shard{shard[0]}of{shard[1]}" if shard else ""
+    stem = f"{suite.name}-{environment.device}-{created:%Y%m%d-%H%M%S}{part}"
+    info = RunInfo(
+        id=stem,
+        suite=suite.name,
+        title=suite.title,
+        suite_digest=suite.digest,
+        profile=profile,
+        quick=quick,
+        shard=shard,
+        command=command,
+        created=created.isoformat(timespec="seconds"),
+        environment=environment,
+    )
+    return Run.create(results / stem, info)
+
+
+def check_resumable(run: Run, suite: Suite, environment: Environment) -> None:
+    """Raise unless continuing `run` here measures the same thing on the same machine.
+
+    Raises:
+        FlopbenchError: the suite or the environment differs, with the differences named.
+    """
+    differences = run.info.environment.differences(environment, RESUME_FIELDS)
+    if suite.digest != run.info.suite_digest:
+        differences.insert(0, f"suite {suite.name}: {run.info.suite_digest} → {suite.digest}")
+    if differences:
+        raise FlopbenchError(f"cannot resume {run.path}: {'; '.join(differences)}")
+
+
+def sweep(run: Run, observer: Observer) -> None:
+    """Measure what `run` lacks. Each record is on disk before the next cell starts.
+
+    An interrupt (Ctrl-C) or the end of the budget leaves the cells not begun as `skipped`.
+
+    Raises:
+        NothingMeasuredError: there was something to measure and no cell ended well.
+        KeyboardInterrupt: after what is left was recorded as skipped.
+    """
+    profile, device = run.info.profile, run.info.environment.device
+    cells = shard_of(list(profile.cells(device)), run.info.shard)
+    check_cells(cells)
+    jobs = [(cell, replicate) for replicate in range(profile.replicates) for cell in cells]
+    finished = {record.key for record in run.records() if record.status != "skipped"}
+    missing = [job for job in jobs if (job[0].id, job[1]) not in finished]
+    observer.begin(run, len(jobs), len(jobs) - len(missing))
+    sweeper = _Sweep(run, observer, device)
+    try:
+        while missing:
+            cell, replicate = missing[0]
+            sweeper.take(cell, replicate, jobs_left=len(missing))
+            missing.pop(0)
+    except KeyboardInterrupt:
+        for cell, replicate in missing:
+            sweeper.keep(_without_times(cell, replicate, "skipped", "interrupted"))
+        raise
+    if jobs and not any(record.status == "ok" for record in run.records()):
+        reasons = {record.reason for record in run.records()}
+        raise NothingMeasuredError(f"no cell could be measured: {'; '.join(sorted(reasons))[:500]}")
+
+
+class _Sweep:
+    """One sweep's state: the deadline, and what is known of each pair."""
+
+    def __init__(self, run: Run, observer: Observer, device: DeviceKind) -> None:
+        self.run, self.observer, self.device = run, observer, device
+        budget = run.info.profile.budget_seconds
+        self.deadline = time.monotonic() + budget if budget else None
+        self.facts: dict[tuple[object, ...], Outcome] = {}
+
+    def take(self, cell: Cell, replicate: int, jobs_left: int) -> None:
+        """Measure one cell, or say why not, and keep the record."""
+        profile = self.run.info.profile
+        left = self.deadline - time.monotonic() if self.deadline else float("inf")
+        if left < LEAST_SECONDS:
+            self.keep(_without_times(cell, replicate, "skipped", "the budget was spent"))
+            return
+        self.observer.cell(cell)
+        begun = time.monotonic()
+        facts = self._inspect(cell, min(left, profile.cell_timeout))
+        if facts.kind != "done" or facts.value.failure:
+            reason = facts.value.failure if facts.kind == "done" else facts.value
+            status = _STATUS.get(facts.kind, "failed")
+            self.keep(_without_times(cell, replicate, status, reason, begun))
+            return
+        plan = worker.Plan(
+            precision=profile.precision,
+            seconds=profile.cell_seconds,
+            allowance=left / jobs_left if self.deadline else float("inf"),
+        )
+        left -= time.monotonic() - begun
+        timeout = min(left, profile.cell_timeout)
+        outcome = run_job(
+            worker.measure,
+            cell,
+            replicate,
+            facts.value,
+            plan,
+            timeout=max(timeout, 0.1),
+            on_report=self.observer.report,
+        )
+        if outcome.kind == "done":
+            self.keep(outcome.value)
+        elif outcome.kind == "timeout" and timeout < profile.cell_timeout:
+            reason = "the budget was spent before the cell was done"
+            self.keep(_without_times(cell, replicate, "skipped", reason, begun))
+        else:
+            self.keep(_without_times(cell, replicate, _STATUS[outcome.kind], outcome.value, begun))
+
+    def keep(self, record: CellRecord) -> None:
+        """Write a record and tell the observer."""
+        self.run.append(record)
+        self.observer.finished(record)
+
+    def _inspect(self, cell: Cell, timeout: float) -> Outcome:
+        key = (cell.pair, cell.image_size, cell.num_classes)
+        if key not in self.facts:
+            report: Report = self.observer.report
+            report("phase", "verify and count")
+            self.facts[key] = run_job(worker.inspect, *key, self.device, timeout=timeout, on_report=report)
+        return self.facts[key]
+
+
+def _without_times(
+    cell: Cell, replicate: int, status: Status, reason: str, begun: float | None = None
+) -> CellRecord:
+    return CellRecord(
+        cell=cell,
+        replicate=replicate,
+        status=status,
+        reason=reason,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_seconds=0.0 if begun is None else round(time.monotonic() - begun, 3),
+    )

@@ -1,0 +1,265 @@
+"""What happens inside a worker process: look at the device, inspect a pair, measure a cell."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flopbench.flops import count_forward
+from flopbench.models.catalog import parse_name
+from flopbench.models.factory import create_model, num_parameters, perturb
+from flopbench.results import CellRecord, Check, Environment, ModelResult
+from flopbench.runner.process import Report
+from flopbench.suites import Cell, DeviceKind, Frozen, Pair
+from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
+from flopbench.timing.clock import CLOCKS
+from flopbench.timing.device_state import watch
+from flopbench.timing.environment import describe
+from flopbench.timing.flags import find_flags
+from flopbench.timing.memory import peak_bytes
+from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
+from flopbench.timing.workload import Workload, build_model, make_images, make_workload
+
+ROLES = ("baseline", "candidate")
+
+# Largest |compiled − eager| over the deviation of the logits that is rounding, by dtype: as for flopping.
+AGREEMENT = TOLERANCE
+
+
+class PairFacts(Frozen):
+    """What is known of a pair before any timing; the same for all its cells of one image size."""
+
+    baseline: ModelResult
+    candidate: ModelResult
+    random_error: float | None = None
+    photo_error: float | None = None
+    tolerance: float = TOLERANCE["fp32"]
+
+    @property
+    def failure(self) -> str:
+        """Why the pair must not be timed, or nothing."""
+        for kind, error in (("random images", self.random_error), ("a photograph", self.photo_error)):
+            if error is not None and not error <= self.tolerance:
+                return (
+                    f"{self.candidate.label} is not invariant to flopping: relative error {error:.1e} "
+                    f"on {kind}, at most {self.tolerance:.0e} allowed"
+                )
+        return ""
+
+
+class Plan(NamedTuple):
+    """How long a cell may take: `seconds` of sampling at most, `allowance` seconds altogether if possible."""
+
+    precision: float
+    seconds: float
+    allowance: float
+
+
+def probe(report: Report, device: str | None) -> Environment:
+    """The environment, seen from a worker."""
+    return describe(device)
+
+
+def inspect(
+    report: Report, pair: Pair, image_size: tuple[int, int], num_classes: int, device: DeviceKind
+) -> PairFacts:
+    """Parameters and MACs of both models, and the candidate's invariance with perturbed weights in fp32."""
+    results = {}
+    for role, label in zip(ROLES, pair.labels, strict=True):
+        name = getattr(pair, role)
+        with torch.device("meta" if parse_name(name).spec else "cpu"):
+            model = create_model(name, image_size, num_classes)
+        count = count_forward(model, image_size)
+        results[role] = ModelResult(
+            name=name,
+            label=label,
+            parameters=num_parameters(model),
+            macs=count.macs,
+            uncounted_operators=count.uncounted,
+        )
+    if not parse_name(pair.candidate).invariant:
+        return PairFacts(**results)
+    # The class has checked that it can be laid out without values; the values are the perturbation's.
+    with torch.device("meta"):
+        model = create_model(pair.candidate, image_size, num_classes)
+    model = perturb(model.to_empty(device=device)).eval()
+    return PairFacts(
+        **results,
+        random_error=invariance_error(model, random_images(2, image_size, device=device)),
+        photo_error=invariance_error(model, photo(image_size, device=device)),
+    )
+
+
+class WrongOutputError(Exception):
+    """The model's output is not what it must be: the cell fails before any timing."""
+
+
+def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: Plan) -> CellRecord:
+    """Measure one cell.
+
+    Returns:
+        Its record: `ok`, or `failed` where an output is wrong. Errors and memory are the caller's.
+    """
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        report("phase", name)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            phases[name] = round(phases.get(name, 0.0) + time.monotonic() - start, 4)
+
+    require_compiler(cell)
+    device = torch.device(cell.device)
+    clock = CLOCKS[cell.device]()
+    with phase("build"):
+        images = make_images(cell, device)
+        workloads = {
+            role: make_workload(build_model(getattr(cell.pair, role), cell, device, seed), images, cell)
+            for seed, role in enumerate(ROLES)
+        }
+
+    def record(**fields: Any) -> CellRecord:
+        return CellRecord(
+            cell=cell,
+            replicate=replicate,
+            started=started,
+            wall_seconds=round(time.monotonic() - began, 3),
+            phases=phases,
+            **fields,
+        )
+
+    first_calls: dict[str, float] = {}
+    with phase("compile" if cell.mode != "eager" else "warm-up"):
+        for role, workload in workloads.items():
+            start = time.monotonic()
+            workload.run()
+            clock.synchronise()
+            first_calls[role] = time.monotonic() - start
+    with phase("check"):
+        try:
+            check = check_outputs(cell, workloads, images, facts)
+        except WrongOutputError as error:
+            return record(
+                status="failed", reason=str(error), baseline=facts.baseline, candidate=facts.candidate
+            )
+    left = max(1.0, min(plan.seconds, plan.allowance - (time.monotonic() - began)))
+    with phase("warm-up"):
+        warm = {role: warm_up(clock, w, seconds=0.1 * left) for role, w in workloads.items()}
+    with phase("memory"):
+        peaks = {role: peak_bytes(w, cell.device) for role, w in workloads.items()}
+    left = max(1.0, min(plan.seconds, plan.allowance - (time.monotonic() - began)))
+    with phase("sampling"):
+        device_watch = watch(cell.device)
+
+        def after_round(rounds: Rounds) -> None:
+            device_watch.sample()
+            report("rounds", (len(rounds.baseline), rounds.speedup))
+
+        rounds = sample_pair(
+            clock,
+            *workloads.values(),
+            calls=calls_a_block(min(warm["baseline"][-1], warm["candidate"][-1])),
+            precision=plan.precision,
+            seconds=left,
+            after_round=after_round,
+        )
+        state = device_watch.report()
+
+    def result(role: str) -> ModelResult:
+        compiled = max(0.0, first_calls[role] - warm[role][-1]) if cell.mode != "eager" else None
+        return getattr(facts, role).model_copy(
+            update={
+                "peak_bytes": peaks[role],
+                "compile_seconds": compiled,
+                "samples": _rows(getattr(rounds, role)),
+                "host_samples": _rows(getattr(rounds, f"{role}_host")),
+            }
+        )
+
+    return record(
+        status="ok",
+        baseline=result("baseline"),
+        candidate=result("candidate"),
+        speedup=rounds.speedup,
+        stop=rounds.stop,
+        check=check,
+        flags=find_flags(rounds, state, precision=plan.precision),
+        device_state=state,
+    )
+
+
+def check_outputs(cell: Cell, workloads: dict[str, Workload], images: Tensor, facts: PairFacts) -> Check:
+    """Both models' outputs are finite, compiled ones equal eager ones, and E(X)'s are invariant.
+
+    Raises:
+        WrongOutputError: one of these does not hold.
+    """
+    agreement = in_cell = None
+    for role, workload in workloads.items():
+        label = getattr(facts, role).label
+        logits = workload.logits(images)
+        if not bool(logits.isfinite().all()):
+            raise WrongOutputError(f"{label} gives logits that are not finite in {cell.dtype}")
+        if cell.mode != "eager":
+            eager = _eager_logits(workload, images, cell)
+            error = ((logits - eager).abs().max() / eager.std()).item()
+            agreement = max(error, agreement or 0.0)
+            if not agreement <= AGREEMENT[cell.dtype]:
+                raise WrongOutputError(
+                    f"{label} compiled differs from eager by {error:.1e}, at most {AGREEMENT[cell.dtype]:.0e} allowed"
+                )
+    if parse_name(cell.pair.candidate).invariant:
+        in_cell = invariance_error(workloads["candidate"].logits, images)
+        if not in_cell <= TOLERANCE[cell.dtype]:
+            raise WrongOutputError(
+                f"{facts.candidate.label} is not invariant in {cell.dtype} {cell.mode}: relative error "
+                f"{in_cell:.1e}, at most {TOLERANCE[cell.dtype]:.0e} allowed"
+            )
+    return Check(
+        random=facts.random_error,
+        photo=facts.photo_error,
+        in_cell=in_cell,
+        agreement=agreement,
+        tolerance=facts.tolerance,
+        in_cell_tolerance=TOLERANCE[cell.dtype],
+    )
+
+
+def require_compiler(cell: Cell) -> None:
+    """Raise unless what compiled cells need on a CPU, a C++ compiler, is there."""
+    if cell.device == "cpu" and cell.mode != "eager":
+        from torch._inductor import config
+
+        wanted = [name for name in _flat(config.cpp.cxx) if name]
+        if not any(shutil.which(name) for name in wanted):
+            raise RuntimeError(
+                f"torch.compile needs a C++ compiler ({' or '.join(wanted)}): install one, or --mode eager"
+            )
+
+
+def _flat(names: Any) -> list[str]:
+    return [names] if isinstance(names, str) else [n for item in names or () for n in _flat(item)]
+
+
+def _eager_logits(workload: Workload, images: Tensor, cell: Cell) -> Tensor:
+    eager: Callable[[Tensor], Tensor] = make_workload(
+        workload.model, images, cell.model_copy(update={"mode": "eager", "pass_": "forward"})
+    ).logits
+    logits = eager(images)
+    workload.model.train(cell.pass_ != "forward")
+    return logits
+
+
+def _rows(samples: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    """Samples rounded to a hundredth of a nanosecond, or to nine digits: what a file needs to hold."""
+    return tuple(tuple(float(f"{value:.9g}") for value in row) for row in samples if not math.isnan(row[0]))

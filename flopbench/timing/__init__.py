@@ -1,0 +1,1 @@
+"""Honest timing: workloads, clocks, the sampling of a pair, memory, device state, statistics."""

@@ -1,0 +1,127 @@
+"""What a run is taken on. Nothing personal: no user, no host name, no path."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flopbench import __version__
+from flopbench.errors import FlopbenchError
+from flopbench.results import Environment
+from flopbench.suites import DeviceKind
+
+
+def choose_device(asked: str | None) -> DeviceKind:
+    """The device to measure on: the one asked for, else a GPU, else the CPU.
+
+    Raises:
+        FlopbenchError: CUDA was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        built = torch.version.cuda
+        why = "torch sees no GPU" if built else f"torch {torch.__version__} is built without CUDA"
+        raise FlopbenchError(f"device cuda is not available: {why}; use --device cpu")
+    if asked in ("cpu", "cuda"):
+        return asked
+    return "cuda" if available else "cpu"
+
+
+def describe(asked: str | None = None) -> Environment:
+    """The environment of this process.
+
+    Raises:
+        FlopbenchError: the device asked for is not there.
+    """
+    device = choose_device(asked)
+    cpu = _cpu_name()
+    common: dict[str, Any] = {
+        "device": device,
+        "cpu": cpu,
+        "cores": _usable_cores(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": _memory_bytes(),
+        "os": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": metadata.version("triton") if find_spec("triton") else None,
+        "fvcore": metadata.version("fvcore"),
+        "flopbench": __version__,
+        "commit": _commit(),
+    }
+    if device == "cpu":
+        return Environment(device_name=cpu, **common)
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    cudnn = torch.backends.cudnn.version()
+    return Environment(
+        device_name=properties.name,
+        device_count=torch.cuda.device_count(),
+        device_memory_bytes=properties.total_memory,
+        driver=_driver(),
+        cuda=torch.version.cuda,
+        cudnn=str(cudnn) if cudnn else None,
+        **common,
+    )
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    return match.group(1).strip() if match else platform.machine()
+
+
+def _memory_bytes() -> int:
+    """Physical memory; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _driver() -> str | None:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        version = pynvml.nvmlSystemGetDriverVersion()
+    except Exception:  # NVML missing, or a driver that will not tell: not knowing is no reason to stop
+        return None
+    return version.decode() if isinstance(version, bytes) else version
+
+
+def _commit() -> str | None:
+    """The commit that flopbench itself is at, with `+` where the checkout has changes; None if unknown."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        origin = metadata.distribution("flopbench").read_text("direct_url.json")
+        source = json.loads(origin) if origin else {}
+        if "vcs_info" in source:
+            return source["vcs_info"]["commit_id"][:12]
+        root = Path(source.get("url", "").removeprefix("file://"))
+        if not (root / "pyproject.toml").is_file():
+            return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

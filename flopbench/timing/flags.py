@@ -1,0 +1,154 @@
+"""What makes a measurement less trustworthy, each with its remedy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flopbench.results import Flag
+from flopbench.timing.sampling import Rounds
+from flopbench.timing.statistics import MIN_ROUNDS, Array, outliers
+
+# Share of a call's device time from which on the host's dispatch is what is being timed.
+LAUNCH_BOUND = 0.9
+# Share of a core that others may take before a CPU measurement counts as disturbed.
+FOREIGN_CORES = 0.2
+# Change from the first to the last third of the calls from which on a model drifts.
+DRIFT = 0.05
+# Distance of the two clusters, relative to their middle, and share of the variance that they explain.
+BIMODAL_DISTANCE, BIMODAL_EXPLAINED, BIMODAL_SHARE = 0.05, 0.85, 0.15
+
+
+def find_flags(rounds: Rounds, state: Mapping[str, Any], *, precision: float) -> tuple[Flag, ...]:
+    """Everything questionable about a cell's samples and the device's state while they were taken."""
+    flags: list[Flag] = []
+    if len(rounds.baseline) < MIN_ROUNDS:
+        flags.append(
+            Flag(
+                kind="few-rounds",
+                message=f"only {len(rounds.baseline)} rounds fitted, {MIN_ROUNDS} make an interval reliable",
+                remedy="give the cell more time (--cell-seconds) or a smaller batch",
+            )
+        )
+    if rounds.stop != "precision" and rounds.speedup and rounds.speedup.half_width > precision:
+        flags.append(
+            Flag(
+                kind="noisy",
+                message=f"the interval is ±{rounds.speedup.half_width:.1%}, wider than the ±{precision:.1%} asked for",
+                remedy="a quieter machine, or more time (--cell-seconds)",
+            )
+        )
+    flags += _launch_bound(rounds)
+    flags += _device(state)
+    for role, rows in (("baseline", rounds.baseline), ("candidate", rounds.candidate)):
+        seconds = np.array([value for row in rows for value in row])
+        if len(seconds) >= 2 * MIN_ROUNDS:
+            flags += _shape(role, seconds)
+    return tuple(flags)
+
+
+def _launch_bound(rounds: Rounds) -> list[Flag]:
+    bound = []
+    for role, host, device in (
+        ("baseline", rounds.baseline_host, rounds.baseline),
+        ("candidate", rounds.candidate_host, rounds.candidate),
+    ):
+        if host and np.median(_flat(host)) >= LAUNCH_BOUND * np.median(_flat(device)):
+            bound.append(role)
+    if not bound:
+        return []
+    return [
+        Flag(
+            kind="launch-bound",
+            message=f"{' and '.join(bound)}: the host takes as long to launch the work as the device to do it",
+            remedy="a larger batch, or --mode cuda-graph",
+        )
+    ]
+
+
+def _device(state: Mapping[str, Any]) -> list[Flag]:
+    flags = []
+    if reasons := state.get("throttle_reasons"):
+        flags.append(
+            Flag(
+                kind="throttled",
+                message=f"the GPU held its clocks back: {', '.join(reasons)}",
+                remedy="better cooling, a higher power limit, or fixed clocks (nvidia-smi -lgc)",
+            )
+        )
+    if state.get("foreign_processes"):
+        flags.append(
+            Flag(
+                kind="disturbed",
+                message=f"{state['foreign_processes']} other process(es) used the GPU",
+                remedy="a GPU of one's own",
+            )
+        )
+    if state.get("foreign_cores", 0.0) > FOREIGN_CORES:
+        flags.append(
+            Flag(
+                kind="disturbed",
+                message=f"other processes kept {state['foreign_cores']:.1f} cores busy",
+                remedy="stop them, or measure when the machine is idle",
+            )
+        )
+    return flags
+
+
+def _shape(role: str, seconds: Array) -> list[Flag]:
+    flags = []
+    third = len(seconds) // 3
+    drift = float(np.median(seconds[-third:]) / np.median(seconds[:third]) - 1)
+    if abs(drift) > DRIFT:
+        flags.append(
+            Flag(
+                kind="drifting",
+                message=f"{role}: the last calls took {drift:+.0%} against the first",
+                remedy="longer warm-up or fixed clocks; the speed-up itself is taken within rounds and hardly affected",
+            )
+        )
+    kept = seconds[~outliers(seconds)]
+    strange = len(seconds) - len(kept)
+    if strange > 0.1 * len(seconds):
+        flags.append(
+            Flag(
+                kind="outliers",
+                message=f"{role}: {strange} of {len(seconds)} calls are outliers",
+                remedy="stop what else runs on the machine",
+            )
+        )
+    if distance := _two_modes(kept):
+        flags.append(
+            Flag(
+                kind="bimodal",
+                message=f"{role}: the calls take two different times, {distance:.0%} apart",
+                remedy="fixed clocks, pinned threads (taskset), or a machine without hyper-threading neighbours",
+            )
+        )
+    return flags
+
+
+def _two_modes(seconds: Array) -> float | None:
+    """Relative distance of two clusters where there clearly are two, else None.
+
+    The best split of the sorted values in two (that of one-dimensional 2-means) has to explain nearly
+    all the variance, with a fair share on either side: a normal sample's best split explains 64 %.
+    """
+    values = np.sort(seconds)
+    n = len(values)
+    total = values.var()
+    if n < 2 * MIN_ROUNDS or total == 0:
+        return None
+    left = np.arange(1, n)
+    sums = np.cumsum(values)[:-1]
+    means_left, means_right = sums / left, (values.sum() - sums) / (n - left)
+    between = left * (n - left) / n**2 * (means_right - means_left) ** 2
+    best = int(between.argmax())
+    share = min(best + 1, n - best - 1) / n
+    distance = float((means_right[best] - means_left[best]) / np.median(values))
+    clear = between[best] / total > BIMODAL_EXPLAINED and share >= BIMODAL_SHARE
+    return distance if clear and distance > BIMODAL_DISTANCE else None
+
+
+def _flat(rows: list[list[float]]) -> list[float]:
+    return [value for row in rows for value in row]

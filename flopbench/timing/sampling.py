@@ -1,0 +1,131 @@
+"""Warm-up and rounds: both models of a pair in turn, A B B A, until the speed-up is known well enough."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+from flopbench.results import Interval
+from flopbench.timing.clock import Clock
+from flopbench.timing.statistics import MIN_ROUNDS, ratio_interval
+from flopbench.timing.workload import Workload
+
+Stop = Literal["precision", "time", "rounds"]
+
+# A block of calls is at least this long, so that a block of fast calls outlasts what surrounds it.
+BLOCK_SECONDS = 0.01
+MAX_BLOCK_CALLS = 50
+
+
+@dataclass
+class Rounds:
+    """Raw samples of both models, seconds a call, a list a round."""
+
+    baseline: list[list[float]] = field(default_factory=list)
+    candidate: list[list[float]] = field(default_factory=list)
+    baseline_host: list[list[float]] = field(default_factory=list)
+    candidate_host: list[list[float]] = field(default_factory=list)
+    speedup: Interval | None = None
+    stop: Stop = "time"
+
+
+def warm_up(
+    clock: Clock,
+    workload: Workload,
+    *,
+    seconds: float,
+    tolerance: float = 0.01,
+    at_least: int = 3,
+    block: int = 3,
+    now: Callable[[], float] = time.monotonic,
+) -> list[float]:
+    """Call until the medians of two successive blocks agree within `tolerance`, or `seconds` have passed.
+
+    Returns:
+        Seconds of each warm-up call.
+    """
+    start = now()
+    calls: list[float] = []
+    while True:
+        calls += clock.time(workload, 1)[0]
+        if len(calls) >= 2 * block:
+            before, after = median(calls[-2 * block : -block]), median(calls[-block:])
+            if abs(after / before - 1) <= tolerance:
+                return calls
+        if len(calls) >= at_least and now() - start >= seconds:
+            return calls
+
+
+def calls_a_block(seconds: float) -> int:
+    """How many calls of `seconds` each make a block long enough to be timed well."""
+    return max(1, min(MAX_BLOCK_CALLS, round(BLOCK_SECONDS / max(seconds, 1e-9))))
+
+
+def sample_pair(
+    clock: Clock,
+    baseline: Workload,
+    candidate: Workload,
+    *,
+    calls: int,
+    precision: float,
+    seconds: float,
+    max_rounds: int = 1000,
+    min_rounds: int = MIN_ROUNDS,
+    after_round: Callable[[Rounds], None] = lambda rounds: None,
+    now: Callable[[], float] = time.monotonic,
+) -> Rounds:
+    """Time both models in alternating rounds A B B A.
+
+    Args:
+        clock: of the device.
+        baseline: A.
+        candidate: B.
+        calls: calls a block; a round holds twice as many of each model.
+        precision: stop once the 95 % interval lies within ± this, relative.
+        seconds: stop before a round would end after so many seconds, once two rounds are there.
+        max_rounds: stop after so many.
+        min_rounds: fewer rounds never stop on precision: their interval is not to be trusted.
+        after_round: called after each round, outside the timed calls.
+        now: the wall clock.
+
+    Returns:
+        All samples, the speed-up with its interval, and what ended the sampling.
+    """
+    rounds = Rounds()
+    start = now()
+    check_at = min_rounds
+    while True:
+        begun = now()
+        samples: dict[str, list[float]] = {"A": [], "B": []}
+        host: dict[str, list[float]] = {"A": [], "B": []}
+        for model in "ABBA":
+            device_seconds, host_seconds = clock.time(baseline if model == "A" else candidate, calls)
+            samples[model] += device_seconds
+            host[model] += host_seconds
+        rounds.baseline.append(samples["A"])
+        rounds.candidate.append(samples["B"])
+        if host["A"]:
+            rounds.baseline_host.append(host["A"])
+            rounds.candidate_host.append(host["B"])
+        after_round(rounds)
+        count = len(rounds.baseline)
+        length = now() - begun
+        out_of_time = count >= 2 and now() - start + length > seconds
+        if count >= check_at or out_of_time or count >= max_rounds:
+            # Looking after every round would stop on lucky streaks; a growing step keeps looks few.
+            check_at = max(count + 1, round(count * 1.25))
+            if count >= 2:
+                rounds.speedup = _interval(rounds)
+                if count >= min_rounds and rounds.speedup.half_width <= precision:
+                    rounds.stop = "precision"
+                    return rounds
+        if out_of_time or count >= max_rounds:
+            rounds.stop = "time" if out_of_time else "rounds"
+            return rounds
+
+
+def _interval(rounds: Rounds) -> Interval:
+    return ratio_interval(
+        tuple(tuple(row) for row in rounds.baseline), tuple(tuple(row) for row in rounds.candidate)
+    )

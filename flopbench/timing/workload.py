@@ -1,0 +1,144 @@
+"""One model, ready to run one pass: what is timed, and what has to happen before each timed call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flopbench.models.catalog import parse_name
+from flopbench.models.factory import create_model, perturb
+from flopbench.suites import Cell
+from flopbench.testing.invariance import random_images
+
+_WEIGHTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"autocast-bf16": torch.bfloat16, "autocast-fp16": torch.float16}
+_COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph": "reduce-overhead"}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A pass of a model on a fixed input.
+
+    Attributes:
+        model: the module, not compiled; its parameters and gradients are what the pass holds.
+        prepare: runs before each call, outside the timed region.
+        step: the timed call; its result is what `prepare` returned, worked on.
+        logits: the forward pass as the timed one runs it (same mode and dtype), for the check of outputs.
+        optimiser: of a train pass; its state is part of what the pass holds.
+    """
+
+    model: nn.Module
+    prepare: Callable[[], Any]
+    step: Callable[[Any], Any]
+    logits: Callable[[Tensor], Tensor]
+    optimiser: torch.optim.Optimizer | None = None
+
+    def run(self) -> None:
+        """One call, with what comes before it."""
+        self.step(self.prepare())
+
+
+def weights_dtype(cell: Cell) -> torch.dtype:
+    """The dtype of a cell's weights and images; autocast and tf32 keep them in fp32."""
+    return _WEIGHTS.get(cell.dtype, torch.float32)
+
+
+def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> nn.Module:
+    """A cell's model on its device, with perturbed weights, in the cell's dtype.
+
+    Our own networks are laid out on the meta device first, so that no time goes into an
+    initialisation that the perturbation overwrites.
+    """
+    parsed = parse_name(name)
+    options: dict[str, Any] = {"image_size": cell.image_size, "num_classes": cell.num_classes}
+    if parsed.spec is None:
+        with device:
+            model = create_model(name, **options)
+    else:
+        if parsed.spec.family == "vit":
+            options["attention"] = cell.attention
+        with torch.device("meta"):
+            model = create_model(name, **options)
+        model = model.to_empty(device=device)
+    perturb(model, seed)
+    model = model.to(weights_dtype(cell))
+    return model.to(memory_format=_memory_format(cell))  # pyright: ignore[reportCallIssue]
+
+
+def make_images(cell: Cell, device: torch.device, seed: int = 0) -> Tensor:
+    """Normal noise `[B, 3, H, W]` in the cell's dtype and memory format; the same for both models of a pair."""
+    images = random_images(cell.batch_size, cell.image_size, device=device, seed=seed)
+    return images.to(weights_dtype(cell), memory_format=_memory_format(cell))
+
+
+def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
+    """The cell's pass of `model` on `images`, compiled where the cell says so (on the first call)."""
+    set_matmul_precision(cell)
+    network: Callable[[Tensor], Tensor] = model
+    if cell.mode != "eager":
+        network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
+    run = _forward(network, cell)
+
+    def logits(x: Tensor) -> Tensor:
+        # With gradients wherever the timed call has them: it must be the same compiled graph.
+        with torch.set_grad_enabled(cell.pass_ != "forward"):
+            return run(x).detach().float()
+
+    if cell.pass_ == "forward":
+        model.eval()
+
+        def forward(_: Any) -> Tensor:
+            with torch.no_grad():
+                return run(images)
+
+        return Workload(model, lambda: None, forward, logits)
+    model.train()
+    if cell.pass_ == "backward":
+        gradient = torch.randn(
+            cell.batch_size, cell.num_classes, dtype=torch.float32, device=images.device
+        ) / (cell.batch_size * cell.num_classes)
+
+        def prepare() -> Tensor:
+            # The gradients of the call before are dropped, not added to: adding is the optimiser's business.
+            model.zero_grad(set_to_none=True)
+            return run(images)
+
+        def backward(logits: Tensor) -> None:
+            logits.backward(gradient.to(logits.dtype))
+
+        return Workload(model, prepare, backward, logits)
+
+    labels = torch.arange(cell.batch_size, device=images.device) % cell.num_classes
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def train(_: Any) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        F.cross_entropy(run(images).float(), labels).backward()
+        optimiser.step()
+
+    return Workload(model, lambda: None, train, logits, optimiser)
+
+
+def _forward(network: Callable[[Tensor], Tensor], cell: Cell) -> Callable[[Tensor], Tensor]:
+    low = _AUTOCAST.get(cell.dtype)
+    if low is None:
+        return network
+
+    def autocast(images: Tensor) -> Tensor:
+        with torch.autocast(cell.device, low):
+            return network(images)
+
+    return autocast
+
+
+def set_matmul_precision(cell: Cell) -> None:
+    """Full fp32 products unless the cell's dtype is tf32: for this whole process, which measures one cell."""
+    torch.set_float32_matmul_precision("high" if cell.dtype == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = cell.dtype == "tf32"
+
+
+def _memory_format(cell: Cell) -> torch.memory_format:
+    return torch.channels_last if cell.memory_format == "channels_last" else torch.contiguous_format
