@@ -1,0 +1,307 @@
+"""Synthetic runs that look like measured ones, for tests of whatever reads run folders.
+
+Times follow a small model of a device, the larger of the work (MACs over a rate that grows with the
+batch) and the launches, with lognormal noise, so speed-ups rise from launch-bound to a share of the
+MACs ratio as they do on real hardware. Everything follows from `seed`.
+
+    run = make_run(tmp_path / "run", batch_sizes=(1, 64), statuses={"*/b64/backward/*": "oom"})
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flopbench.models.catalog import parse_name
+from flopbench.results import CellRecord, Check, Environment, Flag, ModelResult, Run, RunInfo, Samples, Status
+from flopbench.suites import Cell, DeviceKind, Pair, Profile
+from flopbench.timing.statistics import ratio_interval
+
+# Trainable parameters and MACs of one 224×224 image: (X, E(X), H(X)).
+_PARAMETERS = {
+    "vit_ti16": (5_721_832, 2_866_120, 4_295_656),
+    "vit_s16": (22_059_496, 11_039_656, 16_552_936),
+    "vit_b16": (86_585_320, 43_311_976, 64_955_368),
+    "vit_l16": (304_374_760, 152_237_544, 228_315_112),
+    "vit_h14": (632_126_440, 316_146_280, 474_185_960),
+    "resmlp_s24": (30_020_680, 15_063_880, 22_500_000),
+    "resmlp_b24": (115_736_776, 57_972_616, 86_800_000),
+    "convnext_iso_s": (22_308_712, 11_158_312, 16_700_000),
+    "convnext_iso_b": (87_083_752, 43_549_288, 65_300_000),
+}
+_MACS = {
+    "vit_ti16": (1_253_683_200, 730_708_224, 992_243_712),
+    "vit_s16": (4_598_882_304, 2_507_174_400, 3_553_124_352),
+    "vit_b16": (17_563_828_224, 9_197_380_608, 13_380_796_416),
+    "vit_l16": (61_554_712_576, 31_808_196_608, 46_681_710_592),
+    "vit_h14": (167_295_109_120, 86_449_259_520, 126_872_504_320),
+    "resmlp_s24": (5_961_292_800, 2_980_646_400, 4_470_000_000),
+    "resmlp_b24": (23_020_713_984, 11_452_554_240, 17_230_000_000),
+    "convnext_iso_s": (4_286_367_744, 2_176_375_296, 3_230_000_000),
+    "convnext_iso_b": (16_896_331_776, 8_456_745_984, 12_680_000_000),
+}
+_COLUMN = {"plain": 0, "flop": 1, "hybrid": 2, "early_invariant": 2}
+_PASS_WORK = {"forward": 1.0, "backward": 2.0, "train": 3.1}
+
+VIT_PAIRS = ("vit_s16.flop", "vit_b16.flop", "vit_b16.hybrid", "vit_l16.flop")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the times follow from: MACs and bytes a second at a large batch, seconds a launch, noise."""
+
+    kind: DeviceKind
+    name: str
+    macs_per_second: float
+    launch_seconds: float
+    memory_bytes: int
+    noise: float = 0.01
+
+
+H200 = Device("cuda", "NVIDIA H200", 1.5e14, 6e-6, 150_754_820_096)
+A100 = Device("cuda", "NVIDIA A100-SXM4-40GB", 6e13, 8e-6, 42_505_273_344)
+CPU = Device("cpu", "Intel Xeon @ 2.80 GHz", 8e10, 2e-6, 33_657_286_656, noise=0.02)
+
+
+def environment(device: Device = H200, **changes: Any) -> Environment:
+    """A plausible environment of a device, with the given fields replaced."""
+    cuda = device.kind == "cuda"
+    fields: dict[str, Any] = {
+        "device": device.kind,
+        "device_name": device.name,
+        "device_memory_bytes": device.memory_bytes if cuda else None,
+        "driver": "580.95.05" if cuda else None,
+        "cuda": "13.0" if cuda else None,
+        "cudnn": "9.13.0" if cuda else None,
+        "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
+        "cores": 16 if cuda else 2,
+        "threads": 16 if cuda else 2,
+        "memory_bytes": 137_438_953_472,
+        "os": "Linux 6.8 x86_64",
+        "python": "3.11.9",
+        "torch": "2.13.0",
+        "triton": "3.5.0" if cuda else None,
+        "fvcore": "0.1.5.post20221221",
+        "flopbench": "0.1.0",
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+    }
+    return Environment(**{**fields, **changes})
+
+
+def make_run(
+    path: Path,
+    *,
+    device: Device = H200,
+    pairs: tuple[str, ...] = VIT_PAIRS,
+    batch_sizes: tuple[int, ...] = (1, 8, 64),
+    passes: tuple[str, ...] = ("forward", "backward"),
+    dtypes: tuple[str, ...] | None = None,
+    modes: tuple[str, ...] = ("eager", "compile"),
+    replicates: int = 1,
+    rounds: int = 12,
+    seed: int = 0,
+    overhead: float = 0.25,
+    slowdown: float | Mapping[str, float] = 1.0,
+    noise: float | None = None,
+    statuses: Mapping[str, Status] | None = None,
+    reason: str = "",
+    flags: Mapping[str, Flag] | None = None,
+    invariance_error: float = 3e-6,
+    info: Mapping[str, Any] | None = None,
+    **environment_changes: Any,
+) -> Run:
+    """A run folder at `path`, complete with raw samples.
+
+    Args:
+        path: folder to create; its name is the run's id.
+        device: `H200`, `A100`, `CPU`, or one of your own.
+        pairs: as in a suite file, e.g. `vit_b16.hybrid`.
+        batch_sizes: images a batch.
+        passes: as in a suite file.
+        dtypes: bf16 on CUDA and fp32 on a CPU by default.
+        modes: as in a suite file.
+        replicates: records a cell.
+        rounds: rounds a cell, each of two calls a model.
+        seed: of the noise.
+        overhead: what the candidate's elementwise work adds to its time, as a share of the baseline's
+            work at batch 64; 0 realises all that the MACs promise.
+        slowdown: factor on the candidate's times, for all cells or by pattern of the cell's id.
+        noise: standard deviation of the log times; the device's own by default.
+        statuses: pattern of the cell's id → status; `ok` where none matches.
+        reason: of every cell that is not `ok`; a plausible one by default.
+        flags: pattern of the cell's id → an extra flag. Launch-bound cells have theirs anyway.
+        invariance_error: of every invariant candidate.
+        info: fields of `RunInfo` to replace.
+        environment_changes: fields of the environment to replace.
+    """
+    profile = Profile.model_validate(
+        {
+            "pairs": pairs,
+            "batch_sizes": batch_sizes,
+            "passes": passes,
+            "dtypes": dtypes or (("bf16",) if device.kind == "cuda" else ("fp32",)),
+            "modes": modes,
+            "replicates": replicates,
+        }
+    )
+    fields: dict[str, Any] = {
+        "id": path.name,
+        "suite": "vit",
+        "title": "Vision transformers",
+        "suite_digest": hashlib.sha256(repr((pairs, batch_sizes, passes)).encode()).hexdigest()[:12],
+        "profile": profile,
+        "command": f"flopbench run --suite vit --device {device.kind}",
+        "created": "2026-11-23T12:00:00+00:00",
+        "environment": environment(device, **environment_changes),
+    }
+    run = Run.create(path, RunInfo(**{**fields, **(info or {})}))
+    lines = []
+    for replicate in range(replicates):
+        for number, cell in enumerate(profile.cells(device.kind)):
+            status = _matching(statuses or {}, cell.id, "ok")
+            if status == "ok":
+                record = _measured(
+                    cell,
+                    device,
+                    np.random.default_rng((seed, replicate, number)),
+                    replicate=replicate,
+                    rounds=rounds,
+                    overhead=overhead,
+                    slowdown=slowdown
+                    if isinstance(slowdown, float | int)
+                    else _matching(slowdown, cell.id, 1.0),
+                    noise=device.noise if noise is None else noise,
+                    flag=_matching(flags or {}, cell.id, None),
+                    invariance_error=invariance_error,
+                )
+            else:
+                record = CellRecord(
+                    cell=cell,
+                    replicate=replicate,
+                    status=status,
+                    reason=reason or _REASONS[status],
+                    started="2026-11-23T12:00:00+00:00",
+                    wall_seconds=1.5,
+                )
+            lines.append(record.model_dump_json(by_alias=True) + "\n")
+    # One write for all: `Run.append` waits for the disk on every line.
+    (path / "cells.jsonl").write_text("".join(lines), encoding="utf-8")
+    return run
+
+
+_REASONS: dict[Status, str] = {
+    "failed": "vit_b16.flop is not invariant: error 0.31 on noise, tolerance 0.001",
+    "oom": "out of memory: tried to allocate 12.00 GiB",
+    "timeout": "no result within 1800 s",
+    "crashed": "the worker died with signal 9 (SIGKILL)",
+    "skipped": "the budget was spent",
+}
+
+
+def _matching(patterns: Mapping[str, Any], cell: str, default: Any) -> Any:
+    return next((value for pattern, value in patterns.items() if fnmatchcase(cell, pattern)), default)
+
+
+def _measured(
+    cell: Cell,
+    device: Device,
+    rng: np.random.Generator,
+    *,
+    replicate: int,
+    rounds: int,
+    overhead: float,
+    slowdown: float,
+    noise: float,
+    flag: Flag | None,
+    invariance_error: float,
+) -> CellRecord:
+    compiled = cell.mode != "eager"
+    baseline, candidate = cell.pair.baseline, cell.pair.candidate
+    work_x = _work_seconds(baseline, cell, device)
+    work_e = _work_seconds(candidate, cell, device) + overhead * (0.5 if compiled else 1.0) * work_x
+    host_x = device.launch_seconds * (180 if compiled else 400) * _PASS_WORK[cell.pass_]
+    host_e = host_x * 1.3
+    cuda = device.kind == "cuda"
+    bound = cuda and host_e >= 0.9 * work_e
+    samples = [
+        _samples(rng, max(work, host) * factor, rounds, noise)
+        for work, host, factor in ((work_x, host_x, 1.0), (work_e, host_e, slowdown))
+    ]
+    flags = [flag] if flag else []
+    if bound:
+        flags.append(
+            Flag(
+                kind="launch-bound",
+                message="candidate: the host takes as long to launch the work as the device to do it",
+                remedy="a larger batch, or --mode cuda-graph",
+            )
+        )
+    invariant = parse_name(candidate).invariant
+    labels = cell.pair.labels
+    models = [
+        ModelResult(
+            name=name,
+            label=label,
+            parameters=_figure(_PARAMETERS, name),
+            macs=_figure(_MACS, name),
+            peak_bytes=_peak_bytes(name, cell),
+            compile_seconds=12.5 if compiled else None,
+            samples=rows,
+            host_samples=_samples(rng, host, rounds, noise) if cuda else (),
+        )
+        for name, label, rows, host in zip(
+            (baseline, candidate), labels, samples, (host_x, host_e), strict=True
+        )
+    ]
+    return CellRecord(
+        cell=cell,
+        replicate=replicate,
+        status="ok",
+        started="2026-11-23T12:00:00+00:00",
+        wall_seconds=5.0,
+        baseline=models[0],
+        candidate=models[1],
+        speedup=ratio_interval(samples[0], samples[1]),
+        stop="precision",
+        check=Check(
+            random=invariance_error if invariant else None,
+            photo=invariance_error / 2 if invariant else None,
+            tolerance=1e-3,
+            in_cell_tolerance=1e-1,
+        ),
+        flags=tuple(flags),
+    )
+
+
+def _figure(table: Mapping[str, tuple[int, int, int]], name: str) -> int:
+    parsed = parse_name(name)
+    return table.get(parsed.base, (10_000_000, 5_000_000, 7_500_000))[_COLUMN[parsed.version]]
+
+
+def _work_seconds(name: str, cell: Cell, device: Device) -> float:
+    images = cell.batch_size
+    # Small batches leave units idle; fp32 runs at a quarter of the rate of the short types on a GPU.
+    rate = device.macs_per_second * images / (images + 2)
+    slow = 4.0 if device.kind == "cuda" and cell.dtype == "fp32" else 1.0
+    return _figure(_MACS, name) * images / rate * _PASS_WORK[cell.pass_] * slow
+
+
+def _peak_bytes(name: str, cell: Cell) -> int:
+    size = 4 if cell.dtype in ("fp32", "tf32") else 2
+    copies = 1 if cell.pass_ == "forward" else 2
+    activations = _figure(_MACS, name) // 400 * cell.batch_size * (1 if cell.pass_ == "forward" else 6)
+    return _figure(_PARAMETERS, name) * size * copies + activations
+
+
+def _samples(rng: np.random.Generator, seconds: float, rounds: int, noise: float) -> Samples:
+    values = seconds * np.exp(rng.normal(0.0, noise, (rounds, 2)))
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in values)
+
+
+def hostile_pair(text: str) -> Pair:
+    """A pair whose candidate is a foreign network with `text` in its name (anything importable may be)."""
+    return Pair(baseline="vit_s16", candidate=f"timm:{text}")
