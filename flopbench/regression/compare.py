@@ -1,0 +1,271 @@
+"""Two runs, cell by cell: what may be compared, and how each figure changed.
+
+On the same machine times and memory are compared as they are. Between machines only what is
+comparable is: parameters, MACs, and the speed-up of a pair, which was measured side by side.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide
+from flopbench.regression.statistics import Array, spread, worsening
+from flopbench.results import CellRecord, Environment, Interval, ModelResult, Run
+from flopbench.suites import Cell, Metric, MinimumEffect
+from flopbench.timing.statistics import round_log_ratios, trimmed_mean
+
+Role = Literal["baseline", "candidate"]
+ROLES: tuple[Role, ...] = ("baseline", "candidate")
+
+MACHINE = ("device", "device_name", "device_count", "cpu", "cores", "threads")
+"""What has to be the same for times to be comparable."""
+SOFTWARE = ("driver", "cuda", "cudnn", "torch", "triton", "python", "os")
+"""What explains a change that is not the code's."""
+AXES = ("pair", "device", "batch_size", "pass_", "dtype", "mode", "image_size", "num_classes", "attention", "memory_format")
+
+METRICS: tuple[Metric, ...] = ("speedup", "throughput", "peak_memory", "macs")
+SAME_MACHINE: tuple[Metric, ...] = ("throughput", "peak_memory")
+
+
+def compare_runs(
+    base: Run,
+    new: Run,
+    effects: MinimumEffect | None = None,
+    *,
+    metrics: Sequence[Metric] = (),
+) -> Comparison:
+    """How the cells that two runs have in common changed from `base` to `new`.
+
+    Args:
+        base: the run before.
+        new: the run after.
+        effects: the smallest changes that matter.
+        metrics: only these; by default all that the two machines allow.
+
+    Raises:
+        FlopbenchError: the runs have no cell in common, or a metric was asked for that the two machines
+            do not allow to compare; the difference is named.
+        NothingMeasuredError: no common cell was measured in both.
+    """
+    differences = base.info.environment.differences(new.info.environment, MACHINE)
+    for metric in metrics:
+        if metric in SAME_MACHINE and differences:
+            raise FlopbenchError(f"{metric} is not comparable between machines: {'; '.join(differences)}")
+    allowed = [m for m in metrics or METRICS if not (differences and m in SAME_MACHINE)]
+    comparison = compare_records(
+        _by_cell(base.records()), _by_cell(new.records()), effects or MinimumEffect(), allowed
+    )
+    notes = [*comparison.notes, *environment_notes(base.info.environment, new.info.environment)]
+    return comparison.model_copy(update={"base": base.info.id, "new": new.info.id, "notes": tuple(notes)})
+
+
+def compare_records(
+    base: dict[str, list[CellRecord]],
+    new: dict[str, list[CellRecord]],
+    effects: MinimumEffect,
+    metrics: Iterable[Metric] = METRICS,
+) -> Comparison:
+    """As `compare_runs`, from the records of each cell, a record a process.
+
+    Raises:
+        FlopbenchError: no cell in common.
+        NothingMeasuredError: no common cell was measured in both.
+    """
+    common = [cell for cell in base if cell in new]
+    if not common:
+        raise FlopbenchError(f"nothing to compare, no cell in common: {_unlike(base, new)}")
+    metrics = tuple(metrics)
+    changes: list[Change] = []
+    notes: list[str] = []
+    for cell in common:
+        before, after = _measured(base[cell]), _measured(new[cell])
+        if before and after:
+            changes += cell_changes(before, after, effects, metrics)
+        elif before and new[cell][-1].status != "skipped":
+            changes.append(_broken(cell, new[cell][-1]))
+        else:
+            notes.append(f"{cell} not compared: {_why_not(base[cell])} before, {_why_not(new[cell])} now")
+    if not changes:
+        raise NothingMeasuredError("no cell was measured in both: " + "; ".join(notes[:3]))
+    for one, other, which in ((base, new, "before"), (new, base, "now")):
+        only = [cell for cell in one if cell not in other]
+        if only:
+            notes.append(f"{len(only)} cells measured only {which}, e.g. {only[0]}")
+    return Comparison(base="base", new="new", changes=correct(changes), notes=tuple(notes))
+
+
+def environment_notes(base: Environment, new: Environment) -> list[str]:
+    """What two environments differ in, as far as it bears on a comparison."""
+    notes = []
+    machine = base.differences(new, MACHINE)
+    if machine:
+        notes.append(
+            f"another machine ({'; '.join(machine)}): throughput and peak memory are not compared, "
+            "only parameters, MACs and speed-ups measured side by side"
+        )
+    software = base.differences(new, SOFTWARE)
+    if software:
+        notes.append(f"other software, which may explain a change: {'; '.join(software)}")
+    return notes
+
+
+def cell_changes(
+    base: Sequence[CellRecord], new: Sequence[CellRecord], effects: MinimumEffect, metrics: Iterable[Metric] = METRICS
+) -> list[Change]:
+    """The changes of one cell's figures; `base` and `new` hold a measured record a process, at least one."""
+    cell = base[0].cell
+    labels = dict(zip(ROLES, cell.pair.labels, strict=True))
+    changes: list[Change] = []
+    for metric in metrics:
+        tolerance = effects.of(metric, cell.id)
+        if metric == "speedup":
+            change = _timed(base, new, _log_slowdown, cell.id, metric, tolerance)
+            changes.append(_show(change, lambda value: float(np.exp(-value)), ""))
+        elif metric == "throughput":
+            for role in ROLES:
+                change = _timed(base, new, _log_seconds(role), cell.id, metric, tolerance)
+                changes.append(_show(change, lambda value: cell.batch_size / float(np.exp(value)), labels[role]))
+        elif metric == "peak_memory":
+            changes += _exact(base[0], new[0], "peak_memory", "peak_bytes", tolerance, labels)
+        elif metric == "macs":
+            changes += _exact(base[0], new[0], "parameters", "parameters", 0.0, labels)
+            changes += _exact(base[0], new[0], "macs", "macs", tolerance, labels)
+    return changes
+
+
+def exact_change(subject: str, metric: str, label: str, base: float, new: float, tolerance: float) -> Change:
+    """The change of a figure without noise, of which more is worse."""
+    # From nothing to something is a worsening without a ratio; each unit counts as a whole.
+    change = (new - base) / abs(base) if base else float(new - base)
+    interval = Interval(estimate=change, low=change, high=change)
+    return Change(
+        subject=subject,
+        metric=metric,
+        label=label,
+        base=base,
+        new=new,
+        change=interval,
+        tolerance=tolerance,
+        outcome=decide(interval, tolerance),
+    )
+
+
+def _timed(
+    base: Sequence[CellRecord],
+    new: Sequence[CellRecord],
+    values: Callable[[CellRecord], Array],
+    subject: str,
+    metric: Metric,
+    effect: float,
+) -> Change:
+    processes = min(len(base), len(new)) >= 2
+    sides = []
+    for records in (base, new):
+        rounds = [values(record) for record in records]
+        sides.append(np.array([float(trimmed_mean(r)) for r in rounds]) if processes else np.concatenate(rounds))
+    before, after = sides
+    found = worsening(before, after)
+    tolerance = max(effect, float(np.expm1(3 * spread(before, after, processes=processes))))
+    return Change(
+        subject=subject,
+        metric=metric,
+        base=float(trimmed_mean(before)),
+        new=float(trimmed_mean(after)),
+        change=found.interval,
+        tolerance=tolerance,
+        outcome=decide(found.interval, tolerance),
+        p_value=found.p_value(tolerance),
+        note=f"tolerance is 3 × the A/A spread, above the stated {effect:.1%}" if tolerance > effect else "",
+    )
+
+
+def _show(change: Change, unit: Callable[[float], float], label: str) -> Change:
+    """With the log values of both sides turned into the metric's unit."""
+    assert change.base is not None
+    assert change.new is not None
+    return change.model_copy(update={"base": unit(change.base), "new": unit(change.new), "label": label})
+
+
+def _log_slowdown(record: CellRecord) -> Array:
+    baseline, candidate = _models(record)
+    return -round_log_ratios(baseline.samples, candidate.samples)
+
+
+def _log_seconds(role: Role) -> Callable[[CellRecord], Array]:
+    def values(record: CellRecord) -> Array:
+        samples = _models(record)[ROLES.index(role)].samples
+        return np.array([np.log(calls).mean() for calls in samples], dtype=float)
+
+    return values
+
+
+def _exact(
+    base: CellRecord, new: CellRecord, metric: str, attribute: str, tolerance: float, labels: dict[Role, str]
+) -> list[Change]:
+    changes = []
+    for role, before, after in zip(ROLES, _models(base), _models(new), strict=True):
+        values = getattr(before, attribute), getattr(after, attribute)
+        if None in values:
+            continue
+        change = exact_change(base.cell.id, metric, labels[role], *values, tolerance)
+        if metric == "parameters" and values[0] != values[1]:
+            change = change.model_copy(update={"outcome": Outcome.FAIL, "note": "not the same network"})
+        changes.append(change)
+    return changes
+
+
+def _models(record: CellRecord) -> tuple[ModelResult, ModelResult]:
+    assert record.baseline is not None
+    assert record.candidate is not None
+    return record.baseline, record.candidate
+
+
+def _by_cell(records: Iterable[CellRecord]) -> dict[str, list[CellRecord]]:
+    cells: dict[str, list[CellRecord]] = {}
+    for record in records:
+        cells.setdefault(record.cell.id, []).append(record)
+    return cells
+
+
+def _measured(records: Iterable[CellRecord]) -> list[CellRecord]:
+    return [
+        record
+        for record in records
+        if record.status == "ok"
+        and record.baseline is not None
+        and record.candidate is not None
+        and record.baseline.samples
+        and record.candidate.samples
+    ]
+
+
+def _broken(cell: str, record: CellRecord) -> Change:
+    return Change(
+        subject=cell,
+        metric="status",
+        outcome=Outcome.FAIL,
+        note=f"was measured before and now is {record.status}: {record.reason or 'no reason given'}",
+    )
+
+
+def _why_not(records: Sequence[CellRecord]) -> str:
+    return "measured" if _measured(records) else records[-1].status
+
+
+def _unlike(base: dict[str, list[CellRecord]], new: dict[str, list[CellRecord]]) -> str:
+    """The axes on which two sets of cells have nothing in common, else that no combination is."""
+    if not base or not new:
+        return f"{len(base)} cells before, {len(new)} now"
+    named = []
+    for axis in AXES:
+        before, after = ({_axis(records[0].cell, axis) for records in side.values()} for side in (base, new))
+        if not before & after:
+            named.append(f"{axis.rstrip('_')} {', '.join(sorted(before))} → {', '.join(sorted(after))}")
+    return "; ".join(named) or "the same values in other combinations"
+
+
+def _axis(cell: Cell, axis: str) -> str:
+    value = getattr(cell, axis)
+    return cell.pair.id if axis == "pair" else "×".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,135 @@
+"""Three outcomes: a change is a regression, is none, or the measurement cannot tell."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from flopbench.errors import ExitCode
+from flopbench.results import Interval
+from flopbench.suites import Frozen
+
+ALPHA = 0.025
+"""Probability of a false alarm over all cells of a comparison: one side of a 95 % interval."""
+
+
+class Outcome(StrEnum):
+    """What became of one figure, or of all of them."""
+
+    PASS = "pass"
+    AMBIGUOUS = "ambiguous"
+    FAIL = "fail"
+
+
+def decide(change: Interval, tolerance: float) -> Outcome:
+    """Whether a figure became worse by more than `tolerance`.
+
+    Args:
+        change: relative worsening with its interval: 0.05 is five per cent worse, −0.05 better.
+        tolerance: τ ≥ 0, the largest worsening that is let pass.
+
+    Returns:
+        FAIL when the interval lies wholly beyond τ, PASS when no part of it does, else AMBIGUOUS.
+    """
+    if change.low > tolerance:
+        return Outcome.FAIL
+    return Outcome.PASS if change.high <= tolerance else Outcome.AMBIGUOUS
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcome of several together; PASS of none."""
+    order = list(Outcome)
+    return max(outcomes, key=order.index, default=Outcome.PASS)
+
+
+def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[bool]:
+    """Which hypotheses Holm's step-down procedure rejects at family-wise level `alpha`.
+
+    Source: S. Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of
+    Statistics 6, 1979.
+    """
+    rejected = [False] * len(p_values)
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
+
+
+class Change(Frozen):
+    """How one figure of one cell or model changed.
+
+    Attributes:
+        subject: id of the cell, or of the model and image size.
+        metric: name of the figure.
+        label: the model it belongs to as people read it, empty for a figure of a pair.
+        base: the figure before, in the metric's unit; None where there is none.
+        new: the figure now.
+        change: relative worsening with its interval, + is worse, whichever way the figure goes.
+        tolerance: τ, a fraction.
+        outcome: of `decide`, after Holm's correction.
+        p_value: of the hypothesis that the worsening is within the tolerance; None for exact figures.
+        note: what else there is to say.
+    """
+
+    subject: str
+    metric: str
+    label: str = ""
+    base: float | None = None
+    new: float | None = None
+    change: Interval | None = None
+    tolerance: float = 0.0
+    outcome: Outcome
+    p_value: float | None = None
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """Subject, metric and model in one line."""
+        return " ".join(filter(None, (self.subject, self.metric.replace("_", " "), self.label)))
+
+
+def correct(changes: Sequence[Change], alpha: float = ALPHA) -> tuple[Change, ...]:
+    """Holm's correction: among many cells, a failure that chance would explain becomes ambiguous."""
+    tested = [change for change in changes if change.p_value is not None]
+    verdicts = iter(holm([change.p_value for change in tested if change.p_value is not None], alpha))
+    corrected = []
+    for change in changes:
+        stands = change.p_value is None or next(verdicts)
+        if change.outcome is Outcome.FAIL and not stands:
+            note = "beyond the tolerance, yet not after Holm's correction"
+            change = change.model_copy(update={"outcome": Outcome.AMBIGUOUS, "note": note})
+        corrected.append(change)
+    return tuple(corrected)
+
+
+class Comparison(Frozen):
+    """All changes between a base and a new state, with what could not be compared and why."""
+
+    base: str
+    new: str
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: "Comparison") -> "Comparison":
+        """Both comparisons as one, for example the exact and the statistical tier."""
+        notes = (*self.notes, *(note for note in other.notes if note not in self.notes))
+        return self.model_copy(update={"changes": self.changes + other.changes, "notes": notes})
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of the changes."""
+        return worst(change.outcome for change in self.changes)
+
+    def of(self, outcome: Outcome) -> list[Change]:
+        """The changes with this outcome."""
+        return [change for change in self.changes if change.outcome is outcome]
+
+    def exit_code(self, *, strict: bool = False) -> ExitCode:
+        """0 pass, 1 regression; ambiguous is 4 if `strict`, else 0."""
+        if self.outcome is Outcome.FAIL:
+            return ExitCode.REGRESSION
+        return ExitCode.AMBIGUOUS if strict and self.outcome is Outcome.AMBIGUOUS else ExitCode.OK
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as JSON holds it."""
+        return {"schema": 1, "outcome": self.outcome, **self.model_dump(mode="json")}

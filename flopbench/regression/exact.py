@@ -1,0 +1,266 @@
+"""The exact tier: figures of a network that need no clock, no GPU and no statistics.
+
+Parameters, MACs, operators and the bytes they write, graph breaks, invariance and the outputs
+themselves. Each is the same whenever it is taken, so any change is the code's, and most regressions of
+a network's speed show in one of them: a needless copy writes more bytes, an unfused attention calls
+more operators, a lost `fullgraph` breaks the graph.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from flopbench.errors import FlopbenchError
+from flopbench.flops import count_forward
+from flopbench.models.catalog import label_of, parse_name
+from flopbench.models.factory import num_parameters
+from flopbench.regression.compare import exact_change
+from flopbench.regression.decision import Change, Comparison, Outcome
+from flopbench.regression.footprint import Footprint, footprint
+from flopbench.results import write_atomically
+from flopbench.suites import Attention, Cell, Frozen, MinimumEffect, Pair, Profile
+from flopbench.testing.invariance import TOLERANCE, invariance_error, random_images
+from flopbench.timing.workload import build_model
+
+BATCH_SIZE = 2
+"""Images a pass; two, so that normalisation over a batch works and a constant network is found out."""
+SAMPLED_LOGITS = 8
+OUTPUT_TOLERANCE = 1e-3
+"""Largest change of a logit, relative to the logits' deviation, that is rounding (another CPU, another order)."""
+
+
+class ExactFigures(Frozen):
+    """The exact figures of one model at one image size.
+
+    Attributes:
+        model: its name.
+        image_size: height, width in pixels.
+        num_classes: logits.
+        attention: fused or not.
+        parameters: trainable ones.
+        macs: of the forward pass for one image.
+        forward: footprint of an inference, batch 2, fp32.
+        train: footprint of a forward and backward pass, batch 2, fp32.
+        graph_breaks: of `torch.compile`, 0 for a whole graph.
+        invariance_error: with perturbed weights; None for a network that is not invariant.
+        outputs: the first logits with perturbed weights.
+        output_deviation: standard deviation of all logits.
+    """
+
+    model: str
+    image_size: tuple[int, int]
+    num_classes: int
+    attention: Attention
+    parameters: int
+    macs: int
+    forward: Footprint
+    train: Footprint
+    graph_breaks: int
+    invariance_error: float | None
+    outputs: tuple[float, ...]
+    output_deviation: float
+
+    @property
+    def subject(self) -> str:
+        """`vit_s16.flop/224x224`; what is as usual is left out, as in a cell's id."""
+        parts = [self.model, "x".join(map(str, self.image_size))]
+        if self.num_classes != 1000:
+            parts.append(f"{self.num_classes}-classes")
+        if self.attention != "fused":
+            parts.append(self.attention)
+        return "/".join(parts)
+
+
+class ExactBaseline(Frozen):
+    """`exact.json`. It holds no date and no machine: taken twice, it is the same file."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    suite: str
+    torch: str
+    models: tuple[ExactFigures, ...]
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}
+
+    def write(self, path: Path) -> None:
+        """Write it to a file."""
+        content = json.dumps(self.model_dump(mode="json", by_alias=True), indent=1)
+        write_atomically(path, content + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "ExactBaseline":
+        """Read it from a file.
+
+        Raises:
+            FlopbenchError: it is no such file, or damaged.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (ValidationError, UnicodeDecodeError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise FlopbenchError(f"{path} is no exact baseline of this version: {reason}") from None
+
+
+def measure_exact(
+    suite: str, profile: Profile, on_model: Callable[[str], None] = lambda subject: None
+) -> ExactBaseline:
+    """The exact figures of every model of a profile, on the CPU.
+
+    Args:
+        suite: its name.
+        profile: whose pairs, image sizes and kinds of attention are looked at.
+        on_model: called with each model's name before its turn.
+    """
+    models = []
+    for cell, name in _distinct(profile.cells("cpu")):
+        on_model(name)
+        models.append(_figures(name, cell))
+    return ExactBaseline(suite=suite, torch=torch.__version__, models=tuple(models))
+
+
+def compare_exact(base: ExactBaseline, new: ExactBaseline, effects: MinimumEffect) -> Comparison:
+    """How the exact figures of the models that both have changed.
+
+    Operators, bytes and graph breaks depend on the version of torch: between versions they are left out
+    and the notes say so.
+
+    Raises:
+        FlopbenchError: no model in common.
+    """
+    before = {figures.subject: figures for figures in base.models}
+    after = {figures.subject: figures for figures in new.models}
+    common = [(before[subject], after[subject]) for subject in after if subject in before]
+    if not common:
+        raise FlopbenchError(
+            f"nothing to compare, no model in common: {', '.join(before)[:200]} → {', '.join(after)[:200]}"
+        )
+    same_torch = _minor(base.torch) == _minor(new.torch)
+    notes = []
+    if not same_torch:
+        notes.append(
+            f"torch {base.torch} → {new.torch}: operators, bytes and graph breaks are not compared; "
+            "renew the baseline with --write-baseline"
+        )
+    for one, other, what in ((before, after, "no longer measured"), (after, before, "without a baseline")):
+        only = [subject for subject in one if subject not in other]
+        if only:
+            notes.append(f"{what}: {', '.join(only)}")
+    changes = [change for pair in common for change in _changes(*pair, effects, same_torch)]
+    return Comparison(base="baseline", new="now", changes=tuple(changes), notes=tuple(notes))
+
+
+def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
+    seen = set()
+    for cell in cells:
+        for name in (cell.pair.baseline, cell.pair.candidate):
+            key = (name, cell.image_size, cell.num_classes, cell.attention)
+            if key not in seen:
+                seen.add(key)
+                plain = {"batch_size": BATCH_SIZE, "pass_": "forward", "dtype": "fp32", "mode": "eager"}
+                pair = Pair(baseline=name, candidate=name)
+                yield cell.model_copy(update={**plain, "pair": pair, "memory_format": "contiguous"}), name
+
+
+def _figures(name: str, cell: Cell) -> ExactFigures:
+    model = build_model(name, cell, torch.device("cpu")).eval()
+    images = random_images(BATCH_SIZE, cell.image_size)
+    with torch.no_grad():
+        logits = model(images)
+        forward = footprint(lambda: model(images))
+        error = invariance_error(model, images) if parse_name(name).invariant else None
+        breaks = _graph_breaks(model, images)
+    macs = count_forward(model, cell.image_size).macs
+    train = footprint(lambda: model.train()(images).sum().backward())
+    return ExactFigures(
+        model=name,
+        image_size=cell.image_size,
+        num_classes=cell.num_classes,
+        attention=cell.attention,
+        parameters=num_parameters(model),
+        macs=macs,
+        forward=forward,
+        train=train,
+        graph_breaks=breaks,
+        invariance_error=error,
+        outputs=tuple(float(f"{value:.7g}") for value in logits.flatten()[:SAMPLED_LOGITS].tolist()),
+        output_deviation=float(f"{logits.std().item():.7g}"),
+    )
+
+
+def _graph_breaks(model: nn.Module, images: Tensor) -> int:
+    """How many times `torch.compile` leaves the graph, found by counting the graphs that a backend is given."""
+    graphs = 0
+
+    def backend(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    torch.compiler.reset()
+    torch.compile(model, backend=backend, dynamic=False)(images)
+    torch.compiler.reset()
+    return max(0, graphs - 1)
+
+
+def _changes(
+    base: ExactFigures, new: ExactFigures, effects: MinimumEffect, same_torch: bool
+) -> Iterable[Change]:
+    subject, label = new.subject, label_of(new.model)
+    same = base.parameters == new.parameters
+    change = exact_change(subject, "parameters", label, base.parameters, new.parameters, 0.0)
+    yield change if same else change.model_copy(
+        update={"outcome": Outcome.FAIL, "note": "not the same network: parameters must not change at all"}
+    )
+    yield exact_change(subject, "macs", label, base.macs, new.macs, effects.of("macs", subject))
+    if same_torch:
+        for name, before, after in (("forward", base.forward, new.forward), ("train", base.train, new.train)):
+            where = f"{label} {name}"
+            tolerance = effects.of("operators", subject)
+            change = exact_change(subject, "operators", where, before.calls, after.calls, tolerance)
+            yield change.model_copy(update={"note": before.difference(after)})
+            tolerance = effects.of("bytes_written", subject)
+            yield exact_change(
+                subject, "bytes_written", where, before.bytes_written, after.bytes_written, tolerance
+            )
+        yield exact_change(subject, "graph_breaks", label, base.graph_breaks, new.graph_breaks, 0.0)
+    if new.invariance_error is not None:
+        allowed = TOLERANCE["fp32"]
+        # Written so that NaN fails.
+        holds = new.invariance_error <= allowed
+        yield _bounded(subject, "invariance_error", label, base.invariance_error, new.invariance_error, holds, allowed)
+    difference = _output_difference(base, new)
+    holds = difference <= OUTPUT_TOLERANCE
+    yield _bounded(subject, "outputs", label, 0.0, difference, holds, OUTPUT_TOLERANCE)
+
+
+def _bounded(
+    subject: str, metric: str, label: str, base: float | None, new: float, holds: bool, allowed: float
+) -> Change:
+    notes = {
+        "invariance_error": "the logits of an image and of its mirror image differ by",
+        "outputs": "the same weights and images give logits that differ by",
+    }
+    return Change(
+        subject=subject,
+        metric=metric,
+        label=label,
+        base=base,
+        new=new,
+        outcome=Outcome.PASS if holds else Outcome.FAIL,
+        note="" if holds else f"{notes[metric]} {new:.1e} of their deviation, at most {allowed:.0e} is rounding",
+    )
+
+
+def _output_difference(base: ExactFigures, new: ExactFigures) -> float:
+    if len(base.outputs) != len(new.outputs):
+        return float("inf")
+    largest = max(abs(one - other) for one, other in zip(base.outputs, new.outputs, strict=True))
+    return largest / base.output_deviation
+
+
+def _minor(version: str) -> tuple[str, ...]:
+    return tuple(version.split("+")[0].split(".")[:2])

@@ -1,0 +1,51 @@
+"""What `flopbench compare` accepts: run folders, and the JSON files of pytest-benchmark."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from flopbench.errors import FlopbenchError, unknown
+from flopbench.regression.compare import METRICS, compare_runs
+from flopbench.regression.decision import Comparison
+from flopbench.regression.pytest_benchmark import compare_files
+from flopbench.results import Run
+from flopbench.suites import Metric, MinimumEffect, available_suites, load_suite
+
+
+def compare_sources(
+    base: Path, new: Path, *, suite: str | None = None, metrics: Sequence[str] = ()
+) -> Comparison:
+    """Compare two runs, or two files of pytest-benchmark.
+
+    Args:
+        base: run folder or JSON file, before.
+        new: the same kind, after.
+        suite: the suite whose minimum effects apply; by default that of the new run where it is known.
+        metrics: only these.
+
+    Raises:
+        FlopbenchError: not found, of different kinds, not comparable, or a metric is unknown.
+    """
+    for path in (base, new):
+        if not path.exists():
+            raise FlopbenchError(f"{path} does not exist; give a run folder or a JSON file of pytest-benchmark")
+    if base.is_file() != new.is_file():
+        raise FlopbenchError(f"{base} and {new} are of different kinds: compare run with run, or file with file")
+    wanted: list[Metric] = []
+    for metric in metrics:
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS)
+        wanted.append(next(m for m in get_args(Metric) if m == metric))
+    if base.is_file():
+        if wanted:
+            raise FlopbenchError("--metric applies to runs; a file of pytest-benchmark holds seconds and speed-ups")
+        return compare_files(base, new, load_suite(suite).minimum_effect if suite else MinimumEffect())
+    old_run, new_run = Run.open(base), Run.open(new)
+    return compare_runs(old_run, new_run, effects_of(new_run, suite), metrics=wanted)
+
+
+def effects_of(run: Run, suite: str | None = None) -> MinimumEffect:
+    """The minimum effects of a suite, by default of the one that was run; the usual ones if it is not at hand."""
+    if suite is None and run.info.suite not in available_suites():
+        return MinimumEffect()
+    return load_suite(suite or run.info.suite).minimum_effect
