@@ -10,12 +10,12 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from flopbench.errors import FlopbenchError
-from flopbench.suites import Cell, Frozen, Profile
+from flopbench.suites import Cell, DType, Frozen, Mode, Pair, Pass, Profile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,6 +176,60 @@ class RunInfo(Frozen):
     model_config = {**Frozen.model_config, "populate_by_name": True}
 
 
+class Peaks(Frozen):
+    """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy."""
+
+    flops_per_second: dict[DType, float]
+    copy_bytes_per_second: float
+
+
+class Calibration(Frozen):
+    """`calibration.json` of a run folder: what this machine can do, and what it can tell apart.
+
+    `visible_change` is the smallest relative change of a cell's speed-up that A/A runs let through,
+    by the cell's id.
+    """
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    peaks: Peaks
+    visible_change: dict[str, float] = {}
+    environment: Environment | None = None
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}
+
+
+Group = Literal["matrix products", "attention", "normalisation", "elementwise", "layout", "other"]
+
+
+class ModelProfile(Frozen):
+    """Where the time of one call of one model went.
+
+    `groups` are seconds a call by kind of operator; what they do not explain of `seconds` is shown
+    as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted.
+    """
+
+    label: str
+    seconds: float
+    groups: dict[Group, float]
+    flops: float | None = None
+    bytes_moved: float | None = None
+
+
+class ProfileRecord(Frozen):
+    """`profile*.json` of a run folder: one pair, one pass, both models."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    pair: Pair
+    pass_: Pass = Field(alias="pass")
+    batch_size: int
+    dtype: DType
+    mode: Mode
+    baseline: ModelProfile
+    candidate: ModelProfile
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}
+
+
 class Run:
     """A run folder. Reading never changes it; `append` adds one record and flushes it to disk."""
 
@@ -270,6 +324,35 @@ class Run:
         for record in self.lines():
             latest[record.key] = record
         return list(latest.values())
+
+    def calibration(self) -> Calibration | None:
+        """What `calibration.json` says; None where the run has none.
+
+        Raises:
+            FlopbenchError: it is damaged.
+        """
+        file = self.path / "calibration.json"
+        return _read(file, Calibration) if file.is_file() else None
+
+    def profiles(self) -> list[ProfileRecord]:
+        """What the `profile*.json` files say, by file name.
+
+        Raises:
+            FlopbenchError: one is damaged.
+        """
+        return [_read(file, ProfileRecord) for file in sorted(self.path.glob("profile*.json"))]
+
+
+_Record = TypeVar("_Record", bound=Frozen)
+
+
+def _read(file: Path, record: type[_Record]) -> _Record:
+    try:
+        return record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise FlopbenchError(f"{file} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
