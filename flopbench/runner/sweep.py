@@ -1,7 +1,7 @@
 """The sweep: cells in order, each in its own process, each recorded as soon as it is done."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -127,10 +127,11 @@ def check_resumable(run: Run, suite: Suite, environment: Environment) -> None:
         raise FlopbenchError(f"cannot resume {run.path}: {'; '.join(differences)}")
 
 
-def sweep(run: Run, observer: Observer) -> None:
+def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) -> None:
     """Measure what `run` lacks. Each record is on disk before the next cell starts.
 
-    An interrupt (Ctrl-C) or the end of the budget leaves the cells not begun as `skipped`.
+    An interrupt (Ctrl-C) or the end of the budget leaves the cells not begun as `skipped`. `again` names
+    further replicates of some cells, to be measured instead.
 
     Raises:
         NothingMeasuredError: there was something to measure and no cell ended well.
@@ -139,7 +140,7 @@ def sweep(run: Run, observer: Observer) -> None:
     profile, device = run.info.profile, run.info.environment.device
     cells = shard_of(list(profile.cells(device)), run.info.shard)
     check_cells(cells)
-    jobs = [(cell, replicate) for replicate in range(profile.replicates) for cell in cells]
+    jobs = list(again) or [(cell, replicate) for replicate in range(profile.replicates) for cell in cells]
     finished = {record.key for record in run.records() if record.status != "skipped"}
     missing = [job for job in jobs if (job[0].id, job[1]) not in finished]
     observer.begin(run, len(jobs), len(jobs) - len(missing))
