@@ -9,7 +9,7 @@ def layer_norm_halves(
 ) -> tuple[Tensor, Tensor]:
     """Centre each half over its own channels, divide both by their common deviation, scale and shift.
 
-    σ² = (mean(s'²) + mean(a'²) + ε) / 2 with s' = s − mean(s), a' = a − mean(a). Statistics are taken in fp32.
+    σ² = (mean(s'²) + mean(a'²) + ε) / 2 with s' = s − mean(s), a' = a − mean(a). Statistics in fp32.
 
     Args:
         s: symmetric half `[..., C/2]`.

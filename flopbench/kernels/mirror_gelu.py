@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 SQRT_HALF = 0.5**0.5
+
+Pointwise = Callable[[Tensor], Tensor]
 
 
 def to_mirror_pairs(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -12,10 +15,50 @@ def to_mirror_pairs(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return (s + a) * SQRT_HALF, (s - a) * SQRT_HALF
 
 
-def mirror_pointwise(s: Tensor, a: Tensor, fn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def mirror_pointwise(s: Tensor, a: Tensor, fn: Pointwise) -> tuple[Tensor, Tensor]:
     """Apply `fn` to each element of the mirror pairs of (s, a), and return to the two halves.
 
     Flopping swaps the pair's elements, so any pointwise `fn` commutes with it. Shapes `[..., C/2]`.
     """
     plus, minus = to_mirror_pairs(s, a)
     return to_mirror_pairs(fn(plus), fn(minus))
+
+
+def hadamard4(ss: Tensor, sa: Tensor, as_: Tensor, aa: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The 4-point Hadamard transform × 1/2: mirror pairs of channels of mirror pairs of tokens.
+
+    Its own inverse; one shape for all.
+    """
+    sum_s, difference_s = ss + sa, ss - sa
+    sum_a, difference_a = as_ + aa, as_ - aa
+    return (
+        (sum_s + sum_a) * 0.5,
+        (difference_s + difference_a) * 0.5,
+        (sum_s - sum_a) * 0.5,
+        (difference_s - difference_a) * 0.5,
+    )
+
+
+def mirror_pointwise_tokens(
+    ss: Tensor, sa: Tensor, as_: Tensor, aa: Tensor, fn: Pointwise
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`mirror_pointwise` where the tokens are transformed as well.
+
+    Args:
+        ss: `[B, n_s, C/2]`, the tokens that are their own mirror images last.
+        sa: `[B, n_a, C/2]`, n_a ≤ n_s.
+        as_: `[B, n_s, C/2]`.
+        aa: `[B, n_a, C/2]`.
+        fn: pointwise.
+
+    Returns:
+        The four quarters in the same order and shapes.
+    """
+    paired, alone = sa.shape[1], ss.shape[1] - sa.shape[1]
+    if not alone:
+        one, two, three, four = hadamard4(ss, sa, as_, aa)
+        return hadamard4(fn(one), fn(two), fn(three), fn(four))
+    # What has no partner token has a partner channel all the same.
+    pairs = mirror_pointwise_tokens(ss[:, :paired], sa, as_[:, :paired], aa, fn)
+    single = mirror_pointwise(ss[:, paired:], as_[:, paired:], fn)
+    return torch.cat([pairs[0], single[0]], 1), pairs[1], torch.cat([pairs[2], single[1]], 1), pairs[3]

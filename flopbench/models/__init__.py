@@ -28,8 +28,12 @@ _HOMES = {
 
 
 def list_models() -> list[str]:
-    """Every name of the catalogue with every version, e.g. `vit_b16`, `vit_b16.flop`."""
-    return [name if version == "plain" else f"{name}.{version}" for name in SPECS for version in VERSIONS]
+    """Every name of the catalogue with every version that it has, e.g. `vit_b16`, `vit_b16.flop`."""
+    return [
+        name if version == "plain" else f"{name}.{version}"
+        for name, spec in SPECS.items()
+        for version in spec.versions
+    ]
 
 
 def __getattr__(name: str) -> Any:

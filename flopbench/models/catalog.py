@@ -37,6 +37,13 @@ class Spec:
     config: dict[str, Any] = field(hash=False)
 
     @property
+    def versions(self) -> tuple[Version, ...]:
+        """The versions that exist. What is invariant on a grid is still mirrored with it, and ordinary
+        convolutions see that: a ConvNeXt cannot become invariant early.
+        """
+        return tuple(v for v in VERSIONS if (self.family, v) != ("convnext", "early_invariant"))
+
+    @property
     def stride(self) -> int:
         """Pixels of the image a cell of the coarsest grid: image sizes are multiples of it."""
         return self.patch_size * 2 ** (len(self.config.get("depths", (0,))) - 1)
@@ -124,7 +131,8 @@ class ModelName:
             if pixels < stride or pixels % stride:
                 near = max(1, round(pixels / stride)) * stride
                 raise FlopbenchError(
-                    f"image {side} {pixels} does not suit {self.raw}: it must be a multiple of {stride}, e.g. {near}"
+                    f"image {side} {pixels} does not suit {self.raw}: "
+                    f"it must be a multiple of {stride}, e.g. {near}"
                 )
 
 
@@ -144,8 +152,8 @@ def parse_name(name: str) -> ModelName:
         raise unknown("model", name, SPECS)
     if not dot:
         return ModelName(name, SPECS[base])
-    if version not in VERSIONS:
-        raise unknown(f"version of {base}", version, VERSIONS)
+    if version not in SPECS[base].versions:
+        raise unknown(f"version of {base}", version, SPECS[base].versions)
     return ModelName(name, SPECS[base], version)
 
 

@@ -1,5 +1,6 @@
 """From a model's name to the model."""
 
+import re
 from importlib import import_module
 from typing import Any
 
@@ -41,7 +42,10 @@ def create_model(
         build = family
         arguments |= {"image_size": size, "num_classes": num_classes}
     elif name.startswith("timm:"):
-        build, arguments = _timm_create_model(), {"model_name": parsed.target, "num_classes": num_classes, **options}
+        build, arguments = (
+            _timm_create_model(),
+            {"model_name": parsed.target, "num_classes": num_classes, **options},
+        )
     else:
         build, arguments = _load(name), options
     try:
@@ -63,21 +67,32 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give every parameter random values of the size that trained ones have, in place.
 
     At initialisation layer scales near zero and zero biases hide errors of a symmetry; after this
-    every term of every layer matters. Weights get the deviation 1/√fan-in, gains 1 ± 0.2, the rest ± 0.2.
-    The values depend on the seed and on each parameter's place and shape, not on the device's type.
+    every term of every layer matters, and activations stay of order 1 through the deepest network.
+    The values depend on the seed, on each parameter's place and shape, and on the kind of device.
 
     Returns:
         The same model.
     """
     for index, (name, parameter) in enumerate(model.named_parameters()):
+        mean, deviation = _trained_size(name.rpartition(".")[2], parameter.shape)
         generator = torch.Generator(parameter.device).manual_seed(seed * 1_000_003 + index)
-        if parameter.ndim > 1 and not name.split(".")[0].endswith(("token", "embed_position")):
-            fan_in = parameter[0].numel()
-            parameter.normal_(0.0, fan_in**-0.5, generator=generator)
-        else:
-            is_gain = parameter.ndim == 1 and not name.endswith(("bias", "beta"))
-            parameter.normal_(1.0 if is_gain else 0.0, 0.2, generator=generator)
+        parameter.normal_(mean, deviation, generator=generator)
     return model
+
+
+def _trained_size(name: str, shape: torch.Size) -> tuple[float, float]:
+    """Mean and deviation of a parameter, by its own name (without the module's) and shape."""
+    if "bias" in name or "beta" in name:
+        return 0.0, 0.2
+    if "gamma" in name or re.fullmatch(r"ls\d*", name):
+        # Scales of residual branches: dozens of them add up.
+        return 0.3, 0.06
+    if len(shape) < 2 or "alpha" in name:
+        return 1.0, 0.2
+    if shape[0] == 1 and len(shape) > 2:
+        # One for the whole batch: tokens, embeddings of positions.
+        return 0.0, 0.2
+    return 0.0, (shape[1:].numel()) ** -0.5
 
 
 def _load(path: str) -> Any:

@@ -8,18 +8,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flopbench.symmetries import Dropout, Symmetry
+from flopbench.symmetries import Activation, Dropout, Symmetry
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear, channel by channel."""
+    """Linear, GELU, linear, channel by channel; at a network's end only what its head can see of them."""
 
-    def __init__(self, symmetry: Symmetry, width: int, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        symmetry: Symmetry,
+        width: int,
+        hidden: int,
+        dropout: float = 0.0,
+        activation: Activation = "gelu",
+        *,
+        invariant_only: bool = False,
+    ) -> None:
         super().__init__()
         self.fc1 = symmetry.linear(width, hidden)
-        self.act = symmetry.gelu()
+        self.act = symmetry.activation(activation)
         self.drop = Dropout(dropout)
-        self.fc2 = symmetry.linear(hidden, width)
+        self.fc2 = symmetry.linear(hidden, width, invariant_only=invariant_only)
 
     def forward(self, x: Any) -> Any:
         """`[..., C]` to the same shape."""

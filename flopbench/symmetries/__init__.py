@@ -1,27 +1,42 @@
 """What a symmetry does to each layer, and which symmetry each block of a network has."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from flopbench.errors import unknown
 from flopbench.models.catalog import VERSIONS, Version
-from flopbench.symmetries.base import Dropout, DropPath, Feature, Halves, Head, Symmetry, each
+from flopbench.symmetries.base import (
+    Activation,
+    Dropout,
+    DropPath,
+    Feature,
+    Halves,
+    Head,
+    MemoryFormat,
+    Quarters,
+    Symmetry,
+    each,
+    mirror,
+)
 from flopbench.symmetries.flop import Flop
 from flopbench.symmetries.plain import Plain
 
 __all__ = [
     "FLOP",
     "PLAIN",
+    "Activation",
     "DropPath",
     "Dropout",
     "Feature",
     "Halves",
     "Head",
+    "MemoryFormat",
+    "Quarters",
     "Schedule",
     "Symmetry",
     "each",
+    "mirror",
     "schedule",
 ]
 
@@ -45,12 +60,17 @@ class Schedule:
         """The symmetry of block `block`."""
         return self.first if block < self.switch else self.last
 
-    def join(self, symmetry: Any = None) -> nn.Module:
+    def with_tokens(self, grid: tuple[int, int]) -> "Schedule":
+        """The same for a network that mixes the tokens of a grid (rows, columns) by linear maps."""
+        first = self.first.with_tokens(grid)
+        last = first if self.last is self.first else self.last.with_tokens(grid)
+        return replace(self, first=first, last=last)
+
+    def join(self) -> nn.Module:
         """The module between block `switch` − 1 and block `switch`; an identity without a switch."""
         if self.first is self.last:
             return nn.Identity()
-        source: Symmetry = symmetry or self.first
-        return source.invariantise() if self.invariant else source.change_of_basis()
+        return self.first.invariantise() if self.invariant else self.first.change_of_basis()
 
 
 def schedule(version: Version | str, depth: int) -> Schedule:

@@ -10,9 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.layer_norm import layer_norm_halves
 from flopbench.kernels.mirror_gelu import SQRT_HALF, mirror_pointwise, to_mirror_pairs
-from flopbench.symmetries.base import DropPath, Halves, Head, Symmetry
+from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
+from flopbench.kernels.residual import add_scaled
+from flopbench.symmetries.base import (
+    ACTIVATIONS,
+    Activation,
+    DropPath,
+    Halves,
+    Head,
+    MemoryFormat,
+    Symmetry,
+    each,
+)
+from flopbench.symmetries.flop_tokens import FlopTokens
 
 
 class FlopPatchEmbed(nn.Module):
@@ -96,14 +109,15 @@ class FlopClassToken(nn.Module):
 class FlopLinear(nn.Module):
     """s ↦ W_s s + b, a ↦ W_a a: block-diagonal, half the MACs and half the parameters."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, invariant_only: bool) -> None:
         super().__init__()
+        self.invariant_only = invariant_only
         self.s = nn.Linear(in_features // 2, out_features // 2)
         self.a = nn.Linear(in_features // 2, out_features // 2, bias=False)
 
     def forward(self, x: Halves) -> Halves:
         """`[..., in_features]` to `[..., out_features]`."""
-        return Halves(self.s(x.s), self.a(x.a))
+        return Halves(self.s(x.s), None if self.invariant_only else self.a(x.a))
 
 
 class FlopLayerNorm(nn.Module):
@@ -125,16 +139,24 @@ class FlopLayerNorm(nn.Module):
         return f"{2 * self.bias.numel()}, eps={self.eps}"
 
 
-class FlopGELU(nn.Module):
-    """Exact GELU on mirror pairs."""
+class FlopActivation(nn.Module):
+    """A pointwise non-linearity on mirror pairs."""
+
+    def __init__(self, kind: Activation) -> None:
+        super().__init__()
+        self.kind: Activation = kind
 
     def forward(self, x: Halves) -> Halves:
         """`[..., C]` to the same shape."""
-        return Halves(*mirror_pointwise(x.s, x.a, F.gelu))
+        return Halves(*mirror_pointwise(x.s, x.a, ACTIVATIONS[self.kind]))
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return self.kind
 
 
 class FlopResidual(nn.Module):
-    """x + drop_path(λ · branch), λ_s and λ_a learnt apart, one mask for both halves."""
+    """x + λ · drop_path(branch), λ_s and λ_a learnt apart, one mask for both halves."""
 
     def __init__(self, width: int, layer_scale: float | None, drop_path: float) -> None:
         super().__init__()
@@ -145,10 +167,97 @@ class FlopResidual(nn.Module):
 
     def forward(self, x: Halves, branch: Halves) -> Halves:
         """`[..., C]` and `[..., C]` to `[..., C]`."""
-        if self.gamma_s is not None and self.gamma_a is not None:
-            branch = Halves(branch.s * self.gamma_s, branch.a * self.gamma_a)
         branch = self.drop_path(branch)
-        return Halves(x.s + branch.s, x.a + branch.a)
+        s = add_scaled(x.s, branch.s, self.gamma_s)
+        return Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))
+
+
+class FlopDepthwise(nn.Module):
+    """Depthwise convolution with mirrored kernels: s ↦ [S₁ s1, A₁ a1], a ↦ [A₂ s2, S₂ a2].
+
+    s1, s2 are the halves of s and a1, a2 those of a. S is symmetric, [w, centre, mirror(w)], A
+    antisymmetric, [w, 0, −mirror(w)]; the bias is on what lands in s. Learnt are the left halves.
+    """
+
+    def __init__(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> None:
+        super().__init__()
+        if width % 4 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"a mirrored depthwise convolution needs a multiple of 4 channels and a kernel of odd size, "
+                f"got {width} and {kernel_size}"
+            )
+        quarter, K = width // 4, kernel_size
+        self.width, self.kernel_size = width, K
+        self.contiguous = memory_format == "contiguous"
+        # Named by the irreps that they lead from and to.
+        self.weight_ss = nn.Parameter(torch.empty(quarter, 1, K, K // 2 + 1))
+        self.weight_as = nn.Parameter(torch.empty(quarter, 1, K, K // 2))
+        self.weight_sa = nn.Parameter(torch.empty(quarter, 1, K, K // 2))
+        self.weight_aa = nn.Parameter(torch.empty(quarter, 1, K, K // 2 + 1))
+        self.bias = nn.Parameter(torch.zeros(2 * quarter))
+        self._kernels = DerivedCache()
+        for weight in (self.weight_ss, self.weight_as, self.weight_sa, self.weight_aa):
+            nn.init.trunc_normal_(weight, std=0.02)
+
+    def forward(self, x: Halves) -> Halves:
+        """`[B, H, W, C]` to the same shape."""
+        parameters = (self.weight_ss, self.weight_as, self.weight_sa, self.weight_aa, self.bias)
+        kernel_s, bias_s, kernel_a, bias_a = self._kernels.get(self._build, *parameters)
+        s1, s2 = self._convolve(x.s, kernel_s, bias_s).chunk(2, dim=-1)
+        a1, a2 = self._convolve(x.a, kernel_a, bias_a).chunk(2, dim=-1)
+        return Halves(torch.cat([s1, a1], dim=-1), torch.cat([s2, a2], dim=-1))
+
+    def _build(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Kernels and biases for the channels of s, [S₁, A₂], and for those of a, [A₁, S₂]."""
+        kernel_s = torch.cat([symmetric_kernel(self.weight_ss), antisymmetric_kernel(self.weight_sa)])
+        kernel_a = torch.cat([antisymmetric_kernel(self.weight_as), symmetric_kernel(self.weight_aa)])
+        bias_1, bias_2 = self.bias.chunk(2)
+        zeros = torch.zeros_like(bias_1)
+        return kernel_s, torch.cat([bias_1, zeros]), kernel_a, torch.cat([bias_2, zeros])
+
+    def _convolve(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        x = x.permute(0, 3, 1, 2)
+        if self.contiguous:
+            x = x.contiguous()
+        y = F.conv2d(x, kernel, bias, padding=self.kernel_size // 2, groups=x.shape[1])
+        return y.permute(0, 2, 3, 1)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return f"{self.width}, kernel_size={self.kernel_size}"
+
+
+class FlopDownsample(nn.Module):
+    """2×2 convolution of stride 2: s ↦ S₁ s + A₁ a, a ↦ A₂ s + S₂ a, S = [w, w], A = [w, −w] along the width.
+
+    So it equals a product with the folded columns, left + right for S and left − right for A, at half
+    the MACs of the convolution.
+    """
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        # [out, row, in]: for s the inputs are [s₊, a₋], for a they are [a₊, s₋].
+        self.weight_s = nn.Parameter(torch.empty(out_width // 2, 2, width))
+        self.weight_a = nn.Parameter(torch.empty(out_width // 2, 2, width))
+        self.bias = nn.Parameter(torch.zeros(out_width // 2))
+        for weight in (self.weight_s, self.weight_a):
+            nn.init.trunc_normal_(weight, std=0.02)
+
+    def forward(self, x: Halves) -> Halves:
+        """`[B, H, W, C]` to `[B, H/2, W/2, C']`."""
+        left, right = each(lambda part: _corner(part, 0), x), each(lambda part: _corner(part, 1), x)
+        total, difference = each(torch.add, left, right), each(torch.sub, left, right)
+        s = torch.cat([total.s, difference.a], dim=-1).flatten(3)
+        a = torch.cat([total.a, difference.s], dim=-1).flatten(3)
+        return Halves(
+            F.linear(s, self.weight_s.flatten(1), self.bias),
+            F.linear(a, self.weight_a.flatten(1)),
+        )
+
+
+def _corner(x: Tensor, column: int) -> Tensor:
+    """One column of each 2×2 window: `[B, H, W, C]` to a view `[B, H/2, W/2, 2, C]`, rows before channels."""
+    return x[:, :, column::2].unflatten(1, (-1, 2)).transpose(2, 3)
 
 
 class FlopToPlain(nn.Module):
@@ -185,17 +294,17 @@ class Flop(Symmetry):
         """Learnt on s, zero on a."""
         return FlopClassToken(self.check_channels(width))
 
-    def linear(self, in_features: int, out_features: int) -> nn.Module:
+    def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
         """Block-diagonal."""
-        return FlopLinear(self.check_channels(in_features), self.check_channels(out_features))
+        return FlopLinear(self.check_channels(in_features), self.check_channels(out_features), invariant_only)
 
     def layer_norm(self, width: int, eps: float) -> nn.Module:
         """One deviation for both halves."""
         return FlopLayerNorm(self.check_channels(width), eps)
 
-    def gelu(self) -> nn.Module:
+    def activation(self, kind: Activation = "gelu") -> nn.Module:
         """On mirror pairs."""
-        return FlopGELU()
+        return FlopActivation(kind)
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """λ per half, one drop mask for both."""
@@ -213,9 +322,26 @@ class Flop(Symmetry):
         s, a = x.transpose(1, 2).chunk(2, dim=-1)
         return Halves(s.flatten(2), a.flatten(2))
 
+    def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
+        """Mirrored kernels."""
+        return FlopDepthwise(self.check_channels(width), kernel_size, memory_format)
+
+    def downsample(self, width: int, out_width: int) -> nn.Module:
+        """Mirrored kernels as a product with folded columns."""
+        return FlopDownsample(self.check_channels(width), self.check_channels(out_width))
+
+    def with_tokens(self, grid: tuple[int, int]) -> Symmetry:
+        """Tokens in the two irreps as well."""
+        return FlopTokens(grid)
+
     def invariants(self, x: Halves, head: Head) -> Tensor:
         """s, or [s, |a|] with `head="absolute"`."""
         return x.s if head == "invariant" else torch.cat([x.s, x.a.abs()], dim=-1)
+
+    def pooled(self, x: Halves, head: Head) -> Tensor:
+        """The mean of s, or of [s, |a|] with `head="absolute"`."""
+        s = x.s.flatten(1, -2).mean(1)
+        return s if head == "invariant" else torch.cat([s, x.a.abs().flatten(1, -2).mean(1)], dim=-1)
 
     def invariant_width(self, width: int, head: Head) -> int:
         """C/2, or C with `head="absolute"`."""

@@ -1,11 +1,13 @@
 """No symmetry: the ordinary layers, which make the baseline X."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from flopbench.symmetries.base import DropPath, Head, Symmetry
+from flopbench.kernels.residual import add_scaled
+from flopbench.kernels.token_linear import token_linear
+from flopbench.symmetries.base import ACTIVATIONS, Activation, DropPath, Head, MemoryFormat, Symmetry
 
 
 class PatchEmbed(nn.Module):
@@ -47,7 +49,7 @@ class ClassToken(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + drop_path(λ · branch)."""
+    """x + λ · drop_path(branch)."""
 
     def __init__(self, width: int, layer_scale: float | None, drop_path: float) -> None:
         super().__init__()
@@ -56,9 +58,73 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
         """`[..., C]` and `[..., C]` to `[..., C]`."""
-        if self.gamma is not None:
-            branch = branch * self.gamma
-        return x + self.drop_path(branch)
+        return add_scaled(x, self.drop_path(branch), self.gamma)
+
+
+class Affine(nn.Module):
+    """Scale and shift of each channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., C]` to the same shape."""
+        return torch.addcmul(self.bias, self.weight, x)
+
+
+class Pointwise(nn.Module):
+    """A non-linearity that has no module in torch."""
+
+    def __init__(self, kind: Activation) -> None:
+        super().__init__()
+        self.kind: Activation = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[...]` to the same shape."""
+        return ACTIVATIONS[self.kind](x)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return self.kind
+
+
+class TokenLinear(nn.Linear):
+    """An `nn.Linear` whose features are the tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, N, C]` to `[B, M, C]`."""
+        return token_linear(x, self.weight, self.bias)
+
+
+class Flatten(nn.Module):
+    """The grid's tokens in row-major order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, H, W, C]` to `[B, H·W, C]`."""
+        return x.flatten(1, 2)
+
+
+class GridConv2d(nn.Conv2d):
+    """A convolution of channels-last features, a view of which is what torch calls channels_last."""
+
+    def __init__(
+        self,
+        width: int,
+        out_width: int,
+        kernel_size: int,
+        *,
+        memory_format: MemoryFormat = "channels_last",
+        **kwargs: int,
+    ) -> None:
+        super().__init__(width, out_width, kernel_size, **kwargs)
+        self.contiguous = memory_format == "contiguous"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, H, W, C]` to `[B, H', W', C']`."""
+        x = x.permute(0, 3, 1, 2)
+        return super().forward(x.contiguous() if self.contiguous else x).permute(0, 2, 3, 1)
 
 
 class Plain(Symmetry):
@@ -79,20 +145,24 @@ class Plain(Symmetry):
         """A learnt token."""
         return ClassToken(width)
 
-    def linear(self, in_features: int, out_features: int) -> nn.Module:
-        """`torch.nn.Linear`."""
+    def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
+        """`torch.nn.Linear`; all that it computes counts as invariant."""
         return nn.Linear(in_features, out_features)
 
     def layer_norm(self, width: int, eps: float) -> nn.Module:
         """`torch.nn.LayerNorm`."""
         return nn.LayerNorm(width, eps=eps)
 
-    def gelu(self) -> nn.Module:
-        """`torch.nn.GELU`, exact."""
-        return nn.GELU()
+    def affine(self, width: int) -> nn.Module:
+        """α x + β."""
+        return Affine(width)
+
+    def activation(self, kind: Activation = "gelu") -> nn.Module:
+        """`torch.nn.GELU`, or the approximation."""
+        return nn.GELU() if kind == "gelu" else Pointwise(kind)
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
-        """x + drop_path(λ · branch)."""
+        """x + λ · drop_path(branch)."""
         return Residual(width, layer_scale, drop_path)
 
     def split_heads(self, qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,9 +175,36 @@ class Plain(Symmetry):
         """`[B, heads, N, C/heads]` to `[B, N, C]`."""
         return x.transpose(1, 2).flatten(2)
 
+    def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
+        """A grouped convolution."""
+        padding = kernel_size // 2
+        return GridConv2d(
+            width, width, kernel_size, padding=padding, groups=width, memory_format=memory_format
+        )
+
+    def downsample(self, width: int, out_width: int) -> nn.Module:
+        """A strided convolution."""
+        return GridConv2d(width, out_width, 2, stride=2)
+
+    def with_tokens(self, grid: tuple[int, int]) -> Symmetry:
+        """Itself."""
+        return self
+
+    def split_tokens(self) -> nn.Module:
+        """Row-major order."""
+        return Flatten()
+
+    def token_linear(self, grid: tuple[int, int]) -> nn.Module:
+        """A full matrix."""
+        return TokenLinear(grid[0] * grid[1], grid[0] * grid[1])
+
     def invariants(self, x: Tensor, head: Head) -> Tensor:
         """All channels."""
         return x
+
+    def pooled(self, x: Tensor, head: Head) -> Tensor:
+        """The mean."""
+        return x.flatten(1, -2).mean(1)
 
     def invariant_width(self, width: int, head: Head) -> int:
         """All of them."""
@@ -120,6 +217,3 @@ class Plain(Symmetry):
     def invariantise(self) -> nn.Module:
         """Nothing to change."""
         return nn.Identity()
-
-
-PLAIN: Any = Plain()

@@ -1,0 +1,136 @@
+"""ConvNeXt, hierarchical and isotropic, once for every symmetry.
+
+Baseline: Liu et al., *A ConvNet for the 2020s*, 2022. Equivariant version: *Flopping for FLOPs*.
+Features are channels last throughout, [B, H, W, C]; convolutions get a view of them.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from flopbench.models.layers import Mlp, Network, drop_path_rates, init_linear
+from flopbench.symmetries import Head, MemoryFormat, Symmetry, schedule
+
+EPS = 1e-6
+KERNEL_SIZE = 7
+
+
+class Block(nn.Module):
+    """Depthwise convolution, layer norm and MLP on a residual branch."""
+
+    def __init__(
+        self,
+        symmetry: Symmetry,
+        width: int,
+        *,
+        layer_scale: float | None,
+        drop_path: float,
+        memory_format: MemoryFormat,
+        invariant_only: bool,
+    ) -> None:
+        super().__init__()
+        self.dwconv = symmetry.depthwise(width, KERNEL_SIZE, memory_format)
+        self.norm = symmetry.layer_norm(width, EPS)
+        self.mlp = Mlp(symmetry, width, 4 * width, invariant_only=invariant_only)
+        self.residual = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
+
+    def forward(self, x: Any) -> Any:
+        """`[B, H, W, C]` to the same shape."""
+        return self.residual(x, self.mlp(self.norm(self.dwconv(x))))
+
+
+class Downsample(nn.Module):
+    """Layer norm, then a 2×2 convolution of stride 2."""
+
+    def __init__(self, symmetry: Symmetry, width: int, out_width: int) -> None:
+        super().__init__()
+        self.norm = symmetry.layer_norm(width, EPS)
+        self.conv = symmetry.downsample(width, out_width)
+
+    def forward(self, x: Any) -> Any:
+        """`[B, H, W, C]` to `[B, H/2, W/2, C']`."""
+        return self.conv(self.norm(x))
+
+
+class ConvNeXt(Network):
+    """A ConvNeXt; `symmetry` is one of plain, flop, hybrid.
+
+    One stage makes it isotropic, which has no norm after the patch embedding. In a hybrid network the
+    downsampling that opens a stage has the symmetry of that stage's first block.
+
+    Args:
+        image_size: pixels (height, width), multiples of `patch_size` · 2^(stages − 1).
+        num_classes: number of logits.
+        patch_size: P, in pixels.
+        widths: C of each stage.
+        depths: number of blocks of each stage.
+        symmetry: which version of the network.
+        head: what the classifier sees of an equivariant network: "invariant" s, "absolute" [s, |a|].
+        layer_scale: initial value of the residual branches' scales; None for none.
+        drop_path: largest rate of stochastic depth; it grows linearly with depth.
+        memory_format: layout in which the depthwise convolutions run: "channels_last", that of the
+            features, or "contiguous" [B, C, H, W], to and from which each of them copies.
+
+    Raises:
+        ValueError: channels that do not split into the symmetry's irreps, or a symmetry that convolutions cannot have.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int],
+        num_classes: int,
+        patch_size: int,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...],
+        symmetry: str = "plain",
+        head: Head = "invariant",
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+        memory_format: MemoryFormat = "channels_last",
+    ) -> None:
+        super().__init__()
+        if symmetry == "early_invariant":
+            raise ValueError("a ConvNeXt has no early-invariant version: its grid is still mirrored")
+        depth = sum(depths)
+        plan = schedule(symmetry, depth)
+        self.patch_embed = plan.first.patch_embed(3, widths[0], patch_size)
+        self.norm_embed = plan.first.layer_norm(widths[0], EPS) if len(widths) > 1 else nn.Identity()
+        self.switch = plan.switch
+        self.join = plan.join()
+        # A flat list of all stages' blocks, and what comes before some of them.
+        self.blocks = nn.ModuleList()
+        self.downsample = nn.ModuleDict()
+        rates = list(drop_path_rates(drop_path, depth))
+        for stage, (width, count) in enumerate(zip(widths, depths, strict=True)):
+            if stage:
+                first = len(self.blocks)
+                self.downsample[str(first)] = Downsample(plan[first], widths[stage - 1], width)
+            for _ in range(count):
+                index = len(self.blocks)
+                self.blocks.append(
+                    Block(
+                        plan[index],
+                        width,
+                        layer_scale=layer_scale,
+                        drop_path=rates[index],
+                        memory_format=memory_format,
+                        invariant_only=head == "invariant" and index == depth - 1,
+                    )
+                )
+        self.last, self.head_kind = plan.last, head
+        features = plan.last.invariant_width(widths[-1], head)
+        self.norm = nn.LayerNorm(features, eps=EPS)
+        self.head = nn.Linear(features, num_classes)
+        init_linear(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
+        x = self.norm_embed(self.patch_embed(images))
+        for index, block in enumerate(self.blocks):
+            if index == self.switch:
+                x = self.join(x)
+            if str(index) in self.downsample:
+                x = self.downsample[str(index)](x)
+            x = self.run_block(block, x)
+        return self.head(self.norm(self.last.pooled(x, self.head_kind)))

@@ -1,0 +1,115 @@
+"""ResMLP, once for every symmetry.
+
+Baseline: Touvron et al., *ResMLP*, 2021. Equivariant version: *Flopping for FLOPs*; there the tokens are
+taken to the two irreps as well, so that the layers that mix tokens cost half too.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from flopbench.models.layers import Mlp, Network, init_linear
+from flopbench.symmetries import PLAIN, Activation, Head, Symmetry, schedule
+
+
+class Block(nn.Module):
+    """A linear map of the tokens and an MLP of the channels, each after an affine map and on a residual branch."""
+
+    def __init__(
+        self,
+        symmetry: Symmetry,
+        width: int,
+        grid: tuple[int, int],
+        *,
+        layer_scale: float,
+        drop_path: float,
+        dropout: float,
+        activation: Activation,
+        invariant_only: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = symmetry.affine(width)
+        self.mix = symmetry.token_linear(grid)
+        self.residual1 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
+        self.norm2 = symmetry.affine(width)
+        self.mlp = Mlp(symmetry, width, 4 * width, dropout, activation, invariant_only=invariant_only)
+        self.residual2 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
+
+    def forward(self, x: Any) -> Any:
+        """`[B, N, C]` to the same shape."""
+        x = self.residual1(x, self.mix(self.norm1(x)))
+        return self.residual2(x, self.mlp(self.norm2(x)))
+
+
+class ResMLP(Network):
+    """A ResMLP; `symmetry` is one of plain, flop, hybrid, early_invariant.
+
+    Args:
+        image_size: pixels (height, width), multiples of `patch_size`.
+        num_classes: number of logits.
+        patch_size: P, in pixels.
+        width: C, the channels of a token.
+        depth: number of blocks.
+        symmetry: which version of the network.
+        head: what the classifier sees of an equivariant network: "invariant" the tokens ss and aa,
+            "absolute" |as| and |sa| beside them.
+        layer_scale: initial value of the residual branches' scales.
+        drop_path: rate of stochastic depth, the same for every block.
+        dropout: rate in the MLPs.
+        activation: "gelu", or "quick_gelu" with which the paper's E(ResMLP) was trained.
+
+    Raises:
+        ValueError: channels that do not split into the symmetry's irreps.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int],
+        num_classes: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        symmetry: str = "plain",
+        head: Head = "invariant",
+        layer_scale: float = 1e-4,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        activation: Activation = "gelu",
+    ) -> None:
+        super().__init__()
+        grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        images = schedule(symmetry, depth)
+        plan = images.with_tokens(grid)
+        self.patch_embed = images.first.patch_embed(3, width, patch_size, normalise=False)
+        self.split_tokens = plan.first.split_tokens()
+        self.switch = plan.switch
+        self.join = plan.join()
+        self.blocks = nn.ModuleList(
+            Block(
+                plan[index],
+                width,
+                grid,
+                layer_scale=layer_scale,
+                drop_path=drop_path,
+                dropout=dropout,
+                activation=activation,
+                invariant_only=head == "invariant" and index == depth - 1,
+            )
+            for index in range(depth)
+        )
+        self.last, self.head_kind = plan.last, head
+        features = plan.last.invariant_width(width, head)
+        self.norm = PLAIN.affine(features)
+        self.head = nn.Linear(features, num_classes)
+        init_linear(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
+        x = self.split_tokens(self.patch_embed(images))
+        for index, block in enumerate(self.blocks):
+            if index == self.switch:
+                x = self.join(x)
+            x = self.run_block(block, x)
+        # The mean of an affine map is the affine map of the mean: of N tokens one is left to scale.
+        return self.head(self.norm(self.last.pooled(x, self.head_kind)))

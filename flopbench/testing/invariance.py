@@ -1,0 +1,107 @@
+"""Is a network's answer the same for an image and its mirror image? The check that guards every timing."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Largest |f(x) − f(flop x)| over the deviation of the logits that is rounding. Mirrored tokens are summed
+# in another order, so it grows with depth, and far less than the tolerance: a wrong sign or a missing bias
+# gives errors of order 1.
+TOLERANCE: dict[str, float] = {
+    "fp64": 1e-9,
+    "fp32": 1e-4,
+    "tf32": 5e-2,
+    "fp16": 5e-2,
+    "autocast-fp16": 5e-2,
+    "bf16": 2e-1,
+    "autocast-bf16": 2e-1,
+}
+"""By the dtypes of suite files, and fp64."""
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+@torch.no_grad()
+def invariance_error(model: Callable[[Tensor], Tensor], images: Tensor) -> float:
+    """Largest |f(x) − f(flop x)| relative to the standard deviation of the logits f(x).
+
+    Args:
+        model: images to logits `[B, classes]`; a module in eval mode, compiled or not.
+        images: `[B, 3, H, W]`.
+
+    Returns:
+        The error, 0 for an exactly invariant network. Infinite where the question has no honest
+        answer: logits that are not finite, all the same (zeros included), or, with two images or
+        more, the same for every image.
+    """
+    logits = model(images).double()
+    mirrored = model(images.flip(-1)).double()
+    spread = logits.std().item() if logits.numel() > 1 else 0.0
+    # Written so that NaN fails.
+    if not (math.isfinite(spread) and spread > 1e-9 * logits.abs().max().item()):
+        return math.inf
+    if len(images) > 1 and not (logits - logits.mean(0)).abs().max().item() > 1e-6 * spread:
+        return math.inf
+    error = (logits - mirrored).abs().max().item() / spread
+    return error if math.isfinite(error) else math.inf
+
+
+def random_images(
+    batch: int,
+    size: int | tuple[int, int] = 224,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Tensor:
+    """Normal noise `[batch, 3, H, W]`, the same values on every device.
+
+    Args:
+        batch: number of images.
+        size: pixels, one number for square images or (height, width).
+        dtype: of the result; the values are drawn in fp32.
+        device: of the result; the values are drawn on the CPU.
+        seed: chooses the values.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(batch, 3, height, width, generator=generator).to(device, dtype)
+
+
+def photo(
+    size: int | tuple[int, int] = 224,
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """A photograph `[batch, 3, H, W]`, normalised as ImageNet is: Grace Hopper, from matplotlib's sample data.
+
+    Args:
+        size: pixels, one number for square images or (height, width).
+        batch: number of images; each is cropped a little tighter than the one before.
+        dtype: of the result.
+        device: of the result.
+    """
+    target = (size, size) if isinstance(size, int) else tuple(size)
+    whole = _photograph()
+    crops = []
+    for index in range(batch):
+        # The corner stays, so no crop is symmetric by chance.
+        height, width = (round(side * (1 - 0.5 * index / batch)) for side in whole.shape[-2:])
+        crop = whole[..., :height, :width]
+        crops.append(F.interpolate(crop, target, mode="bilinear", align_corners=False, antialias=True))
+    return torch.cat(crops).to(device, dtype)
+
+
+@cache
+def _photograph() -> Tensor:
+    from matplotlib import cbook, image
+
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        pixels = torch.tensor(image.imread(file, format="jpg"), dtype=torch.float32) / 255
+    mean, deviation = torch.tensor(_IMAGENET_MEAN), torch.tensor(_IMAGENET_DEVIATION)
+    return ((pixels - mean) / deviation).permute(2, 0, 1).unsqueeze(0)
