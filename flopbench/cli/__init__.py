@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flopbench import __version__
-from flopbench.cli import inspect, run
+from flopbench.cli import inspect, report, run
 from flopbench.errors import ExitCode, FlopbenchError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _root(
 
 
 app.command("run")(run.run)
+app.command("report")(report.report)
 app.command("list")(inspect.list_)
 app.command("env")(inspect.env)
 

@@ -1,0 +1,36 @@
+"""`flopbench report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flopbench.errors import FlopbenchError
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are shown side by side.")],
+    out: Annotated[Path, typer.Option(help="Where the report's folder goes.")] = Path("reports"),
+    format_: Annotated[
+        str, typer.Option("--format", help="What to print: table, json, csv or markdown.")
+    ] = "table",
+) -> None:
+    """Render runs as Markdown, a self-contained page, tables and pictures."""
+    from rich.console import Console
+
+    from flopbench.report import FORMATS, format_frame, render_report, summary_table
+    from flopbench.results import Run, to_frame
+
+    if format_ not in FORMATS:
+        raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
+    opened = [Run.open(path) for path in runs]
+    files = render_report(opened, out)
+    frame = to_frame(opened)
+    # What the user reads goes to stderr when stdout is for a pipe.
+    console = Console(stderr=format_ != "table", highlight=False)
+    if format_ == "table":
+        console.print(summary_table(frame))
+    else:
+        typer.echo(format_frame(frame, format_))
+    for path in (files.markdown, files.html):
+        console.print(f"report: {path}", soft_wrap=True, markup=False)

@@ -1,0 +1,206 @@
+"""The report's files: Markdown, one self-contained page, tables as data, pictures."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopbench.errors import FlopbenchError
+from flopbench.report import tables, text
+from flopbench.report.findings import answer
+from flopbench.results import CellRecord, Environment, Flag, Run, to_frame, write_atomically
+
+if TYPE_CHECKING:
+    from jinja2 import Environment as Templates
+
+    from flopbench.report.pictures import Picture
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report's files are."""
+
+    markdown: Path
+    html: Path
+    csv: Path
+    json: Path
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class FlagGroup:
+    """One kind of flag with the remedies and the cells that have it."""
+
+    kind: str
+    remedy: str
+    cells: tuple[tuple[str, str], ...]
+    """(cell, message)"""
+
+
+def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
+    """Write the report of one run, or of several side by side, into a folder of its own under `out`.
+
+    The folder is called after the run (several: after all of them), so that a report is replaced by
+    its own later version and by nothing else. The same runs give the same bytes.
+
+    Raises:
+        FlopbenchError: no run was given, or two with the same id.
+    """
+    from flopbench.report.pictures import draw_all
+
+    ids = [run.info.id for run in runs]
+    if not runs:
+        raise FlopbenchError("a report needs at least one run")
+    if len(set(ids)) < len(ids):
+        raise FlopbenchError(f"the runs of a report must differ, got {', '.join(ids)}")
+    folder = out / folder_name(ids)
+    records = {run.info.id: run.records() for run in runs}
+    frame = to_frame(runs)
+    pictures, missing = draw_all(runs, frame)
+    context = _context(runs, records, frame, pictures, missing)
+    files = ReportFiles(
+        markdown=folder / "report.md",
+        html=folder / "report.html",
+        csv=folder / "table.csv",
+        json=folder / "table.json",
+        pictures=tuple(folder / f"{picture.name}.{kind}" for picture in pictures for kind in ("png", "svg")),
+    )
+    write_atomically(files.csv, tables.format_frame(frame, "csv") + "\n")
+    write_atomically(files.json, tables.format_frame(frame, "json") + "\n")
+    for picture in pictures:
+        write_atomically(folder / f"{picture.name}.png", picture.png)
+        write_atomically(folder / f"{picture.name}.svg", picture.svg)
+    write_atomically(files.markdown, _markdown_templates().get_template("report.md.j2").render(context))
+    write_atomically(files.html, _html_templates().get_template("report.html.j2").render(context))
+    return files
+
+
+def folder_name(ids: Sequence[str]) -> str:
+    """A folder for runs with these ids: safe as a file name whatever they hold, and not too long."""
+    name = "+".join(re.sub(r"[^\w.-]+", "_", run).lstrip(".") or "run" for run in ids)
+    if len(name) <= 120:
+        return name
+    return f"{name[:100]}-{hashlib.sha256('+'.join(ids).encode()).hexdigest()[:12]}"
+
+
+def _context(
+    runs: Sequence[Run],
+    records: dict[str, list[CellRecord]],
+    frame: Any,
+    pictures: "Sequence[Picture]",
+    missing: Sequence[str],
+) -> dict[str, Any]:
+    cells, failed = tables.measured(frame), tables.failures(frame)
+    sections = [
+        ("Models", tables.models(frame), tables.MODEL_COLUMNS),
+        ("Speed-ups", cells, tables.CELL_COLUMNS),
+        ("Cells without a speed-up", failed, tables.FAILURE_COLUMNS),
+    ]
+    answers = []
+    for run in runs:
+        own = cells[cells["run"] == run.info.id] if len(cells) else cells
+        total = len({record.cell.id for record in records[run.info.id]})
+        answers.append(answer(run.info.id, run.info.environment.device_name, own, total))
+    return {
+        "title": " · ".join(dict.fromkeys(run.info.title for run in runs)),
+        "runs": [run.info for run in runs],
+        "answers": answers,
+        "environment": environment_rows([run.info.environment for run in runs]),
+        "tables": [
+            {
+                "title": title,
+                "columns": tables.shown_columns(rows, columns),
+                "rows": rows.to_dict("records"),
+                "markdown": tables.markdown_table(rows, columns),
+            }
+            for title, rows, columns in sections
+            if len(rows)
+        ],
+        "flags": flag_groups(records),
+        "pictures": pictures,
+        "missing": missing,
+        "replicated": bool(len(frame)) and bool((frame["replicate"] > 0).any()),
+    }
+
+
+_ENVIRONMENT = {
+    "device_name": "device",
+    "device_memory_bytes": "device memory",
+    "driver": "driver",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "cpu": "CPU",
+    "cores": "cores",
+    "threads": "threads",
+    "memory_bytes": "memory",
+    "os": "system",
+    "python": "Python",
+    "torch": "torch",
+    "triton": "Triton",
+    "fvcore": "fvcore",
+    "flopbench": "flopbench",
+    "commit": "commit",
+}
+
+
+def environment_rows(environments: Sequence[Environment]) -> list[tuple[str, list[str]]]:
+    """(name, a value for each run) of whatever is known of any of them."""
+    rows = []
+    for field, name in _ENVIRONMENT.items():
+        values = [getattr(environment, field) for environment in environments]
+        show = text.size if field.endswith("_bytes") else text.printable
+        if any(value is not None for value in values):
+            rows.append((name, [text.MISSING if value is None else show(value) for value in values]))
+    return rows
+
+
+def flag_groups(records: dict[str, list[CellRecord]]) -> list[FlagGroup]:
+    """The flags of all cells by kind and remedy, the most frequent first."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for run, cells in records.items():
+        prefix = f"{run}: " if len(records) > 1 else ""
+        for record in cells:
+            replicate = f" (replicate {record.replicate})" if record.replicate else ""
+            for flag in record.flags:
+                where = prefix + record.cell.id + replicate
+                groups.setdefault(_kind_of(flag), []).append((where, flag.message))
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    return [FlagGroup(kind, remedy, tuple(cells)) for (kind, remedy), cells in ordered]
+
+
+def _kind_of(flag: Flag) -> tuple[str, str]:
+    return flag.kind, flag.remedy
+
+
+def _html_templates() -> "Templates":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("flopbench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _markdown_templates() -> "Templates":
+    """As for the page, but escaped for Markdown; `| safe` marks what is Markdown already."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    templates = Environment(
+        loader=PackageLoader("flopbench.report"),
+        autoescape=False,
+        finalize=lambda value: value if isinstance(value, Markup) else text.markdown_escape(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["fenced"] = lambda value: Markup(text.fenced(text.printable(value), "sh"))
+    templates.filters["code"] = lambda value: Markup(text.code(value))
+    return templates

@@ -1,0 +1,132 @@
+"""Figures and names as people read them. A missing figure is an en dash everywhere."""
+
+import math
+import re
+import unicodedata
+
+MISSING = "–"
+
+_DTYPES = {"autocast-bf16": "bf16 autocast", "autocast-fp16": "fp16 autocast"}
+_MODES = {
+    "eager": "eager",
+    "compile": "compiled",
+    "max-autotune": "compiled with max-autotune",
+    "cuda-graph": "as a CUDA graph",
+}
+
+
+def is_missing(value: object) -> bool:
+    """Whether a table's value is None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A plain decimal with so many significant digits: 0.0123, 1.54, 154, 15 400."""
+    if value is None or is_missing(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits}g}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{decimals}f}".replace(",", "\u202f")
+
+
+def _scaled(value: float | None, steps: tuple[tuple[float, str], ...]) -> str:
+    if value is None or is_missing(value):
+        return MISSING
+    for factor, unit in steps:
+        if abs(value) >= factor * 0.9995:
+            return f"{significant(value / factor)}\u00a0{unit}".rstrip()
+    factor, unit = steps[-1]
+    return f"{significant(value / factor)}\u00a0{unit}".rstrip()
+
+
+def count(value: float | None) -> str:
+    """22.1 M parameters, 4.60 G MACs."""
+    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")))
+
+
+def seconds(value: float | None) -> str:
+    """A duration in the unit that suits it: 2.41 ms."""
+    return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")))
+
+
+def size(value: float | None) -> str:
+    """Bytes in binary units: 1.25 GiB."""
+    return _scaled(value, ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")))
+
+
+def percent(value: float | None) -> str:
+    """A share in whole per cent: 46 %, −8 %."""
+    if value is None or is_missing(value):
+        return MISSING
+    return f"{round(value * 100):d}\u00a0%".replace("-", "−")
+
+
+def factor(value: float | None) -> str:
+    """A ratio with two decimals: 1.44."""
+    return MISSING if value is None or is_missing(value) else f"{value:.2f}"
+
+
+def interval(estimate: float | None, low: float | None, high: float | None) -> str:
+    """A ratio with its 95 % interval: 1.44 [1.43, 1.46].
+
+    A third decimal where two would hide the interval's width, or on which side of 1 an end lies.
+    """
+    if estimate is None or low is None or high is None or is_missing(estimate):
+        return MISSING
+    digits = 3 if high - low < 0.01 or "1.00" in (f"{low:.2f}", f"{high:.2f}") else 2
+    return f"{estimate:.{digits}f}\u00a0[{low:.{digits}f},\u00a0{high:.{digits}f}]"
+
+
+def error(value: float | None) -> str:
+    """An invariance error in powers of ten: 3.1e-06."""
+    if value is None or is_missing(value):
+        return MISSING
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def dtype_words(dtype: str) -> str:
+    """`autocast-bf16` → `bf16 autocast`."""
+    return _DTYPES.get(dtype, dtype)
+
+
+def mode_words(mode: str) -> str:
+    """`compile` → `compiled`."""
+    return _MODES.get(mode, mode)
+
+
+def printable(text: object) -> str:
+    """Text from outside without control characters or line breaks, so that it stays on its line."""
+    spaced = re.sub(r"\s+", " ", str(text)).strip()
+    return "".join("\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in spaced)
+
+
+def markdown_escape(text: object) -> str:
+    """Text that Markdown shows as it is, in tables too."""
+    # The colon and "www." the @ keep addresses and names from becoming links.
+    escaped = re.sub(r"([\\`*_\[\]<>|~$&#!{}])", r"\\\1", printable(text))
+    return re.sub(
+        r"(?<=[a-z]):(?=//)|(?<=www)\.|@(?=\w)", lambda match: f"\\{match[0]}", escaped, flags=re.IGNORECASE
+    )
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A fenced code block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def joined(words: list[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}" if words else ""
+
+
+def code(text: object) -> str:
+    """An inline code span, in tables too; its fence is longer than any run of backticks inside."""
+    inner = printable(text).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall(r"`+", inner)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if longest else ""
+    return f"{fence}{pad}{inner}{pad}{fence}"
