@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 # Needing torch, these load on first use.
 _HOMES = {
     "ForwardCount": "flopbench.flops.trace",
+    "LayerCost": "flopbench.flops.costs",
+    "build_on_meta": "flopbench.flops.meta",
     "count_forward": "flopbench.flops.trace",
+    "layer_costs": "flopbench.flops.costs",
 }
-__all__ = ["ForwardCount", "count_forward"]
+__all__ = ["ForwardCount", "LayerCost", "build_on_meta", "count_forward", "layer_costs"]
 
 if TYPE_CHECKING:
+    from flopbench.flops.costs import LayerCost, layer_costs
+    from flopbench.flops.meta import build_on_meta
     from flopbench.flops.trace import ForwardCount, count_forward
 
 

@@ -44,6 +44,16 @@ def attention(query: Shape, key: Shape, value: Shape) -> int:
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def attention_backward(query: Shape, key: Shape, value: Shape) -> int:
+    """MACs of its gradient by a fused kernel: the scores once more, then each product twice."""
+    return 2 * attention(query, key, value) + prod(query) * key[-2]
+
+
+def attention_elementwise(query: Shape, key: Shape) -> int:
+    """Operations of the scaling of q and the softmax within a fused attention."""
+    return prod(query) + _NORMALISATION["softmax"] * prod(query[:-1]) * key[-2]
+
+
 def einsum(equation: str, shapes: Sequence[Shape]) -> int:
     """MACs of a contraction of one or two operands: the product of the sizes of all its indices.
 
@@ -68,18 +78,28 @@ def einsum(equation: str, shapes: Sequence[Shape]) -> int:
     return prod(sizes.values()) if len(shapes) == 2 else 0
 
 
+# What an element costs is the convention of the paper's authors: with it their counts of the plain
+# networks are reproduced to the last operation. Adding a bias is part of the product's multiply-adds.
+
+
 def _each(operations: int, names: str) -> dict[str, int]:
     return dict.fromkeys(names.split(), operations)
 
 
 # Operations for each element written.
-_PER_OUTPUT = _each(
-    1,
-    """abs add addcdiv addcmul bernoulli clamp clamp_min cos div elu eq erf exp ge gelu gt hardsigmoid
-    hardswish hardtanh le leaky_relu lerp log lt masked_fill maximum minimum mish mul native_dropout ne
-    neg pow reciprocal relu relu6 rsqrt rsub sigmoid sign silu sin sqrt square sub tanh threshold where
-    gelu_backward sigmoid_backward silu_backward tanh_backward threshold_backward""",
-)
+_PER_OUTPUT = {
+    **_each(
+        1,
+        """abs add bernoulli clamp clamp_min eq ge gt hardsigmoid hardswish hardtanh le
+        leaky_relu lerp lt masked_fill maximum minimum mul native_dropout ne neg pow relu relu6 rsub sgn
+        sign
+        square sub threshold threshold_backward where""",
+    ),
+    **_each(2, "addcmul"),
+    **_each(4, "cos div elu exp log reciprocal rsqrt sigmoid sigmoid_backward sin sqrt tanh tanh_backward"),
+    **_each(6, "addcdiv"),
+    **_each(8, "erf gelu gelu_backward mish silu silu_backward"),
+}
 # Operations for each element read: a reduction visits each once.
 _PER_INPUT = _each(
     1,
@@ -89,19 +109,22 @@ _PER_INPUT = _each(
 # Layer norm: two sums, centre, divide, scale (the shift rides on it as a multiply-add). Softmax: maximum,
 # subtract, exponential, sum, divide. Batch norm in evaluation: scale and shift.
 _NORMALISATION = {
-    **_each(5, "layer_norm native_layer_norm group_norm native_group_norm softmax _softmax log_softmax"),
+    **_each(5, "layer_norm native_layer_norm group_norm native_group_norm"),
+    **_each(5, "softmax _softmax _safe_softmax log_softmax _log_softmax _softmax_backward_data"),
+    **_each(8, "native_layer_norm_backward native_group_norm_backward"),
     **_each(4, "rms_norm"),
     **_each(2, "batch_norm"),
 }
 
 FREE = frozenset(
-    """Int IntImplicit ScalarImplicit _to_copy alias arange as_strided broadcast_tensors cat chunk clone
-    concat constant_pad_nd contiguous copy detach dropout empty empty_like expand expand_as fill flatten
-    flip full full_like hstack index index_select item lift_fresh mT meshgrid movedim narrow new_empty
-    new_full new_ones new_zeros numpy_T ones ones_like pad permute pixel_shuffle pixel_unshuffle repeat
-    repeat_interleave reshape roll rot90 scalar_tensor select size slice split split_with_sizes squeeze
-    stack swapaxes t tile to transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk
-    unsafe_split view view_as vstack zero zeros zeros_like""".split()  # noqa: SIM905
+    """Int IntImplicit ScalarImplicit _reshape_alias _to_copy _unsafe_view alias arange as_strided
+    broadcast_tensors cat chunk clone concat constant_pad_nd contiguous copy detach dropout empty
+    empty_like expand expand_as fill flatten flip full full_like hstack index index_select item
+    lift_fresh mT meshgrid movedim narrow new_empty new_full new_ones new_zeros numpy_T ones ones_like
+    pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave reshape roll rot90 scalar_tensor
+    select select_backward size slice slice_backward split split_with_sizes squeeze stack swapaxes t
+    tile to transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk unsafe_split view view_as
+    vstack zero zeros zeros_like""".split()  # noqa: SIM905
 )
 
 
@@ -114,7 +137,7 @@ def elementwise(name: str, first: Shape | None, out: Shape | None) -> int | None
         out: shape of the first tensor written.
     """
     if name in _PER_OUTPUT and out is not None:
-        return prod(out)
+        return _PER_OUTPUT[name] * prod(out)
     per_input = _PER_INPUT.get(name) or _NORMALISATION.get(name)
     if per_input and first is not None:
         return per_input * prod(first)

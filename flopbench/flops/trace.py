@@ -106,7 +106,11 @@ def _shapes(values: list[Any]) -> list[list[int]]:
 
 def _product(name: str) -> Handle:
     def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        return Counter({name: operators.PRODUCTS[name](_shapes(inputs), get_shape(outputs[0]) or [])})
+        shapes = _shapes(inputs)
+        count = Counter({name: operators.PRODUCTS[name](shapes, get_shape(outputs[0]) or [])})
+        if name in operators.ATTENTION:
+            count[_APART + name] = operators.attention_elementwise(*shapes[:2])
+        return count
 
     return handle
 

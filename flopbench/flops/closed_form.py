@@ -1,0 +1,329 @@
+"""The third count: each layer's cost from its mathematics, by the layer's type and the shapes it is given.
+
+Nothing here looks at operators. A layer's form covers its children where it says so (`whole`), else only
+what the layer does itself. Source of the equivariant layers: *Flopping for FLOPs*, sections 3 and 4.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from flopbench.flops.dispatch import Shapes
+from flopbench.models import convnext, resmlp, vit
+from flopbench.models.layers import Attention, Mlp
+from flopbench.symmetries import base, flop, flop_tokens, plain
+
+# Operations an element of what is no multiply-add; the convention is that of `operators`.
+GELU, SIGMOID, LAYER_NORM, SOFTMAX, DIVIDE, ROOT = 8, 4, 5, 5, 4, 4
+POINTWISE = {"gelu": GELU, "quick_gelu": SIGMOID + 2}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one layer in one pass.
+
+    Attributes:
+        weighted: MACs of products with weights.
+        mixing: MACs of products of activations with each other.
+        mixing_backward: MACs of their gradients.
+        elementwise: elementwise and normalisation operations, forward.
+        published: `weighted` as the paper's networks compute the same map, with mirrored kernels at their
+            full width. None: the same.
+        whole: the children are included.
+    """
+
+    weighted: int = 0
+    mixing: int = 0
+    mixing_backward: int = 0
+    elementwise: int = 0
+    published: int | None = None
+    whole: bool = False
+
+    def macs(self, *, forward: bool, backward: bool, input_gradient: bool, weight_gradient: bool) -> int:
+        """MACs in a pass. Each gradient of a product with weights costs as much as the product.
+
+        The gradient of the input is not taken in the first layer, that of frozen weights neither.
+        """
+        gradients = input_gradient + weight_gradient if backward else 0
+        mixing = forward * self.mixing + (backward and input_gradient) * self.mixing_backward
+        return (forward + gradients) * self.weighted + mixing
+
+    @property
+    def as_published(self) -> int:
+        """Forward MACs of the paper's network."""
+        return (self.weighted if self.published is None else self.published) + self.mixing
+
+
+Form = Callable[[Any, Shapes], Cost]
+FORMS: dict[type[nn.Module], Form] = {}
+
+# These do nothing of their own: what they cost is their children's. Or nothing at all, in evaluation mode.
+IDLE: tuple[type[nn.Module], ...] = (
+    nn.Sequential,
+    nn.ModuleList,
+    nn.ModuleDict,
+    nn.Identity,
+    nn.Flatten,
+    nn.Dropout,
+    base.DropPath,
+    base.Dropout,
+    plain.PatchEmbed,
+    plain.ClassToken,
+    plain.Flatten,
+    flop.FlopClassToken,
+    Mlp,
+    vit.Block,
+    resmlp.Block,
+    convnext.Block,
+    convnext.Downsample,
+    vit.VisionTransformer,
+)
+
+
+def form_of(module: nn.Module) -> Form | None:
+    """The form of a layer's type, or of the nearest type it derives from; None where there is none."""
+    for kind in type(module).__mro__:
+        if kind in FORMS:
+            return FORMS[kind]
+        if kind in IDLE:
+            return lambda module, shapes: Cost()
+    return None
+
+
+def closed_form(
+    model: nn.Module, shapes: Mapping[str, Shapes]
+) -> tuple[dict[str, Cost], dict[str, list[str]]]:
+    """The cost of every layer that has a form, and the layers that have none.
+
+    Args:
+        model: its modules give types, sizes and weights.
+        shapes: path → what went into and came out of it (`dispatch.observe`).
+
+    Returns:
+        Path → cost; name of a type without a form → its paths.
+    """
+    costs: dict[str, Cost] = {}
+    unknown: dict[str, list[str]] = {}
+    covered: set[str] = set()
+    for path, module in model.named_modules():
+        if path not in shapes or path.rpartition(".")[0] in covered:
+            # Never called, or part of a layer that is covered whole.
+            covered |= {path} if path.rpartition(".")[0] in covered else set()
+            continue
+        form = form_of(module)
+        if form is None:
+            kind = type(module)
+            unknown.setdefault(f"{kind.__module__}.{kind.__qualname__}", []).append(path)
+            continue
+        costs[path] = form(module, shapes[path])
+        if costs[path].whole:
+            covered.add(path)
+    return costs, unknown
+
+
+def _form(*kinds: type[nn.Module]) -> Callable[[Form], Form]:
+    def register(form: Form) -> Form:
+        FORMS.update(dict.fromkeys(kinds, form))
+        return form
+
+    return register
+
+
+def _elements(shapes: Iterable[tuple[int, ...]]) -> int:
+    return sum(map(prod, shapes))
+
+
+def _positions(shapes: Shapes) -> int:
+    """Vectors of channels that come in, as B·N."""
+    return prod(shapes.inputs[0][:-1])
+
+
+# Ordinary layers.
+
+
+@_form(nn.Linear)
+def _linear(layer: nn.Linear, shapes: Shapes) -> Cost:
+    return Cost(_positions(shapes) * layer.in_features * layer.out_features)
+
+
+@_form(plain.TokenLinear)
+def _token_linear(layer: nn.Linear, shapes: Shapes) -> Cost:
+    batch, _, channels = shapes.inputs[0]
+    return Cost(batch * channels * layer.in_features * layer.out_features)
+
+
+@_form(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def _convolution(layer: nn.Conv2d, shapes: Shapes) -> Cost:
+    # Each output sums a window of the kernel's size over the channels of its group.
+    return Cost(_elements(shapes.outputs) * (layer.in_channels // layer.groups) * prod(layer.kernel_size))
+
+
+@_form(nn.LayerNorm)
+def _layer_norm(layer: nn.LayerNorm, shapes: Shapes) -> Cost:
+    return Cost(elementwise=LAYER_NORM * _elements(shapes.inputs))
+
+
+@_form(nn.BatchNorm2d)
+def _batch_norm(layer: nn.BatchNorm2d, shapes: Shapes) -> Cost:
+    return Cost(elementwise=2 * _elements(shapes.inputs))
+
+
+@_form(nn.ReLU)
+def _relu(layer: nn.ReLU, shapes: Shapes) -> Cost:
+    return Cost(elementwise=_elements(shapes.inputs))
+
+
+@_form(nn.GELU)
+def _gelu(layer: nn.GELU, shapes: Shapes) -> Cost:
+    return Cost(elementwise=GELU * _elements(shapes.inputs))
+
+
+@_form(plain.Pointwise)
+def _pointwise(layer: plain.Pointwise, shapes: Shapes) -> Cost:
+    return Cost(elementwise=POINTWISE[layer.kind] * _elements(shapes.inputs))
+
+
+@_form(plain.Affine)
+def _affine(layer: plain.Affine, shapes: Shapes) -> Cost:
+    return Cost(elementwise=2 * _elements(shapes.inputs))
+
+
+@_form(plain.PositionEmbedding, flop.FlopPositionEmbedding)
+def _position_embedding(layer: nn.Module, shapes: Shapes) -> Cost:
+    return Cost(elementwise=_elements(shapes.outputs))
+
+
+@_form(plain.Residual)
+def _residual(layer: plain.Residual, shapes: Shapes) -> Cost:
+    return Cost(elementwise=(1 if layer.gamma is None else 2) * _elements(shapes.outputs))
+
+
+def _patch_size(layer: Any) -> int:
+    return layer.patch_size if isinstance(layer, flop.FlopPatchEmbed) else layer.proj.kernel_size[0]
+
+
+@_form(resmlp.ResMLP, convnext.ConvNeXt)
+def _mean_over_the_grid(network: Any, shapes: Shapes) -> Cost:
+    # Its own work: the mean in front of the head, over the invariant channels of what the last block gives.
+    batch, _, height, width = shapes.inputs[0]
+    stride = _patch_size(network.patch_embed) * 2 ** len(getattr(network, "downsample", ()))
+    return Cost(elementwise=batch * (height // stride) * (width // stride) * network.head.in_features)
+
+
+@_form(Attention)
+def _attention(layer: Attention, shapes: Shapes) -> Cost:
+    """q kᵀ and its product with v, whatever the symmetry: irreps lie side by side within a head."""
+    batch, tokens, _ = shapes.inputs[0]
+    channels = sum(shape[-1] for shape in shapes.inputs)
+    product = batch * tokens * tokens * channels
+    scores = batch * layer.heads * tokens * tokens
+    # A gradient of each factor of each product; a fused kernel computes the scores again before.
+    backward = 4 * product + (product if layer.fused else 0)
+    return Cost(
+        mixing=2 * product,
+        mixing_backward=backward,
+        elementwise=batch * tokens * channels + SOFTMAX * scores,
+    )
+
+
+# Flopping.
+
+
+@_form(flop.FlopPatchEmbed)
+def _flop_patch_embed(layer: flop.FlopPatchEmbed, shapes: Shapes) -> Cost:
+    P, (_, colours, *_) = layer.patch_size, shapes.inputs[0]
+    s, a = map(prod, shapes.outputs)
+    rows = colours * P
+    folded = s * rows * (P - P // 2) + a * rows * (P // 2)
+    # Folding: a sum and a difference for every pair of mirrored pixels.
+    fold = prod(shapes.inputs[0]) * 2 * (P // 2) // P
+    return Cost(folded, elementwise=fold, published=(s + a) * rows * P)
+
+
+@_form(flop.FlopLinear)
+def _flop_linear(layer: flop.FlopLinear, shapes: Shapes) -> Cost:
+    half = _positions(shapes) * layer.s.in_features * layer.s.out_features
+    return Cost((1 if layer.invariant_only else 2) * half, whole=True)
+
+
+@_form(flop.FlopLayerNorm)
+def _flop_layer_norm(layer: flop.FlopLayerNorm, shapes: Shapes) -> Cost:
+    # Mean, centre, square, mean, times 1/σ, times γ for each channel; a shift for half of them. For each
+    # position the two variances and ε are summed, halved, and the root's reciprocal taken.
+    elements = _elements(shapes.inputs)
+    position = 2 + DIVIDE + ROOT
+    return Cost(elementwise=6 * elements + elements // 2 + position * _positions(shapes))
+
+
+@_form(flop.FlopActivation)
+def _flop_activation(layer: flop.FlopActivation, shapes: Shapes) -> Cost:
+    # To mirror pairs and back: a sum and a factor each way.
+    return Cost(elementwise=(POINTWISE[layer.kind] + 4) * _elements(shapes.inputs))
+
+
+@_form(flop.FlopResidual, flop_tokens.FlopTokensResidual)
+def _flop_residual(layer: flop.FlopResidual, shapes: Shapes) -> Cost:
+    return Cost(elementwise=(1 if layer.gamma_s is None else 2) * _elements(shapes.outputs))
+
+
+@_form(flop.FlopDepthwise)
+def _flop_depthwise(layer: flop.FlopDepthwise, shapes: Shapes) -> Cost:
+    """A kernel a channel, as without symmetry: mirroring ties weights and saves no product."""
+    return Cost(_elements(shapes.outputs) * layer.kernel_size**2)
+
+
+@_form(flop.FlopDownsample)
+def _flop_downsample(layer: flop.FlopDownsample, shapes: Shapes) -> Cost:
+    # Each output meets all channels of two rows of folded columns; unfolded, of two rows and two columns.
+    channels = sum(shape[-1] for shape in shapes.inputs)
+    folded = _elements(shapes.outputs) * 2 * channels
+    return Cost(folded, elementwise=_elements(shapes.inputs), published=2 * folded)
+
+
+@_form(flop.FlopToPlain, flop_tokens.SplitTokens)
+def _mirror_pairs(layer: nn.Module, shapes: Shapes) -> Cost:
+    return Cost(elementwise=2 * _elements(shapes.inputs))
+
+
+@_form(flop_tokens.JoinTokens)
+def _join_tokens(layer: nn.Module, shapes: Shapes) -> Cost:
+    # Mirror pairs twice: of tokens, then of channels.
+    return Cost(elementwise=4 * _elements(shapes.inputs))
+
+
+@_form(flop.FlopInvariantise, flop_tokens.InvariantiseTokens)
+def _invariantise(layer: nn.Module, shapes: Shapes) -> Cost:
+    return Cost(elementwise=_elements(shapes.inputs) // 2)
+
+
+# Flopping with transformed tokens: four quarters [B, n, C/2].
+
+
+@_form(flop_tokens.FlopTokensLinear)
+def _flop_tokens_linear(layer: flop_tokens.FlopTokensLinear, shapes: Shapes) -> Cost:
+    product = layer.s.in_features * layer.s.out_features
+    quarters = [prod(shape[:-1]) for shape in shapes.inputs]
+    # At the network's end only the invariant quarters, ss and aa, are computed.
+    used = quarters[0] + quarters[3] if layer.invariant_only else sum(quarters)
+    return Cost(used * product, whole=True)
+
+
+@_form(flop_tokens.FlopTokensMixing)
+def _flop_tokens_mixing(layer: nn.Module, shapes: Shapes) -> Cost:
+    # Each irrep's tokens meet those of the same irrep.
+    return Cost(sum(prod(shape) * shape[1] for shape in shapes.inputs), whole=True)
+
+
+@_form(flop_tokens.FlopTokensAffine)
+def _flop_tokens_affine(layer: nn.Module, shapes: Shapes) -> Cost:
+    # A factor for all, a shift for what is invariant.
+    return Cost(elementwise=_elements(shapes.inputs) + prod(shapes.inputs[0]) + prod(shapes.inputs[3]))
+
+
+@_form(flop_tokens.FlopTokensActivation)
+def _flop_tokens_activation(layer: flop_tokens.FlopTokensActivation, shapes: Shapes) -> Cost:
+    # A 4-point Hadamard transform and back: two sums and a factor each way.
+    return Cost(elementwise=(POINTWISE[layer.kind] + 6) * _elements(shapes.inputs))

@@ -1,0 +1,357 @@
+"""The second count: torch's FlopCounterMode on the operators that really run, forward and backward.
+
+Beneath it a recorder notes, for each of those operators, which module it belongs to, its elementwise
+operations and the elements it reads and writes; in the backward pass a module owns what the gradients of
+its own operators run.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from flopbench.flops import operators
+from flopbench.flops.meta import evaluating
+from flopbench.suites import Pass
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor that an operator read or wrote.
+
+    Attributes:
+        storage: which memory.
+        part: which elements of it; the same for all views of the same elements.
+        size: bytes of that part.
+        whole: bytes of the memory.
+    """
+
+    storage: int
+    part: tuple[Any, ...]
+    size: int
+    whole: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator that ran.
+
+    Attributes:
+        module: path of the module that it belongs to.
+        operator: its name without namespace.
+        backward: whether it belongs to the gradients.
+        macs: by FlopCounterMode's formula; 0 for what is no product.
+        elementwise: operations, None where the operator is not known.
+        reads: tensors read, each part of memory once.
+        writes: tensors written; empty for a view.
+    """
+
+    module: str
+    operator: str
+    backward: bool
+    macs: int
+    elementwise: int | None
+    reads: tuple[Operand, ...]
+    writes: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What ran in a pass.
+
+    Attributes:
+        macs: FlopCounterMode's total over two, for one multiply-accumulate is two FLOPs.
+        calls: every operator, in order.
+        kept: storages that outlive the pass: its output, or the gradients.
+        uncounted: operator → how often it came, for those neither products nor known to do without.
+        shapes: path → shapes of the tensors that went into and came out of the module.
+    """
+
+    macs: int
+    calls: tuple[Call, ...]
+    kept: frozenset[int]
+    uncounted: dict[str, int]
+    shapes: dict[str, "Shapes"]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of the tensors that went into a module and came out, and whether the former need a gradient."""
+
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[int, ...], ...]
+    input_needs_gradient: bool
+
+
+def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_bytes: int = 4) -> Observation:
+    """Run a pass of `model`, which costs nothing on the meta device, and note every operator.
+
+    Args:
+        model: in any mode; evaluated in evaluation mode, so that dropout is the identity.
+        images: `[B, C, H, W]`, on the model's device.
+        pass_: `forward`, without gradients; `backward`, the gradients alone; `train`, both (the optimiser's
+            step is not among them).
+        dtype_bytes: bytes an element of floating point; other types count with their own size.
+    """
+    recorder = _Recorder(dtype_bytes)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    recorder.registry = counter.flop_registry
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(evaluating(model))
+        stack.enter_context(_ownership(model, recorder))
+        stack.enter_context(FusedAttention())
+        stack.enter_context(torch.set_grad_enabled(pass_ != "forward"))
+        if pass_ != "backward":
+            _record(stack, recorder, counter)
+        output = _tensor(model(images))
+        if pass_ == "backward":
+            _record(stack, recorder, counter)
+        if pass_ != "forward":
+            recorder.backward = True
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            kept = torch.autograd.grad(output, parameters, torch.empty_like(output), allow_unused=True)
+        else:
+            kept = (output,)
+    return Observation(
+        macs=counter.get_total_flops() // 2,
+        calls=tuple(recorder.calls),
+        kept=frozenset(_storage(tensor) for tensor in kept if tensor is not None),
+        uncounted=recorder.uncounted,
+        shapes=recorder.shapes,
+    )
+
+
+def _record(stack: ExitStack, recorder: TorchDispatchMode, counter: FlopCounterMode) -> None:
+    # Entered first, the recorder is beneath: it sees what FlopCounterMode has taken apart.
+    stack.enter_context(recorder)
+    stack.enter_context(counter)
+
+
+def _tensor(output: Any) -> Tensor:
+    # Some foreign networks return a structure; its first tensor stands for the logits.
+    return next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+
+
+class FusedAttention(TorchFunctionMode):
+    """Within it, attention without a mask is one operator, as on a GPU; the meta device takes it apart."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func`, or the fused operator in place of plain scaled-dot-product attention."""
+        kwargs = kwargs or {}
+        if (
+            func is torch.nn.functional.scaled_dot_product_attention
+            and len(args) == 3
+            and not _special(kwargs)
+        ):
+            query, key, value = args
+            if query.is_meta and query.ndim == 4 and query.shape[-1] == value.shape[-1]:
+                scale = kwargs.get("scale")
+                return aten._scaled_dot_product_flash_attention(query, key, value, scale=scale)[0]
+        return func(*args, **kwargs)
+
+
+def _special(options: dict[str, Any]) -> bool:
+    return (
+        options.get("attn_mask") is not None
+        or bool(options.get("dropout_p"))
+        or bool(options.get("enable_gqa"))
+    )
+
+
+@dataclass
+class _Recorder(TorchDispatchMode):
+    """Notes the operators that run beneath FlopCounterMode, each with the module that owns it."""
+
+    dtype_bytes: int
+    registry: dict[Any, Callable[..., int]] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    uncounted: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, Shapes] = field(default_factory=dict)
+    stack: list[str] = field(default_factory=lambda: [""])
+    owners: dict[Any, str] = field(default_factory=dict)
+    backward: bool = False
+    # Keeps every tensor seen, so that no address of a storage is used twice. They hold no data.
+    alive: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        packet, name = func._overloadpacket, func._overloadpacket.__name__
+        read, written = _operands(args, kwargs), [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        self.alive += read + written
+        formula = self.registry.get(packet)
+        macs, elementwise = 0, None
+        if formula is not None:
+            macs = int(formula(*args, **kwargs, out_val=out)) // 2
+        first = read[0].shape if read else None
+        elementwise = operators.elementwise(name.rstrip("_"), first, written[0].shape if written else None)
+        if name in _ATTENTION_SOFTMAX:
+            elementwise = operators.attention_elementwise(*(tensor.shape for tensor in read[:2]))
+        moves = not _is_view(func) and name.rstrip("_") not in _ALLOCATING
+        if formula is None and elementwise is None and name.rstrip("_") not in operators.FREE:
+            self.uncounted[name] = self.uncounted.get(name, 0) + 1
+        call = Call(
+            module=self._owner(),
+            operator=name,
+            backward=self.backward,
+            macs=macs,
+            elementwise=elementwise,
+            reads=self._parts(read) if moves and name not in _FILLING else (),
+            writes=self._parts(written) if moves else (),
+        )
+        self.calls.append(call)
+        return out
+
+    def _owner(self) -> str:
+        if not self.backward:
+            return self.stack[-1]
+        node = torch._C._current_autograd_node()
+        # The engine adds gradients that meet between nodes: they go to the module whose turn it is.
+        self.stack[0] = self.owners.get(node, self.stack[0])
+        return self.stack[0]
+
+    def _parts(self, tensors: list[Tensor]) -> tuple[Operand, ...]:
+        return tuple({_part(tensor, self.dtype_bytes): None for tensor in tensors})
+
+
+def _operands(args: Any, kwargs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _part(tensor: Tensor, dtype_bytes: int) -> Operand:
+    # Innermost axis first; an axis of one element is none, and an expanded one is read once.
+    axes = sorted((stride, length) for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    merged: list[tuple[int, int]] = []
+    for stride, length in axes:
+        if length == 1 or stride == 0:
+            continue
+        if merged and stride == merged[-1][0] * merged[-1][1]:
+            merged[-1] = (merged[-1][0], merged[-1][1] * length)
+        else:
+            merged.append((stride, length))
+    elements = prod(length for _, length in merged) if tensor.numel() else 0
+    size = dtype_bytes if tensor.is_floating_point() else tensor.element_size()
+    storage = tensor.untyped_storage()
+    whole = storage.nbytes() // tensor.element_size() * size
+    return Operand(storage._cdata, (tensor.storage_offset(), *merged), elements * size, whole)
+
+
+def _is_view(func: Any) -> bool:
+    """Whether the output is the input's memory, seen otherwise."""
+    returns = [value.alias_info for value in func._schema.returns]
+    aliased = any(info is not None and not info.is_write for info in returns)
+    return aliased or func._overloadpacket in (aten._unsafe_view, aten._reshape_alias)
+
+
+_ALLOCATING = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
+_FILLING = frozenset(
+    {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zero_", "fill_"}
+)
+_ATTENTION_SOFTMAX = frozenset(operators.ATTENTION)
+
+
+@contextmanager
+def _ownership(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Within it, `recorder` knows which module an operator belongs to, forward and backward."""
+    handles = []
+
+    def claim(values: Any) -> None:
+        """What has been computed up to `values` and has no owner yet belongs to the module at work."""
+        nodes = [leaf.grad_fn for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        while nodes:
+            node = nodes.pop()
+            if node is not None and node not in recorder.owners:
+                recorder.owners[node] = recorder.stack[-1]
+                nodes += [parent for parent, _ in node.next_functions]
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            claim((args, kwargs))
+            recorder.stack.append(path)
+
+        return hook
+
+    def leave(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            claim(output)
+            inputs = _operands(args, kwargs)
+            outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+            recorder.shapes[path] = Shapes(
+                tuple(tuple(tensor.shape) for tensor in inputs),
+                tuple(tuple(tensor.shape) for tensor in outputs),
+                any(tensor.requires_grad for tensor in inputs),
+            )
+            recorder.stack.pop()
+
+        return hook
+
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
+        handles.append(module.register_forward_hook(leave(path), with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _convolution_backward(
+    grad: Any,
+    source: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    mask: tuple[bool, bool, bool],
+    out_shape: Any = None,
+) -> int:
+    # Torch's own formula (2.13) takes a grouped convolution's weight gradient `groups` times.
+    return 2 * operators.convolution(weight, source, grad, transposed) * (mask[0] + mask[1])
+
+
+def _attention_forward(
+    query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    return 2 * operators.attention(query, key, value)
+
+
+def _attention_backward(
+    grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    return 2 * operators.attention_backward(query, key, value)
+
+
+# FLOPs, as FlopCounterMode counts, where it has no formula of its own or one that is wrong.
+FORMULAS: dict[Any, Callable[..., int]] = {
+    aten.convolution_backward: _convolution_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten._scaled_dot_product_fused_attention_overrideable: _attention_forward,
+    aten._scaled_dot_product_fused_attention_overrideable_backward: _attention_backward,
+}
