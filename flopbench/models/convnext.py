@@ -4,6 +4,7 @@ Baseline: Liu et al., *A ConvNet for the 2020s*, 2022. Equivariant version: *Flo
 Features are channels last throughout, [B, H, W, C]; convolutions get a view of them.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,6 +53,31 @@ class Downsample(nn.Module):
         return self.conv(self.norm(x))
 
 
+class Stage(nn.Module):
+    """Blocks of one width, after the downsampling that opens the stage.
+
+    In a hybrid network one stage holds the change of basis, before its block `switch`.
+    """
+
+    def __init__(self, downsample: nn.Module, blocks: Iterable[Block], switch: int, join: nn.Module) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.switch = switch
+        self.join = join
+
+    def forward(self, x: Any, run_block: Callable[[nn.Module, Any], Any]) -> Any:
+        """`[B, H, W, C]` to `[B, H/2, W/2, C']`, or to the same shape in the first stage."""
+        if self.switch == 0:
+            x = self.join(x)
+        x = self.downsample(x)
+        for index, block in enumerate(self.blocks):
+            if index and index == self.switch:
+                x = self.join(x)
+            x = run_block(block, x)
+        return x
+
+
 class ConvNeXt(Network):
     """A ConvNeXt; `symmetry` is one of plain, flop, hybrid.
 
@@ -72,7 +98,7 @@ class ConvNeXt(Network):
             features, or "contiguous" [B, C, H, W], to and from which each of them copies.
 
     Raises:
-        ValueError: channels that do not split into the symmetry's irreps, or a symmetry that convolutions cannot have.
+        ValueError: channels that do not split into the symmetry's irreps, or a version that cannot be.
     """
 
     def __init__(
@@ -96,28 +122,26 @@ class ConvNeXt(Network):
         plan = schedule(symmetry, depth)
         self.patch_embed = plan.first.patch_embed(3, widths[0], patch_size)
         self.norm_embed = plan.first.layer_norm(widths[0], EPS) if len(widths) > 1 else nn.Identity()
-        self.switch = plan.switch
-        self.join = plan.join()
-        # A flat list of all stages' blocks, and what comes before some of them.
-        self.blocks = nn.ModuleList()
-        self.downsample = nn.ModuleDict()
         rates = list(drop_path_rates(drop_path, depth))
+        self.stages = nn.ModuleList()
+        first = 0
         for stage, (width, count) in enumerate(zip(widths, depths, strict=True)):
-            if stage:
-                first = len(self.blocks)
-                self.downsample[str(first)] = Downsample(plan[first], widths[stage - 1], width)
-            for _ in range(count):
-                index = len(self.blocks)
-                self.blocks.append(
-                    Block(
-                        plan[index],
-                        width,
-                        layer_scale=layer_scale,
-                        drop_path=rates[index],
-                        memory_format=memory_format,
-                        invariant_only=head == "invariant" and index == depth - 1,
-                    )
+            blocks = (
+                Block(
+                    plan[index],
+                    width,
+                    layer_scale=layer_scale,
+                    drop_path=rates[index],
+                    memory_format=memory_format,
+                    invariant_only=head == "invariant" and index == depth - 1,
                 )
+                for index in range(first, first + count)
+            )
+            downsample = Downsample(plan[first], widths[stage - 1], width) if stage else nn.Identity()
+            here = 0 <= plan.switch - first < count
+            join = plan.join() if here else nn.Identity()
+            self.stages.append(Stage(downsample, blocks, plan.switch - first, join))
+            first += count
         self.last, self.head_kind = plan.last, head
         features = plan.last.invariant_width(widths[-1], head)
         self.norm = nn.LayerNorm(features, eps=EPS)
@@ -127,10 +151,6 @@ class ConvNeXt(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
         x = self.norm_embed(self.patch_embed(images))
-        for index, block in enumerate(self.blocks):
-            if index == self.switch:
-                x = self.join(x)
-            if str(index) in self.downsample:
-                x = self.downsample[str(index)](x)
-            x = self.run_block(block, x)
+        for stage in self.stages:
+            x = stage(x, self.run_block)
         return self.head(self.norm(self.last.pooled(x, self.head_kind)))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, unknown
 from flopbench.models.catalog import parse_name
 
 # The class of each family, called with the size's configuration.
@@ -28,7 +28,8 @@ def create_model(
         image_size: pixels, one number for square images or (height, width).
         num_classes: logits, i.e. the output is `[B, num_classes]` for images `[B, 3, H, W]`.
         options: passed on to the network's class, e.g. `drop_path=0.1`, `head="absolute"`,
-            `attention="unfused"`; to timm's `create_model` or the callable otherwise.
+            `attention="unfused"`; to timm's `create_model` otherwise, or to the callable, which gets
+            nothing else.
 
     Raises:
         FlopbenchError: an unknown name, an image size that does not suit, or an option not known.
@@ -42,10 +43,8 @@ def create_model(
         build = family
         arguments |= {"image_size": size, "num_classes": num_classes}
     elif name.startswith("timm:"):
-        build, arguments = (
-            _timm_create_model(),
-            {"model_name": parsed.target, "num_classes": num_classes, **options},
-        )
+        build = _import_timm().create_model
+        arguments = {**_timm_arguments(parsed.target, size), "num_classes": num_classes, **options}
     else:
         build, arguments = _load(name), options
     try:
@@ -105,8 +104,19 @@ def _load(path: str) -> Any:
         raise FlopbenchError(f"module {module} has no {attribute!r}") from None
 
 
-def _timm_create_model() -> Any:
+def _import_timm() -> Any:
     try:
-        return import_module("timm").create_model
+        return import_module("timm")
     except ImportError as error:
         raise FlopbenchError(f"timm models need timm: pip install 'flopbench[timm]' ({error})") from None
+
+
+def _timm_arguments(target: str, image_size: tuple[int, int]) -> dict[str, Any]:
+    """What timm is to be called with: networks that are built for one size of image must be told it."""
+    timm = _import_timm()
+    name = target.partition(".")[0]
+    if not timm.is_model(name):
+        raise unknown("timm model", target, timm.list_models())
+    config = timm.get_pretrained_cfg(target)
+    fixed = config is not None and config.fixed_input_size
+    return {"model_name": target, **({"img_size": image_size} if fixed else {})}

@@ -91,7 +91,7 @@ def drop_path_rates(maximum: float, depth: int) -> Iterator[float]:
 
 
 def init_linear(module: nn.Module) -> None:
-    """Truncated normal weights (σ = 0.02) and zero biases in every `nn.Linear`, as DeiT and ConvNeXt have them."""
+    """Truncated normal weights (σ = 0.02) and zero biases in every `nn.Linear`, as all families have them."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)

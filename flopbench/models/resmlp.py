@@ -13,7 +13,7 @@ from flopbench.symmetries import PLAIN, Activation, Head, Symmetry, schedule
 
 
 class Block(nn.Module):
-    """A linear map of the tokens and an MLP of the channels, each after an affine map and on a residual branch."""
+    """A linear map of the tokens and an MLP, each after an affine map and on a residual branch."""
 
     def __init__(
         self,

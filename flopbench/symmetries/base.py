@@ -146,7 +146,7 @@ class Symmetry:
         self._lacks("activation")
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
-        """Module `(x, branch) ↦ x + λ · drop_path(branch)`, λ learnt per channel unless `layer_scale` is None."""
+        """Module `(x, branch) ↦ x + λ · drop_path(branch)`, λ per channel, 1 if `layer_scale` is None."""
         self._lacks("residual")
 
     def split_heads(self, qkv: Any, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,7 +180,7 @@ class Symmetry:
         self._lacks("token mixing")
 
     def token_linear(self, grid: tuple[int, int]) -> nn.Module:
-        """Affine map of the tokens of a grid (rows, columns), the same for every channel: `[B, N, C]` kept."""
+        """Affine map of the tokens of a grid (rows, columns), one for all channels: `[B, N, C]` kept."""
         self._lacks("token mixing")
 
     def invariants(self, x: Any, head: Head) -> Tensor:

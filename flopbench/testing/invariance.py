@@ -78,7 +78,7 @@ def photo(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """A photograph `[batch, 3, H, W]`, normalised as ImageNet is: Grace Hopper, from matplotlib's sample data.
+    """A photograph `[batch, 3, H, W]`, normalised as ImageNet is: the portrait of matplotlib's sample data.
 
     Args:
         size: pixels, one number for square images or (height, width).

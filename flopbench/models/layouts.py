@@ -1,0 +1,185 @@
+"""What others call our parameters: the layouts of the authors' released state dicts and of timm's.
+
+A layout renames the paths of modules and, by the type of a module, its parameters. Most tensors are
+the same but for dimensions of size 1; the few that are composed of several name them all.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flopbench.symmetries import flop, flop_tokens, plain
+
+Shape = tuple[int, ...]
+Names = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one family's modules are called elsewhere.
+
+    Attributes:
+        paths: pairs of a regular expression and its replacement, applied to a module's path in order.
+        parameters: by type of module, our parameter's name to theirs; "" is the module's own path.
+            Types that are not listed keep their names.
+    """
+
+    paths: tuple[tuple[str, str], ...]
+    parameters: dict[type[nn.Module], dict[str, Names]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The entries of a state dict that make one of our parameters, with their shapes."""
+
+    keys: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    compose: Callable[..., Tensor]
+
+
+_NORM: dict[str, Names] = {
+    "weight_s": "scaling.alpha_sym",
+    "weight_a": "scaling.alpha_asym",
+    "bias": "scaling.beta",
+}
+_PATCHES: dict[str, Names] = {
+    "weight_s": "proj_sym.weight",
+    "weight_a": "proj_asym.weight",
+    "bias": "proj_sym.bias",
+}
+_GAMMA: dict[str, Names] = {"gamma_s": "alpha_sym", "gamma_a": "alpha_asym"}
+
+
+def _halves(name: str, *, bias: bool) -> dict[str, Names]:
+    own: dict[str, Names] = {"s.weight": f"{name}_sym.weight", "s.bias": f"{name}_sym.bias"}
+    own["a.weight"] = f"{name}_asym.weight"
+    return {**own, "a.bias": f"{name}_asym.bias"} if bias else own
+
+
+_RELEASED: dict[type[nn.Module], dict[str, Names]] = {
+    plain.PositionEmbedding: {"weight": ""},
+    plain.ClassToken: {"weight": ""},
+    plain.Residual: {"gamma": ""},
+    plain.Affine: {"weight": "alpha", "bias": "beta"},
+    flop.FlopPatchEmbed: _PATCHES,
+    flop.FlopPositionEmbedding: {"weight_s": "0", "weight_a": "1"},
+    flop.FlopClassToken: {"weight_s": "0"},
+    flop.FlopLinear: _halves("linear", bias=False),
+    flop.FlopLayerNorm: _NORM,
+    flop.FlopResidual: _GAMMA,
+    flop.FlopDepthwise: {
+        "weight_ss": "sym_to_sym.weight",
+        "weight_as": "asym_to_sym.weight",
+        "weight_sa": "sym_to_asym.weight",
+        "weight_aa": "asym_to_asym.weight",
+        "bias": ("sym_to_sym.bias", "asym_to_sym.bias"),
+    },
+    flop.FlopDownsample: {
+        "weight_s": ("sym_to_sym.weight", "asym_to_sym.weight"),
+        "weight_a": ("asym_to_asym.weight", "sym_to_asym.weight"),
+        "bias": "sym_to_sym.bias",
+    },
+    flop_tokens.FlopTokensLinear: _halves("lin", bias=True),
+    flop_tokens.FlopTokensMixing: _halves("lin", bias=True),
+    flop_tokens.FlopTokensAffine: {
+        "weight_s": "alpha_sym",
+        "weight_a": "alpha_asym",
+        "bias_s": "beta_sym",
+        "bias_a": "beta_asym",
+    },
+    flop_tokens.FlopTokensResidual: _GAMMA,
+}
+
+_BLOCKS = ((r"\.residual(\d)$", r".gamma_\1"), (r"\.residual$", ".gamma"), (r"\.mix$", ".attn"))
+_CONVOLUTIONS = ((r"\.mlp\.fc(\d)$", r".pwconv\1"), (r"^patch_embed(\.proj)?$", "stem"))
+
+RELEASED: dict[str, Layout] = {
+    "vit": Layout(_BLOCKS, _RELEASED),
+    "resmlp": Layout(_BLOCKS, _RELEASED),
+    "convnext_iso": Layout((*_BLOCKS, *_CONVOLUTIONS, (r"^stages\.0\.", "")), _RELEASED),
+    "convnext": Layout(
+        (
+            *_BLOCKS,
+            *_CONVOLUTIONS,
+            (r"^stem$", "downsample_layers.0.0"),
+            (r"^norm_embed$", "downsample_layers.0.1"),
+            (r"^stages\.(\d+)\.downsample\.norm$", r"downsample_layers.\1.0"),
+            (r"^stages\.(\d+)\.downsample\.conv$", r"downsample_layers.\1.1"),
+            (r"\.blocks\.", "."),
+        ),
+        _RELEASED,
+    ),
+}
+
+_TIMM: dict[type[nn.Module], dict[str, Names]] = {
+    plain.PositionEmbedding: {"weight": ""},
+    plain.ClassToken: {"weight": ""},
+    plain.Affine: {"weight": "alpha", "bias": "beta"},
+}
+
+TIMM: dict[str, Layout] = {
+    "vit": Layout(((r"\.residual(\d)$", r".ls\1"),), _TIMM),
+    "resmlp": Layout(
+        (
+            (r"\.residual(\d)$", r".ls\1"),
+            (r"\.mix$", ".linear_tokens"),
+            (r"\.mlp\.", ".mlp_channels."),
+            (r"^patch_embed\.", "stem."),
+        ),
+        {**_TIMM, plain.Residual: {"gamma": ""}},
+    ),
+    "convnext": Layout(
+        (
+            (r"\.residual$", ""),
+            (r"\.dwconv$", ".conv_dw"),
+            (r"^patch_embed\.proj$", "stem.0"),
+            (r"^norm_embed$", "stem.1"),
+            (r"\.downsample\.norm$", ".downsample.0"),
+            (r"\.downsample\.conv$", ".downsample.1"),
+            (r"^norm$", "head.norm"),
+            (r"^head$", "head.fc"),
+        ),
+        _TIMM,
+    ),
+}
+
+
+def sources(model: nn.Module, layout: Layout) -> Iterator[tuple[nn.Parameter, Source]]:
+    """Each parameter of `model` with the entries of a foreign state dict that it is made of."""
+    for path, module, name, parameter in _leaves(model, "", layout):
+        for pattern, replacement in layout.paths:
+            path = re.sub(pattern, replacement, path)
+        theirs = layout.parameters.get(type(module), {}).get(name, name)
+        leaves = (theirs,) if isinstance(theirs, str) else theirs
+        keys = tuple(".".join(part for part in (path, leaf) if part) for leaf in leaves)
+        yield parameter, _source(keys, parameter.shape)
+
+
+def _leaves(
+    module: nn.Module, path: str, layout: Layout
+) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Path, module and parameter's name, down to the modules that the layout knows by type."""
+    known = type(module) in layout.parameters
+    for name, parameter in module.named_parameters(recurse=known):
+        yield path, module, name, parameter
+    if not known:
+        for name, child in module.named_children():
+            yield from _leaves(child, f"{path}.{name}" if path else name, layout)
+
+
+def _source(keys: tuple[str, ...], shape: torch.Size) -> Source:
+    if len(keys) == 1:
+        return Source(keys, (tuple(shape),), lambda tensor: tensor.reshape(shape))
+    if len(shape) == 1:
+        # The biases of the two depthwise convolutions that land in s.
+        return Source(keys, ((shape[0] // 2,),) * 2, lambda *halves: torch.cat(halves))
+    # Downsampling: left columns [out, in/2, row, 1] of two kernels make [out, row, in].
+    column = (shape[0], shape[2] // 2, shape[1], 1)
+    return Source(keys, (column,) * 2, _rows_of_both)
+
+
+def _rows_of_both(one: Tensor, two: Tensor) -> Tensor:
+    return torch.cat([one.squeeze(-1).transpose(1, 2), two.squeeze(-1).transpose(1, 2)], dim=-1)
