@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from flopbench.report.cells import Rows
 from flopbench.results import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -22,6 +19,6 @@ class Picture:
     svg: str
 
 
-def draw_all(runs: Sequence[Run], frame: "pd.DataFrame") -> tuple[list[Picture], list[str]]:
+def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]:
     """The pictures that the runs have data for, and a sentence for each that they have none for."""
     return [], []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import tables, text
+from flopbench.report.cells import Rows, failures, measured, models, rows_of
 from flopbench.report.findings import answer
 from flopbench.results import CellRecord, Environment, Flag, Run, to_frame, write_atomically
 
@@ -58,8 +59,9 @@ def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
     folder = out / folder_name(ids)
     records = {run.info.id: run.records() for run in runs}
     frame = to_frame(runs)
-    pictures, missing = draw_all(runs, frame)
-    context = _context(runs, records, frame, pictures, missing)
+    rows = rows_of(frame)
+    pictures, missing = draw_all(runs, rows)
+    context = _context(runs, records, rows, pictures, missing)
     files = ReportFiles(
         markdown=folder / "report.md",
         html=folder / "report.html",
@@ -88,19 +90,19 @@ def folder_name(ids: Sequence[str]) -> str:
 def _context(
     runs: Sequence[Run],
     records: dict[str, list[CellRecord]],
-    frame: Any,
+    rows: Rows,
     pictures: "Sequence[Picture]",
     missing: Sequence[str],
 ) -> dict[str, Any]:
-    cells, failed = tables.measured(frame), tables.failures(frame)
+    cells = measured(rows)
     sections = [
-        ("Models", tables.models(frame), tables.MODEL_COLUMNS),
+        ("Models", models(rows), tables.MODEL_COLUMNS),
         ("Speed-ups", cells, tables.CELL_COLUMNS),
-        ("Cells without a speed-up", failed, tables.FAILURE_COLUMNS),
+        ("Cells without a speed-up", failures(rows), tables.FAILURE_COLUMNS),
     ]
     answers = []
     for run in runs:
-        own = cells[cells["run"] == run.info.id] if len(cells) else cells
+        own = [row for row in cells if row["run"] == run.info.id]
         total = len({record.cell.id for record in records[run.info.id]})
         answers.append(answer(run.info.id, run.info.environment.device_name, own, total))
     return {
@@ -111,17 +113,17 @@ def _context(
         "tables": [
             {
                 "title": title,
-                "columns": tables.shown_columns(rows, columns),
-                "rows": rows.to_dict("records"),
-                "markdown": tables.markdown_table(rows, columns),
+                "columns": tables.shown_columns(content, columns),
+                "rows": content,
+                "markdown": tables.markdown_table(content, columns),
             }
-            for title, rows, columns in sections
-            if len(rows)
+            for title, content, columns in sections
+            if content
         ],
         "flags": flag_groups(records),
         "pictures": pictures,
         "missing": missing,
-        "replicated": bool(len(frame)) and bool((frame["replicate"] > 0).any()),
+        "replicated": any(row["replicate"] for row in rows),
     }
 
 

@@ -1,18 +1,17 @@
 """Tables: one definition of the columns for the terminal, Markdown and the page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS, text
+from flopbench.report.cells import Row, Rows, failures, measured, models, rows_of, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, ConsoleOptions, Group, RenderResult
     from rich.table import Table
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,6 @@ FAILURE_COLUMNS = (
 # A reason is a sentence: it wraps, but not into a column narrower than this.
 _REASON_WIDTH = 24
 
-_MODEL_KEYS = ("label", "image_size", "parameters", "macs", "macs_ratio", "invariance_error")
-
 # What every cell of most runs has in common; shown only where it differs within a table.
 _OFTEN_THE_SAME = {"run", "image", "dtype", "attention", "memory format"}
 
@@ -107,77 +104,12 @@ def format_frame(frame: "pd.DataFrame", fmt: str) -> str:
     if fmt == "csv":
         return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
     if fmt == "markdown":
-        return markdown_table(measured(frame), CELL_COLUMNS)
+        return markdown_table(measured(rows_of(frame)), CELL_COLUMNS)
     raise FlopbenchError(f"--format {fmt!r}: choose one of {', '.join(FORMATS)}")
 
 
-def measured(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The cells that ended well, one row each.
-
-    Replicates of a cell become one row: medians, the geometric mean of the speed-ups, and an interval
-    from the lowest to the highest end of theirs, which holds what differs from process to process.
-    """
-    import numpy as np
-    import pandas as pd
-
-    if frame.empty:
-        return frame
-    done = frame[(frame["status"] == "ok") & frame["speedup"].notna()]
-    if not done.duplicated(["run", "cell"]).any():
-        return done.reset_index(drop=True)
-    rows = []
-    for _, group in done.groupby(["run", "cell"], sort=False):
-        row = group.iloc[0].copy()
-        for key in group.columns:
-            if key.endswith(("_seconds", "_throughput", "_peak_bytes")):
-                row[key] = group[key].median()
-        row["speedup"] = float(np.exp(np.log(group["speedup"].astype(float)).mean()))
-        row["speedup_low"], row["speedup_high"] = group["speedup_low"].min(), group["speedup_high"].max()
-        row["realised_share"] = (row["speedup"] - 1) / (row["macs_ratio"] - 1) if row["macs_ratio"] else None
-        row["invariance_error"] = group["invariance_error"].max()
-        row["flags"] = ", ".join(
-            dict.fromkeys(flag for flags in group["flags"] for flag in flags.split(", ") if flag)
-        )
-        rows.append(row)
-    return pd.DataFrame(rows).infer_objects().reset_index(drop=True)
-
-
-def failures(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The cells that have no speed-up, with their reasons."""
-    return frame if frame.empty else frame[frame["status"] != "ok"].reset_index(drop=True)
-
-
-def models(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a model and image size: parameters, MACs; of candidates MACs ratio, worst invariance error."""
-    import pandas as pd
-
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in frame.to_dict("records"):
-        for role in ("baseline", "candidate"):
-            if text.is_missing(row[f"{role}_parameters"]):
-                continue
-            label = row[f"{role}_label"]
-            found = rows.setdefault(
-                (label, row["image_size"]),
-                {
-                    "label": label,
-                    "image_size": row["image_size"],
-                    "parameters": row[f"{role}_parameters"],
-                    "macs": row[f"{role}_macs"],
-                    "macs_ratio": None,
-                    "invariance_error": None,
-                },
-            )
-            if role == "candidate":
-                found["macs_ratio"] = row["macs_ratio"]
-                errors = [found["invariance_error"], row["invariance_error"]]
-                found["invariance_error"] = max((e for e in errors if not text.is_missing(e)), default=None)
-    return pd.DataFrame(list(rows.values()), columns=list(_MODEL_KEYS))
-
-
-def shown_columns(frame: "pd.DataFrame", columns: Sequence[Column]) -> list[Column]:
-    """The columns that say something about `frame`: not all empty, and not one of those that never differ."""
-    rows = frame.to_dict("records")
+def shown_columns(rows: Rows, columns: Sequence[Column]) -> list[Column]:
+    """The columns that say something about `rows`: not all empty, and not one of those that never differ."""
     shown = []
     for column in columns:
         values = {column.show(row) for row in rows}
@@ -187,9 +119,9 @@ def shown_columns(frame: "pd.DataFrame", columns: Sequence[Column]) -> list[Colu
     return shown
 
 
-def markdown_table(frame: "pd.DataFrame", columns: Sequence[Column]) -> str:
+def markdown_table(rows: Rows, columns: Sequence[Column]) -> str:
     """A GitHub-flavoured table, every cell escaped."""
-    shown = shown_columns(frame, columns)
+    shown = shown_columns(rows, columns)
     if not shown:
         return "No cell was measured."
     lines = [
@@ -197,8 +129,7 @@ def markdown_table(frame: "pd.DataFrame", columns: Sequence[Column]) -> str:
         "|" + "|".join("---:" if column.numeric else "---" for column in shown) + "|",
     ]
     lines += [
-        "| " + " | ".join(text.markdown_escape(column.show(row)) for column in shown) + " |"
-        for row in frame.to_dict("records")
+        "| " + " | ".join(text.markdown_escape(column.show(row)) for column in shown) + " |" for row in rows
     ]
     return "\n".join(lines)
 
@@ -209,10 +140,10 @@ class FittingTable:
     Where not even the essential ones fit, each row becomes lines of `header: value`.
     """
 
-    def __init__(self, title: str, frame: "pd.DataFrame", columns: Sequence[Column]) -> None:
+    def __init__(self, title: str, rows: Rows, columns: Sequence[Column]) -> None:
         self.title = title
-        self.rows: list[Row] = frame.to_dict("records")
-        self.columns = shown_columns(frame, columns)
+        self.rows = rows
+        self.columns = shown_columns(rows, columns)
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.measure import Measurement
@@ -274,9 +205,9 @@ class FittingTable:
 
 def _style(column: Column, row: Row) -> str:
     """Colour only where the interval says something: green beyond 1, red below."""
-    if not column.header.startswith("speed-up") or text.is_missing(row["speedup"]):
+    if not column.header.startswith("speed-up"):
         return ""
-    return "green" if row["speedup_low"] > 1 else "red" if row["speedup_high"] < 1 else "yellow"
+    return {"faster": "green", "level": "yellow", "slower": "red"}[verdict(row)]
 
 
 def summary_table(frame: "pd.DataFrame") -> "Group":
@@ -284,15 +215,16 @@ def summary_table(frame: "pd.DataFrame") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
+    rows = rows_of(frame)
     parts: list[Any] = []
-    if len(facts := models(frame)):
+    if facts := models(rows):
         parts.append(FittingTable("Models", facts, MODEL_COLUMNS))
-    if len(done := measured(frame)):
+    if cells := measured(rows):
         parts.append(
-            FittingTable("Speed-ups (time of the baseline / time of the candidate)", done, CELL_COLUMNS)
+            FittingTable("Speed-ups (time of the baseline / time of the candidate)", cells, CELL_COLUMNS)
         )
     else:
         parts.append(Text("No cell was measured."))
-    if len(failed := failures(frame)):
+    if failed := failures(rows):
         parts.append(FittingTable("Cells without a speed-up", failed, FAILURE_COLUMNS))
     return Group(*parts)

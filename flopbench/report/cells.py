@@ -1,0 +1,173 @@
+"""Rows of a run's frame, as tables, words and pictures take them: missing values are None."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, geometric_mean, median
+from typing import TYPE_CHECKING, Any, Literal
+
+from flopbench.report import text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+
+# What two cells of one pair may differ in besides batch size and pass.
+SETTING = ("dtype", "mode", "image_size", "attention", "memory_format")
+Setting = tuple[str, ...]
+
+# Difference of log throughputs below which a baseline is as fast in one setting as in another.
+_SAME_SPEED = 0.02
+
+Verdict = Literal["faster", "level", "slower"]
+
+
+def rows_of(frame: "pd.DataFrame") -> list[Row]:
+    """The rows of `results.to_frame`, one a cell, replicate and run."""
+    records: Any = frame.to_dict("records")
+    return [{key: None if text.is_missing(value) else value for key, value in row.items()} for row in records]
+
+
+def measured(rows: Rows) -> list[Row]:
+    """The cells that have a speed-up, one row each.
+
+    Replicates of a cell become one row: medians, the geometric mean of the speed-ups, and an interval
+    from the lowest to the highest end of theirs, which holds what differs from process to process.
+    """
+    done: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "ok" and row["speedup"] is not None:
+            done.setdefault((row["run"], row["cell"]), []).append(row)
+    return [group[0] if len(group) == 1 else _combined(group) for group in done.values()]
+
+
+def _combined(replicates: Rows) -> Row:
+    row = dict(replicates[0])
+    for key in row:
+        values = [replicate[key] for replicate in replicates if replicate[key] is not None]
+        if values and key.endswith(("_seconds", "_throughput", "_peak_bytes")):
+            row[key] = median(values)
+    row["speedup"] = geometric_mean(replicate["speedup"] for replicate in replicates)
+    row["speedup_low"] = min(replicate["speedup_low"] for replicate in replicates)
+    row["speedup_high"] = max(replicate["speedup_high"] for replicate in replicates)
+    row["realised_share"] = realised(row, row["speedup"])
+    row["invariance_error"] = max(
+        (r["invariance_error"] for r in replicates if r["invariance_error"] is not None), default=None
+    )
+    row["flags"] = ", ".join(
+        dict.fromkeys(kind for replicate in replicates for kind in flag_kinds(replicate))
+    )
+    return row
+
+
+def realised(row: Row, speedup: float) -> float | None:
+    """The share of the promise that `speedup` would be; None where the record has none."""
+    return None if row["realised_share"] is None else (speedup - 1) / (row["macs_ratio"] - 1)
+
+
+def flag_kinds(row: Row) -> list[str]:
+    """The kinds of the flags of a cell."""
+    return [kind for kind in row["flags"].split(", ") if kind]
+
+
+def failures(rows: Rows) -> list[Row]:
+    """The cells that have no speed-up, with their reasons."""
+    return [row for row in rows if row["status"] != "ok"]
+
+
+def models(rows: Rows) -> list[Row]:
+    """One row a model and image size.
+
+    Keys: `label`, `image_size`, `parameters`, `macs`; of candidates also `macs_ratio` and the worst
+    `invariance_error` of all their cells.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        for role in ("baseline", "candidate"):
+            if row[f"{role}_parameters"] is None:
+                continue
+            facts = {"label": row[f"{role}_label"], "image_size": row["image_size"]}
+            facts |= {"parameters": row[f"{role}_parameters"], "macs": row[f"{role}_macs"]}
+            model = found.setdefault(
+                (facts["label"], facts["image_size"]), {**facts, "macs_ratio": None, "invariance_error": None}
+            )
+            if role == "candidate":
+                model["macs_ratio"] = row["macs_ratio"]
+                errors = (model["invariance_error"], row["invariance_error"])
+                model["invariance_error"] = max(
+                    (error for error in errors if error is not None), default=None
+                )
+    return list(found.values())
+
+
+def setting_of(row: Row) -> Setting:
+    """What a cell was measured in: dtype, mode, image size, attention, memory format."""
+    return tuple(row[key] for key in SETTING)
+
+
+def headline_setting(cells: Rows) -> Setting | None:
+    """The setting that a report's answer is about: among those with most pairs, the baseline's fastest.
+
+    A speed-up over a slow baseline is no news: who would adopt the candidate runs the baseline as
+    fast as it goes. Where two settings give the baseline the same speed, the candidate's decides.
+    Settings are compared on the same pair, pass and batch size.
+    """
+    if not cells:
+        return None
+    pairs: dict[Setting, set[str]] = {}
+    for row in cells:
+        pairs.setdefault(setting_of(row), set()).add(row["pair"])
+    most = max(map(len, pairs.values()))
+    complete = sorted(setting for setting, names in pairs.items() if len(names) == most)
+    baseline, candidate = _speeds(cells, "baseline"), _speeds(cells, "candidate")
+    fastest = max(baseline[setting] for setting in complete)
+    level = [setting for setting in complete if baseline[setting] > fastest - _SAME_SPEED]
+    return max(level, key=lambda setting: candidate[setting])
+
+
+def _speeds(cells: Rows, role: str) -> dict[Setting, float]:
+    """Mean log throughput of each setting, relative to the mean over settings of the same work."""
+    relative: dict[Setting, list[float]] = {}
+    for group in by(cells, "pair", "pass", "batch_size").values():
+        logs = [math.log(row[f"{role}_throughput"]) for row in group]
+        for row, log in zip(group, logs, strict=True):
+            relative.setdefault(setting_of(row), []).append(log - fmean(logs))
+    return {setting: fmean(values) for setting, values in relative.items()}
+
+
+def in_setting(cells: Rows, setting: Setting) -> list[Row]:
+    """The cells of one setting."""
+    return [row for row in cells if setting_of(row) == setting]
+
+
+def setting_words(setting: Setting) -> str:
+    """`bf16, compiled`; what is as usual is left out."""
+    dtype, mode, image_size, attention, memory_format = setting
+    words = [text.dtype_words(dtype), text.mode_words(mode)]
+    words += [f"{image_size} pixels"] if image_size != "224×224" else []
+    words += [f"{attention} attention"] if attention != "fused" else []
+    words += [memory_format] if memory_format != "contiguous" else []
+    return ", ".join(words)
+
+
+def by(cells: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
+    """Cells grouped by one key (the value) or several (a tuple), groups and cells in their order."""
+    groups: dict[Any, list[Row]] = {}
+    for row in cells:
+        groups.setdefault(row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def tops(cells: Rows) -> list[Row]:
+    """Of each pair the cell that is spoken of: the forward pass, if measured, at the largest batch."""
+    found = []
+    for group in by(cells, "pair").values():
+        forward = [row for row in group if row["pass"] == "forward"] or group
+        found.append(max(forward, key=lambda row: row["batch_size"]))
+    return found
+
+
+def verdict(row: Row) -> Verdict:
+    """`level` where the interval of the speed-up holds 1."""
+    return "faster" if row["speedup_low"] > 1 else "slower" if row["speedup_high"] < 1 else "level"
