@@ -4,7 +4,7 @@ On the same machine times and memory are compared as they are. Between machines 
 comparable is: parameters, MACs, and the speed-up of a pair, which was measured side by side.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,9 @@ MACHINE = ("device", "device_name", "device_count", "cpu", "cores", "threads")
 SOFTWARE = ("driver", "cuda", "cudnn", "torch", "triton", "python", "os")
 """What explains a change that is not the code's."""
 AXES = ("pair", "device", "batch_size", "pass_", "dtype", "mode", "image_size", "num_classes", "attention", "memory_format")
+
+MIN_PROCESSES = 3
+"""Fewer processes a side are not a sample: their rounds are the unit then."""
 
 METRICS: tuple[Metric, ...] = ("speedup", "throughput", "peak_memory", "macs")
 SAME_MACHINE: tuple[Metric, ...] = ("throughput", "peak_memory")
@@ -55,7 +58,7 @@ def compare_runs(
             raise FlopbenchError(f"{metric} is not comparable between machines: {'; '.join(differences)}")
     allowed = [m for m in metrics or METRICS if not (differences and m in SAME_MACHINE)]
     comparison = compare_records(
-        _by_cell(base.records()), _by_cell(new.records()), effects or MinimumEffect(), allowed
+        by_cell(base.records()), by_cell(new.records()), effects or MinimumEffect(), allowed
     )
     notes = [*comparison.notes, *environment_notes(base.info.environment, new.info.environment)]
     return comparison.model_copy(update={"base": base.info.id, "new": new.info.id, "notes": tuple(notes)})
@@ -75,7 +78,8 @@ def compare_records(
     """
     common = [cell for cell in base if cell in new]
     if not common:
-        raise FlopbenchError(f"nothing to compare, no cell in common: {_unlike(base, new)}")
+        before, after = ([records[0].cell for records in side.values()] for side in (base, new))
+        raise FlopbenchError(f"nothing to compare, no cell in common: {_unlike(before, after)}")
     metrics = tuple(metrics)
     changes: list[Change] = []
     notes: list[str] = []
@@ -94,6 +98,19 @@ def compare_records(
         if only:
             notes.append(f"{len(only)} cells measured only {which}, e.g. {only[0]}")
     return Comparison(base="base", new="new", changes=correct(changes), notes=tuple(notes))
+
+
+def require_common(base: Run, cells: Iterable[Cell]) -> None:
+    """Raise, before time is spent on measuring, unless some of `cells` are in `base`.
+
+    Raises:
+        FlopbenchError: none is, with the difference named.
+    """
+    planned, known = {cell.id: cell for cell in cells}, {r.cell.id: r.cell for r in base.records()}
+    if not planned.keys() & known.keys():
+        raise FlopbenchError(
+            f"nothing to compare, no cell in common: {_unlike(known.values(), planned.values())}"
+        )
 
 
 def environment_notes(base: Environment, new: Environment) -> list[str]:
@@ -160,7 +177,7 @@ def _timed(
     metric: Metric,
     effect: float,
 ) -> Change:
-    processes = min(len(base), len(new)) >= 2
+    processes = min(len(base), len(new)) >= MIN_PROCESSES
     sides = []
     for records in (base, new):
         rounds = [values(record) for record in records]
@@ -222,7 +239,8 @@ def _models(record: CellRecord) -> tuple[ModelResult, ModelResult]:
     return record.baseline, record.candidate
 
 
-def _by_cell(records: Iterable[CellRecord]) -> dict[str, list[CellRecord]]:
+def by_cell(records: Iterable[CellRecord]) -> dict[str, list[CellRecord]]:
+    """The records of each cell, by its id."""
     cells: dict[str, list[CellRecord]] = {}
     for record in records:
         cells.setdefault(record.cell.id, []).append(record)
@@ -254,13 +272,13 @@ def _why_not(records: Sequence[CellRecord]) -> str:
     return "measured" if _measured(records) else records[-1].status
 
 
-def _unlike(base: dict[str, list[CellRecord]], new: dict[str, list[CellRecord]]) -> str:
+def _unlike(base: Collection[Cell], new: Collection[Cell]) -> str:
     """The axes on which two sets of cells have nothing in common, else that no combination is."""
     if not base or not new:
         return f"{len(base)} cells before, {len(new)} now"
     named = []
     for axis in AXES:
-        before, after = ({_axis(records[0].cell, axis) for records in side.values()} for side in (base, new))
+        before, after = ({_axis(cell, axis) for cell in side} for side in (base, new))
         if not before & after:
             named.append(f"{axis.rstrip('_')} {', '.join(sorted(before))} → {', '.join(sorted(after))}")
     return "; ".join(named) or "the same values in other combinations"

@@ -1,0 +1,145 @@
+"""`flopbench gate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flopbench.errors import ExitCode, FlopbenchError
+
+if TYPE_CHECKING:
+    from flopbench.regression.decision import Comparison
+    from flopbench.suites import DeviceKind
+
+
+def gate(
+    suite: Annotated[str, typer.Option(help="Name of a suite or a TOML file.")] = "vit",
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Folder, exact.json, git:REF or git:REF:FOLDER; by default baselines/SUITE."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Measure this commit too, alternating with the working tree: git:main.")
+    ] = None,
+    tier: Annotated[str, typer.Option(help="exact (no GPU, no statistics), statistical, or all.")] = "all",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The suite's small profile.")] = False,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Renew the baseline with what is measured, and pass.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Fresh processes a cell and side: the unit of the statistics.")
+    ] = 4,
+    strict: Annotated[bool, typer.Option("--strict", help="Ambiguous is a failure: exit code 4.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write comparison.json and comparison.md here.")] = None,
+    results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Find out what this gate sees on this machine.")
+    ] = False,
+    trials: Annotated[int, typer.Option(min=4, help="With --self-test: trials without a change.")] = 400,
+) -> None:
+    """Measure now, compare with a baseline, and fail on a regression. Without a baseline, write one and pass."""
+    from rich.console import Console
+
+    from flopbench.regression.gate import Request, Tier
+    from flopbench.suites import available_suites, load_suite
+
+    chosen = load_suite(suite)
+    kind = _device(device)
+    if self_test:
+        _self_test(kind, chosen.minimum_effect.throughput, trials)
+        return
+    if tier not in list(Tier):
+        raise FlopbenchError(f"--tier {tier!r}: choose one of {', '.join(Tier)}")
+    if against and (baseline or write_baseline):
+        raise FlopbenchError("--against measures both sides now: leave out --baseline and --write-baseline")
+    request = Request(chosen, Tier(tier), kind, quick, processes, results)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    if against:
+        from flopbench.regression.against import gate_against
+
+        file = available_suites().get(suite, Path(suite))
+        comparison = gate_against(against, request, file, say=console.print)
+    else:
+        from flopbench.regression.gate import gate as measure_and_decide
+        from flopbench.runner.progress import progress_for
+
+        with progress_for(console) as progress:
+            comparison = measure_and_decide(
+                request, progress, baseline=baseline, write=write_baseline, say=console.print
+            )
+    _tell(comparison, title=f"flopbench gate, suite {chosen.name}", out=out, junit=junit)
+    raise typer.Exit(ExitCode.OK if write_baseline else comparison.exit_code(strict=strict))
+
+
+def show(comparison: "Comparison") -> None:
+    """Print a comparison to the terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from flopbench.regression.output import summary, table
+
+    console = Console(highlight=False)
+    if comparison.changes:
+        console.print(table(comparison))
+    for change in comparison.changes:
+        if change.note and change.outcome != "pass":
+            console.print(Text(f"{change.title}: {change.note}"), soft_wrap=True)
+    for note in comparison.notes:
+        console.print(Text(note), soft_wrap=True)
+    console.print(Text(summary(comparison)), soft_wrap=True)
+
+
+def _tell(comparison: "Comparison", *, title: str, out: Path | None, junit: Path | None) -> None:
+    from flopbench.regression.output import annotations, markdown, on_github, write_files, write_job_summary
+
+    show(comparison)
+    write_files(comparison, out=out, junit_file=junit, title=title)
+    if on_github():
+        for line in annotations(comparison):
+            typer.echo(line)
+    write_job_summary(markdown(comparison, title=title))
+
+
+def _device(device: str | None) -> "DeviceKind | None":
+    if device is None or device == "cpu" or device == "cuda":
+        return device
+    raise FlopbenchError(f"--device {device!r}: choose cpu or cuda")
+
+
+def _self_test(device: "DeviceKind | None", effect: float, trials: int) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from flopbench.regression.decision import Outcome
+    from flopbench.regression.self_test import FALSE_ALARMS, POWER, POWER_AT, self_test
+    from flopbench.timing.environment import choose_device
+
+    console = Console(highlight=False)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("trials")
+        power = self_test(
+            choose_device(device),
+            effect=effect,
+            trials=trials,
+            on_trial=lambda done, of: progress.update(task, completed=done, total=of),
+        )
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("injected slow-down", "trials", *Outcome):
+        table.add_column(name, justify="right")
+    for slowdown, counts in power.outcomes.items():
+        shares = (f"{counts[outcome] / counts.total():.1%}" for outcome in Outcome)
+        table.add_row(f"{slowdown:.1%}" if slowdown else "none (A/A)", str(counts.total()), *shares)
+    console.print(table)
+    found = power.smallest_found
+    console.print(f"false alarms: {power.false_alarms:.2%} (target under {FALSE_ALARMS:.0%})")
+    console.print(
+        f"power at {POWER_AT:.0f} × the minimum effect of {effect:.0%}: {power.power:.1%} (target {POWER:.0%})"
+    )
+    console.print(
+        f"slow-downs of {found:.1%} and more are found here" if found else "no injected slow-down is found here"
+    )
+    raise typer.Exit(ExitCode.OK if power.holds else ExitCode.REGRESSION)

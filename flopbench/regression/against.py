@@ -1,0 +1,128 @@
+"""Two commits on one machine: old and new in fresh processes, alternating A B B A.
+
+The only honest test of a change on a noisy runner: whatever the machine does, it does to both. The old
+commit is checked out into a worktree of its own; installed dependencies are shared and the package alone
+differs, for `PYTHONPATH` puts the worktree first.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flopbench.errors import ExitCode, FlopbenchError, NothingMeasuredError
+from flopbench.regression.baseline import git
+from flopbench.regression.compare import by_cell, compare_records
+from flopbench.regression.decision import Comparison, Outcome
+from flopbench.regression.exact import ExactBaseline, compare_exact
+from flopbench.regression.gate import Request, Say
+from flopbench.results import CellRecord, Run
+
+ORDER = "ABBA"
+_COMMAND = ("-c", "from flopbench.cli import main; main()")
+
+
+def gate_against(
+    reference: str, request: Request, suite_file: Path, *, say: Say = lambda line: None
+) -> Comparison:
+    """Compare the working tree with a commit, measuring both now; what is ambiguous gets as much again.
+
+    Args:
+        reference: `git:REF`, or any name of a commit.
+        request: what to gate.
+        suite_file: the suite's file in the working tree; both sides measure it.
+        say: told what is being done.
+
+    Raises:
+        FlopbenchError: not a git checkout, no such commit, or one side could not measure; its own words
+            are passed on.
+    """
+    reference = reference.removeprefix("git:")
+    suite = str(suite_file.resolve())
+    here = Path(git("rev-parse", "--show-toplevel", what="--against needs a git checkout").decode().strip())
+    with checkout(reference) as there, tempfile.TemporaryDirectory(prefix="flopbench-") as name:
+        folder, trees = Path(name), {"A": there, "B": here}
+        comparison = Comparison(base=reference, new="working tree")
+        effects = request.suite.minimum_effect
+        if request.tier.exact:
+            exact = {}
+            for side, tree in trees.items():
+                say(f"exact figures of {_SIDES[side]}")
+                file = folder / f"{side}.json"
+                _flopbench(tree, _gate_arguments(suite, request, file))
+                exact[side] = ExactBaseline.read(file)
+            comparison += compare_exact(exact["A"], exact["B"], effects)
+        if request.tier.statistical:
+            records: dict[str, list[CellRecord]] = {"A": [], "B": []}
+            for attempt in range(2):
+                for turn in range(2 * request.processes):
+                    side = ORDER[turn % len(ORDER)]
+                    say(f"measuring {_SIDES[side]}, process {turn // 2 + 1} of {request.processes}")
+                    target = folder / f"{attempt}-{turn}"
+                    _flopbench(trees[side], _run_arguments(suite, request, target))
+                    records[side] += Run.open(next(target.glob("*/run.json")).parent).records()
+                timed = compare_records(by_cell(records["A"]), by_cell(records["B"]), effects)
+                if timed.outcome is not Outcome.AMBIGUOUS:
+                    break
+                if attempt == 0:
+                    say("some changes are ambiguous: measuring once more")
+            comparison += timed
+        return comparison
+
+
+_SIDES = {"A": "the commit", "B": "the working tree"}
+
+
+@contextmanager
+def checkout(reference: str) -> Iterator[Path]:
+    """A worktree of a commit, gone afterwards.
+
+    Raises:
+        FlopbenchError: no such commit.
+    """
+    commit = git("rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", what=f"no commit {reference!r}")
+    with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
+        tree = Path(folder) / "tree"
+        git("worktree", "add", "--detach", str(tree), commit.decode().strip(), what=f"cannot check out {reference}")
+        try:
+            yield tree
+        finally:
+            git("worktree", "remove", "--force", str(tree), what="cannot remove the worktree")
+
+
+def _gate_arguments(suite: str, request: Request, file: Path) -> list[str]:
+    # Without a baseline the gate writes one: the figures of that side.
+    arguments = ["gate", "--suite", suite, "--tier", "exact", "--baseline", str(file)]
+    return arguments + _common(request)
+
+
+def _run_arguments(suite: str, request: Request, folder: Path) -> list[str]:
+    arguments = ["run", "--suite", suite, "--results", str(folder), "--reports", str(folder / "reports")]
+    return [*arguments, "--format", "json", *_common(request)]
+
+
+def _common(request: Request) -> list[str]:
+    return ([] if request.device is None else ["--device", request.device]) + ["--quick"] * request.quick
+
+
+def _flopbench(tree: Path, arguments: list[str]) -> None:
+    """Run the `flopbench` of a tree with this interpreter."""
+    sources = [str(path) for path in (tree / "src", tree) if path.is_dir()]
+    path = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
+    # What the inner command says to a CI system is not the verdict.
+    quiet = {"GITHUB_ACTIONS": "", "GITHUB_STEP_SUMMARY": ""}
+    done = subprocess.run(
+        [sys.executable, *_COMMAND, *arguments],
+        env={**os.environ, **quiet, "PYTHONPATH": path},
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        kind = NothingMeasuredError if done.returncode == ExitCode.NOTHING_MEASURED else FlopbenchError
+        raise kind(f"{tree.name}: flopbench {arguments[0]} failed: {lines[-1].removeprefix('flopbench: ')}")
