@@ -118,6 +118,11 @@ class ModelName:
         """Whether the logits are the same for an image and its mirror image, by construction."""
         return self.symmetry in ("flop", "early_invariant")
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether fused and unfused attention differ for it, i.e. whether `attention=` is one of its options."""
+        return self.spec is not None and self.spec.family == "vit"
+
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raise unless the network takes images of `image_size` (height, width) in pixels.
 

@@ -155,7 +155,7 @@ def sources(model: nn.Module, layout: Layout) -> Iterator[tuple[nn.Parameter, So
         theirs = layout.parameters.get(type(module), {}).get(name, name)
         leaves = (theirs,) if isinstance(theirs, str) else theirs
         keys = tuple(".".join(part for part in (path, leaf) if part) for leaf in leaves)
-        yield parameter, _source(keys, parameter.shape)
+        yield parameter, _source(type(module), keys, parameter.shape)
 
 
 def _leaves(
@@ -170,11 +170,14 @@ def _leaves(
             yield from _leaves(child, f"{path}.{name}" if path else name, layout)
 
 
-def _source(keys: tuple[str, ...], shape: torch.Size) -> Source:
+def _source(kind: type[nn.Module], keys: tuple[str, ...], shape: torch.Size) -> Source:
+    if kind is flop.FlopPositionEmbedding:
+        # Tokens of the left half, row-major.
+        return Source(keys, ((1, shape[1] * shape[2], shape[3]),), lambda tokens: tokens.reshape(shape))
     if len(keys) == 1:
-        return Source(keys, (tuple(shape),), lambda tensor: tensor.reshape(shape))
-    if len(shape) == 1:
-        # The biases of the two depthwise convolutions that land in s.
+        return Source(keys, (tuple(shape),), lambda tensor: tensor)
+    if kind is flop.FlopDepthwise:
+        # The biases of the two convolutions that land in s.
         return Source(keys, ((shape[0] // 2,),) * 2, lambda *halves: torch.cat(halves))
     # Downsampling: left columns [out, in/2, row, 1] of two kernels make [out, row, in].
     column = (shape[0], shape[2] // 2, shape[1], 1)

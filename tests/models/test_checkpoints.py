@@ -1,0 +1,216 @@
+import argparse
+
+import pytest
+import torch
+
+import flopbench
+from flopbench.errors import FlopbenchError
+from flopbench.models import checkpoints
+from flopbench.models.convnext import ConvNeXt
+from tests.models import released
+
+VIT = {"num_heads": 2}
+JOIN = {"H": "hybrid", "I": "early-invariant"}
+
+
+def images(size=16, batch=2):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def state_of(shapes, seed=0):
+    state = released.random_state(shapes, seed)
+    if "cls_token.1" in state:
+        state["cls_token.1"].zero_()
+    return state
+
+
+def assert_same_logits(model, reference, state, x):
+    """In fp64 to 1e-10, in fp32 to 1e-4 of their deviation."""
+    wide = {key: value.double() for key, value in state.items()}
+    expected = reference(wide, x.double())
+    assert expected.std() > 0.05
+    with torch.no_grad():
+        single = model(x).double()
+        double = model.double()(x.double())
+    assert (single - expected).abs().max() < 1e-4 * expected.std()
+    assert (double - expected).abs().max() < 1e-10 * expected.std()
+
+
+CASES = {
+    **{
+        f"vit-{version}": (
+            released.vit_shapes(version),
+            lambda state, x, v=version: released.vit(state, x, v),
+            {**VIT, **({"join": JOIN[version]} if version in JOIN else {})},
+        )
+        for version in "XEHI"
+    },
+    "vit-E-absolute": (
+        released.vit_shapes("E", absolute=True),
+        lambda state, x: released.vit(state, x, "E"),
+        {**VIT, "head": "absolute"},
+    ),
+    "resmlp-X": (released.resmlp_shapes("X"), lambda state, x: released.resmlp(state, x, "X"), {}),
+    "resmlp-E": (released.resmlp_shapes("E"), lambda state, x: released.resmlp(state, x, "E"), {}),
+    "resmlp-E-absolute": (
+        released.resmlp_shapes("E", absolute=True),
+        lambda state, x: released.resmlp(state, x, "E"),
+        {},
+    ),
+    **{
+        f"convnext{kind}-{version}{suffix}": (
+            released.convnext_shapes(version, **kwargs, **more),
+            lambda state, x, v=version: released.convnext(state, x, v),
+            {},
+        )
+        for kind, kwargs in {
+            "": {},
+            "-iso": {"widths": (16,), "depths": (2,), "scaled": False},
+            "-three-stages": {"widths": (8, 12, 16), "depths": (1, 1, 1)},
+        }.items()
+        for version in "XE"
+        for suffix, more in {"": {}, "-meta": {"meta": True}, "-absolute": {"absolute": True}}.items()
+        if not (version == "X" and suffix == "-absolute")
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_the_authors_network(case):
+    shapes, reference, arguments = CASES[case]
+    state = state_of(shapes)
+    model = flopbench.load_released_checkpoint(state, **arguments)
+    assert not model.training
+    assert_same_logits(model, reference, state, images())
+
+
+def test_the_approximated_gelu_is_that_of_the_equivariant_resmlp_only():
+    # Otherwise the comparison above would not tell the two apart.
+    state = state_of(released.resmlp_shapes("E"))
+    model = flopbench.load_released_checkpoint(state)
+    with torch.no_grad():
+        approximate = model(images())
+        for module in model.modules():
+            if hasattr(module, "kind"):
+                module.kind = "gelu"
+        exact = model(images())
+    assert 1e-4 < (approximate - exact).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("wrap", ["bare", "model", "prefixed", "constants", "namespace"])
+def test_files(tmp_path, wrap):
+    state = state_of(released.vit_shapes("E"))
+    content = {
+        "bare": state,
+        "model": {"model": state, "epoch": 3},
+        "prefixed": {"model": {f"_orig_mod.module.{key}": value for key, value in state.items()}},
+        "constants": {**state, "patch_embed.permutation": torch.arange(16), "blocks.0.zero_center": torch.zeros(1)},
+        "namespace": {"model": state, "args": argparse.Namespace(lr=1e-3)},
+    }[wrap]
+    path = tmp_path / "network.pth"
+    torch.save(content, path)
+    model = flopbench.load_released_checkpoint(path, num_heads=2)
+    assert_same_logits(model, lambda s, x: released.vit(s, x, "E"), state, images())
+
+
+def test_the_state_dict_is_left_alone():
+    state = state_of(released.vit_shapes("E"))
+    before = {key: value.clone() for key, value in state.items()}
+    model = flopbench.load_released_checkpoint(state, num_heads=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert state.keys() == before.keys()
+    assert all(torch.equal(state[key], before[key]) for key in state)
+
+
+def test_all_that_does_not_fit_is_listed():
+    state = state_of(released.vit_shapes("E"))
+    del state["blocks.1.attn.proj.linear_sym.bias"], state["norm.scaling.beta"]
+    state["head.extra"] = torch.zeros(1)
+    state["blocks.2.mlp.fc1.linear_asym.weight"] = torch.zeros(3, 4)
+    with pytest.raises(FlopbenchError) as error:
+        flopbench.load_released_checkpoint(state, num_heads=2)
+    for part in (
+        "missing: blocks.1.attn.proj.linear_sym.bias, norm.scaling.beta",
+        "unexpected: head.extra",
+        "misshapen: blocks.2.mlp.fc1.linear_asym.weight [3, 4] instead of [32, 8]",
+    ):
+        assert part in str(error.value)
+
+
+def without(key):
+    state = state_of(released.vit_shapes("E"))
+    del state[key]
+    return state
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "message"),
+    [
+        (state_of(released.vit_shapes("H")), VIT, "join='hybrid' or join='early-invariant'"),
+        (state_of(released.vit_shapes("E")), {**VIT, "join": "hybrid"}, "join='hybrid' is for"),
+        (state_of(released.vit_shapes("E")), {}, "give num_heads"),
+        (state_of(released.vit_shapes("E")), {"num_heads": 3}, "does not split into 3 heads"),
+        (state_of(released.vit_shapes("E")), {**VIT, "head": "absolute"}, "is 'invariant', not 'absolute'"),
+        (released.random_state(released.vit_shapes("E")), VIT, "cls_token.1 must be zero"),
+        (without("head.weight"), VIT, "lacks head.weight"),
+        (state_of(released.vit_shapes("E") | {"pos_embed.0": (1, 7, 8)}), VIT, "no square grid"),
+        ({"layer1.0.conv1.weight": torch.zeros(1)}, {}, "of no network of the paper"),
+        ({"model": {"epoch": 1}}, {}, "this is neither"),
+        ("nowhere/network.pth", {}, "no checkpoint at nowhere/network.pth"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(source, arguments, message):
+    with pytest.raises(FlopbenchError, match=message) as error:
+        flopbench.load_released_checkpoint(source, **arguments)
+    assert "\n" not in str(error.value)
+
+
+class Stranger:
+    pass
+
+
+def test_a_file_of_arbitrary_objects_is_not_executed(tmp_path):
+    path = tmp_path / "stranger.pth"
+    torch.save({"model": {"weight": Stranger()}}, path)
+    with pytest.raises(FlopbenchError, match=r"stranger\.pth is no checkpoint of tensors alone"):
+        flopbench.load_released_checkpoint(path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(FlopbenchError, match=r"stranger\.pth is no checkpoint of tensors alone"):
+        flopbench.load_released_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("ours", "options", "theirs", "more"),
+    [
+        ("vit_ti16", {"depth": 2}, "deit3_small_patch16_224", {"embed_dim": 192, "depth": 2, "num_heads": 3}),
+        ("resmlp_t12", {"depth": 2, "width": 32}, "resmlp_12_224", {"embed_dim": 32, "num_blocks": 2}),
+        (
+            "convnext_t",
+            {"depths": (1, 1, 2, 1), "widths": (8, 16, 24, 32)},
+            "convnext_tiny",
+            {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)},
+        ),
+    ],
+)
+def test_a_baseline_with_timms_weights_gives_timms_logits(ours, options, theirs, more):
+    pytest.importorskip("timm", exc_type=ImportError)
+    network = flopbench.create_model(f"timm:{theirs}", image_size=64, num_classes=7, **more).eval()
+    checkpoints_names = flopbench.create_model(ours, image_size=64, num_classes=7, **options).eval()
+    from flopbench.models.factory import perturb
+
+    perturb(network)
+    model = checkpoints.load_timm_state_dict(checkpoints_names, network.state_dict())
+    with torch.no_grad():
+        got, expected = model(images(64)), network(images(64))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_timms_weights_fit_baselines_only():
+    model = ConvNeXt(
+        image_size=(16, 16), num_classes=3, patch_size=4, widths=(8,), depths=(1,), symmetry="flop"
+    )
+    with pytest.raises(FlopbenchError, match=r"missing: .*unexpected: conv1\.weight"):
+        checkpoints.load_timm_state_dict(model, {"conv1.weight": torch.zeros(1)})
