@@ -79,6 +79,7 @@ IDLE: tuple[type[nn.Module], ...] = (
     resmlp.Block,
     convnext.Block,
     convnext.Downsample,
+    convnext.Stage,
     vit.VisionTransformer,
 )
 
@@ -209,7 +210,7 @@ def _patch_size(layer: Any) -> int:
 def _mean_over_the_grid(network: Any, shapes: Shapes) -> Cost:
     # Its own work: the mean in front of the head, over the invariant channels of what the last block gives.
     batch, _, height, width = shapes.inputs[0]
-    stride = _patch_size(network.patch_embed) * 2 ** len(getattr(network, "downsample", ()))
+    stride = _patch_size(network.patch_embed) * 2 ** (len(getattr(network, "stages", (None,))) - 1)
     return Cost(elementwise=batch * (height // stride) * (width // stride) * network.head.in_features)
 
 

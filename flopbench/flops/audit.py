@@ -1,0 +1,222 @@
+"""Three counts side by side: where they agree, what each left out, and an error where they differ."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from flopbench.errors import FlopbenchError
+from flopbench.flops import operators
+from flopbench.flops.closed_form import Cost, closed_form
+from flopbench.flops.costs import fused_bytes
+from flopbench.flops.dispatch import Observation, observe
+from flopbench.flops.meta import images_for
+from flopbench.flops.trace import count_forward
+
+TOLERANCE = 1e-3
+"""Largest disagreement between two counts, relative to the network's MACs."""
+
+FVCORE, FLOP_COUNTER, CLOSED_FORM = "fvcore", "FlopCounterMode", "closed form"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One counter's result for one pass.
+
+    Attributes:
+        macs: multiply-accumulates.
+        coverage: of fvcore and FlopCounterMode, the share of the operators met that have a rule; of the
+            closed form, the share of FlopCounterMode's MACs that lie in layers with a form.
+        uncounted: operator, or type of layer, → how often it came without a rule.
+    """
+
+    macs: int
+    coverage: float
+    uncounted: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What three counters say of one network.
+
+    Attributes:
+        name: of the model.
+        parameters: trainable.
+        forward: counter → its count.
+        backward: the same for the gradients alone; fvcore does not count them.
+        elementwise: elementwise and normalisation operations forward, in closed form where that is complete,
+            else of the operators that ran.
+        ran_elementwise: those of the operators that ran.
+        bytes_read, bytes_written: forward, by the operators that ran, one by one.
+        fused_bytes: forward, each layer one kernel: what must be moved at least.
+        published: MACs of the same network as the paper defines it; None without a complete closed form.
+        batch_size, dtype_bytes: what it was counted for.
+    """
+
+    name: str
+    parameters: int
+    forward: dict[str, Counted]
+    backward: dict[str, Counted]
+    elementwise: int
+    ran_elementwise: int
+    bytes_read: int
+    bytes_written: int
+    fused_bytes: int
+    published: int | None
+    batch_size: int = 1
+    dtype_bytes: int = 4
+
+    @property
+    def macs(self) -> int:
+        """Forward MACs."""
+        return self.forward[FVCORE].macs
+
+    @property
+    def train_macs(self) -> int:
+        """MACs of the forward and the backward pass; the optimiser multiplies no matrices."""
+        return self.macs + self.backward[FLOP_COUNTER].macs
+
+    @property
+    def paper_sum(self) -> int | None:
+        """What the paper plots as FLOPs: MACs with kernels at full width, plus elementwise operations."""
+        return None if self.published is None else self.published + self.elementwise
+
+    @property
+    def disagreement(self) -> float:
+        """Largest relative difference of two counters, over both passes; incomplete ones left out."""
+        return max(_spread(self.forward), _spread(self.backward))
+
+
+def _spread(counts: Mapping[str, Counted]) -> float:
+    macs = [count.macs for count in counts.values() if count.coverage == 1.0]
+    return (max(macs) - min(macs)) / max(macs) if macs and max(macs) else 0.0
+
+
+def audit(
+    model: nn.Module,
+    name: str,
+    *,
+    image_size: tuple[int, int] = (224, 224),
+    channels: int = 3,
+    batch_size: int = 1,
+    dtype_bytes: int = 4,
+) -> Audit:
+    """Count a network three ways, forward and backward, and compare.
+
+    Args:
+        model: best built on the meta device.
+        name: what errors call it.
+        image_size: H, W in pixels.
+        channels: of the images.
+        batch_size: B; everything is for the whole batch.
+        dtype_bytes: bytes an element of floating point.
+
+    Raises:
+        FlopbenchError: two counts of the same thing differ by more than 0.1 % of the network's MACs; it
+            names the layer, its operators and what each counter makes of it.
+    """
+    traced = count_forward(model, image_size, batch_size, channels)
+    images = images_for(model, image_size, batch_size, channels)
+    forward = observe(model, images, "forward", dtype_bytes)
+    backward = observe(model, images, "backward", dtype_bytes)
+    forms, unknown = closed_form(model, backward.shapes)
+    _agree(name, "forward", model, traced.by_module, inclusive(forward), FVCORE, forward)
+    kinds = {kind: len(paths) for kind, paths in unknown.items()}
+    paths = {path for paths in unknown.values() for path in paths}
+    counts: dict[str, dict[str, Counted]] = {}
+    for pass_, observation in (("forward", forward), ("backward", backward)):
+        expected = {path: _in_pass(model, path, cost, backward, pass_) for path, cost in forms.items()}
+        by_path = _inclusive(expected)
+        seen = inclusive(observation, leaving_out=paths)
+        _agree(name, pass_, model, by_path, seen, CLOSED_FORM, observation)
+        counts[pass_] = {
+            FLOP_COUNTER: Counted(observation.macs, _operator_coverage(observation), observation.uncounted),
+            CLOSED_FORM: Counted(
+                by_path[""], seen[""] / observation.macs if observation.macs else 1.0, kinds
+            ),
+        }
+    counts["forward"] = {FVCORE: Counted(traced.macs, traced.coverage, traced.uncounted), **counts["forward"]}
+    ran = sum(call.elementwise or 0 for call in forward.calls)
+    return Audit(
+        name=name,
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        forward=counts["forward"],
+        backward=counts["backward"],
+        elementwise=ran if unknown else sum(cost.elementwise for cost in forms.values()),
+        ran_elementwise=ran,
+        bytes_read=sum(operand.size for call in forward.calls for operand in call.reads),
+        bytes_written=sum(operand.size for call in forward.calls for operand in call.writes),
+        fused_bytes=sum(fused_bytes(forward).values()),
+        published=None if unknown else sum(cost.as_published for cost in forms.values()),
+        batch_size=batch_size,
+        dtype_bytes=dtype_bytes,
+    )
+
+
+def _in_pass(model: nn.Module, path: str, cost: Cost, observation: Observation, pass_: str) -> int:
+    weights = list(model.get_submodule(path).parameters())
+    return cost.macs(
+        forward=pass_ == "forward",
+        backward=pass_ == "backward",
+        input_gradient=observation.shapes[path].input_needs_gradient,
+        weight_gradient=any(weight.requires_grad for weight in weights),
+    )
+
+
+def _inclusive(own: Mapping[str, int]) -> dict[str, int]:
+    """Path → the sum over the module and all beneath it that have a figure."""
+    sums = {"": 0}
+    for path, macs in own.items():
+        for prefix in _prefixes(path):
+            sums[prefix] = sums.get(prefix, 0) + macs
+    return sums
+
+
+def _prefixes(path: str) -> list[str]:
+    parts = path.split(".") if path else []
+    return [".".join(parts[:length]) for length in range(len(parts) + 1)]
+
+
+def inclusive(
+    observation: Observation, leaving_out: set[str] | frozenset[str] = frozenset()
+) -> dict[str, int]:
+    """Path → MACs of the operators of the module and all beneath it, but for the own work of some modules."""
+    own: dict[str, int] = {}
+    for call in observation.calls:
+        if call.macs and call.module not in leaving_out:
+            own[call.module] = own.get(call.module, 0) + call.macs
+    return _inclusive(own)
+
+
+def _operator_coverage(observation: Observation) -> float:
+    unknown = sum(observation.uncounted.values())
+    known = sum(
+        1
+        for call in observation.calls
+        if call.macs or call.elementwise is not None or call.operator in operators.PRODUCTS
+    )
+    return known / (known + unknown) if known + unknown else 1.0
+
+
+def _agree(
+    name: str,
+    pass_: str,
+    model: nn.Module,
+    other: Mapping[str, int],
+    ran: Mapping[str, int],
+    counter: str,
+    observation: Observation,
+) -> None:
+    """Raise where a counter and FlopCounterMode differ, at the deepest layer that shows it."""
+    whole = max(other[""], ran[""])
+    differing = [path for path, macs in other.items() if abs(macs - ran.get(path, 0)) > TOLERANCE * whole]
+    if not differing:
+        return
+    path = max(differing, key=lambda path: path.count(".") + bool(path))
+    calls = [call for call in observation.calls if path in _prefixes(call.module)]
+    names = sorted({call.operator for call in calls if call.macs}) or ["no product"]
+    kind = type(model.get_submodule(path)).__name__
+    raise FlopbenchError(
+        f"counts of {name} disagree in {path or 'the network'} ({kind}, {', '.join(names)}), {pass_}: "
+        f"{counter} has {other.get(path, 0):,} MACs, {FLOP_COUNTER} {ran.get(path, 0):,}"
+    )
