@@ -20,7 +20,8 @@ from flopbench.models.catalog import label_of, parse_name
 
 Pass = Literal["forward", "backward", "train"]
 DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"]
-Mode = Literal["eager", "compile", "max-autotune", "cuda-graph"]
+Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph"]
+"""`compile-blocks` compiles the repeated block once instead of the whole network: far shorter to compile."""
 DeviceKind = Literal["cpu", "cuda"]
 Attention = Literal["fused", "unfused"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -107,7 +108,9 @@ class Cell(Frozen):
             parts.append("x".join(map(str, self.image_size)))
         if self.num_classes != 1000:
             parts.append(f"{self.num_classes}-classes")
-        parts += [part for part in (self.attention, self.memory_format) if part not in ("fused", "contiguous")]
+        parts += [
+            part for part in (self.attention, self.memory_format) if part not in ("fused", "contiguous")
+        ]
         return "/".join(parts)
 
 
@@ -139,6 +142,8 @@ class Profile(Frozen):
     def cells(self, device: DeviceKind) -> Iterator[Cell]:
         """The cells in the order in which they are measured: small before large, eager before compiled.
 
+        Networks without attention are measured with the first kind of attention only.
+
         Raises:
             FlopbenchError: a model cannot take one of the image sizes.
         """
@@ -153,19 +158,24 @@ class Profile(Frozen):
             self.batch_sizes,
         )
         for pair, mode, dtype, attention, memory_format, image_size, pass_, batch_size in axes:
-            for name in (pair.baseline, pair.candidate):
-                parse_name(name).check_image_size(image_size)
-            yield Cell(
-                pair=pair,
-                device=device,
-                batch_size=batch_size,
-                pass_=pass_,
-                dtype=dtype,
-                mode=mode,
-                image_size=image_size,
-                num_classes=self.num_classes,
-                attention=attention,
-                memory_format=memory_format,
+            names = [parse_name(name) for name in (pair.baseline, pair.candidate)]
+            for name in names:
+                name.check_image_size(image_size)
+            if attention != self.attention[0] and not any(name.has_attention for name in names):
+                continue
+            yield Cell.model_validate(
+                {
+                    "pair": pair,
+                    "device": device,
+                    "batch_size": batch_size,
+                    "pass": pass_,
+                    "dtype": dtype,
+                    "mode": mode,
+                    "image_size": image_size,
+                    "num_classes": self.num_classes,
+                    "attention": attention,
+                    "memory_format": memory_format,
+                }
             )
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from flopbench.results import CellRecord, Interval, Run
+from flopbench.results import CellRecord, FrontierRecord, Interval, Run
 from flopbench.suites import Cell
 
 
@@ -63,6 +63,12 @@ class LogProgress:
         """See `Observer.finished`."""
         self.done += 1
         self._print(f"[{self.done}/{self.total}] {describe_record(record)}")
+
+    def frontier(self, record: FrontierRecord) -> None:
+        """See `Observer.frontier`."""
+        cell = record.cell
+        largest = f"batch {record.largest_batch}" if record.largest_batch else "nothing"
+        self._print(f"{record.label}  {cell.pass_}  {cell.dtype}  {cell.mode}  largest that fits: {largest}")
 
     def _print(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)

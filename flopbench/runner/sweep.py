@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.results import CellRecord, Environment, Run, RunInfo, Status
+from flopbench.results import CellRecord, Environment, FrontierRecord, Run, RunInfo, Status
 from flopbench.runner import worker
+from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
 from flopbench.suites import Cell, DeviceKind, Profile, Suite
 
@@ -44,6 +45,10 @@ class Observer(Protocol):
 
     def finished(self, record: CellRecord) -> None:
         """A cell has ended and its record is on disk."""
+        ...
+
+    def frontier(self, record: FrontierRecord) -> None:
+        """A memory frontier was found and is on disk."""
         ...
 
 
@@ -154,6 +159,8 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
         for cell, replicate in missing:
             sweeper.keep(_without_times(cell, replicate, "skipped", "interrupted"))
         raise
+    if profile.memory_frontier:
+        find_frontiers(run, profile.cell_timeout, observer.frontier)
     if jobs and not any(record.status == "ok" for record in run.records()):
         reasons = {record.reason for record in run.records()}
         raise NothingMeasuredError(f"no cell could be measured: {'; '.join(sorted(reasons))[:500]}")

@@ -58,7 +58,7 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
         with device:
             model = create_model(name, **options)
     else:
-        if parsed.spec.family == "vit":
+        if parsed.has_attention:
             options["attention"] = cell.attention
         with torch.device("meta"):
             model = create_model(name, **options)
@@ -78,7 +78,10 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     """The cell's pass of `model` on `images`, compiled where the cell says so (on the first call)."""
     set_matmul_precision(cell)
     network: Callable[[Tensor], Tensor] = model
-    if cell.mode != "eager":
+    if cell.mode == "compile-blocks":
+        for block in repeated_blocks(model):
+            block.compile(dynamic=False)
+    elif cell.mode != "eager":
         network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
     run = _forward(network, cell)
 
@@ -120,6 +123,19 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
         optimiser.step()
 
     return Workload(model, lambda: None, train, logits, optimiser)
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """The members of every list of modules of one class, which share one compilation a shape.
+
+    Raises:
+        RuntimeError: the model has no such list.
+    """
+    lists = (m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1)
+    blocks = [block for group in lists if len({type(b) for b in group}) == 1 for block in group]
+    if not blocks:
+        raise RuntimeError(f"{type(model).__name__} has no repeated blocks to compile; use mode compile")
+    return blocks
 
 
 def _forward(network: Callable[[Tensor], Tensor], cell: Cell) -> Callable[[Tensor], Tensor]:

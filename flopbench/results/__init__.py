@@ -1,0 +1,46 @@
+"""Records, run folders and the DataFrame over them."""
+
+from flopbench.results.files import write_atomically
+from flopbench.results.frame import to_frame
+from flopbench.results.records import (
+    SCHEMA,
+    Calibration,
+    CellRecord,
+    Check,
+    Environment,
+    Flag,
+    FrontierRecord,
+    Group,
+    Interval,
+    ModelProfile,
+    ModelResult,
+    Peaks,
+    ProfileRecord,
+    RunInfo,
+    Samples,
+    Status,
+)
+from flopbench.results.run import Run, merge_runs
+
+__all__ = [
+    "SCHEMA",
+    "Calibration",
+    "CellRecord",
+    "Check",
+    "Environment",
+    "Flag",
+    "FrontierRecord",
+    "Group",
+    "Interval",
+    "ModelProfile",
+    "ModelResult",
+    "Peaks",
+    "ProfileRecord",
+    "Run",
+    "RunInfo",
+    "Samples",
+    "Status",
+    "merge_runs",
+    "to_frame",
+    "write_atomically",
+]

@@ -1,0 +1,78 @@
+"""Runs as a DataFrame."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flopbench.results.records import CellRecord, ModelResult, Samples
+from flopbench.results.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _median(samples: Samples) -> float | None:
+    flat = sorted(value for round_ in samples for value in round_)
+    middle = len(flat) // 2
+    return None if not flat else (flat[middle] + flat[~middle]) / 2
+
+
+def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
+    """One row a cell, replicate and run.
+
+    Columns: what the cell is (`run`, `device_name`, `family_label`… as in `Cell`), then `status`,
+    `reason`, for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a
+    call), `throughput` (images a second), `peak_bytes`, `compile_seconds`, then `speedup`,
+    `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`,
+    `rounds`, `flags`.
+    """
+    import pandas as pd
+
+    rows = [_row(run, record) for run in runs for record in run.records()]
+    return pd.DataFrame(rows)
+
+
+def _row(run: Run, record: CellRecord) -> dict[str, Any]:
+    cell = record.cell
+    row: dict[str, Any] = {
+        "run": run.info.id,
+        "device": cell.device,
+        "device_name": run.info.environment.device_name,
+        "pair": cell.pair.id,
+        "cell": cell.id,
+        "replicate": record.replicate,
+        "batch_size": cell.batch_size,
+        "pass": cell.pass_,
+        "dtype": cell.dtype,
+        "mode": cell.mode,
+        "image_size": "×".join(map(str, cell.image_size)),
+        "attention": cell.attention,
+        "memory_format": cell.memory_format,
+        "status": record.status,
+        "reason": record.reason,
+    }
+    labels = dict(zip(("baseline", "candidate"), cell.pair.labels, strict=True))
+    for role, label in labels.items():
+        result: ModelResult | None = getattr(record, role)
+        seconds = _median(result.samples) if result else None
+        row |= {
+            f"{role}_label": label,
+            f"{role}_parameters": result.parameters if result else None,
+            f"{role}_macs": result.macs if result else None,
+            f"{role}_seconds": seconds,
+            f"{role}_throughput": cell.batch_size / seconds if seconds else None,
+            f"{role}_peak_bytes": result.peak_bytes if result else None,
+            f"{role}_compile_seconds": result.compile_seconds if result else None,
+        }
+    speedup, check = record.speedup, record.check
+    errors = [e for e in (check.random, check.photo, check.in_cell) if e is not None] if check else []
+    return row | {
+        "speedup": speedup.estimate if speedup else None,
+        "speedup_low": speedup.low if speedup else None,
+        "speedup_high": speedup.high if speedup else None,
+        "macs_ratio": record.macs_ratio,
+        "realised_share": record.realised_share,
+        "invariance_error": max(errors) if errors else None,
+        "stop": record.stop,
+        "rounds": len(record.candidate.samples) if record.candidate else 0,
+        "flags": ", ".join(flag.kind for flag in record.flags),
+    }

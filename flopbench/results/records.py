@@ -1,0 +1,239 @@
+"""The records of a run: frozen, typed, and the schema of what is on disk."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from flopbench.suites import Cell, DType, Frozen, Mode, Pair, Pass, Profile
+
+SCHEMA = 1
+
+Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
+Samples = tuple[tuple[float, ...], ...]
+
+
+class Interval(Frozen):
+    """An estimate with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width relative to the estimate."""
+        return (self.high - self.low) / 2 / self.estimate
+
+
+class ModelResult(Frozen):
+    """What was found out about one model of a cell.
+
+    `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a
+    round, in the order of measurement; `host_samples` the host's dispatch time of the same calls
+    (CUDA only). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
+    peak. `compile_seconds` is the first call of a compiled model (None when eager).
+    """
+
+    name: str
+    label: str
+    parameters: int
+    macs: int | None = None
+    uncounted_operators: dict[str, int] = {}
+    peak_bytes: int | None = None
+    compile_seconds: float | None = None
+    samples: Samples = ()
+    host_samples: Samples = ()
+
+
+class Check(Frozen):
+    """The numerical check before timing: largest |f(x) − f(flop x)| relative to the logits' spread.
+
+    `random` is on normal noise and `photo` on a real photograph, with perturbed weights, in fp32;
+    `in_cell` is on the cell's own input in the cell's dtype and mode. None: not invariant by
+    construction (a plain or hybrid network), so not asked for. `agreement` is the largest
+    |compiled − eager| of either model, relative to the same spread (None for an eager cell).
+    """
+
+    random: float | None = None
+    photo: float | None = None
+    in_cell: float | None = None
+    agreement: float | None = None
+    tolerance: float
+    in_cell_tolerance: float
+
+
+class Flag(Frozen):
+    """Something that makes a measurement less trustworthy, with what to do about it."""
+
+    kind: str
+    message: str
+    remedy: str
+
+
+class CellRecord(Frozen):
+    """One line of `cells.jsonl`."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    cell: Cell
+    replicate: int = 0
+    status: Status
+    reason: str = ""
+    started: str
+    wall_seconds: float
+    baseline: ModelResult | None = None
+    candidate: ModelResult | None = None
+    speedup: Interval | None = None
+    stop: Literal["precision", "time", "rounds"] | None = None
+    check: Check | None = None
+    flags: tuple[Flag, ...] = ()
+    device_state: dict[str, Any] = {}
+    phases: dict[str, float] = {}
+    """Seconds of the cell's wall time by phase: build, compile, check, warm-up, memory, sampling."""
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What the record is about: the cell's id and the replicate."""
+        return self.cell.id, self.replicate
+
+    @property
+    def macs_ratio(self) -> float | None:
+        """MACs of the baseline over MACs of the candidate: the speed-up that the arithmetic promises."""
+        if self.baseline and self.candidate and self.baseline.macs and self.candidate.macs:
+            return self.baseline.macs / self.candidate.macs
+        return None
+
+    @property
+    def realised_share(self) -> float | None:
+        """(speed-up − 1) / (MACs ratio − 1); None where the MACs promise less than 1 %."""
+        ratio = self.macs_ratio
+        if self.speedup is None or ratio is None or abs(ratio - 1) < 0.01:
+            return None
+        return (self.speedup.estimate - 1) / (ratio - 1)
+
+
+class FrontierRecord(Frozen):
+    """One line of `frontier.jsonl`: the largest batch of a model's pass that fits the device.
+
+    `cell` says under what; its batch size is 1. `largest_batch` is exact to one part in sixteen and 0
+    where not even one image fits; `peak_bytes` is the pass's peak at that batch.
+    """
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    name: str
+    label: str
+    cell: Cell
+    largest_batch: int = 0
+    peak_bytes: int | None = None
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}
+
+    @property
+    def key(self) -> str:
+        """What the record is about: the model, and all of the cell but the pair."""
+        return self.name + self.cell.id.removeprefix(self.cell.pair.id)
+
+
+class Environment(Frozen):
+    """What a run was taken on. Nothing personal: no user, host name or path."""
+
+    device: Literal["cpu", "cuda"]
+    device_name: str
+    device_count: int = 1
+    device_memory_bytes: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
+    cpu: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    os: str
+    python: str
+    torch: str
+    triton: str | None = None
+    fvcore: str
+    flopbench: str
+    commit: str | None = None
+
+    def differences(self, other: "Environment", fields: Iterable[str]) -> list[str]:
+        """`field: mine → theirs` for each of `fields` that is not the same."""
+        return [
+            f"{name}: {getattr(self, name)} → {getattr(other, name)}"
+            for name in fields
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+class RunInfo(Frozen):
+    """`run.json`."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    id: str
+    suite: str
+    title: str
+    suite_digest: str
+    profile: Profile
+    quick: bool = False
+    shard: tuple[int, int] | None = None
+    command: str
+    created: str
+    environment: Environment
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}
+
+
+class Peaks(Frozen):
+    """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy."""
+
+    flops_per_second: dict[DType, float]
+    copy_bytes_per_second: float
+
+
+class Calibration(Frozen):
+    """`calibration.json` of a run folder: what this machine can do, and what it can tell apart.
+
+    `visible_change` is the smallest relative change of a cell's speed-up that A/A runs let through,
+    by the cell's id.
+    """
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    peaks: Peaks
+    visible_change: dict[str, float] = {}
+    environment: Environment | None = None
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}
+
+
+Group = Literal["matrix products", "attention", "normalisation", "elementwise", "layout", "other"]
+
+
+class ModelProfile(Frozen):
+    """Where the time of one call of one model went.
+
+    `groups` are seconds a call by kind of operator; what they do not explain of `seconds` is shown
+    as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted.
+    """
+
+    label: str
+    seconds: float
+    groups: dict[Group, float]
+    flops: float | None = None
+    bytes_moved: float | None = None
+
+
+class ProfileRecord(Frozen):
+    """`profile*.json` of a run folder: one pair, one pass, both models."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    pair: Pair
+    pass_: Pass = Field(alias="pass")
+    batch_size: int
+    dtype: DType
+    mode: Mode
+    baseline: ModelProfile
+    candidate: ModelProfile
+
+    model_config = {**Frozen.model_config, "populate_by_name": True}

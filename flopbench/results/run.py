@@ -1,0 +1,194 @@
+"""Runs on disk: `run.json` says what was run on what, `cells.jsonl` holds a line a measured cell.
+
+The raw data is append-only: a line is written and flushed as soon as its cell is done, and nothing
+ever rewrites it. A cell that was measured again (a resumed run) has its later line count.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from flopbench.errors import FlopbenchError
+from flopbench.results.files import write_atomically
+from flopbench.results.records import SCHEMA, Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
+from flopbench.suites import Frozen
+
+
+class Run:
+    """A run folder. Reading never changes it; `append` adds one record and flushes it to disk."""
+
+    def __init__(self, path: Path, info: RunInfo) -> None:
+        self.path = path
+        self.info = info
+
+    @classmethod
+    def create(cls, path: Path, info: RunInfo) -> "Run":
+        """Make a new run folder.
+
+        Raises:
+            FlopbenchError: the folder exists already.
+        """
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise FlopbenchError(f"run folder {path} exists already; use --resume {path}") from None
+        write_atomically(path / "run.json", info.model_dump_json(by_alias=True, indent=1) + "\n")
+        (path / "cells.jsonl").touch()
+        return cls(path, info)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open an existing run folder.
+
+        Raises:
+            FlopbenchError: it is no run, or of a schema this version does not read.
+        """
+        file = path / "run.json"
+        if not file.is_file():
+            raise FlopbenchError(f"{path} is not a run: it has no run.json")
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
+                raise FlopbenchError(
+                    f"{file} has schema {raw.get('schema')!r}; this flopbench reads schema {SCHEMA}"
+                )
+            return cls(path, RunInfo.model_validate(raw))
+        except (json.JSONDecodeError, ValidationError) as error:
+            raise FlopbenchError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+
+    def append(self, record: CellRecord) -> None:
+        """Add a record; it is on disk when this returns."""
+        _append_line(self.path / "cells.jsonl", record)
+
+    def append_frontier(self, record: FrontierRecord) -> None:
+        """Add a frontier; it is on disk when this returns."""
+        _append_line(self.path / "frontier.jsonl", record)
+
+    def frontiers(self) -> list[FrontierRecord]:
+        """The memory frontiers found, if the suite asked for them."""
+        path = self.path / "frontier.jsonl"
+        rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [FrontierRecord.model_validate_json(row) for row in rows]
+
+    def lines(self) -> Iterator[CellRecord]:
+        """Every record in the order of writing, later measurements of a cell included.
+
+        A torn last line (the process was killed while writing) is passed over with a warning.
+
+        Raises:
+            FlopbenchError: another line is damaged.
+        """
+        path = self.path / "cells.jsonl"
+        if not path.is_file():
+            raise FlopbenchError(f"{self.path} is not a run: it has no cells.jsonl")
+        text = path.read_text(encoding="utf-8", errors="replace")
+        rows = text.splitlines()
+        for number, row in enumerate(rows, 1):
+            if not row.strip():
+                continue
+            try:
+                yield CellRecord.model_validate_json(row)
+            except ValidationError as error:
+                if number == len(rows) and not text.endswith("\n"):
+                    warnings.warn(f"{path}: torn last line passed over", stacklevel=2)
+                    return
+                raise FlopbenchError(
+                    f"{path}, line {number} is damaged: {error.errors()[0]['msg']}"
+                ) from None
+
+    def set_torn_line_aside(self) -> None:
+        """Move an unfinished last line to `cells.torn`, so that the next record starts a new one."""
+        path = self.path / "cells.jsonl"
+        data = path.read_bytes() if path.is_file() else b""
+        whole, newline, torn = data.rpartition(b"\n")
+        if not torn:
+            return
+        warnings.warn(f"{path}: the last line was torn and is set aside in cells.torn", stacklevel=2)
+        with (self.path / "cells.torn").open("ab") as file:
+            file.write(torn + b"\n")
+        write_atomically(path, whole + newline)
+
+    def records(self) -> list[CellRecord]:
+        """The last record of each cell and replicate, in the order in which the cells first appeared."""
+        latest: dict[tuple[str, int], CellRecord] = {}
+        for record in self.lines():
+            latest[record.key] = record
+        return list(latest.values())
+
+    def calibration(self) -> Calibration | None:
+        """What `calibration.json` says; None where the run has none.
+
+        Raises:
+            FlopbenchError: it is damaged.
+        """
+        file = self.path / "calibration.json"
+        return _read(file, Calibration) if file.is_file() else None
+
+    def profiles(self) -> list[ProfileRecord]:
+        """What the `profile*.json` files say, by file name.
+
+        Raises:
+            FlopbenchError: one is damaged.
+        """
+        return [_read(file, ProfileRecord) for file in sorted(self.path.glob("profile*.json"))]
+
+
+_Record = TypeVar("_Record", bound=Frozen)
+
+
+def _read(file: Path, record: type[_Record]) -> _Record:
+    try:
+        return record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise FlopbenchError(f"{file} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:
+    """One run folder with the records of several parts of one run (`--shard`).
+
+    Args:
+        runs: at least two.
+        path: of the new folder.
+        alike: fields of the environment that have to be the same.
+
+    Raises:
+        FlopbenchError: fewer than two, of different suites or profiles, from unlike machines, or two of
+            them hold the same cell.
+    """
+    if len(runs) < 2:
+        raise FlopbenchError(f"merge takes at least two runs, got {len(runs)}")
+    first = runs[0].info
+    owner: dict[tuple[str, int], str] = {}
+    for run in runs:
+        differences = first.environment.differences(run.info.environment, alike)
+        for field in ("suite_digest", "profile"):
+            if getattr(first, field) != getattr(run.info, field):
+                differences.append(f"{field} differs")
+        if differences:
+            raise FlopbenchError(f"cannot merge {run.info.id} with {first.id}: {'; '.join(differences)}")
+        for record in run.records():
+            if owner.setdefault(record.key, run.info.id) != run.info.id:
+                raise FlopbenchError(
+                    f"cannot merge: {record.cell.id} is in both {owner[record.key]} and {run.info.id}"
+                )
+    merged = Run.create(path, first.model_copy(update={"id": path.name, "shard": None}))
+    for run in runs:
+        for record in run.records():
+            merged.append(record)
+        for frontier in run.frontiers():
+            merged.append_frontier(frontier)
+    return merged
+
+
+def _append_line(path: Path, record: Frozen) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(record.model_dump_json(by_alias=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,90 @@
+"""The memory frontier: the largest batch of a model's pass that fits the device."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from flopbench.results import FrontierRecord, Run
+from flopbench.runner.process import Report, run_job
+from flopbench.suites import Cell
+from flopbench.timing.memory import peak_bytes
+from flopbench.timing.workload import build_model, make_images, make_workload
+
+LARGEST_BATCH = 1 << 16
+
+
+def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> int:
+    """One pass of one of a cell's models at the cell's batch size; its peak memory in bytes.
+
+    On a CPU the process may hold `limit_bytes` and no more, so that what does not fit fails here
+    instead of driving the machine into swap.
+    """
+    if limit_bytes is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    device = torch.device(cell.device)
+    model = build_model(getattr(cell.pair, role), cell, device)
+    workload = make_workload(model, make_images(cell, device), cell)
+    workload.run()
+    return peak_bytes(workload, cell.device)
+
+
+def largest_that_fits(fits: Callable[[int], bool], largest: int = LARGEST_BATCH) -> int:
+    """The largest n in 1…`largest` with `fits(n)`, or 0; `fits` is true up to some n and false beyond.
+
+    Doubles until something does not fit, then halves the gap down to one part in sixteen: the exact
+    figure moves with the allocator's mood, and each attempt costs a process.
+    """
+    low, high = 0, 1
+    while high <= largest and fits(high):
+        low, high = high, high * 2
+    if low == 0 or high > largest:
+        return low
+    while high - low > max(1, low // 16):
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], None]) -> None:
+    """Find and record the frontier of every model, pass, dtype and mode of a run that lacks one."""
+    device = run.info.environment.device
+    limit = available_bytes() if device == "cpu" else None
+    done = {record.key for record in run.frontiers()}
+    for cell in run.info.profile.cells(device):
+        for role in ("baseline", "candidate"):
+            record = FrontierRecord(
+                name=getattr(cell.pair, role),
+                label=cell.pair.labels[role == "candidate"],
+                cell=cell.model_copy(update={"batch_size": 1}),
+            )
+            if record.key in done:
+                continue
+            done.add(record.key)
+            peaks: dict[int, int] = {}
+
+            def fits(batch: int, cell: Cell = cell, role: str = role, peaks: dict[int, int] = peaks) -> bool:
+                sized = cell.model_copy(update={"batch_size": batch})
+                outcome = run_job(attempt, sized, role, limit, timeout=timeout)
+                if outcome.kind == "done":
+                    peaks[batch] = outcome.value
+                return outcome.kind == "done"
+
+            batch = largest_that_fits(fits)
+            record = record.model_copy(update={"largest_batch": batch, "peak_bytes": peaks.get(batch)})
+            run.append_frontier(record)
+            say(record)
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Memory that a new process can have without swapping; None where the system does not tell."""
+    try:
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
