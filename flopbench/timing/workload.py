@@ -128,6 +128,8 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     """The members of every list of modules of one class, which share one compilation a shape.
 
+    Of lists within lists (the blocks of stages) the innermost.
+
     Raises:
         RuntimeError: the model has no such list.
     """
@@ -135,7 +137,8 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     blocks = [block for group in lists if len({type(b) for b in group}) == 1 for block in group]
     if not blocks:
         raise RuntimeError(f"{type(model).__name__} has no repeated blocks to compile; use mode compile")
-    return blocks
+    members = set(map(id, blocks))
+    return [b for b in blocks if not any(id(part) in members for part in b.modules() if part is not b)]
 
 
 def _forward(network: Callable[[Tensor], Tensor], cell: Cell) -> Callable[[Tensor], Tensor]:
