@@ -1,0 +1,90 @@
+"""The paper's published figures: `data/paper.csv` and `data/paper-hybrids.csv`.
+
+*Flopping for FLOPs* (Bökman, Nordström, Kahl, ICML 2025, arXiv:2502.05169), read off its figures:
+top-1 ±0.1 points, throughput gain ±0.3 points, GFLOPs ±2 %.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+PROTOCOL = "published: A100-40GB, batch 64, fp16 autocast, max-autotune, unfused attention"
+
+# The paper's family → the beginning of our labels.
+_FAMILIES = {"ViT": "ViT", "ResMLP": "ResMLP", "ConvNeXt-isotropic": "ConvNeXt-iso"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One network as published: GFLOPs of a 224×224 image, ImageNet-1K top-1 in per cent.
+
+    `gain_percent` is the throughput gain over its baseline. None where the paper gives no figure.
+    """
+
+    family: str
+    version: str
+    size: str
+    gflops: float
+    top1: float | None = None
+    gain_percent: float | None = None
+    baseline_gflops: float | None = None
+
+    @property
+    def label(self) -> str:
+        """As in `Pair.labels`: `ViT-B/16`, `E(ViT-B/16)`."""
+        plain = f"{self.family}-{self.size}"
+        return plain if self.version == "X" else f"{self.version}({plain})"
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Every network that the paper gives figures for, in its order: of each size X and E(X), then the H(X)."""
+    found = []
+    for row in _rows("paper.csv"):
+        family, size = _FAMILIES[row["family"]], row["size"]
+        baseline = float(row["baseline_gflops"])
+        found.append(Published(family, "X", size, baseline, _optional(row["baseline_top1"])))
+        found.append(
+            Published(
+                family,
+                "E",
+                size,
+                float(row["equivariant_gflops"]),
+                _optional(row["equivariant_top1"]),
+                float(row["throughput_gain_percent"]),
+                baseline,
+            )
+        )
+    for row in _rows("paper-hybrids.csv"):
+        family = _FAMILIES[row["family"]]
+        found.append(
+            Published(family, "H", row["size"], float(row["hybrid_gflops"]), float(row["hybrid_top1"]))
+        )
+    return tuple(found)
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = (files("flopbench") / "data" / name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _optional(value: str) -> float | None:
+    return float(value) if value else None
+
+
+def family_of(label: str) -> str | None:
+    """The family of a network's label (`E(ViT-B/16)` → `ViT`), None for a network that is not the paper's."""
+    plain = label.split("(", 1)[-1].rstrip(")")
+    return next((family for family in _FAMILIES.values() if plain.startswith(f"{family}-")), None)
+
+
+def version_of(label: str) -> str:
+    """`E` of `E(ViT-B/16)`; `X` of a baseline."""
+    return label[0] if label[1:2] == "(" else "X"
+
+
+def size_of(label: str) -> str:
+    """`B/16` of `E(ViT-B/16)`."""
+    plain = label.split("(", 1)[-1].rstrip(")")
+    return plain.removeprefix(f"{family_of(label)}-")

@@ -1,0 +1,38 @@
+"""From a drawn figure to the files of a picture."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flopbench.report.pictures.style import save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its words. `name` is the stem of its files; `alt` says what is seen, in one sentence."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: "Figure"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing, rendered."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    svg: str
+
+
+def finish(drawing: Drawing) -> Picture:
+    """Render a drawing."""
+    png, svg = save(drawing.figure)
+    return Picture(drawing.name, drawing.title, drawing.caption, drawing.alt, png, svg)

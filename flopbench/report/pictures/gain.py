@@ -1,0 +1,153 @@
+"""How much faster the candidates are, against how much work their baselines are."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flopbench.report import text
+from flopbench.report.cells import Row, Rows, by, headline_setting, in_setting, setting_words
+from flopbench.report.paper import PROTOCOL, family_of, published, size_of, version_of
+from flopbench.report.pictures.drawing import Drawing
+from flopbench.report.pictures.style import (
+    MUTED,
+    PUBLISHED,
+    Label,
+    log_axis,
+    look,
+    panels,
+    place_labels,
+)
+from flopbench.results import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# The batch size of the published throughputs: what stands beside them is taken as near to it as there is.
+PAPER_BATCH = 64
+
+
+def nearest_to_paper(cells: Rows) -> list[Row]:
+    """Of each pair the forward cell whose batch size is nearest to the paper's."""
+    forward = [row for row in cells if row["pass"] == "forward"]
+    return [
+        min(group, key=lambda row: abs(row["batch_size"] / PAPER_BATCH - 1))
+        for group in by(forward, "pair").values()
+    ]
+
+
+def panel_title(run: Run, cells: Rows) -> str:
+    """Device and setting of a run's panel; the batch size where all cells share it."""
+    setting = headline_setting(cells)
+    words = f" ({setting_words(setting)})" if setting else ""
+    return f"{text.printable(run.info.environment.device_name)}\n{words.strip()}"
+
+
+def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
+    """Throughput gain of the forward pass against MACs, a panel a run, the published points behind."""
+    shown = []
+    for run in runs:
+        own = [row for row in cells if row["run"] == run.info.id]
+        setting = headline_setting(own)
+        points = (
+            [row for row in nearest_to_paper(in_setting(own, setting)) if row["baseline_macs"]]
+            if setting
+            else []
+        )
+        if points:
+            shown.append((run, own, points))
+    if not shown:
+        return None
+    figure, axes = panels(len(shown), columns=2, size=(4.4, 3.7), sharey=True)
+    every = [row for _, _, points in shown for row in points]
+    for axis, (run, own, points) in zip(axes, shown, strict=True):
+        axis.set_title(panel_title(run, own))
+        _draw(axis, points, [row["baseline_macs"] / 1e9 for row in every])
+    axes[0].set_ylabel("throughput gain (%)")
+    for axis, (_, _, points) in zip(axes, shown, strict=True):
+        _label(axis, points)
+    batches = sorted({row["batch_size"] for row in every})
+    return Drawing(
+        "gain-against-macs",
+        "Throughput gain against MACs",
+        f"Forward pass at batch {text.joined([str(b) for b in batches], 'or')}; bars are 95 % intervals. "
+        f"Grey, hollow: {PROTOCOL}.",
+        "Throughput gain of each candidate over its baseline against the baseline's MACs.",
+        figure,
+    )
+
+
+def _draw(axis: "Axes", points: Rows, all_macs: Sequence[float]) -> None:
+    families = {family_of(row["baseline_label"]) for row in points}
+    behind = [point for point in published() if point.gain_percent is not None and point.family in families]
+    for family in dict.fromkeys(point.family for point in behind):
+        line = [point for point in behind if point.family == family]
+        axis.plot(
+            [point.baseline_gflops or 0 for point in line],
+            [point.gain_percent or 0 for point in line],
+            color=PUBLISHED,
+            linestyle=(0, (2, 2)),
+            linewidth=1.2,
+            marker="o",
+            markerfacecolor="white",
+        )
+    for number, group in enumerate(_series(points).values()):
+        gains = [_gain(row["speedup"]) for row in group]
+        own = look(number)
+        axis.errorbar(
+            [row["baseline_macs"] / 1e9 for row in group],
+            gains,
+            yerr=[
+                [gain - _gain(row["speedup_low"]) for gain, row in zip(gains, group, strict=True)],
+                [_gain(row["speedup_high"]) - gain for gain, row in zip(gains, group, strict=True)],
+            ],
+            color=own.color,
+            marker=own.marker,
+            linestyle=own.dashes,
+        )
+    axis.axhline(0, color=MUTED, linewidth=0.9)
+    reach = [*all_macs, *(point.baseline_gflops for point in behind if point.baseline_gflops)]
+    axis.set_xscale("log")
+    axis.set_xlim(min(reach) / 1.5, max(reach) * 2.6)
+    log_axis(axis.xaxis, min(reach), max(reach))
+    axis.margins(y=0.12)
+    axis.set_xlabel("MACs of the baseline, one image (10⁹)")
+
+
+def _label(axis: "Axes", points: Rows) -> None:
+    labels = []
+    families = {family_of(row["baseline_label"]) for row in points}
+    for family in dict.fromkeys(point.family for point in published()):
+        line = [p for p in published() if p.family == family and p.gain_percent is not None]
+        if family in families:
+            labels += [
+                Label(
+                    p.baseline_gflops or 0,
+                    p.gain_percent or 0,
+                    f"E({family}), published" if p is line[-1] else p.size,
+                    MUTED,
+                )
+                for p in line
+            ]
+    for number, (name, group) in enumerate(_series(points).items()):
+        for row in group:
+            last = row is group[-1]
+            size = size_of(row["candidate_label"]) if family_of(row["candidate_label"]) else ""
+            words = f"{name} {size}".strip() if last else size
+            labels.append(
+                Label(row["baseline_macs"] / 1e9, _gain(row["speedup"]), words, look(number).color, bold=last)
+            )
+    place_labels(axis, labels)
+
+
+def _series(points: Rows) -> dict[str, list[Row]]:
+    """The sizes of a family and version, joined by a line; a network that is not the paper's is alone."""
+    series: dict[str, list[Row]] = {}
+    for row in points:
+        label = text.printable(row["candidate_label"])
+        family = family_of(row["baseline_label"])
+        name = f"{version_of(label)}({family})" if family and family_of(label) else label
+        series.setdefault(name, []).append(row)
+    return {name: sorted(group, key=lambda row: row["baseline_macs"]) for name, group in series.items()}
+
+
+def _gain(speedup: float) -> float:
+    return (speedup - 1) * 100

@@ -1,0 +1,179 @@
+"""What the device allows and where the time goes, from a run's calibration and profiles."""
+
+from typing import get_args
+
+from flopbench.report import text
+from flopbench.report.cells import setting_words
+from flopbench.report.pictures.drawing import Drawing
+from flopbench.report.pictures.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Label,
+    log_axis,
+    look,
+    new_figure,
+    place_labels,
+)
+from flopbench.results import Group, ModelProfile, ProfileRecord, Run
+
+_GROUP_LOOKS: dict[Group, tuple[str, str]] = {
+    "matrix products": (BLUE, ""),
+    "attention": (SKY, "///"),
+    "normalisation": (GREEN, "..."),
+    "elementwise": (VERMILION, "\\\\\\"),
+    "layout": (ORANGE, "xx"),
+    "other": (PURPLE, "++"),
+}
+_UNEXPLAINED = "unexplained"
+
+
+def roofline(run: Run, suffix: str) -> Drawing | None:
+    """Achieved FLOP/s of every profiled model against its FLOPs a byte, under the measured peaks."""
+    calibration = run.calibration()
+    profiles = [
+        profile
+        for profile in run.profiles()
+        if all(m.flops and m.bytes_moved for m in (profile.baseline, profile.candidate))
+    ]
+    if calibration is None or not profiles:
+        return None
+    peaks = calibration.peaks
+    dtypes = {profile.dtype.removeprefix("autocast-") for profile in profiles}
+    roofs = {dtype: flops for dtype, flops in peaks.flops_per_second.items() if dtype in dtypes}
+    if not roofs:
+        return None
+    points = [(p, m, _intensity(m), _achieved(m)) for p in profiles for m in (p.baseline, p.candidate)]
+    intensities = [point[2] for point in points]
+    ridge = max(roofs.values()) / peaks.copy_bytes_per_second
+    low, high = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 8
+    figure = new_figure(7.2, 4.4)
+    axis = figure.subplots()
+    labels = []
+    for dtype, peak in roofs.items():
+        knee = peak / peaks.copy_bytes_per_second
+        axis.plot(
+            [low, knee, high],
+            [low * peaks.copy_bytes_per_second / 1e12, peak / 1e12, peak / 1e12],
+            color=INK,
+            lw=1.4,
+        )
+        axis.annotate(
+            f"{dtype}: {text.significant(peak / 1e12)} TFLOP/s measured",
+            (high, peak / 1e12),
+            xytext=(-2, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
+    for profile in profiles:
+        ends = [(_intensity(m), _achieved(m) / 1e12) for m in (profile.baseline, profile.candidate)]
+        axis.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": "->", "color": MUTED, "linewidth": 0.9})
+    for profile, model, intensity, achieved in points:
+        own = look(0 if model is profile.baseline else 1)
+        axis.plot(intensity, achieved / 1e12, color=own.color, marker=own.marker, linestyle="none")
+        words = f"{text.printable(model.label)} {profile.pass_} b{profile.batch_size}"
+        labels.append(Label(intensity, achieved / 1e12, words, own.color))
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    floor = min(achieved for *_, achieved in points) / 1e12 / 3
+    axis.set_xlim(low, high)
+    axis.set_ylim(floor, max(roofs.values()) / 1e12 * 2)
+    log_axis(axis.xaxis, low, high)
+    log_axis(axis.yaxis, floor, max(roofs.values()) / 1e12)
+    axis.set_xlabel("arithmetic intensity (FLOP a byte moved)")
+    axis.set_ylabel("achieved TFLOP/s")
+    place_labels(axis, labels)
+    return Drawing(
+        f"roofline{suffix}",
+        f"Roofline, {text.printable(run.info.environment.device_name)}",
+        f"Roofs are measured peaks; the slope is the measured copy rate, "
+        f"{text.significant(peaks.copy_bytes_per_second / 1e9)} GB/s. Arrows go from baseline to candidate.",
+        "Achieved TFLOP/s of each model against its arithmetic intensity, below the device's measured roofs.",
+        figure,
+    )
+
+
+def _intensity(model: ModelProfile) -> float:
+    return (model.flops or 0) / (model.bytes_moved or 1)
+
+
+def _achieved(model: ModelProfile) -> float:
+    return (model.flops or 0) / model.seconds
+
+
+def where_time_goes(run: Run, suffix: str) -> Drawing | None:
+    """Time of one call by kind of operator, baseline above candidate."""
+    profiles = run.profiles()
+    if not profiles:
+        return None
+    figure = new_figure(7.2, 1.3 + 0.85 * len(profiles))
+    axes = figure.subplots(len(profiles), 1, squeeze=False)[:, 0]
+    for axis, profile in zip(axes, profiles, strict=True):
+        _draw_time(axis, profile)
+    axes[-1].set_xlabel("time of one call (ms)")
+    groups = [g for g in get_args(Group) if any(_seconds(p, g) for p in profiles)]
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor=_GROUP_LOOKS[g][0], hatch=_GROUP_LOOKS[g][1], edgecolor="white", linewidth=0, label=g)
+        for g in groups
+    ]
+    if any(_remainder(m) > 0 for p in profiles for m in (p.baseline, p.candidate)):
+        handles.append(Patch(facecolor="white", edgecolor=MUTED, label=_UNEXPLAINED))
+    figure.legend(handles=handles, loc="outside upper left", ncols=4)
+    return Drawing(
+        f"time-by-operator{suffix}",
+        f"Where the time goes, {text.printable(run.info.environment.device_name)}",
+        "One call of each model, by kind of operator; the share of the call is written where there is room.",
+        "Time of one call of baseline and candidate, split by kind of operator.",
+        figure,
+    )
+
+
+def _draw_time(axis: "object", profile: ProfileRecord) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axis, Axes)
+    whole = max(profile.baseline.seconds, profile.candidate.seconds) * 1e3
+    for row, model in enumerate((profile.baseline, profile.candidate)):
+        left = 0.0
+        for group, (color, hatch) in _GROUP_LOOKS.items():
+            width = model.groups.get(group, 0.0) * 1e3
+            axis.barh(
+                row, width, left=left, height=0.78, color=color, hatch=hatch, edgecolor="white", linewidth=0
+            )
+            if width > 0.07 * whole:
+                axis.text(
+                    left + width / 2,
+                    row,
+                    text.percent(width / 1e3 / model.seconds),
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.2"},
+                )
+            left += width
+        rest = _remainder(model) * 1e3
+        if rest > 0:
+            axis.barh(row, rest, left=left, height=0.78, facecolor="white", edgecolor=MUTED, linewidth=0.8)
+    axis.set_yticks([0, 1], [text.printable(m.label) for m in (profile.baseline, profile.candidate)])
+    axis.set_ylim(1.55, -0.55)
+    axis.grid(False, axis="y")
+    setting = (profile.dtype, profile.mode, "224×224", "fused", "contiguous")
+    axis.set_title(f"{profile.pass_}, batch {profile.batch_size}, {setting_words(setting)}")
+
+
+def _remainder(model: ModelProfile) -> float:
+    """Seconds that no group explains; under half a per cent is nothing."""
+    rest = model.seconds - sum(model.groups.values())
+    return rest if rest > 0.005 * model.seconds else 0.0
+
+
+def _seconds(profile: ProfileRecord, group: Group) -> float:
+    return profile.baseline.groups.get(group, 0.0) + profile.candidate.groups.get(group, 0.0)
