@@ -4,6 +4,7 @@ from flopbench.results.files import write_atomically
 from flopbench.results.frame import to_frame
 from flopbench.results.records import (
     SCHEMA,
+    Bound,
     Calibration,
     CellRecord,
     Check,
@@ -14,6 +15,7 @@ from flopbench.results.records import (
     Interval,
     ModelProfile,
     ModelResult,
+    OperatorTime,
     Peaks,
     ProfileRecord,
     RunInfo,
@@ -24,6 +26,7 @@ from flopbench.results.run import Run, merge_runs
 
 __all__ = [
     "SCHEMA",
+    "Bound",
     "Calibration",
     "CellRecord",
     "Check",
@@ -34,6 +37,7 @@ __all__ = [
     "Interval",
     "ModelProfile",
     "ModelResult",
+    "OperatorTime",
     "Peaks",
     "ProfileRecord",
     "Run",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flopbench.suites import Cell, DType, Frozen, Mode, Pair, Pass, Profile
+from flopbench.suites import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass, Profile
 
 SCHEMA = 1
 
@@ -186,10 +186,23 @@ class RunInfo(Frozen):
 
 
 class Peaks(Frozen):
-    """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy."""
+    """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy.
+
+    `cached_copies` holds (bytes of source and destination together, bytes/s) of copies small enough for
+    caches, sizes growing; `launch_seconds` is what an operator takes however small it is.
+    """
 
     flops_per_second: dict[DType, float]
     copy_bytes_per_second: float
+    cached_copies: tuple[tuple[int, float], ...] = ()
+    launch_seconds: float | None = None
+
+    def bandwidth(self, working_set: float) -> float:
+        """Bytes/s at which so many bytes can be moved at best: a cache's rate where they fit into one."""
+        for size, rate in self.cached_copies:
+            if working_set <= size:
+                return rate
+        return self.copy_bytes_per_second
 
 
 class Calibration(Frozen):
@@ -210,11 +223,38 @@ class Calibration(Frozen):
 Group = Literal["matrix products", "attention", "normalisation", "elementwise", "layout", "other"]
 
 
+class OperatorTime(Frozen):
+    """An operator's or kernel's own time, without its callees': seconds and calls a call of the model."""
+
+    name: str
+    group: Group
+    seconds: float
+    calls: float
+
+
+class Bound(Frozen):
+    """The least time that a device needs for one call of a model, by a roofline a layer; seconds.
+
+    `arithmetic` is all FLOPs at the peak. `unfused` takes of each layer the longer of its arithmetic
+    and its operators' bytes, `fused` the same with a layer's bytes as one kernel would move them;
+    `launches` is what starting `operators` operators one by one costs, 0 where that is not known.
+    `parts` holds (unfused, fused) a part of the network.
+    """
+
+    arithmetic: float
+    unfused: float
+    fused: float
+    launches: float = 0.0
+    operators: int = 0
+    parts: dict[str, tuple[float, float]] = {}
+
+
 class ModelProfile(Frozen):
     """Where the time of one call of one model went.
 
     `groups` are seconds a call by kind of operator; what they do not explain of `seconds` is shown
     as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted.
+    `operators` make up the groups; `parts` are seconds a part of the network, empty when compiled.
     """
 
     label: str
@@ -222,6 +262,9 @@ class ModelProfile(Frozen):
     groups: dict[Group, float]
     flops: float | None = None
     bytes_moved: float | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    parts: dict[str, float] = {}
+    bound: Bound | None = None
 
 
 class ProfileRecord(Frozen):
@@ -235,5 +278,13 @@ class ProfileRecord(Frozen):
     mode: Mode
     baseline: ModelProfile
     candidate: ModelProfile
+    device: DeviceKind | None = None
+    image_size: tuple[int, int] = (224, 224)
+    speedup: Interval | None = None
+    """Measured in the same process, without the profiler."""
+    calls: int = 0
+    """Calls of each model that were profiled."""
+    peaks: Peaks | None = None
+    environment: Environment | None = None
 
     model_config = {**Frozen.model_config, "populate_by_name": True}
