@@ -39,7 +39,7 @@ def gate(
     ] = False,
     trials: Annotated[int, typer.Option(min=4, help="With --self-test: trials without a change.")] = 400,
 ) -> None:
-    """Measure now, compare with a baseline, and fail on a regression. Without a baseline, write one and pass."""
+    """Measure, compare with a baseline, fail on a regression. Without a baseline, write one and pass."""
     from rich.console import Console
 
     from flopbench.regression.gate import Request, Tier
@@ -81,6 +81,9 @@ def show(comparison: "Comparison") -> None:
     from flopbench.regression.output import summary, table
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        # A log has no width; 80 columns would break every line.
+        console = Console(highlight=False, width=160)
     if comparison.changes:
         console.print(table(comparison))
     for change in comparison.changes:
@@ -137,9 +140,12 @@ def _self_test(device: "DeviceKind | None", effect: float, trials: int) -> None:
     found = power.smallest_found
     console.print(f"false alarms: {power.false_alarms:.2%} (target under {FALSE_ALARMS:.0%})")
     console.print(
-        f"power at {POWER_AT:.0f} × the minimum effect of {effect:.0%}: {power.power:.1%} (target {POWER:.0%})"
+        f"power at {POWER_AT:.0f} × the minimum effect, {POWER_AT * effect:.0%}: "
+        f"{power.power:.1%} (target {POWER:.0%})"
     )
     console.print(
-        f"slow-downs of {found:.1%} and more are found here" if found else "no injected slow-down is found here"
+        f"slow-downs of {found:.1%} and more are found here"
+        if found
+        else "no injected slow-down is found here"
     )
     raise typer.Exit(ExitCode.OK if power.holds else ExitCode.REGRESSION)

@@ -57,18 +57,20 @@ def gate_against(
             comparison += compare_exact(exact["A"], exact["B"], effects)
         if request.tier.statistical:
             records: dict[str, list[CellRecord]] = {"A": [], "B": []}
-            for attempt in range(2):
+
+            def measure(attempt: int) -> Comparison:
                 for turn in range(2 * request.processes):
                     side = ORDER[turn % len(ORDER)]
                     say(f"measuring {_SIDES[side]}, process {turn // 2 + 1} of {request.processes}")
                     target = folder / f"{attempt}-{turn}"
                     _flopbench(trees[side], _run_arguments(suite, request, target))
                     records[side] += Run.open(next(target.glob("*/run.json")).parent).records()
-                timed = compare_records(by_cell(records["A"]), by_cell(records["B"]), effects)
-                if timed.outcome is not Outcome.AMBIGUOUS:
-                    break
-                if attempt == 0:
-                    say("some changes are ambiguous: measuring once more")
+                return compare_records(by_cell(records["A"]), by_cell(records["B"]), effects)
+
+            timed = measure(0)
+            if timed.outcome is Outcome.AMBIGUOUS:
+                say("some changes are ambiguous: measuring once more")
+                timed = measure(1)
             comparison += timed
         return comparison
 
@@ -83,10 +85,19 @@ def checkout(reference: str) -> Iterator[Path]:
     Raises:
         FlopbenchError: no such commit.
     """
-    commit = git("rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", what=f"no commit {reference!r}")
+    commit = git(
+        "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", what=f"no commit {reference!r}"
+    )
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         tree = Path(folder) / "tree"
-        git("worktree", "add", "--detach", str(tree), commit.decode().strip(), what=f"cannot check out {reference}")
+        git(
+            "worktree",
+            "add",
+            "--detach",
+            str(tree),
+            commit.decode().strip(),
+            what=f"cannot check out {reference}",
+        )
         try:
             yield tree
         finally:

@@ -3,6 +3,7 @@
     baselines/vit/exact.json    exact figures, the same on every machine
     baselines/vit/run.json      the run, taken on the machine that gates
     baselines/vit/cells.jsonl
+    baselines/vit/calibration.json    if there is one
 
 `git:REF` is that folder as it was at a commit, so that a change which renews its own baseline is still
 held against the one before.
@@ -20,7 +21,7 @@ from flopbench.regression.exact import ExactBaseline
 from flopbench.results import Run, write_atomically
 
 EXACT_FILE = "exact.json"
-RUN_FILES = ("run.json", "cells.jsonl")
+RUN_FILES = ("run.json", "cells.jsonl", "calibration.json")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Baseline:
         """Copy a run over what is there, and return the folder."""
         assert self.run_folder is not None
         for name in RUN_FILES:
-            write_atomically(self.run_folder / name, (run.path / name).read_bytes())
+            if (run.path / name).is_file():
+                write_atomically(self.run_folder / name, (run.path / name).read_bytes())
         return self.run_folder
 
 
@@ -76,7 +78,11 @@ def open_baseline(where: str) -> Iterator[Baseline]:
             yield Baseline(where, *_parts(path), exact_file=path / EXACT_FILE, run_folder=path)
         return
     _, ref, path = where.split(":", 2)
-    commit = git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", what=f"no commit {ref!r}").decode().strip()
+    commit = (
+        git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", what=f"no commit {ref!r}")
+        .decode()
+        .strip()
+    )
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         for name in (EXACT_FILE, *RUN_FILES):
             found = subprocess.run(
@@ -88,7 +94,7 @@ def open_baseline(where: str) -> Iterator[Baseline]:
 
 
 def locate(baseline: str | None, suite: str) -> str:
-    """Where the baseline of a suite is: `baselines/SUITE` unless said otherwise; the same path for `git:REF`."""
+    """Where a suite's baseline is: `baselines/SUITE` unless said otherwise, the same for `git:REF`."""
     usual = f"baselines/{suite}"
     if baseline is None:
         return usual

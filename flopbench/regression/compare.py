@@ -4,7 +4,7 @@ On the same machine times and memory are compared as they are. Between machines 
 comparable is: parameters, MACs, and the speed-up of a pair, which was measured side by side.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,18 @@ MACHINE = ("device", "device_name", "device_count", "cpu", "cores", "threads")
 """What has to be the same for times to be comparable."""
 SOFTWARE = ("driver", "cuda", "cudnn", "torch", "triton", "python", "os")
 """What explains a change that is not the code's."""
-AXES = ("pair", "device", "batch_size", "pass_", "dtype", "mode", "image_size", "num_classes", "attention", "memory_format")
+AXES = (
+    "pair",
+    "device",
+    "batch_size",
+    "pass_",
+    "dtype",
+    "mode",
+    "image_size",
+    "num_classes",
+    "attention",
+    "memory_format",
+)
 
 MIN_PROCESSES = 3
 """Fewer processes a side are not a sample: their rounds are the unit then."""
@@ -56,9 +67,14 @@ def compare_runs(
     for metric in metrics:
         if metric in SAME_MACHINE and differences:
             raise FlopbenchError(f"{metric} is not comparable between machines: {'; '.join(differences)}")
-    allowed = [m for m in metrics or METRICS if not (differences and m in SAME_MACHINE)]
+    allowed: list[Metric] = [m for m in metrics or METRICS if not (differences and m in SAME_MACHINE)]
+    calibration = base.calibration()
     comparison = compare_records(
-        by_cell(base.records()), by_cell(new.records()), effects or MinimumEffect(), allowed
+        by_cell(base.records()),
+        by_cell(new.records()),
+        effects or MinimumEffect(),
+        allowed,
+        visible=calibration.visible_change if calibration else {},
     )
     notes = [*comparison.notes, *environment_notes(base.info.environment, new.info.environment)]
     return comparison.model_copy(update={"base": base.info.id, "new": new.info.id, "notes": tuple(notes)})
@@ -69,8 +85,12 @@ def compare_records(
     new: dict[str, list[CellRecord]],
     effects: MinimumEffect,
     metrics: Iterable[Metric] = METRICS,
+    *,
+    visible: Mapping[str, float] | None = None,
 ) -> Comparison:
     """As `compare_runs`, from the records of each cell, a record a process.
+
+    `visible` is the smallest change of a cell's speed-up that the machine can see, where it was calibrated.
 
     Raises:
         FlopbenchError: no cell in common.
@@ -86,7 +106,7 @@ def compare_records(
     for cell in common:
         before, after = _measured(base[cell]), _measured(new[cell])
         if before and after:
-            changes += cell_changes(before, after, effects, metrics)
+            changes += cell_changes(before, after, effects, metrics, visible=(visible or {}).get(cell, 0.0))
         elif before and new[cell][-1].status != "skipped":
             changes.append(_broken(cell, new[cell][-1]))
         else:
@@ -129,7 +149,12 @@ def environment_notes(base: Environment, new: Environment) -> list[str]:
 
 
 def cell_changes(
-    base: Sequence[CellRecord], new: Sequence[CellRecord], effects: MinimumEffect, metrics: Iterable[Metric] = METRICS
+    base: Sequence[CellRecord],
+    new: Sequence[CellRecord],
+    effects: MinimumEffect,
+    metrics: Iterable[Metric] = METRICS,
+    *,
+    visible: float = 0.0,
 ) -> list[Change]:
     """The changes of one cell's figures; `base` and `new` hold a measured record a process, at least one."""
     cell = base[0].cell
@@ -138,12 +163,14 @@ def cell_changes(
     for metric in metrics:
         tolerance = effects.of(metric, cell.id)
         if metric == "speedup":
-            change = _timed(base, new, _log_slowdown, cell.id, metric, tolerance)
+            change = _timed(base, new, _log_slowdown, cell.id, metric, max(tolerance, visible))
             changes.append(_show(change, lambda value: float(np.exp(-value)), ""))
         elif metric == "throughput":
             for role in ROLES:
                 change = _timed(base, new, _log_seconds(role), cell.id, metric, tolerance)
-                changes.append(_show(change, lambda value: cell.batch_size / float(np.exp(value)), labels[role]))
+                changes.append(
+                    _show(change, lambda value: cell.batch_size / float(np.exp(value)), labels[role])
+                )
         elif metric == "peak_memory":
             changes += _exact(base[0], new[0], "peak_memory", "peak_bytes", tolerance, labels)
         elif metric == "macs":
@@ -181,7 +208,9 @@ def _timed(
     sides = []
     for records in (base, new):
         rounds = [values(record) for record in records]
-        sides.append(np.array([float(trimmed_mean(r)) for r in rounds]) if processes else np.concatenate(rounds))
+        sides.append(
+            np.array([float(trimmed_mean(r)) for r in rounds]) if processes else np.concatenate(rounds)
+        )
     before, after = sides
     found = worsening(before, after)
     tolerance = max(effect, float(np.expm1(3 * spread(before, after, processes=processes))))
@@ -194,7 +223,7 @@ def _timed(
         tolerance=tolerance,
         outcome=decide(found.interval, tolerance),
         p_value=found.p_value(tolerance),
-        note=f"tolerance is 3 × the A/A spread, above the stated {effect:.1%}" if tolerance > effect else "",
+        note=f"tolerance is 3 × the A/A spread, above {effect:.1%}" if tolerance > effect else "",
     )
 
 
@@ -286,4 +315,10 @@ def _unlike(base: Collection[Cell], new: Collection[Cell]) -> str:
 
 def _axis(cell: Cell, axis: str) -> str:
     value = getattr(cell, axis)
-    return cell.pair.id if axis == "pair" else "×".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (
+        cell.pair.id
+        if axis == "pair"
+        else "×".join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value)
+    )

@@ -31,7 +31,7 @@ BATCH_SIZE = 2
 """Images a pass; two, so that normalisation over a batch works and a constant network is found out."""
 SAMPLED_LOGITS = 8
 OUTPUT_TOLERANCE = 1e-3
-"""Largest change of a logit, relative to the logits' deviation, that is rounding (another CPU, another order)."""
+"""Largest change of a logit, relative to the logits' deviation, that is rounding (on another CPU)."""
 
 
 class ExactFigures(Frozen):
@@ -192,7 +192,7 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
 
 
 def _graph_breaks(model: nn.Module, images: Tensor) -> int:
-    """How many times `torch.compile` leaves the graph, found by counting the graphs that a backend is given."""
+    """How often `torch.compile` leaves the graph: a backend counts the graphs that it is given."""
     graphs = 0
 
     def backend(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
@@ -212,8 +212,15 @@ def _changes(
     subject, label = new.subject, label_of(new.model)
     same = base.parameters == new.parameters
     change = exact_change(subject, "parameters", label, base.parameters, new.parameters, 0.0)
-    yield change if same else change.model_copy(
-        update={"outcome": Outcome.FAIL, "note": "not the same network: parameters must not change at all"}
+    yield (
+        change
+        if same
+        else change.model_copy(
+            update={
+                "outcome": Outcome.FAIL,
+                "note": "not the same network: parameters must not change at all",
+            }
+        )
     )
     yield exact_change(subject, "macs", label, base.macs, new.macs, effects.of("macs", subject))
     if same_torch:
@@ -231,7 +238,9 @@ def _changes(
         allowed = TOLERANCE["fp32"]
         # Written so that NaN fails.
         holds = new.invariance_error <= allowed
-        yield _bounded(subject, "invariance_error", label, base.invariance_error, new.invariance_error, holds, allowed)
+        yield _bounded(
+            subject, "invariance_error", label, base.invariance_error, new.invariance_error, holds, allowed
+        )
     difference = _output_difference(base, new)
     holds = difference <= OUTPUT_TOLERANCE
     yield _bounded(subject, "outputs", label, 0.0, difference, holds, OUTPUT_TOLERANCE)
@@ -251,7 +260,9 @@ def _bounded(
         base=base,
         new=new,
         outcome=Outcome.PASS if holds else Outcome.FAIL,
-        note="" if holds else f"{notes[metric]} {new:.1e} of their deviation, at most {allowed:.0e} is rounding",
+        note=""
+        if holds
+        else f"{notes[metric]} {new:.1e} of their deviation, at most {allowed:.0e} is rounding",
     )
 
 

@@ -128,9 +128,7 @@ def _statistical(request: Request, base: Baseline, write: bool, observer: Observ
     if base.run is not None and not write:
         require_common(base.run, cells)
     command = shlex.join(["flopbench", *sys.argv[1:]])
-    run = new_run(
-        request.suite, profile, environment, request.results, quick=request.quick, command=command
-    )
+    run = new_run(request.suite, profile, environment, request.results, quick=request.quick, command=command)
     say(f"measuring into {run.path}")
     sweep(run, observer)
     if base.run is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopbench.regression.decision import Change, Comparison, Outcome
+from flopbench.report import text
 from flopbench.results import write_atomically
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _STYLES = {Outcome.FAIL: "bold red", Outcome.AMBIGUOUS: "yellow", Outcome.PASS: "green"}
 _MARKS = {Outcome.FAIL: "❌ fail", Outcome.AMBIGUOUS: "⚠️ ambiguous", Outcome.PASS: "✅ pass"}
-_HEADER = ("cell", "figure", "before", "now", "worse by", "95 % interval", "tolerance", "outcome")
+_HEADER = ("figure", "before", "now", "worse by", "tolerance", "outcome")
 
 
 def summary(comparison: Comparison) -> str:
@@ -26,19 +27,23 @@ def summary(comparison: Comparison) -> str:
     return f"{comparison.outcome.upper()}: {comparison.base} → {comparison.new}: {counts or 'no figures'}"
 
 
-def table(comparison: Comparison, *, only: Iterable[Outcome] = Outcome) -> "Table":
-    """A rich table, failures first."""
+def table(comparison: Comparison) -> "Table":
+    """A rich table, a section a cell, those with failures first."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in _HEADER:
-        shown.add_column(name, justify="left" if name in ("cell", "figure", "outcome") else "right")
-    for change in _sorted(comparison, only):
-        *cells, _ = _row(change)
+        shown.add_column(name, justify="left" if name in ("figure", "outcome") else "right")
+    for subject, changes in _by_subject(comparison.changes).items():
         # Text, not markup: an id may hold brackets.
-        shown.add_row(*map(Text, cells), Text(change.outcome, style=_STYLES[change.outcome]))
+        shown.add_row(Text(subject, style="bold"))
+        for change in changes:
+            figure, *cells = _row(change)
+            outcome = Text(change.outcome, style=_STYLES[change.outcome])
+            shown.add_row(Text(f"  {figure}"), *map(Text, cells), outcome)
+        shown.add_section()
     return shown
 
 
@@ -52,14 +57,24 @@ def markdown(comparison: Comparison, *, title: str = "flopbench") -> str:
         lines.append("")
     quiet = _sorted(comparison, (Outcome.PASS,))
     if quiet:
-        lines += [f"<details><summary>{len(quiet)} passed</summary>", "", *_markdown_rows(quiet), "", "</details>", ""]
+        lines += [
+            f"<details><summary>{len(quiet)} passed</summary>",
+            "",
+            *_markdown_rows(quiet),
+            "",
+            "</details>",
+            "",
+        ]
     lines += [f"- {note}" for note in comparison.notes]
-    lines += ["", "Worse by: + is slower, larger or more; fail when the whole interval lies beyond the tolerance."]
+    lines += [
+        "",
+        "Worse by: + is slower, larger or more; fail when the whole interval lies beyond the tolerance.",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def junit(comparison: Comparison, *, name: str = "flopbench") -> str:
-    """JUnit XML with a test case a figure; an ambiguous one is a skipped test, which no system counts as passed."""
+    """JUnit XML with a test case a figure; an ambiguous one is skipped, which counts as passed nowhere."""
     changes = comparison.changes
     suite = ET.Element(
         "testsuite",
@@ -86,7 +101,7 @@ def annotations(comparison: Comparison) -> list[str]:
     """GitHub workflow commands: an error a failure, a warning an ambiguous figure, a notice a note."""
     kinds = {Outcome.FAIL: "error", Outcome.AMBIGUOUS: "warning"}
     lines = [
-        f"::{kinds[change.outcome]} title={_escape(f'flopbench: {change.title}', colons=True)}::{_escape(describe(change))}"
+        f"::{kinds[change.outcome]} title={_escape(change.title, colons=True)}::{_escape(describe(change))}"
         for change in _sorted(comparison, kinds)
     ]
     return lines + [f"::notice title=flopbench::{_escape(note)}" for note in comparison.notes]
@@ -94,11 +109,11 @@ def annotations(comparison: Comparison) -> list[str]:
 
 def describe(change: Change) -> str:
     """A change in one line."""
-    _, _, before, now, by, interval, tolerance, _ = _row(change)
     if change.change is None:
-        return f"{change.title} {change.note}".strip()
-    text = f"{change.title}: {before} → {now}, worse by {by} {interval}, tolerance {tolerance}"
-    return text.replace("  ", " ") + (f"; {change.note}" if change.note else "")
+        return f"{change.title}: {change.note}" if change.note else change.title
+    _, before, now, by, tolerance = _row(change)
+    line = f"{change.title}: {before} → {now}, worse by {by}, tolerance {tolerance}"
+    return line + (f"; {change.note}" if change.note else "")
 
 
 def write_files(comparison: Comparison, *, out: Path | None, junit_file: Path | None, title: str) -> None:
@@ -120,12 +135,12 @@ def on_github() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def write_job_summary(text: str) -> None:
+def write_job_summary(content: str) -> None:
     """Append Markdown to the summary of the GitHub job, if this is one."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if path:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(text)
+            file.write(content)
 
 
 def _sorted(comparison: Comparison, only: Iterable[Outcome]) -> list[Change]:
@@ -137,24 +152,34 @@ def _sorted(comparison: Comparison, only: Iterable[Outcome]) -> list[Change]:
     )
 
 
-def _markdown_rows(changes: Iterable[Change]) -> list[str]:
-    lines = ["| " + " | ".join(_HEADER) + " |", "|---|---|--:|--:|--:|--:|--:|---|"]
+def _by_subject(changes: Iterable[Change]) -> dict[str, list[Change]]:
+    groups: dict[str, list[Change]] = {}
     for change in changes:
-        *cells, _ = _row(change)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, _MARKS[change.outcome])) + " |")
+        groups.setdefault(change.subject, []).append(change)
+    order = list(reversed(Outcome))
+    ranked = sorted(groups.items(), key=lambda group: min(order.index(change.outcome) for change in group[1]))
+    return dict(ranked)
+
+
+def _markdown_rows(changes: Iterable[Change]) -> list[str]:
+    lines = ["| cell | " + " | ".join(_HEADER) + " |", "|---|---|--:|--:|--:|--:|---|"]
+    for change in changes:
+        cells = (f"`{change.subject}`", *_row(change), _MARKS[change.outcome])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
 
 
-def _row(change: Change) -> tuple[str, ...]:
+def _row(change: Change) -> tuple[str, str, str, str, str]:
     figure = " ".join(filter(None, (change.metric.replace("_", " "), change.label)))
-    before, now = figure_text(change.metric, change.base), figure_text(change.metric, change.new)
-    by = interval = ""
-    if change.change is not None:
-        by = f"{change.change.estimate:+.2%}"
-        if change.p_value is not None:
-            interval = f"[{change.change.low:+.2%}, {change.change.high:+.2%}]"
-    tolerance = f"{change.tolerance:.2%}" if change.change is not None else ""
-    return change.subject, figure, before, now, by, interval, tolerance, change.outcome.value
+    before, now = (figure_text(change.metric, value) for value in (change.base, change.new))
+    if before == now and change.base is not None and change.new is not None and change.base != change.new:
+        before, now = f"{change.base:,.0f}", f"{change.new:,.0f}"
+    if change.change is None:
+        return figure, before, now, "", ""
+    by = f"{change.change.estimate:+.1%}" if change.change.estimate else "0 %"
+    if change.p_value is not None:
+        by += f" [{change.change.low:+.1%}, {change.change.high:+.1%}]"
+    return figure, before, now, by, f"{change.tolerance:.1%}"
 
 
 def figure_text(metric: str, value: float | None) -> str:
@@ -166,12 +191,12 @@ def figure_text(metric: str, value: float | None) -> str:
     if metric == "throughput":
         return f"{value:.4g} images/s"
     if metric == "seconds":
-        return f"{value:.4g} s"
+        return text.seconds(value)
     if metric in ("peak_memory", "bytes_written"):
-        return f"{value / 2**20:,.2f} MiB"
+        return text.size(value)
     if metric in ("invariance_error", "outputs"):
-        return f"{value:.2g}"
-    return f"{value:,.0f}"
+        return f"{value:.1e}" if value else "0"
+    return text.count(value) if value >= 100_000 else f"{value:,.0f}"
 
 
 def _escape(text: str, *, colons: bool = False) -> str:

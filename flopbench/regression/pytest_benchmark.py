@@ -66,7 +66,9 @@ def _machine_difference(base: dict[str, Any], new: dict[str, Any]) -> str:
     def describe(content: dict[str, Any]) -> tuple[str, str]:
         machine = content.get("machine_info", {})
         cpu = machine.get("cpu", {})
-        return str(cpu.get("brand_raw", machine.get("processor", "unknown"))), str(cpu.get("count", "unknown"))
+        return str(cpu.get("brand_raw", machine.get("processor", "unknown"))), str(
+            cpu.get("count", "unknown")
+        )
 
     named = zip(("cpu", "cores"), describe(base), describe(new), strict=True)
     return "; ".join(f"{name}: {one} → {other}" for name, one, other in named if one != other)
@@ -93,9 +95,7 @@ def _speedup(base: dict[str, Any], new: dict[str, Any], effects: MinimumEffect) 
     return _change(new["fullname"], "speedup", estimates[0], estimates[1], worsening(*values), tolerance)
 
 
-def _change(
-    subject: str, metric: str, base: float, new: float, found: Worsening, tolerance: float
-) -> Change:
+def _change(subject: str, metric: str, base: float, new: float, found: Worsening, tolerance: float) -> Change:
     return Change(
         subject=subject,
         metric=metric,
@@ -109,7 +109,7 @@ def _change(
 
 
 def _from_summary(base: dict[str, Any], new: dict[str, Any]) -> Worsening:
-    """Normal approximation: the median's deviation is 1.2533 σ/√n, and σ is the interquartile range / 1.349."""
+    """Normal approximation: the median's deviation is 1.2533 σ/√n, σ the interquartile range / 1.349."""
     deviation = np.hypot(
         *(1.2533 * s["iqr"] / 1.349 / max(1, s["rounds"]) ** 0.5 / s["median"] for s in (base, new))
     )

@@ -93,7 +93,11 @@ class Steps(nn.Module):
 
 
 def self_test(
-    device: DeviceKind, *, effect: float, trials: int, on_trial: Callable[[int, int], None] = lambda done, of: None
+    device: DeviceKind,
+    *,
+    effect: float,
+    trials: int,
+    on_trial: Callable[[int, int], None] = lambda done, of: None,
 ) -> Power:
     """Let the gate decide on real measurements with known slow-downs.
 
@@ -174,13 +178,15 @@ class _Bench:
 
 
 # Stands for the pair above where a record asks for a cell; its name is never shown.
-_CELL = Cell(
-    pair=Pair(baseline="vit_ti16", candidate="vit_ti16.flop"),
-    device="cpu",
-    batch_size=1,
-    pass_="forward",
-    dtype="fp32",
-    mode="eager",
+_CELL = Cell.model_validate(
+    {
+        "pair": Pair(baseline="vit_ti16", candidate="vit_ti16.flop"),
+        "device": "cpu",
+        "batch_size": 1,
+        "pass": "forward",
+        "dtype": "fp32",
+        "mode": "eager",
+    }
 )
 
 

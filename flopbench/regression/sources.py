@@ -28,9 +28,13 @@ def compare_sources(
     """
     for path in (base, new):
         if not path.exists():
-            raise FlopbenchError(f"{path} does not exist; give a run folder or a JSON file of pytest-benchmark")
+            raise FlopbenchError(
+                f"{path} does not exist; give a run folder or a JSON file of pytest-benchmark"
+            )
     if base.is_file() != new.is_file():
-        raise FlopbenchError(f"{base} and {new} are of different kinds: compare run with run, or file with file")
+        raise FlopbenchError(
+            f"{base} and {new} are of different kinds: compare run with run, or file with file"
+        )
     wanted: list[Metric] = []
     for metric in metrics:
         if metric not in METRICS:
@@ -38,14 +42,16 @@ def compare_sources(
         wanted.append(next(m for m in get_args(Metric) if m == metric))
     if base.is_file():
         if wanted:
-            raise FlopbenchError("--metric applies to runs; a file of pytest-benchmark holds seconds and speed-ups")
+            raise FlopbenchError(
+                "--metric applies to runs; a file of pytest-benchmark holds seconds and speed-ups"
+            )
         return compare_files(base, new, load_suite(suite).minimum_effect if suite else MinimumEffect())
     old_run, new_run = Run.open(base), Run.open(new)
     return compare_runs(old_run, new_run, effects_of(new_run, suite), metrics=wanted)
 
 
 def effects_of(run: Run, suite: str | None = None) -> MinimumEffect:
-    """The minimum effects of a suite, by default of the one that was run; the usual ones if it is not at hand."""
+    """The minimum effects of a suite, by default of the one that was run, if it is at hand."""
     if suite is None and run.info.suite not in available_suites():
         return MinimumEffect()
     return load_suite(suite or run.info.suite).minimum_effect

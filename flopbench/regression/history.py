@@ -1,0 +1,272 @@
+"""A cell's figures over runs and commits, with the points at which they changed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
+from flopbench.regression.baseline import git
+from flopbench.regression.change_points import Level, levels
+from flopbench.regression.output import figure_text
+from flopbench.results import Run, to_frame, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+# Figure → column of the frame of results, and whether more is worse.
+METRICS: dict[str, tuple[str, bool]] = {
+    "speedup": ("speedup", False),
+    "throughput": ("candidate_throughput", False),
+    "baseline_throughput": ("baseline_throughput", False),
+    "peak_memory": ("candidate_peak_bytes", True),
+    "macs": ("candidate_macs", True),
+}
+PANELS = 24
+"""Cells that a picture holds; those with change points come first."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run's figure: the median over its replicates."""
+
+    run: str
+    created: datetime
+    commit: str | None
+    value: float
+
+    @property
+    def label(self) -> str:
+        """Day and commit, e.g. `2026-11-23 1a2b3c4`."""
+        return " ".join(filter(None, (f"{self.created:%Y-%m-%d}", (self.commit or "")[:7])))
+
+
+@dataclass(frozen=True)
+class Series:
+    """One cell's figure on one machine, in the order of time, and its levels."""
+
+    machine: str
+    cell: str
+    metric: str
+    points: tuple[Point, ...]
+    levels: tuple[Level, ...]
+
+    @property
+    def changes(self) -> list[tuple[Point, float, float, bool]]:
+        """Each change: first point of the new level, value before, value after, whether it is worse."""
+        more_is_worse = METRICS[self.metric][1]
+        return [
+            (self.points[new.start], old.value, new.value, (new.value > old.value) == more_is_worse)
+            for old, new in zip(self.levels, self.levels[1:], strict=False)
+        ]
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Every run in and below the folders, oldest first.
+
+    Raises:
+        FlopbenchError: a folder does not exist, or a run in it is damaged.
+        NothingMeasuredError: there is no run.
+    """
+    runs = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise FlopbenchError(f"{folder} is not a folder; give one that holds runs, such as results")
+        runs += [Run.open(file.parent) for file in sorted(folder.rglob("run.json"))]
+    if not runs:
+        raise NothingMeasuredError(f"no run in {', '.join(map(str, folders))}")
+    return sorted(runs, key=_created)
+
+
+def history(
+    runs: Sequence[Run],
+    *,
+    metric: str = "speedup",
+    cells: Sequence[str] = (),
+    machine: str | None = None,
+    since: datetime | None = None,
+    min_change: float = 0.01,
+) -> list[Series]:
+    """The figures of each cell on each machine.
+
+    Args:
+        runs: in any order.
+        metric: one of `METRICS`.
+        cells: patterns of cell ids (`vit_s16.flop/*`), all by default.
+        machine: part of the machine's name, any by default.
+        since: leave older runs out.
+        min_change: smallest relative change that is marked.
+
+    Raises:
+        FlopbenchError: an unknown metric.
+        NothingMeasuredError: nothing is left.
+    """
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    values: dict[tuple[str, str], list[Point]] = {}
+    for run in sorted(runs, key=_created):
+        name = machine_of(run)
+        if (since and _created(run) < since) or (machine and machine.lower() not in name.lower()):
+            continue
+        for cell, value in _figures(run, metric).items():
+            if not cells or any(fnmatchcase(cell, pattern) for pattern in cells):
+                point = Point(run.info.id, _created(run), run.info.environment.commit, value)
+                values.setdefault((name, cell), []).append(point)
+    if not values:
+        raise NothingMeasuredError(
+            f"no run has a {metric.replace('_', ' ')} that fits --cell, --machine and --since"
+        )
+    return [
+        Series(name, cell, metric, tuple(points), tuple(_levels(points, min_change)))
+        for (name, cell), points in sorted(values.items())
+    ]
+
+
+def parse_since(text: str) -> datetime:
+    """A day (`2026-11-01`) or a commit's date (`git:v1.0`), in UTC.
+
+    Raises:
+        FlopbenchError: neither.
+    """
+    if text.startswith("git:"):
+        ref = text.removeprefix("git:")
+        text = (
+            git("show", "-s", "--format=%cI", f"{ref}^{{commit}}", what=f"no commit {ref!r}").decode().strip()
+        )
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise FlopbenchError(f"--since {text!r} is no day; write 2026-11-01 or git:REF") from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def machine_of(run: Run) -> str:
+    """What the figures of a run are comparable within: the device, and on a CPU its threads."""
+    environment = run.info.environment
+    if environment.device == "cuda":
+        return environment.device_name
+    return f"{environment.device_name}, {environment.threads} threads"
+
+
+def table(series: Iterable[Series]) -> "Table":
+    """A rich table, a row a cell and machine."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in _HEADER:
+        shown.add_column(name, justify="right" if name in ("runs", "first", "last") else "left")
+    for one in series:
+        shown.add_row(*map(Text, _row(one)))
+    return shown
+
+
+def markdown(series: Iterable[Series]) -> str:
+    """The same table in Markdown."""
+    lines = ["| " + " | ".join(_HEADER) + " |", "|---|---|--:|--:|--:|---|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _row(one)) + " |" for one in series]
+    return "\n".join(lines) + "\n"
+
+
+def write(series: Sequence[Series], out: Path) -> list[Path]:
+    """Write the table as Markdown and a picture a machine (PNG and SVG); return the files."""
+    import io
+
+    metric = series[0].metric
+    files = []
+    text = f"# {metric.replace('_', ' ').capitalize()} over time\n\n"
+    for number, machine in enumerate(sorted({one.machine for one in series}), 1):
+        figure = plot([one for one in series if one.machine == machine])
+        for kind in ("png", "svg"):
+            buffer = io.BytesIO()
+            # Without a date the same data give the same file.
+            figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+            files.append(out / f"history-{metric}-{number}.{kind}")
+            write_atomically(files[-1], buffer.getvalue())
+        text += f"![{metric} on {machine}, a panel a cell]({files[-2].name})\n\n"
+    files.append(out / f"history-{metric}.md")
+    write_atomically(files[-1], text + markdown(series))
+    return files
+
+
+def plot(series: Sequence[Series]) -> "Figure":
+    """A panel a cell: the figures in the order of the runs, their levels and change points."""
+    from matplotlib.figure import Figure
+
+    chosen = sorted(series, key=lambda one: not one.changes)[:PANELS]
+    columns = min(3, len(chosen))
+    rows = -(-len(chosen) // columns)
+    figure = Figure(figsize=(4.6 * columns, 2.6 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for one, axes in zip(chosen, panels, strict=False):
+        _panel(axes, one)
+    for axes in list(panels):
+        axes.set_visible(False)
+    left_out = len(series) - len(chosen)
+    note = f" (and {left_out} cells without change points)" if left_out else ""
+    figure.suptitle(f"{series[0].metric.replace('_', ' ')} on {series[0].machine}{note}", fontsize=11)
+    return figure
+
+
+_HEADER = ("machine", "cell", "runs", "first", "last", "changes")
+_WORSE, _BETTER, _INK = "#c0392b", "#1e8449", "#2c3e50"
+
+
+def _panel(axes: Any, one: Series) -> None:
+    axes.plot(range(len(one.points)), [point.value for point in one.points], ".", color=_INK, markersize=5)
+    for level in one.levels:
+        axes.hlines(level.value, level.start - 0.4, level.end - 0.6, color=_INK, linewidth=1.5, alpha=0.6)
+    for level, (point, _, _, worse) in zip(one.levels[1:], one.changes, strict=True):
+        color = _WORSE if worse else _BETTER
+        axes.axvline(level.start - 0.5, color=color, linewidth=1)
+        axes.annotate(
+            f"{'worse' if worse else 'better'} {point.label}",
+            (level.start - 0.5, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, -2),
+            textcoords="offset points",
+            va="top",
+            fontsize=6,
+            color=color,
+        )
+    step = max(1, len(one.points) // 4)
+    ticks = range(0, len(one.points), step)
+    axes.set_xticks(ticks, [one.points[tick].label.replace(" ", "\n") for tick in ticks], fontsize=6)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.margins(y=0.25)
+    axes.set_title(one.cell, fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _row(one: Series) -> tuple[str, ...]:
+    changes = "; ".join(
+        f"{point.label}: {figure_text(one.metric.removeprefix('baseline_'), before)} → "
+        f"{figure_text(one.metric.removeprefix('baseline_'), after)} "
+        f"({after / before - 1:+.1%}, {'worse' if worse else 'better'})"
+        for point, before, after, worse in one.changes
+    )
+    first, last = (figure_text(one.metric.removeprefix("baseline_"), one.points[i].value) for i in (0, -1))
+    return one.machine, one.cell, str(len(one.points)), first, last, changes or "none"
+
+
+def _created(run: Run) -> datetime:
+    when = datetime.fromisoformat(run.info.created)
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _figures(run: Run, metric: str) -> dict[str, float]:
+    frame = to_frame([run])
+    column = METRICS[metric][0]
+    if frame.empty:
+        return {}
+    known = frame.loc[(frame["status"] == "ok") & frame[column].notna(), ["cell", column]]
+    return {str(cell): float(median(group[column])) for cell, group in known.groupby("cell", sort=False)}
+
+
+def _levels(points: Sequence[Point], min_change: float) -> list[Level]:
+    return levels([point.value for point in points], min_change=min_change)
