@@ -5,18 +5,22 @@ Modules of this room import what is heavy (torch, pandas, matplotlib) inside the
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from flopbench import __version__
-from flopbench.cli import inspect, report, run
+from flopbench.cli import calibrate, compare, flops, gate, history, inspect, report, run, verify
 from flopbench.errors import ExitCode, FlopbenchError
+
+INTERRUPTED = 130
+
+# The class of all complaints about the command line. typer does not export it, and brings its own click.
+ClickException: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="flopbench",
     help="How much of the FLOPs that mirror symmetry saves becomes time.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,23 +45,40 @@ def _root(
 
 app.command("run")(run.run)
 app.command("report")(report.report)
+app.command("calibrate")(calibrate.calibrate)
+app.command("merge")(calibrate.merge)
+app.command("compare")(compare.compare)
+app.command("gate")(gate.gate)
+app.command("history")(history.history)
+app.command("verify")(verify.verify)
+app.command("flops")(flops.flops)
 app.command("list")(inspect.list_)
 app.command("env")(inspect.env)
 
 
 def main() -> None:
-    """Entry point: errors that the user can mend become one line on stderr and an exit code."""
+    """Entry point: what the user can mend becomes one line on stderr and the documented exit code."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
-        app()
+        # Not standalone: click would turn Ctrl-C into exit code 1, which here means a regression.
+        code = app(standalone_mode=False)
     except FlopbenchError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"flopbench: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("flopbench: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _leave("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe left early (`| head`): nothing is wrong.
         sys.stderr.close()
         sys.exit(ExitCode.OK)
+    except ClickException as error:
+        _leave(error.format_message(), ExitCode.USAGE)
+    else:
+        sys.exit(code)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print(f"flopbench: {message}", file=sys.stderr)
+    sys.exit(code)

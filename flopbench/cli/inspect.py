@@ -14,7 +14,7 @@ def list_(
     """List the suites and the models, with their parameters."""
     from rich.console import Console
 
-    from flopbench.report.tables import models_table, suites_table
+    from flopbench.report.listing import models_table, suites_table
 
     if what not in ("suites", "models", "all"):
         raise FlopbenchError(f"cannot list {what!r}: choose suites, models or all")

@@ -3,7 +3,7 @@
 import torch
 from rich.table import Table
 
-from flopbench.models.catalog import SPECS, VERSIONS, label_of
+from flopbench.models import label_of, list_models
 from flopbench.models.factory import create_model, num_parameters
 from flopbench.suites import available_suites, load_suite
 
@@ -27,12 +27,12 @@ def models_table() -> Table:
     table.add_column("name", no_wrap=True)
     table.add_column("label", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
-    for base in SPECS:
-        for version in VERSIONS:
-            name = base if version == "plain" else f"{base}.{version}"
-            with torch.device("meta"):
-                model = create_model(name)
-            table.add_row(
-                name, label_of(name), f"{num_parameters(model):,}", end_section=version == VERSIONS[-1]
-            )
+    family = ""
+    for name in list_models():
+        with torch.device("meta"):
+            model = create_model(name)
+        if family not in ("", type(model).__name__):
+            table.add_section()
+        family = type(model).__name__
+        table.add_row(name, label_of(name), f"{num_parameters(model):,}")
     return table

@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from flopbench.errors import FlopbenchError
+
 OutcomeKind = Literal["done", "error", "oom", "usage", "crashed", "timeout"]
 
 
@@ -33,6 +35,9 @@ Report = Callable[[str, Any], None]
 def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    # Killing a worker leaves its compilers' semaphores to the resource tracker, which clears them up; that
+    # is what it is for, and no news to the user.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flopbench.runner.worker"])
     return context
@@ -60,7 +65,10 @@ def run_job(
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         log = Path(folder) / "output"
         process = context.Process(target=_serve, args=(sender, str(log), job, arguments), daemon=False)
-        process.start()
+        try:
+            process.start()
+        except (EOFError, OSError) as error:
+            raise FlopbenchError(f"a worker process could not start: {error or type(error).__name__}") from error
         sender.close()
         try:
             outcome = _wait(process, receiver, timeout, on_report)
@@ -139,8 +147,6 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any], arguments: tup
 
 def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
     import torch
-
-    from flopbench.errors import FlopbenchError
 
     if isinstance(error, FlopbenchError):
         return "usage", str(error)

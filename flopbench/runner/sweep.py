@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.results import CellRecord, Environment, FrontierRecord, Run, RunInfo, Status
+from flopbench.results import CellRecord, Environment, FrontierRecord, Peaks, Run, RunInfo, Status
 from flopbench.runner import worker
 from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
-from flopbench.suites import Cell, DeviceKind, Profile, Suite
+from flopbench.suites import Cell, DeviceKind, DType, Profile, Suite
 
 # What must be the same for two parts of one run to be measurements of one thing.
 RESUME_FIELDS = ("device", "device_name", "driver", "cuda", "torch", "triton", "threads", "cpu", "commit")
@@ -64,6 +64,18 @@ def probe_environment(device: str | None) -> Environment:
     return outcome.value
 
 
+def probe_peaks(device: DeviceKind, dtypes: tuple[DType, ...]) -> Peaks:
+    """The device's peaks, measured in a worker.
+
+    Raises:
+        NothingMeasuredError: they could not be.
+    """
+    outcome = run_job(worker.peaks, device, dtypes, timeout=600)
+    if outcome.kind != "done":
+        raise NothingMeasuredError(f"the peaks of {device} could not be measured: {outcome.value}")
+    return outcome.value
+
+
 def shard_of(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
     """Every n-th cell from the i-th on, for shard (i, n) with 1 ≤ i ≤ n: the same on every machine.
 
@@ -99,11 +111,13 @@ def new_run(
     quick: bool,
     command: str,
     shard: tuple[int, int] | None = None,
+    kind: str = "",
 ) -> Run:
-    """A fresh run folder under `results`, named after suite, device and time."""
+    """A fresh run folder under `results`, named after suite, kind, device and time."""
     created = datetime.now(UTC)
-    part = f"-shard{shard[0]}of{shard[1]}" if shard else ""
-    stem = f"{suite.name}-{environment.device}-{created:%Y%m%d-%H%M%S}{part}"
+    parts = [suite.name, kind, environment.device, f"{created:%Y%m%d-%H%M%S}"]
+    parts += [f"shard{shard[0]}of{shard[1]}"] if shard else []
+    stem = "-".join(part for part in parts if part)
     info = RunInfo(
         id=stem,
         suite=suite.name,

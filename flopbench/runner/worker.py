@@ -14,15 +14,16 @@ from torch import Tensor
 from flopbench.flops import count_forward
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
-from flopbench.results import CellRecord, Check, Environment, ModelResult
+from flopbench.results import CellRecord, Check, Environment, ModelResult, Peaks
 from flopbench.runner.process import Report
-from flopbench.suites import Cell, DeviceKind, Frozen, Pair
+from flopbench.suites import Cell, DeviceKind, DType, Frozen, Pair
 from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
 from flopbench.timing.clock import CLOCKS
 from flopbench.timing.device_state import watch
 from flopbench.timing.environment import describe
 from flopbench.timing.flags import find_flags
 from flopbench.timing.memory import peak_bytes
+from flopbench.timing.peaks import measure_peaks
 from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
 from flopbench.timing.workload import Workload, build_model, make_images, make_workload
 
@@ -64,6 +65,11 @@ class Plan(NamedTuple):
 def probe(report: Report, device: str | None) -> Environment:
     """The environment, seen from a worker."""
     return describe(device)
+
+
+def peaks(report: Report, device: DeviceKind, dtypes: tuple[DType, ...]) -> Peaks:
+    """The device's measured peaks."""
+    return measure_peaks(device, dtypes)
 
 
 def inspect(

@@ -1,0 +1,78 @@
+"""`flopbench calibrate` and `flopbench merge`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flopbench.errors import FlopbenchError
+
+
+def calibrate(
+    suite: Annotated[str, typer.Option(help="Suite whose baselines run against themselves.")] = "vit",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The suite's small profile.")] = False,
+    batch_size: Annotated[list[int] | None, typer.Option(help="Images a batch; repeatable.")] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="As in `flopbench run`; repeatable.")] = None,
+    pair: Annotated[list[str] | None, typer.Option(help="Only this pair's baseline; repeatable.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels of square images.")] = None,
+    replicates: Annotated[int, typer.Option(help="Fresh processes a cell.")] = 3,
+    cell_seconds: Annotated[float | None, typer.Option(help="Seconds of sampling a cell, at most.")] = None,
+    results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
+) -> None:
+    """Measure the noise floor (A/A) and the peaks of this machine."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from flopbench.regression.calibrate import a_a_profile, in_words
+    from flopbench.regression.calibrate import calibrate as summarise
+    from flopbench.runner.progress import progress_for
+    from flopbench.runner.sweep import check_cells, new_run, probe_environment, probe_peaks, sweep
+    from flopbench.suites import load_suite, override
+
+    loaded = load_suite(suite)
+    environment = probe_environment(device)
+    profile = override(
+        loaded.profile(environment.device, quick=quick),
+        pairs=tuple(pair or ()),
+        batch_sizes=tuple(batch_size or ()),
+        modes=tuple(mode or ()),
+        image_sizes=(image_size,) if image_size else (),
+        replicates=replicates,
+        cell_seconds=cell_seconds,
+    )
+    profile = a_a_profile(profile).model_copy(update={"budget_seconds": None})
+    check_cells(profile.cells(environment.device))
+    command = shlex.join(["flopbench", *sys.argv[1:]])
+    run = new_run(loaded, profile, environment, results, quick=quick, command=command, kind="calibration")
+    console = Console(highlight=False)
+    peaks = probe_peaks(environment.device, tuple(dict.fromkeys(profile.dtypes)))
+    with progress_for(console) as progress:
+        sweep(run, progress)
+    calibration = summarise(run, peaks)
+
+    table = Table("cell", "smallest visible change", title="Noise floor")
+    for cell, change in calibration.visible_change.items():
+        table.add_row(cell, f"{change:.1%}")
+    console.print(table)
+    for dtype, rate in peaks.flops_per_second.items():
+        console.print(f"matrix products in {dtype}: {rate / 1e12:.3g} TFLOP/s")
+    console.print(f"copies: {peaks.copy_bytes_per_second / 1e9:.3g} GB/s")
+    console.print(in_words(calibration, run.records()))
+    console.print(f"calibration: {run.path / 'calibration.json'}", soft_wrap=True)
+
+
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one suite, from like machines.")],
+    out: Annotated[Path, typer.Option(help="The new run folder.")],
+) -> None:
+    """Join the shards of one suite into one run."""
+    from flopbench.results import Run, merge_runs
+    from flopbench.runner.sweep import RESUME_FIELDS
+
+    if out.exists():
+        raise FlopbenchError(f"{out} exists already; name a new folder for --out")
+    merged = merge_runs([Run.open(path) for path in runs], out, RESUME_FIELDS)
+    typer.echo(f"{len(merged.records())} cells of {len(runs)} runs in {merged.path}")

@@ -1,0 +1,67 @@
+"""A/A runs: what this machine cannot tell apart, and what it can do at most."""
+
+import statistics
+from collections.abc import Sequence
+
+from flopbench.results import Calibration, CellRecord, Peaks, Run, write_atomically
+from flopbench.suites import Pair, Profile
+
+
+def a_a_profile(profile: Profile) -> Profile:
+    """The profile with every pair's baseline against itself: the true speed-up of each cell is 1."""
+    names = dict.fromkeys(pair.baseline for pair in profile.pairs)
+    return profile.model_copy(
+        update={
+            "pairs": tuple(Pair(baseline=name, candidate=name) for name in names),
+            "memory_frontier": False,
+        }
+    )
+
+
+def visible_change(records: Sequence[CellRecord]) -> float:
+    """The smallest relative change that A/A measurements of one cell would have shown.
+
+    The largest distance from 1 that any replicate's 95 % interval reaches: a change within it looks
+    like no change at least once.
+    """
+    ends = (end for record in records if record.speedup for end in (record.speedup.low, record.speedup.high))
+    return max((max(end, 1 / end) - 1 for end in ends), default=float("inf"))
+
+
+def coverage(records: Sequence[CellRecord]) -> tuple[int, int]:
+    """(intervals that contain 1, intervals) of A/A measurements; 95 of 100 are expected to."""
+    intervals = [record.speedup for record in records if record.speedup]
+    return sum(interval.low <= 1 <= interval.high for interval in intervals), len(intervals)
+
+
+def calibrate(run: Run, peaks: Peaks) -> Calibration:
+    """The calibration from an A/A run that has been measured; written beside it as `calibration.json`.
+
+    Args:
+        run: of `a_a_profile`.
+        peaks: of the same device, measured.
+    """
+    by_cell: dict[str, list[CellRecord]] = {}
+    for record in run.records():
+        if record.status == "ok":
+            by_cell.setdefault(record.cell.id, []).append(record)
+    calibration = Calibration(
+        peaks=peaks,
+        visible_change={cell: round(visible_change(records), 6) for cell, records in by_cell.items()},
+        environment=run.info.environment,
+    )
+    write_atomically(
+        run.path / "calibration.json", calibration.model_dump_json(by_alias=True, indent=1) + "\n"
+    )
+    return calibration
+
+
+def in_words(calibration: Calibration, records: Sequence[CellRecord]) -> str:
+    """What the calibration says about this machine, in two sentences."""
+    contained, count = coverage(records)
+    changes = list(calibration.visible_change.values())
+    typical, worst = statistics.median(changes), max(changes)
+    return (
+        f"Differences under {typical:.1%} are invisible here in a typical cell, and under {worst:.1%} in the "
+        f"noisiest. {contained} of {count} A/A intervals contain 1."
+    )
