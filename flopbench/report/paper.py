@@ -39,7 +39,7 @@ class Published:
 
 @cache
 def published() -> tuple[Published, ...]:
-    """Every network that the paper gives figures for, in its order: of each size X and E(X), then the H(X)."""
+    """Every network that the paper gives figures for, in its order: X and E(X) of each size, then H(X)."""
     found = []
     for row in _rows("paper.csv"):
         family, size = _FAMILIES[row["family"]], row["size"]

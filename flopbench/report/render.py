@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import tables, text
-from flopbench.report.cells import Rows, failures, measured, models, rows_of
+from flopbench.report.cells import Rows, failures, measured, models, rows_of, verdict
 from flopbench.report.findings import answer
 from flopbench.results import CellRecord, Environment, Flag, Run, to_frame, write_atomically
 
@@ -178,8 +178,9 @@ def _kind_of(flag: Flag) -> tuple[str, str]:
 
 def _html_templates() -> "Templates":
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup, escape
 
-    return Environment(
+    templates = Environment(
         loader=PackageLoader("flopbench.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -187,6 +188,11 @@ def _html_templates() -> "Templates":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    templates.filters["verdict"] = verdict
+    templates.filters["backticks"] = lambda value: Markup(
+        re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value)))
+    )
+    return templates
 
 
 def _markdown_templates() -> "Templates":

@@ -3,13 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
-from flopbench.report.cells import Row, Rows, by, headline_setting, in_setting, setting_of, setting_words
+from flopbench.report.cells import (
+    Row,
+    Rows,
+    by,
+    flag_kinds,
+    headline_setting,
+    in_setting,
+    setting_of,
+    setting_words,
+)
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
     INK,
     MUTED,
     PASS_LOOKS,
-    VERMILION,
     batch_axis,
     log_axis,
     look,
@@ -37,7 +45,7 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
                     key=lambda row: row["batch_size"],
                 )
                 if line:
-                    _draw_speedups(axis, line, look(index).color, looks.marker, looks.dashes)
+                    _draw_speedups(axis, line, look(index).color, look(index).marker, looks.dashes)
         _reference_lines(axis, group[0])
         axis.set_title(text.printable(group[0]["candidate_label"]))
         batch_axis(axis, batches)
@@ -45,11 +53,20 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
             axis.set_ylabel("speed-up")
         if number >= len(axes) - 3:
             axis.set_xlabel("batch size")
+    reach = [
+        1.0,
+        *(row[key] for row in cells for key in ("speedup_low", "speedup_high", "macs_ratio") if row[key]),
+    ]
+    room = 0.09 * (max(reach) - min(reach))
+    axes[0].set_ylim(min(reach) - room, max(reach) + 1.8 * room)
     passes = [pass_ for pass_ in PASS_LOOKS if any(row["pass"] == pass_ for row in cells)]
     _legend(
         figure,
-        [(setting_words(setting), look(index).color, "", "solid") for index, setting in enumerate(settings)]
-        + [(pass_, MUTED, PASS_LOOKS[pass_].marker, PASS_LOOKS[pass_].dashes) for pass_ in passes],
+        [
+            (setting_words(setting), look(index).color, look(index).marker, "none")
+            for index, setting in enumerate(settings)
+        ]
+        + [(pass_, MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes],
     )
     return Drawing(
         f"speedup-against-batch{suffix}",
@@ -74,14 +91,15 @@ def _draw_speedups(axis: "Axes", line: Rows, color: str, marker: str, dashes: An
         color=color,
         linestyle=dashes,
     )
-    for row in line:
-        bound = "launch-bound" in row["flags"]
+    for bound in (True, False):
+        own = [row for row in line if ("launch-bound" in flag_kinds(row)) is bound]
         axis.plot(
-            row["batch_size"],
-            row["speedup"],
+            [row["batch_size"] for row in own],
+            [row["speedup"] for row in own],
             color=color,
             marker=marker,
             markerfacecolor="white" if bound else color,
+            linestyle="none",
         )
 
 
@@ -107,7 +125,7 @@ def _legend(figure: Any, entries: list[tuple[str, str, str, Any]]) -> None:
         Line2D([], [], color=color, marker=marker, linestyle=dashes, label=label)
         for label, color, marker, dashes in entries
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(5, len(handles)))
 
 
 def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
@@ -135,7 +153,7 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
     sizes: list[float] = [
         row[f"{role}_peak_bytes"] / 2**30 for row in chosen for role in ("baseline", "candidate")
     ]
-    top = max([*sizes, *([total / 2**30] if total and lost else [])])
+    top: float = max(sizes) if not (total and lost) else max(*sizes, total / 2**30)
     roles = {"baseline": look(0), "candidate": look(1)}
     for number, (axis, (pair, group)) in enumerate(zip(axes, pairs.items(), strict=True)):
         for pass_, line in by(sorted(group, key=lambda row: row["batch_size"]), "pass").items():
@@ -144,7 +162,7 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
                     [row["batch_size"] for row in line],
                     [row[f"{role}_peak_bytes"] / 2**30 for row in line],
                     color=own.color,
-                    marker=PASS_LOOKS[pass_].marker,
+                    marker=own.marker,
                     linestyle=PASS_LOOKS[pass_].dashes,
                 )
         axis.set_yscale("log")
@@ -158,10 +176,12 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
             axis.set_xlabel("batch size")
     axes[0].set_ylim(min(sizes) / 1.5, top * 2.2)
     passes = [pass_ for pass_ in PASS_LOOKS if any(row["pass"] == pass_ for row in chosen)]
-    entries: list[tuple[str, str, str, Any]] = [(role, own.color, "", "solid") for role, own in roles.items()]
-    entries += [(pass_, MUTED, PASS_LOOKS[pass_].marker, PASS_LOOKS[pass_].dashes) for pass_ in passes]
+    entries: list[tuple[str, str, str, Any]] = [
+        (role, own.color, own.marker, "none") for role, own in roles.items()
+    ]
+    entries += [(pass_, MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes]
     if lost:
-        entries.append(("out of memory", VERMILION, "x", "none"))
+        entries.append(("out of memory", INK, "x", "none"))
     _legend(figure, entries)
     return Drawing(
         f"memory-against-batch{suffix}",
@@ -180,7 +200,7 @@ def _frontier(axis: "Axes", lost: Rows, total: int | None, top: float) -> None:
         axis.plot(
             row["batch_size"],
             total / 2**30 if total else top,
-            color=VERMILION,
+            color=INK,
             marker="x",
             markersize=8,
             markeredgewidth=2,

@@ -1,5 +1,6 @@
 """From a drawn figure to the files of a picture."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,14 @@ class Picture:
     alt: str
     png: bytes
     svg: str
+
+    @property
+    def inline(self) -> str:
+        """The SVG as part of a page: no prologue or metadata, and ids that no other picture has."""
+        body = self.svg[self.svg.index("<svg") :]
+        body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+        body = re.sub(r'\bid="', f'id="{self.name}-', body)
+        return re.sub(r'(href="|url\()#', rf"\1#{self.name}-", body)
 
 
 def finish(drawing: Drawing) -> Picture:

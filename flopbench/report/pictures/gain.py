@@ -10,7 +10,9 @@ from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
     MUTED,
     PUBLISHED,
+    VERSION_LOOKS,
     Label,
+    Look,
     log_axis,
     look,
     panels,
@@ -89,9 +91,10 @@ def _draw(axis: "Axes", points: Rows, all_macs: Sequence[float]) -> None:
             marker="o",
             markerfacecolor="white",
         )
-    for number, group in enumerate(_series(points).values()):
+    looks = _looks(points)
+    for name, group in _series(points).items():
         gains = [_gain(row["speedup"]) for row in group]
-        own = look(number)
+        own = looks[name]
         axis.errorbar(
             [row["baseline_macs"] / 1e9 for row in group],
             gains,
@@ -127,13 +130,14 @@ def _label(axis: "Axes", points: Rows) -> None:
                 )
                 for p in line
             ]
-    for number, (name, group) in enumerate(_series(points).items()):
+    looks = _looks(points)
+    for name, group in _series(points).items():
         for row in group:
             last = row is group[-1]
             size = size_of(row["candidate_label"]) if family_of(row["candidate_label"]) else ""
             words = f"{name} {size}".strip() if last else size
             labels.append(
-                Label(row["baseline_macs"] / 1e9, _gain(row["speedup"]), words, look(number).color, bold=last)
+                Label(row["baseline_macs"] / 1e9, _gain(row["speedup"]), words, looks[name].color, bold=last)
             )
     place_labels(axis, labels)
 
@@ -147,6 +151,16 @@ def _series(points: Rows) -> dict[str, list[Row]]:
         name = f"{version_of(label)}({family})" if family and family_of(label) else label
         series.setdefault(name, []).append(row)
     return {name: sorted(group, key=lambda row: row["baseline_macs"]) for name, group in series.items()}
+
+
+def _looks(points: Rows) -> dict[str, Look]:
+    """A look a series: that of its version where all are of one family, as in the picture of accuracies."""
+    series = _series(points)
+    if len({family_of(row["baseline_label"]) for row in points}) == 1 and len(series) <= len(VERSION_LOOKS):
+        return {
+            name: VERSION_LOOKS[version_of(group[0]["candidate_label"])] for name, group in series.items()
+        }
+    return {name: look(number) for number, name in enumerate(series)}
 
 
 def _gain(speedup: float) -> float:

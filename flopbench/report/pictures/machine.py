@@ -51,7 +51,7 @@ def roofline(run: Run, suffix: str) -> Drawing | None:
     points = [(p, m, _intensity(m), _achieved(m)) for p in profiles for m in (p.baseline, p.candidate)]
     intensities = [point[2] for point in points]
     ridge = max(roofs.values()) / peaks.copy_bytes_per_second
-    low, high = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 8
+    low, high = min([*intensities, ridge]) / 3, max([*intensities, ridge]) * 4
     figure = new_figure(7.2, 4.4)
     axis = figure.subplots()
     labels = []
@@ -73,7 +73,7 @@ def roofline(run: Run, suffix: str) -> Drawing | None:
         )
     for profile in profiles:
         ends = [(_intensity(m), _achieved(m) / 1e12) for m in (profile.baseline, profile.candidate)]
-        axis.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": "->", "color": MUTED, "linewidth": 0.9})
+        axis.plot(*zip(*ends, strict=True), color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
     for profile, model, intensity, achieved in points:
         own = look(0 if model is profile.baseline else 1)
         axis.plot(intensity, achieved / 1e12, color=own.color, marker=own.marker, linestyle="none")
@@ -81,7 +81,7 @@ def roofline(run: Run, suffix: str) -> Drawing | None:
         labels.append(Label(intensity, achieved / 1e12, words, own.color))
     axis.set_xscale("log")
     axis.set_yscale("log")
-    floor = min(achieved for *_, achieved in points) / 1e12 / 3
+    floor = min(achieved for *_, achieved in points) / 1e12 / 2
     axis.set_xlim(low, high)
     axis.set_ylim(floor, max(roofs.values()) / 1e12 * 2)
     log_axis(axis.xaxis, low, high)
@@ -93,7 +93,8 @@ def roofline(run: Run, suffix: str) -> Drawing | None:
         f"roofline{suffix}",
         f"Roofline, {text.printable(run.info.environment.device_name)}",
         f"Roofs are measured peaks; the slope is the measured copy rate, "
-        f"{text.significant(peaks.copy_bytes_per_second / 1e9)} GB/s. Arrows go from baseline to candidate.",
+        f"{text.significant(peaks.copy_bytes_per_second / 1e9)} GB/s. "
+        "A dotted line joins baseline (circle) and candidate (square).",
         "Achieved TFLOP/s of each model against its arithmetic intensity, below the device's measured roofs.",
         figure,
     )

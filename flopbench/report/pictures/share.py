@@ -26,6 +26,8 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     thickness = 0.8 / len(passes)
     figure = new_figure(7.2, 0.9 + max(1.2, 0.27 * len(pairs) * (len(passes) + 0.6)))
     axis = figure.subplots()
+    batches = {row["batch_size"] for row in bars.values()}
+    mixed = len(batches) > 1
     ends = []
     for number, pass_ in enumerate(passes):
         own = [(pairs.index(pair), row) for (pair, kind), row in bars.items() if kind == pass_]
@@ -58,7 +60,7 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         for (_, row), height, low, high in zip(own, heights, *bounds, strict=True):
             positive = row["realised_share"] >= 0
             axis.annotate(
-                f"{text.percent(row['realised_share'])}  b{row['batch_size']}",
+                text.percent(row["realised_share"]) + (f", b{row['batch_size']}" if mixed else ""),
                 (high if positive else low, height),
                 xytext=(5 if positive else -5, 0),
                 textcoords="offset points",
@@ -72,15 +74,15 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     low, high = min(0.0, *ends), max(100.0, *ends)
     axis.set_xlim(low - (0.14 * (high - low) if low < 0 else 0), high + 0.14 * (high - low))
     axis.set_yticks(range(len(pairs)), [text.printable(pair) for pair in pairs])
-    axis.invert_yaxis()
+    axis.set_ylim(len(pairs) - 0.45, -0.55)
     axis.grid(False, axis="y")
     axis.set_xlabel("realised share (%): 100 is all that the MACs promise")
     figure.legend(loc="outside upper left", ncols=len(passes))
+    where = "at the largest batch size (b) measured" if mixed else f"batch {batches.pop()}"
     return Drawing(
         f"realised-share{suffix}",
         f"Realised share, {text.printable(run.info.environment.device_name)}",
-        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(setting)}, at the largest batch size (b) "
-        "measured; whiskers are 95 % intervals.",
+        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(setting)}, {where}; whiskers are 95 % intervals.",
         "Realised share of each pair as bars, one a pass.",
         figure,
     )

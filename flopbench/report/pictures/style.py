@@ -44,7 +44,7 @@ LOOKS = (
 VERSION_LOOKS = {
     "X": Look(INK, "o", "solid", ""),
     "E": LOOKS[1],
-    "H": LOOKS[0],
+    "H": Look(BLUE, "^", (0, (1, 1)), "..."),
     "I": LOOKS[3],
 }
 PASS_LOOKS = {"forward": LOOKS[0], "backward": LOOKS[1], "train": LOOKS[2]}
@@ -104,7 +104,7 @@ def new_figure(width: float, height: float) -> "Figure":
     """A figure of `width` × `height` inches, laid out so that nothing is cut off."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained", dpi=160)
 
 
 def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.4), **share: Any) -> Any:
@@ -119,10 +119,18 @@ def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.
     return figure, list(axes[:count])
 
 
+def settle(figure: Any) -> None:
+    """Lay a figure out once and for all; drawing it again does not."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
 def save(figure: "Figure") -> tuple[bytes, str]:
     """(PNG, SVG) of a figure: the same figure gives the same bytes."""
+    settle(figure)
     png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(png, format="png", metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     # matplotlib ends path data with blanks; committed files should have none.
     return png.getvalue(), re.sub(r"[ \t]+$", "", svg.getvalue().decode(), flags=re.MULTILINE)
@@ -144,7 +152,10 @@ def log_axis(axis: Any, low: float, high: float) -> None:
     """Ticks at 1, 2, 5 times the powers of ten, in plain numbers, on `axes.xaxis` or `axes.yaxis`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    steps = (1.0,) if high / low > 300 else (1.0, 3.0) if high / low > 40 else (1.0, 2.0, 5.0)
+    span = high / low
+    steps = (1.0,) if span > 300 else (1.0, 3.0) if span > 40 else (1.0, 2.0, 5.0)
+    if span < 4:
+        steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace(",", "\u202f")))
@@ -161,49 +172,73 @@ class Label:
     bold: bool = False
 
 
-def place_labels(axis: "Axes", labels: Sequence[Label], *, dx: float = 7.0, size: float = 8.0) -> None:
-    """Write labels to the right of their points, moved up or down where they would cover one another.
+# Where a label may stand, seen from its point: (horizontal, vertical) in units of its own half size.
+_SPOTS = (
+    (1, 0),
+    (0, 1),
+    (0, -1),
+    (1, 1),
+    (1, -1),
+    (-1, 1),
+    (-1, -1),
+    (-1, 0),
+    (1, 2),
+    (1, -2),
+    (-1, 2),
+    (-1, -2),
+)
 
-    Call it last: it settles the figure's layout, and labels depend on where the points are.
+
+def place_labels(axis: "Axes", labels: Sequence[Label], *, size: float = 8.0) -> None:
+    """Write labels beside their points where they cover the least: other labels, markers, lines.
+
+    Call it last: it settles the figure's layout, and the spots depend on where everything is.
     """
+    import numpy as np
+    from matplotlib.path import Path
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import Bbox
+
     figure: Any = axis.figure
-    figure.draw_without_rendering()
-    points = 72.0 / figure.dpi
-    placed: list[tuple[float, float, float, float]] = []
-    limits = axis.get_window_extent()
-    for label in sorted(labels, key=lambda label: (-label.y, label.x)):
-        x, y = (value * points for value in axis.transData.transform((label.x, label.y)))
-        width, height = 0.62 * size * len(label.text) + 4, size * 1.25
-        left = x + dx
-        if left + width > limits.x1 * points and x - dx - width > limits.x0 * points:
-            left = x - dx - width
-        bottom = _free_spot(left, y - height / 2, width, height, placed)
-        placed.append((left, bottom, width, height))
+    settle(figure)
+    pixels = figure.dpi / 72.0
+    lines = [Path(line.get_transform().transform(line.get_xydata())) for line in axis.lines]
+    frame = axis.get_window_extent()
+    placed: list[Any] = []
+
+    def cost(box: Any, order: int) -> float:
+        outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
+        shared = [Bbox.intersection(box, other) for other in placed]
+        covered = sum(0.1 + part.width * part.height / (box.width * box.height) for part in shared if part)
+        markers = sum(int(box.contains(x, y)) for line in lines for x, y in np.asarray(line.vertices))
+        crossed = sum(line.intersects_bbox(box, filled=False) for line in lines)
+        return 40 * outside + 20 * covered + 6 * markers + 2 * crossed + 0.3 * order
+
+    for label in sorted(labels, key=lambda label: (not label.bold, label.x, label.y)):
+        x, y = axis.transData.transform((label.x, label.y))
+        half_width = (0.31 + 0.03 * label.bold) * size * len(label.text) * pixels
+        half_height = 0.6 * size * pixels
+        boxes = []
+        for across, up in _SPOTS:
+            center_x = x + across * (half_width + 6 * pixels)
+            center_y = y + up * (half_height + (4 if across == 0 else 1) * pixels)
+            boxes.append(
+                Bbox.from_bounds(
+                    center_x - half_width, center_y - half_height, 2 * half_width, 2 * half_height
+                )
+            )
+        box = min(boxes, key=lambda box: cost(box, boxes.index(box)))
+        placed.append(box)
         axis.annotate(
             label.text,
             (label.x, label.y),
-            xytext=(left - x, bottom + height / 2 - y),
+            xytext=((box.x0 + box.x1) / 2 / pixels - x / pixels, (box.y0 + box.y1) / 2 / pixels - y / pixels),
             textcoords="offset points",
+            ha="center",
             va="center",
             color=label.color,
             fontsize=size,
             fontweight="bold" if label.bold else "normal",
             annotation_clip=False,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
-
-
-def _free_spot(
-    left: float,
-    bottom: float,
-    width: float,
-    height: float,
-    taken: Sequence[tuple[float, float, float, float]],
-) -> float:
-    """The nearest height at which a box covers none of those already placed."""
-    for shift in (sign * step * height / 2 for step in range(24) for sign in (1, -1)):
-        box = bottom + shift
-        if not any(
-            left < x + w and x < left + width and box < y + h and y < box + height for x, y, w, h in taken
-        ):
-            return box
-    return bottom
