@@ -12,7 +12,9 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="Only the networks of the quick profiles.")] = False,
     image_size: Annotated[
         int | None,
-        typer.Option("--image-size", min=1, help="Pixels; else four cells of the coarsest grid, which is quick."),
+        typer.Option(
+            "--image-size", min=1, help="Pixels; else four cells of the coarsest grid, which is quick."
+        ),
     ] = None,
 ) -> None:
     """Check that the networks of a suite have the symmetry that they promise.

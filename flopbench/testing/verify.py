@@ -97,9 +97,7 @@ def verify_model(name: str, image_size: int | tuple[int, int] | None = None) -> 
     return Verification(name, label_of(name), "logits" if parsed.invariant else "first half", errors)
 
 
-def verify_suite(
-    suite: str, *, quick: bool = False, image_size: int | None = None
-) -> Iterator[Verification]:
+def verify_suite(suite: str, *, quick: bool = False, image_size: int | None = None) -> Iterator[Verification]:
     """`verify_model` of all `candidates`, one after the other.
 
     Raises:

@@ -76,7 +76,9 @@ def resmlp_shapes(version, C=12, depth=2, P=4, grid=4, K=5, absolute=False):
             for norm in ("norm1", "norm2"):
                 shapes |= {f"{at}.{norm}.alpha": (C,), f"{at}.{norm}.beta": (C,)}
             shapes |= {f"{at}.attn.weight": (N, N), f"{at}.attn.bias": (N,)}
-            shapes |= _linear_shapes(f"{at}.mlp.fc1", D, C, False) | _linear_shapes(f"{at}.mlp.fc2", C, D, False)
+            shapes |= _linear_shapes(f"{at}.mlp.fc1", D, C, False) | _linear_shapes(
+                f"{at}.mlp.fc2", C, D, False
+            )
         else:
             for norm in ("norm1", "norm2"):
                 for name in ("alpha_sym", "alpha_asym", "beta_sym", "beta_asym"):
@@ -96,7 +98,9 @@ def resmlp_shapes(version, C=12, depth=2, P=4, grid=4, K=5, absolute=False):
     return shapes | {"head.weight": (K, features), "head.bias": (K,)}
 
 
-def convnext_shapes(version, widths=(8, 16), depths=(1, 2), P=4, K=5, absolute=False, scaled=True, meta=False):
+def convnext_shapes(
+    version, widths=(8, 16), depths=(1, 2), P=4, K=5, absolute=False, scaled=True, meta=False
+):
     """One stage: isotropic. `meta`: matrices and vectors instead of 1×1 kernels, as in Meta's files."""
     isotropic = len(widths) == 1
     shapes = {}

@@ -105,7 +105,11 @@ def test_files(tmp_path, wrap):
         "bare": state,
         "model": {"model": state, "epoch": 3},
         "prefixed": {"model": {f"_orig_mod.module.{key}": value for key, value in state.items()}},
-        "constants": {**state, "patch_embed.permutation": torch.arange(16), "blocks.0.zero_center": torch.zeros(1)},
+        "constants": {
+            **state,
+            "patch_embed.permutation": torch.arange(16),
+            "blocks.0.zero_center": torch.zeros(1),
+        },
         "namespace": {"model": state, "args": argparse.Namespace(lr=1e-3)},
     }[wrap]
     path = tmp_path / "network.pth"
