@@ -1,0 +1,106 @@
+"""`flopbench flops [NAME]`: counts of a network or a pair, layer by layer."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flopbench.errors import FlopbenchError
+
+
+class By(StrEnum):
+    """What the rows are."""
+
+    LAYER = "layer"
+    OPERATOR = "operator"
+
+
+class PassName(StrEnum):
+    """What is counted."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    TRAIN = "train"
+
+
+class Format(StrEnum):
+    """How the counts are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+class Convention(StrEnum):
+    """What a FLOP is."""
+
+    MACS = "macs"
+    PAPER = "paper"
+
+
+def flops(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL|PAIR",
+            help="vit_b16 alone, vit_b16.flop beside its plain twin, CANDIDATE@BASELINE, "
+            "timm:NAME or package.module:callable.",
+        ),
+    ] = None,
+    by: Annotated[By, typer.Option("--by", help="Rows: layers or operators.")] = By.LAYER,
+    depth: Annotated[int, typer.Option(min=1, help="Levels of layers.")] = 2,
+    pass_: Annotated[PassName, typer.Option("--pass", help="What is counted.")] = PassName.FORWARD,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images.")] = 1,
+    images: Annotated[str, typer.Option("--input", help="Channels × height × width.")] = "3x224x224",
+    dtype_bytes: Annotated[int, typer.Option(min=1, help="Bytes an element: 4 for fp32, 2 for fp16.")] = 4,
+    convention: Annotated[
+        Convention, typer.Option(help="paper: also the paper's sum of MACs and elementwise operations.")
+    ] = Convention.MACS,
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Audit the counts of every model of the catalogue instead.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
+) -> None:
+    """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
+    if audit == (name is not None):
+        raise FlopbenchError("give a model or pair to count, e.g. flopbench flops vit_b16.flop, or --audit")
+    from rich.console import Console
+
+    if audit:
+        from rich.progress import track
+
+        from flopbench.flops.audit_report import audit_catalogue
+
+        text = audit_catalogue(lambda names: track(names, "auditing", console=Console(stderr=True)))
+    else:
+        from flopbench.flops import command, present
+
+        counted = command.count(
+            name or "",
+            images,
+            by.value,
+            depth,
+            pass_.value,
+            batch_size,
+            dtype_bytes,
+            paper=convention is Convention.PAPER,
+        )
+        if output is Format.TABLE and out is None:
+            console = Console(highlight=False, markup=False)
+            if not console.is_terminal:
+                # Nothing bounds the lines of a file or a pipe.
+                console.width = 250
+            for grid in counted.grids():
+                console.print(present.rich_table(grid, console.width))
+            return
+        text = counted.text("markdown" if output is Format.TABLE else output.value)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        from flopbench.results import write_atomically
+
+        write_atomically(out, text)
+        typer.echo(f"wrote {out}", err=True)
