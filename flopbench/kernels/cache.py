@@ -7,16 +7,23 @@ from torch import Tensor, nn
 
 
 class DerivedCache:
-    """Keeps what `build` made of some parameters until one of them changes.
+    """Keeps what `build` made of some parameters until one of them changes. For modules in eval mode.
 
-    A change is seen by the parameter's version counter, storage, dtype or device: optimiser steps,
-    `load_state_dict`, `.to()` and copies of the module are all noticed. What writes through `.data`
-    bypasses the counter, as it bypasses autograd. Nothing is kept where gradients are taken, where the
-    parameters are not ordinary ones (meta, fake, inference or functional tensors), or where what runs
-    is being recorded: a compiler, an exporter or a CUDA graph has to see the computation itself.
+    A change is seen by the parameter's version counter, storage, dtype or device: `load_state_dict`,
+    `.to()`, copies of the module and what optimisers do are all noticed. torch's fused optimisers do not
+    count their steps, so every pass that takes gradients empties the cache, and so must the module's
+    `train()`. What writes through `.data` bypasses the counter as it bypasses autograd.
+
+    Nothing is kept where the parameters are not ordinary ones (meta, fake, inference or functional
+    tensors), or where what runs is being recorded: a compiler, an exporter or a CUDA graph has to see
+    the computation itself.
     """
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget."""
         self._key: tuple[object, ...] | None = None
         self._storages: list[Tensor] = []
         self._value: tuple[Tensor, ...] = ()
@@ -26,7 +33,10 @@ class DerivedCache:
         # The compiler's check stands alone and first: under it the rest is never traced.
         if torch.compiler.is_compiling():
             return build()
-        if torch.is_grad_enabled() or not all(map(_ordinary, parameters)) or _recording():
+        if torch.is_grad_enabled():
+            self.clear()
+            return build()
+        if _recording() or not all(map(_ordinary, parameters)):
             return build()
         key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parameters)
         if key != self._key:

@@ -4,7 +4,7 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Halves` and commutes with s(h, w) ↦ s(h, W−1−w), a(h, w) ↦ −a(h, W−1−w).
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -201,11 +201,18 @@ class FlopDepthwise(nn.Module):
 
     def forward(self, x: Halves) -> Halves:
         """`[B, H, W, C]` to the same shape."""
-        parameters = (self.weight_ss, self.weight_as, self.weight_sa, self.weight_aa, self.bias)
-        kernel_s, bias_s, kernel_a, bias_a = self._kernels.get(self._build, *parameters)
+        if self.training:
+            kernel_s, bias_s, kernel_a, bias_a = self._build()
+        else:
+            kernel_s, bias_s, kernel_a, bias_a = self._kernels.get(self._build, *self.parameters())
         s1, s2 = self._convolve(x.s, kernel_s, bias_s).chunk(2, dim=-1)
         a1, a2 = self._convolve(x.a, kernel_a, bias_a).chunk(2, dim=-1)
         return Halves(torch.cat([s1, a1], dim=-1), torch.cat([s2, a2], dim=-1))
+
+    def train(self, mode: bool = True) -> Self:
+        """Also drops the kernels that were kept for inference."""
+        self._kernels.clear()
+        return super().train(mode)
 
     def _build(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Kernels and biases for the channels of s, [S₁, A₂], and for those of a, [A₁, S₂]."""

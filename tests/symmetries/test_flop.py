@@ -32,12 +32,12 @@ def ready(layer):
 
 
 pointwise = {
-    "linear": lambda C: FLOP.linear(C, 2 * C),
-    "layer_norm": lambda C: FLOP.layer_norm(C, 1e-6),
-    "gelu": lambda C: FLOP.activation(),
-    "quick_gelu": lambda C: FLOP.activation("quick_gelu"),
-    "depthwise": lambda C: FLOP.depthwise(2 * C, 7, "channels_last"),
-    "depthwise-contiguous": lambda C: FLOP.depthwise(2 * C, 5, "contiguous"),
+    "linear": lambda width: FLOP.linear(width, 2 * width),
+    "layer_norm": lambda width: FLOP.layer_norm(width, 1e-6),
+    "gelu": lambda width: FLOP.activation(),
+    "quick_gelu": lambda width: FLOP.activation("quick_gelu"),
+    "depthwise": lambda width: FLOP.depthwise(2 * width, 7, "channels_last"),
+    "depthwise-contiguous": lambda width: FLOP.depthwise(2 * width, 5, "contiguous"),
 }
 
 

@@ -1,0 +1,71 @@
+"""The eager operations that specify the fused ones."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from flopbench.kernels.layer_norm import layer_norm_halves
+from flopbench.kernels.mirror_gelu import hadamard4, mirror_pointwise_tokens, to_mirror_pairs
+from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
+from flopbench.kernels.residual import add_scaled
+from flopbench.kernels.token_linear import token_linear
+
+
+def test_transforms_are_orthogonal_involutions():
+    parts = torch.randn(4, 5, dtype=torch.double).unbind()
+    torch.testing.assert_close(to_mirror_pairs(*to_mirror_pairs(*parts[:2])), parts[:2])
+    torch.testing.assert_close(hadamard4(*hadamard4(*parts)), parts)
+    squares = sum(part.square().sum() for part in parts)
+    torch.testing.assert_close(sum(part.square().sum() for part in hadamard4(*parts)), squares)
+
+
+def test_tokens_without_a_partner_are_transformed_by_channel_alone():
+    ss, as_ = torch.randn(2, 1, 3, 2).unbind()
+    none = torch.zeros(1, 0, 2)
+    got = mirror_pointwise_tokens(ss, none, as_, none, torch.relu)
+    plus, minus = to_mirror_pairs(ss, as_)
+    expected = to_mirror_pairs(plus.relu(), minus.relu())
+    torch.testing.assert_close((got[0], got[2]), expected)
+
+
+def test_kernels_are_mirrored():
+    half = torch.tensor([[1.0, 2.0, 3.0]])
+    assert symmetric_kernel(half).tolist() == [[1, 2, 3, 2, 1]]
+    assert antisymmetric_kernel(half).tolist() == [[1, 2, 3, 0, -3, -2, -1]]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_token_linear_is_a_linear_layer_of_the_transpose(bias):
+    x, weight = torch.randn(2, 5, 3, dtype=torch.double), torch.randn(4, 5, dtype=torch.double)
+    b = torch.randn(4, dtype=torch.double) if bias else None
+    expected = torch.nn.functional.linear(x.mT, weight, b).mT
+    torch.testing.assert_close(token_linear(x, weight, b), expected)
+
+
+def test_add_scaled():
+    x, branch, gamma = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.randn(4)
+    torch.testing.assert_close(add_scaled(x, branch, gamma), x + gamma * branch)
+    torch.testing.assert_close(add_scaled(x, branch, None), x + branch)
+
+
+def test_layer_norm_keeps_the_dtype_and_is_exact_in_half_precision():
+    # A mean that half precision cannot hold: statistics are taken in fp32.
+    s, a = torch.randn(2, 4, 512).unbind()
+    gain, bias = torch.ones(512), torch.zeros(512)
+    low = layer_norm_halves((s + 300).bfloat16(), a.bfloat16(), gain, gain, bias, 1e-6)
+    assert low[0].dtype == low[1].dtype == torch.bfloat16
+    wide = layer_norm_halves((s + 300).bfloat16().double(), a.bfloat16().double(), gain, gain, bias, 1e-6)
+    torch.testing.assert_close(low[0].double(), wide[0], rtol=1e-2, atol=1e-2)
+
+
+def test_gradients():
+    def random(*shape):
+        return torch.randn(*shape, dtype=torch.double, requires_grad=True)
+
+    assert gradcheck(layer_norm_halves, (random(2, 3), random(2, 3), *(random(3) for _ in range(3)), 1e-6))
+    assert gradcheck(
+        lambda *parts: mirror_pointwise_tokens(*parts, torch.nn.functional.gelu),
+        (random(1, 3, 2), random(1, 2, 2), random(1, 3, 2), random(1, 2, 2)),
+    )
+    assert gradcheck(token_linear, (random(2, 3, 2), random(4, 3), random(4)))
+    assert gradcheck(add_scaled, (random(2, 3), random(2, 3), random(3)))
