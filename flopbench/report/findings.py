@@ -8,6 +8,7 @@ from flopbench.report.cells import (
     Row,
     Rows,
     Setting,
+    by,
     flag_kinds,
     headline_setting,
     in_setting,
@@ -63,16 +64,16 @@ def _with_article(device: str) -> str:
     return f"{'an' if device.startswith(('NVIDIA', *'AEIOaeio')) else 'a'} {device}"
 
 
-def _times(row: Row) -> str:
+def _times(row: Row, what: str = "95 % interval ") -> str:
     """`1.44× as fast (95 % interval 1.43 to 1.46)`, or that no difference can be seen."""
     shown = text.interval(row["speedup"], row["speedup_low"], row["speedup_high"]).replace("\u00a0", " ")
     estimate, _, bounds = shown.partition(" [")
     bounds = bounds.rstrip("]").replace(", ", " to ")
     if verdict(row) == "faster":
-        return f"runs {estimate}× as fast (95 % interval {bounds})"
+        return f"runs {estimate}× as fast ({what}{bounds})"
     if verdict(row) == "slower":
-        return f"is slower: it runs {estimate}× as fast (95 % interval {bounds})"
-    return f"is neither faster nor slower as far as can be told (95 % interval of the speed-up {bounds})"
+        return f"is slower: it runs {estimate}× as fast ({what}{bounds})"
+    return f"is neither faster nor slower as far as can be told ({what}{bounds})"
 
 
 def _pair_sentence(top: Row, cells: Rows) -> str:
@@ -82,9 +83,11 @@ def _pair_sentence(top: Row, cells: Rows) -> str:
     if top["macs_ratio"] is not None:
         needs = f"needs {text.percent(1 / top['macs_ratio'])} of the MACs of {baseline} and "
     sentence = f"{candidate} {needs}{_times(top)} {_pass_words(top['pass'])} at batch {top['batch_size']}"
-    others = [row for row in own if row["batch_size"] == top["batch_size"] and row["pass"] != top["pass"]]
-    for other in others:
-        sentence += f", and {_times(other)} {_pass_words(other['pass'])}"
+    for pass_, group in by([row for row in own if row["pass"] != top["pass"]], "pass").items():
+        other = max(group, key=lambda row: row["batch_size"])
+        sentence += f", and {_times(other, '')} {_pass_words(pass_)}"
+        if other["batch_size"] != top["batch_size"]:
+            sentence += f" at batch {other['batch_size']}"
     same_pass = [row for row in own if row["pass"] == top["pass"]]
     clauses = [sentence, *_promise(top), *_launch_bound(same_pass)]
     return "; ".join(clauses).replace("\u00a0", " ") + "."

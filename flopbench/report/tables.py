@@ -51,10 +51,9 @@ MODEL_COLUMNS = (
     _figure("invariance error", "invariance_error", text.error),
 )
 
-CELL_COLUMNS = (
+_WHAT_COLUMNS = (
     _name("run", "run"),
     _name("candidate", "candidate_label"),
-    _name("baseline", "baseline_label", rank=8),
     _name("image", "image_size"),
     _figure("batch", "batch_size", str),
     _name("pass", "pass"),
@@ -62,24 +61,29 @@ CELL_COLUMNS = (
     _name("mode", "mode"),
     _name("attention", "attention"),
     _name("memory format", "memory_format"),
-    _figure("time\nbaseline", "baseline_seconds", text.seconds, rank=3),
-    _figure("time\ncandidate", "candidate_seconds", text.seconds, rank=3),
-    _figure("images/s\nbaseline", "baseline_throughput", text.significant, rank=4),
-    _figure("images/s\ncandidate", "candidate_throughput", text.significant, rank=4),
+)
+
+CELL_COLUMNS = (
+    *_WHAT_COLUMNS,
     Column(
         "speed-up\n[95 % interval]",
         lambda row: text.interval(row["speedup"], row["speedup_low"], row["speedup_high"]),
         lambda row: row["speedup"],
     ),
-    _figure("MACs\nratio", "macs_ratio", text.factor, rank=6),
     _figure("realised\nshare", "realised_share", text.percent, rank=2),
+    _figure("MACs\nratio", "macs_ratio", text.factor, rank=6),
+    _figure("time\nbaseline", "baseline_seconds", text.seconds, rank=3),
+    _figure("time\ncandidate", "candidate_seconds", text.seconds, rank=3),
+    _figure("images/s\nbaseline", "baseline_throughput", text.significant, rank=4),
+    _figure("images/s\ncandidate", "candidate_throughput", text.significant, rank=4),
     _figure("memory\nbaseline", "baseline_peak_bytes", text.size, rank=5),
     _figure("memory\ncandidate", "candidate_peak_bytes", text.size, rank=5),
+    _name("baseline", "baseline_label", rank=8),
     _name("flags", "flags", rank=7),
 )
 
 FAILURE_COLUMNS = (
-    *(column for column in CELL_COLUMNS[:10] if column.header != "baseline"),
+    *_WHAT_COLUMNS,
     _name("status", "status"),
     Column("reason", lambda row: text.printable(row["reason"]), lambda row: row["reason"], False, wraps=True),
 )
