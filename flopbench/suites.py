@@ -326,7 +326,9 @@ def _first_mistake(error: ValidationError) -> str:
     """One line for the first of pydantic's complaints: where, what, and what was given."""
     first = error.errors()[0]
     where = _path(first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    # A bad item makes its list bad too: what follows from the first mistake is not another one.
+    others = [e for e in error.errors()[1:] if e["loc"] != first["loc"][: len(e["loc"])]]
+    more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
         inner = MinimumEffect if first["loc"][0] == "minimum_effect" else Profile
         known = sorted((inner if len(first["loc"]) > 1 else Suite).model_fields)

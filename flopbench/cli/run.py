@@ -70,7 +70,8 @@ def run(
         list[str] | None, typer.Option(help="fp32, tf32, bf16, fp16, autocast-…; repeatable.")
     ] = None,
     mode: Annotated[
-        list[str] | None, typer.Option(help="eager, compile, compile-blocks, max-autotune, cuda-graph; repeatable.")
+        list[str] | None,
+        typer.Option(help="eager, compile, compile-blocks, max-autotune, cuda-graph; repeatable."),
     ] = None,
     image_size: Annotated[list[str] | None, typer.Option(help="Pixels: 224 or 224x192; repeatable.")] = None,
     replicates: Annotated[int | None, typer.Option(help="Fresh processes a cell.")] = None,

@@ -68,7 +68,9 @@ def run_job(
         try:
             process.start()
         except (EOFError, OSError) as error:
-            raise FlopbenchError(f"a worker process could not start: {error or type(error).__name__}") from error
+            raise FlopbenchError(
+                f"a worker process could not start: {error or type(error).__name__}"
+            ) from error
         sender.close()
         try:
             outcome = _wait(process, receiver, timeout, on_report)

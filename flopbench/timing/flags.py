@@ -107,22 +107,22 @@ def _shape(role: str, seconds: Array) -> list[Flag]:
                 remedy="longer warm-up or fixed clocks; the speed-up itself is taken within rounds and hardly affected",
             )
         )
-    kept = seconds[~outliers(seconds)]
-    strange = len(seconds) - len(kept)
-    if strange > 0.1 * len(seconds):
-        flags.append(
-            Flag(
-                kind="outliers",
-                message=f"{role}: {strange} of {len(seconds)} calls are outliers",
-                remedy="stop what else runs on the machine",
-            )
-        )
-    if distance := _two_modes(kept):
+    distance = _two_modes(seconds)
+    strange = int(outliers(seconds).sum())
+    if distance is not None:
         flags.append(
             Flag(
                 kind="bimodal",
                 message=f"{role}: the calls take two different times, {distance:.0%} apart",
                 remedy="fixed clocks, pinned threads (taskset), or a machine without hyper-threading neighbours",
+            )
+        )
+    elif strange > 0.1 * len(seconds):
+        flags.append(
+            Flag(
+                kind="outliers",
+                message=f"{role}: {strange} of {len(seconds)} calls are outliers",
+                remedy="stop what else runs on the machine",
             )
         )
     return flags

@@ -3,7 +3,7 @@
 A round times baseline and candidate in the order A B B A, so that a linear drift cancels within it. Its
 statistic is the difference of the mean log times, which is symmetric about the truth whenever the
 noise does not care which model runs, however skewed that noise is. Rounds are summarised by their
-20 % trimmed mean, which shrugs off a noisy neighbour, and the interval is the bootstrap percentile
+25 % trimmed mean (the interquartile mean), which shrugs off a noisy neighbour, and the interval is the bootstrap percentile
 interval with the levels expanded for small samples (Hesterberg, *What Teachers Should Know About the
 Bootstrap*, The American Statistician 69, 2015): the plain percentile interval is too narrow by
 √(1 − 1/n) and by normal instead of t quantiles, which at ten rounds costs several points of coverage.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flopbench.results import Interval, Samples
 
 MIN_ROUNDS = 6
-TRIM = 0.2
+TRIM = 0.25
 RESAMPLES = 2000
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ def round_log_ratios(baseline: Samples, candidate: Samples) -> Array:
 
 
 def trimmed_mean(values: Array) -> Array:
-    """Mean of the middle 60 % along the last axis."""
+    """Mean of the middle half along the last axis."""
     n = values.shape[-1]
     cut = int(TRIM * n)
     if cut == 0:

@@ -60,6 +60,8 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     else:
         if parsed.has_attention:
             options["attention"] = cell.attention
+        if parsed.spec.family == "convnext":
+            options["memory_format"] = cell.memory_format
         with torch.device("meta"):
             model = create_model(name, **options)
         model = model.to_empty(device=device)
@@ -100,26 +102,26 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
         return Workload(model, lambda: None, forward, logits)
     model.train()
     if cell.pass_ == "backward":
-        gradient = torch.randn(
-            cell.batch_size, cell.num_classes, dtype=torch.float32, device=images.device
-        ) / (cell.batch_size * cell.num_classes)
 
-        def prepare() -> Tensor:
+        def prepare() -> tuple[Tensor, Tensor]:
             # The gradients of the call before are dropped, not added to: adding is the optimiser's business.
             model.zero_grad(set_to_none=True)
-            return run(images)
+            logits = run(images)
+            return logits, torch.randn_like(logits) / logits.numel()
 
-        def backward(logits: Tensor) -> None:
-            logits.backward(gradient.to(logits.dtype))
+        def backward(prepared: tuple[Tensor, Tensor]) -> None:
+            logits, gradient = prepared
+            logits.backward(gradient)
 
         return Workload(model, prepare, backward, logits)
 
-    labels = torch.arange(cell.batch_size, device=images.device) % cell.num_classes
+    labels = torch.arange(cell.batch_size, device=images.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def train(_: Any) -> None:
         optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(run(images).float(), labels).backward()
+        logits = run(images).float()
+        F.cross_entropy(logits, labels % logits.shape[-1]).backward()
         optimiser.step()
 
     return Workload(model, lambda: None, train, logits, optimiser)

@@ -1,0 +1,148 @@
+"""Run folders: append-only, flushed, readable after any accident."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flopbench.errors import FlopbenchError
+from flopbench.results import FrontierRecord, Run, merge_runs, to_frame, write_atomically
+from flopbench.runner.sweep import RESUME_FIELDS
+from tests.support.runs import make_run
+
+
+def test_what_is_appended_is_read_back(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1, 8))
+    again = Run.open(run.path)
+    assert again.info == run.info
+    assert again.records() == run.records()
+    assert len(again.records()) > 0
+
+
+def test_a_later_measurement_of_a_cell_counts(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    first = run.records()[0]
+    run.append(first.model_copy(update={"status": "oom", "reason": "again"}))
+    records = run.records()
+    assert records[0].status == "oom"
+    assert len(list(run.lines())) == len(records) + 1
+
+
+def test_a_torn_last_line_is_passed_over_with_a_warning(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    whole = run.records()
+    with (run.path / "cells.jsonl").open("a") as file:
+        file.write('{"schema": 1, "cell": {"pa')
+    with pytest.warns(UserWarning, match="torn last line"):
+        assert run.records() == whole
+
+
+def test_a_torn_last_line_is_set_aside_and_kept(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    whole = run.records()
+    with (run.path / "cells.jsonl").open("a") as file:
+        file.write('{"torn')
+    with pytest.warns(UserWarning, match="set aside"):
+        run.set_torn_line_aside()
+    run.append(whole[0])
+    assert run.records() == whole
+    assert (run.path / "cells.torn").read_text() == '{"torn\n'
+
+
+def test_damage_elsewhere_is_an_error_with_its_line(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    file = run.path / "cells.jsonl"
+    rows = file.read_text().splitlines()
+    file.write_text("\n".join([rows[0], "{}", *rows[1:]]) + "\n")
+    with pytest.raises(FlopbenchError, match=r"line 2 is damaged"):
+        run.records()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"schema": 99}', "schema 99; this flopbench reads schema 1"),
+        ('{"schema": 1}', "damaged"),
+    ],
+)
+def test_a_damaged_run_json_is_one_line(tmp_path: Path, content: str, message: str):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(FlopbenchError, match=message) as caught:
+        Run.open(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_run_is_written_over(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    before = run.records()
+    with pytest.raises(FlopbenchError, match="exists already"):
+        Run.create(run.path, run.info)
+    assert run.records() == before
+
+
+def test_writing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "table.csv"
+    write_atomically(file, "old")
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(file, "new")
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_the_frame_has_a_row_a_cell_and_the_promise_kept(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1, 8), statuses={"*/b8/backward/*": "oom"})
+    frame = to_frame([run])
+    assert len(frame) == len(run.records())
+    measured = frame[frame.status == "ok"]
+    promised = (measured.speedup - 1) / (measured.macs_ratio - 1)
+    assert measured.realised_share.to_list() == pytest.approx(promised.to_list())
+    assert frame[frame.status == "oom"].speedup.isna().all()
+    throughput = measured.batch_size / measured.candidate_seconds
+    assert measured.candidate_throughput.to_list() == pytest.approx(throughput.to_list())
+
+
+def halves(tmp_path: Path) -> tuple[Run, list[Run]]:
+    whole = make_run(tmp_path / "whole", batch_sizes=(1, 8))
+    parts = []
+    for index in (0, 1):
+        part = Run.create(tmp_path / f"part{index}", whole.info.model_copy(update={"shard": (index + 1, 2)}))
+        for record in whole.records()[index::2]:
+            part.append(record)
+        parts.append(part)
+    return whole, parts
+
+
+def test_merged_shards_hold_the_whole(tmp_path: Path):
+    whole, parts = halves(tmp_path)
+    parts[0].append_frontier(
+        FrontierRecord(name="vit_s16", label="ViT-S/16", cell=whole.records()[0].cell, largest_batch=64)
+    )
+    merged = merge_runs(parts, tmp_path / "merged", RESUME_FIELDS)
+    assert {r.key: r for r in merged.records()} == {r.key: r for r in whole.records()}
+    assert [frontier.largest_batch for frontier in merged.frontiers()] == [64]
+    assert merged.info.shard is None
+
+
+def test_unlike_machines_do_not_merge(tmp_path: Path):
+    _, (first, second) = halves(tmp_path)
+    content = json.loads((second.path / "run.json").read_text())
+    content["environment"]["device_name"] = "another GPU"
+    (second.path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(FlopbenchError, match="device_name: .* → another GPU"):
+        merge_runs([first, Run.open(second.path)], tmp_path / "merged", RESUME_FIELDS)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_cell_in_two_shards_does_not_merge(tmp_path: Path):
+    _, (first, second) = halves(tmp_path)
+    second.info = second.info.model_copy(update={"id": "other"})
+    second.append(first.records()[0])
+    with pytest.raises(FlopbenchError, match="is in both"):
+        merge_runs([first, second], tmp_path / "merged", RESUME_FIELDS)

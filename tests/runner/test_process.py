@@ -1,0 +1,82 @@
+"""A job in a fresh process: its result, its reports, and every way to end badly."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from flopbench.errors import FlopbenchError
+from flopbench.runner.process import Report, run_job
+
+
+def double(report: Report, value: int) -> int:
+    report("phase", "doubling")
+    return 2 * value
+
+
+def process_id(report: Report) -> int:
+    return os.getpid()
+
+
+def complain(report: Report) -> None:
+    raise FlopbenchError("no such thing")
+
+
+def fail(report: Report) -> None:
+    raise ValueError("first line\nsecond line")
+
+
+def die(report: Report, number: int) -> None:
+    print("last words", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), number)
+
+
+def leave(report: Report) -> None:
+    os._exit(3)
+
+
+def want_memory(report: Report) -> None:
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+
+def sleep(report: Report) -> None:
+    time.sleep(60)
+
+
+def test_a_result_comes_back_with_the_reports_before_it():
+    reports: list[tuple[str, object]] = []
+    outcome = run_job(double, 21, timeout=60, on_report=lambda *report: reports.append(report))
+    assert outcome == ("done", 42)
+    assert ("phase", "doubling") in reports
+
+
+def test_every_job_has_a_process_of_its_own():
+    ids = {run_job(process_id, timeout=60).value for _ in range(2)}
+    assert len(ids | {os.getpid()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "kind", "text"),
+    [
+        (complain, (), "usage", "no such thing"),
+        (fail, (), "error", "ValueError: first line"),
+        (die, (signal.SIGSEGV,), "crashed", "SIGSEGV: last words"),
+        (die, (signal.SIGKILL,), "oom", "SIGKILL"),
+        (leave, (), "crashed", "exit code 3"),
+        (want_memory, (), "oom", "can't allocate memory"),
+    ],
+)
+def test_a_bad_end_is_told_in_one_line(job, arguments, kind: str, text: str):
+    outcome = run_job(job, *arguments, timeout=60)
+    assert outcome.kind == kind
+    assert text in outcome.value
+    assert "\n" not in outcome.value
+
+
+def test_a_hang_is_ended():
+    start = time.monotonic()
+    outcome = run_job(sleep, timeout=0.5)
+    assert outcome.kind == "timeout"
+    assert time.monotonic() - start < 30

@@ -1,0 +1,211 @@
+"""The sweep: every cell ends with a record, whatever happens to it, and a run goes on where it stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.results import Run
+from flopbench.runner.sweep import check_cells, check_resumable, shard_of, sweep
+from flopbench.suites import Cell, load_suite
+from tests.runner.conftest import Watcher, small_suite
+from tests.support.networks import LARGE, SMALL
+
+NETWORKS = "tests.support.networks"
+
+
+def test_a_sweep_measures_every_cell(start, watcher: Watcher):
+    run = start(passes=["forward", "backward", "train"], batch_sizes=[2])
+    sweep(run, watcher)
+    records = run.records()
+    assert [record.status for record in records] == ["ok"] * 3
+    assert records == watcher.records
+    for record in records:
+        assert record.speedup is not None
+        assert record.speedup.low <= record.speedup.estimate <= record.speedup.high
+        assert record.baseline is not None
+        assert record.candidate is not None
+        assert record.baseline.name == LARGE
+        assert len(record.baseline.samples) == len(record.candidate.samples) >= 2
+        assert record.baseline.macs > record.candidate.macs > 0  # type: ignore[operator]
+        assert record.baseline.peak_bytes > record.candidate.peak_bytes > 0  # type: ignore[operator]
+        assert record.stop in ("precision", "time", "rounds")
+        assert set(record.phases) >= {"build", "check", "warm-up", "memory", "sampling"}
+    assert watcher.begun == (3, 0)
+    assert "sampling" in watcher.phases
+
+
+@pytest.mark.parametrize(
+    ("deed", "status", "reason"),
+    [
+        ("crash", "crashed", "SIGSEGV"),
+        ("hang", "timeout", "stopped after 6 s"),
+        ("memory", "oom", "can't allocate memory"),
+        ("nan", "failed", "not finite"),
+        ("absent", "failed", "has no 'absent'"),
+    ],
+)
+def test_one_bad_cell_ends_alone(start, watcher: Watcher, deed: str, status: str, reason: str):
+    run = start([f"{NETWORKS}:{deed}@{SMALL}", f"{SMALL}@{LARGE}"], batch_sizes=[1], cell_timeout=6)
+    sweep(run, watcher)
+    bad, good = run.records()
+    assert (bad.status, good.status) == (status, "ok")
+    assert reason in bad.reason
+
+
+def test_a_candidate_that_is_not_invariant_gets_no_time(start, watcher: Watcher, monkeypatch):
+    # The worker asks the name whether the network has to be invariant, and the spine's names are sound;
+    # so the facts are given here as a wrong network would have produced them.
+    import flopbench.runner.sweep as module
+    from flopbench.runner.process import Outcome
+
+    genuine = module.run_job
+
+    def spoilt(job, *arguments, **options):
+        outcome = genuine(job, *arguments, **options)
+        if job is module.worker.inspect:
+            return Outcome("done", outcome.value.model_copy(update={"random_error": 0.3, "photo_error": 0.2}))
+        assert job is not module.worker.measure, "a wrong network was timed"
+        return outcome
+
+    monkeypatch.setattr(module, "run_job", spoilt)
+    with pytest.raises(NothingMeasuredError, match="not invariant to flopping: relative error 3.0e-01"):
+        sweep(start(batch_sizes=[1]), watcher)
+    assert watcher.records[0].status == "failed"
+
+
+def test_nothing_measured_is_an_error_of_its_own(start, watcher: Watcher):
+    with pytest.raises(NothingMeasuredError, match="not finite") as caught:
+        sweep(start([f"{NETWORKS}:nan@{SMALL}"], batch_sizes=[1]), watcher)
+    assert caught.value.exit_code == 3
+
+
+def test_replicates_are_processes_of_their_own(start, watcher: Watcher):
+    run = start(batch_sizes=[1], replicates=2)
+    sweep(run, watcher)
+    assert [record.key[1] for record in run.records()] == [0, 1]
+
+
+def test_the_budget_bounds_the_run_and_names_what_did_not_fit(start, watcher: Watcher):
+    run = start(batch_sizes=[1, 2, 4, 8, 16, 32], cell_seconds=60, precision=1e-9, budget_seconds=9)
+    begun = time.monotonic()
+    sweep(run, watcher)
+    assert time.monotonic() - begun < 25
+    statuses = [record.status for record in run.records()]
+    assert len(statuses) == 6
+    assert statuses[0] == "ok"
+    assert "skipped" in statuses
+    assert any("budget" in record.reason for record in run.records())
+
+
+def test_a_resumed_run_measures_only_what_is_missing(start, watcher: Watcher):
+    run = start(batch_sizes=[1, 2, 4])
+    sweep(run, watcher)
+    file = run.path / "cells.jsonl"
+    first, _, third = file.read_text().splitlines(keepends=True)
+    file.write_text(first + third)
+    again = Watcher()
+    sweep(Run.open(run.path), again)
+    assert [record.cell.batch_size for record in again.records] == [2]
+    assert again.begun == (3, 2)
+    assert file.read_text().startswith(first + third)
+
+
+def test_skipped_cells_are_measured_when_the_run_goes_on(start, watcher: Watcher):
+    run = start(batch_sizes=[1])
+    sweep(run, watcher)
+    record = run.records()[0]
+    run.append(record.model_copy(update={"status": "skipped", "reason": "interrupted"}))
+    sweep(run, watcher)
+    assert run.records()[0].status == "ok"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from flopbench.runner.sweep import new_run, probe_environment, sweep
+from tests.runner.conftest import Watcher, small_suite
+if __name__ == "__main__":
+    suite = small_suite(batch_sizes=[1, 2, 4, 8], cell_seconds=1, precision=1e-9)
+    run = new_run(suite, suite.profile("cpu"), probe_environment("cpu"), Path(sys.argv[1]), quick=False, command="k")
+    sweep(run, Watcher())
+"""
+
+
+def test_a_run_killed_at_any_moment_loses_no_finished_cell(tmp_path: Path, watcher: Watcher):
+    root = Path(__file__).parents[2]
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "results")],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    finished: list[str] = []
+    while len(finished) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        finished = [
+            line for file in tmp_path.glob("results/*/cells.jsonl") for line in file.read_text().splitlines()
+        ]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder,) = (tmp_path / "results").iterdir()
+    before = (folder / "cells.jsonl").read_text()
+    assert before.startswith(finished[0])
+
+    run = Run.open(folder)
+    sweep(run, watcher)
+    assert [record.status for record in run.records()] == ["ok"] * 4
+    assert (folder / "cells.jsonl").read_text().startswith(before)
+    assert len(watcher.records) == 4 - len(before.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("torch", "9.9"), ("device_name", "another"), ("driver", "1.2"), ("threads", 99)]
+)
+def test_no_resuming_on_another_machine(start, environment, field: str, value: object):
+    run = start()
+    elsewhere = environment.model_copy(update={field: value})
+    with pytest.raises(FlopbenchError, match=f"cannot resume .*{field}: .* → {value}"):
+        check_resumable(run, small_suite(), elsewhere)
+
+
+def test_no_resuming_of_another_suite(start, environment):
+    run = start()
+    check_resumable(run, small_suite(), environment)
+    with pytest.raises(FlopbenchError, match="suite small"):
+        check_resumable(run, small_suite(batch_sizes=[7]), environment)
+
+
+def test_shards_partition_the_cells():
+    cells = list(load_suite("vit").profile("cuda").cells("cuda"))
+    shards = [shard_of(cells, (index, 5)) for index in range(1, 6)]
+    assert sorted(cell.id for shard in shards for cell in shard) == sorted(cell.id for cell in cells)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    assert shard_of(cells, (2, 5)) == shards[1]
+    with pytest.raises(FlopbenchError, match="6/5"):
+        shard_of(cells, (6, 5))
+
+
+@pytest.mark.parametrize("change", [{"dtype": "tf32"}, {"mode": "cuda-graph"}])
+def test_what_only_cuda_has_is_refused_on_a_cpu(change: dict[str, str]):
+    cell = next(load_suite("vit").profile("cpu").cells("cpu"))
+    check_cells([cell])
+    changed = Cell.model_validate(cell.model_dump(by_alias=True) | change)
+    with pytest.raises(FlopbenchError, match="exists on CUDA only"):
+        check_cells([changed])
+
+
+def test_run_json_says_nothing_personal(start):
+    text = (start().path / "run.json").read_text()
+    for secret in (str(Path.home()), os.uname().nodename):
+        assert secret not in text
+    assert json.loads(text)["environment"]["torch"]

@@ -1,0 +1,133 @@
+"""Suite files: pairs, cells, and mistakes told in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from flopbench.errors import FlopbenchError
+from flopbench.suites import Pair, available_suites, load_suite, override, parse_suite
+
+
+def suite(text: str, tmp_path: Path):
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    return load_suite(path)
+
+
+GOOD = """
+title = "Mine"
+pairs = ["vit_s16.flop", "vit_b16.flop@timm:deit3_base_patch16_224"]
+[defaults]
+dtypes = ["bf16"]
+[profiles.cpu]
+batch_sizes = [1, 2]
+[profiles.cpu.quick]
+batch_sizes = [1]
+pairs = [{ baseline = "vit_s16", candidate = "vit_s16.hybrid" }]
+"""
+
+
+def test_defaults_and_pairs_flow_into_every_profile(tmp_path: Path):
+    loaded = suite(GOOD, tmp_path)
+    profile = loaded.profile("cpu")
+    assert profile.dtypes == ("bf16",)
+    assert [pair.id for pair in profile.pairs] == [
+        "vit_s16.flop",
+        "vit_b16.flop@timm:deit3_base_patch16_224",
+    ]
+    quick = loaded.profile("cpu", quick=True)
+    assert quick.batch_sizes == (1,)
+    assert quick.pairs[0].labels == ("ViT-S/16", "H(ViT-S/16)")
+
+
+def test_cells_are_the_product_and_their_ids_differ(tmp_path: Path):
+    cells = list(suite(GOOD, tmp_path).profile("cpu").cells("cpu"))
+    assert len(cells) == 2 * 2 * 2 * 2  # pairs × modes × passes × batch sizes
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert cells[0].id == "vit_s16.flop/cpu/b1/forward/bf16/eager"
+
+
+def test_two_kinds_of_attention_make_no_difference_without_attention():
+    profile = override(load_suite("paper").profile("cuda"), batch_sizes=(64,))
+    kinds = [(cell.pair.candidate, cell.attention) for cell in profile.cells("cuda")]
+    assert kinds.count(("vit_b16.flop", "fused")) == kinds.count(("vit_b16.flop", "unfused")) > 0
+    assert len({attention for name, attention in kinds if name == "resmlp_b24.flop"}) == 1
+
+
+@pytest.mark.parametrize("name", sorted(available_suites()))
+def test_every_shipped_suite_is_sound(name: str):
+    loaded = load_suite(name)
+    for device in ("cpu", "cuda"):
+        if device in loaded.profiles:
+            assert list(loaded.profile(device).cells(device))
+        if device in loaded.quick:
+            assert list(loaded.profile(device, quick=True).cells(device))
+
+
+def test_the_paper_suite_has_the_eleven_pairs():
+    assert len(load_suite("paper").profile("cuda").pairs) == 11
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('title = "Mine"', "", "my.toml: title is missing"),
+        ('title = "Mine"', 'title = "Mine"\ntitel = "x"', "titel is not a known field; known: .*title"),
+        ("[1, 2]", "[0]", r"profiles\.cpu\.batch_sizes\[0\]: input should be greater than .*, got 0"),
+        ("[1, 2]", "[]", r"profiles\.cpu\.batch_sizes: .*at least 1 item"),
+        ("[1, 2]", '["many"]', r"batch_sizes\[0\]: .*valid integer.*'many'"),
+        (
+            "[1, 2]",
+            "[1]\npasses = ['forwards']",
+            r"passes\[0\]: input should be 'forward', 'backward' or 'train'",
+        ),
+        ("vit_s16.flop", "vit_s15.flop", "unknown model 'vit_s15.flop'; did you mean vit_s16"),
+        ("vit_s16.flop", "vit_s16.flip", "unknown version of vit_s16 'flip'"),
+        ('"vit_s16.flop"', '"vit_s16"', "has no baseline"),
+        ("[profiles.cpu]", "[profiles.tpu]", "profiles.tpu.*cpu.*cuda"),
+        ("[profiles.cpu]\nbatch_sizes = [1, 2]\n[profiles.cpu.quick]", "[nothing]", "has no .profiles.cpu."),
+        ("[1, 2]", "[1, 2]\nimage_sizes = [225]", "image height 225 does not suit vit_s16"),
+    ],
+)
+def test_a_mistake_is_one_line_with_place_and_remedy(tmp_path: Path, old: str, new: str, message: str):
+    assert old in GOOD
+    with pytest.raises(FlopbenchError, match=message) as caught:
+        list(suite(GOOD.replace(old, new), tmp_path).profile("cpu").cells("cpu"))
+    assert "\n" not in str(caught.value)
+
+
+def test_not_toml_and_not_there(tmp_path: Path):
+    with pytest.raises(FlopbenchError, match=r"my\.toml is not valid TOML"):
+        suite("title = ", tmp_path)
+    with pytest.raises(FlopbenchError, match="no suite file at"):
+        load_suite(tmp_path / "absent.toml")
+    with pytest.raises(FlopbenchError, match="unknown suite 'vitt'; did you mean vit?"):
+        load_suite("vitt")
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path):
+    with pytest.raises(FlopbenchError, match="has no profile for cuda; it has cpu"):
+        suite(GOOD, tmp_path).profile("cuda")
+
+
+def test_the_digest_is_of_what_is_measured(tmp_path: Path):
+    base = suite(GOOD, tmp_path).digest
+    assert suite(GOOD.replace("Mine", "Yours"), tmp_path).digest == base
+    assert suite(GOOD.replace("[1, 2]", "[1, 4]"), tmp_path).digest != base
+
+
+def test_a_pair_is_named_by_its_candidate():
+    assert Pair.of("vit_b16.flop").baseline == "vit_b16"
+    assert Pair.of("vit_b16.flop", "vit_s16").id == "vit_b16.flop@vit_s16"
+
+
+def test_overrides_are_checked():
+    profile = load_suite("vit").profile("cpu")
+    assert override(profile, batch_sizes=(3,), precision=None).batch_sizes == (3,)
+    with pytest.raises(FlopbenchError, match="precision"):
+        override(profile, precision=2.0)
+
+
+def test_parse_suite_wants_tables():
+    with pytest.raises(FlopbenchError, match=r"x: profiles must be a table, got 3"):
+        parse_suite({"title": "x", "profiles": 3}, name="x", where="x")

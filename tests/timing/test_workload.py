@@ -1,0 +1,142 @@
+"""Each pass does what its name says, in each dtype that a CPU has."""
+
+import pytest
+import torch
+
+from flopbench.suites import Cell, Pair
+from flopbench.timing.memory import held_bytes, peak_bytes
+from flopbench.timing.workload import build_model, make_images, make_workload, repeated_blocks
+
+CPU = torch.device("cpu")
+
+# The invariant head sees the symmetric half alone, so the final norm's other gain learns nothing.
+UNSEEN = {"norm.weight_a"}
+
+
+def cell(**changes) -> Cell:
+    fields = {
+        "pair": Pair.of("vit_ti16.flop"),
+        "device": "cpu",
+        "batch_size": 2,
+        "pass": "forward",
+        "dtype": "fp32",
+        "mode": "eager",
+        "image_size": (32, 32),
+        "num_classes": 10,
+    }
+    return Cell.model_validate(fields | changes)
+
+
+def workload(cell: Cell, name: str = "vit_ti16.flop"):
+    return make_workload(build_model(name, cell, CPU), make_images(cell, CPU), cell)
+
+
+def test_forward_takes_no_gradients():
+    work = workload(cell())
+    assert not work.step(work.prepare()).requires_grad
+    assert not work.model.training
+
+
+def test_backward_leaves_gradients_of_every_parameter_and_does_not_add_them_up():
+    work = workload(cell(**{"pass": "backward"}))
+    torch.manual_seed(0)
+    work.run()
+    first = {name: p.grad.clone() for name, p in work.model.named_parameters() if p.grad is not None}
+    assert set(first) == {name for name, _ in work.model.named_parameters()} - UNSEEN
+    torch.manual_seed(0)
+    work.run()
+    parameters = dict(work.model.named_parameters())
+    for name, gradient in first.items():
+        torch.testing.assert_close(parameters[name].grad, gradient)
+
+
+def test_train_moves_every_parameter():
+    work = workload(cell(**{"pass": "train"}))
+    before = {name: p.detach().clone() for name, p in work.model.named_parameters()}
+    work.run()
+    still = {name for name, p in work.model.named_parameters() if torch.equal(before[name], p)}
+    assert still == UNSEEN
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16", "autocast-bf16"])
+@pytest.mark.parametrize("pass_", ["forward", "backward", "train"])
+def test_every_dtype_runs_every_pass(dtype: str, pass_: str):
+    this = cell(dtype=dtype, **{"pass": pass_})
+    work = workload(this)
+    work.run()
+    expected = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
+    assert {p.dtype for p in work.model.parameters()} == {expected}
+    assert work.logits(make_images(this, CPU)).isfinite().all()
+
+
+def test_both_models_of_a_pair_get_the_same_images():
+    assert torch.equal(make_images(cell(), CPU), make_images(cell(), CPU))
+    assert make_images(cell(), CPU).std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_channels_last_reaches_the_images():
+    images = make_images(cell(memory_format="channels_last"), CPU)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_unfused_attention_gives_the_same_logits():
+    images = make_images(cell(), CPU)
+    fused, unfused = (workload(cell(attention=kind)).logits(images) for kind in ("fused", "unfused"))
+    torch.testing.assert_close(fused, unfused, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_are_found_and_their_absence_is_told():
+    assert len(repeated_blocks(build_model("vit_ti16.hybrid", cell(), CPU))) == 12
+    with pytest.raises(RuntimeError, match="no repeated blocks"):
+        repeated_blocks(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward", "train"])
+def test_peak_memory_is_exact_and_repeatable(pass_: str):
+    work = workload(cell(**{"pass": pass_}))
+    work.run()
+    peaks = {peak_bytes(work, "cpu") for _ in range(2)}
+    assert len(peaks) == 1
+    weights = sum(p.numel() * p.element_size() for p in work.model.parameters())
+    copies = {"forward": 1, "backward": 2, "train": 4}[pass_]  # weights, gradients, AdamW's two moments
+    assert peaks.pop() > copies * weights
+    assert held_bytes(work) >= (3 if pass_ == "train" else 1) * weights
+
+
+def test_peak_memory_of_a_known_allocation():
+    class Doubling(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1000))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            big = images.repeat(2, 1, 1, 1)  # twice the images
+            return (big * 2).mean(dim=(1, 2, 3))[:, None]  # as much again while `big` lives
+
+    images = make_images(cell(), CPU)
+    work = make_workload(Doubling(), images, cell())
+    assert peak_bytes(work, "cpu") == pytest.approx(4000 + 4 * images.nbytes, abs=200)
+
+
+class FakeCuda:
+    """The caching allocator's counters, as `torch.cuda` has them."""
+
+    def __init__(self) -> None:
+        self.current, self.peak = 10_000, 99_000
+
+    def synchronize(self) -> None:
+        pass
+
+    def memory_allocated(self) -> int:
+        return self.current
+
+    def reset_peak_memory_stats(self) -> None:
+        self.peak = self.current + 500
+
+    def max_memory_allocated(self) -> int:
+        return self.peak
+
+
+def test_peak_memory_on_cuda_leaves_the_other_model_out():
+    work = workload(cell())
+    assert peak_bytes(work, "cuda", cuda=FakeCuda()) == held_bytes(work) + 500
