@@ -101,7 +101,7 @@ def test_not_toml_and_not_there(tmp_path: Path):
         suite("title = ", tmp_path)
     with pytest.raises(FlopbenchError, match="no suite file at"):
         load_suite(tmp_path / "absent.toml")
-    with pytest.raises(FlopbenchError, match="unknown suite 'vitt'; did you mean vit?"):
+    with pytest.raises(FlopbenchError, match=r"unknown suite 'vitt'; did you mean vit\?"):
         load_suite("vitt")
 
 

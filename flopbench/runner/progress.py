@@ -1,7 +1,6 @@
 """What a sweep looks like while it runs: live in a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -98,12 +97,7 @@ class LiveProgress(LogProgress):
         self.progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
     def begin(self, run: Run, cells: int, done: int) -> None:

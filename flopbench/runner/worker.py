@@ -223,7 +223,8 @@ def check_outputs(cell: Cell, workloads: dict[str, Workload], images: Tensor, fa
             agreement = max(error, agreement or 0.0)
             if not agreement <= AGREEMENT[cell.dtype]:
                 raise WrongOutputError(
-                    f"{label} compiled differs from eager by {error:.1e}, at most {AGREEMENT[cell.dtype]:.0e} allowed"
+                    f"{label} compiled differs from eager by {error:.1e}, "
+                    f"at most {AGREEMENT[cell.dtype]:.0e} allowed"
                 )
     if parse_name(cell.pair.candidate).invariant:
         in_cell = invariance_error(workloads["candidate"].logits, images)

@@ -14,7 +14,7 @@ class Clock(Protocol):
     """Times `calls` calls of a workload, one after another."""
 
     def time(self, workload: Workload, calls: int) -> tuple[list[float], list[float]]:
-        """(device seconds of each call, host seconds of each call's dispatch); the second is empty on a CPU."""
+        """(device seconds, host seconds of the dispatch) of each call; the second is empty on a CPU."""
         ...
 
     def synchronise(self) -> None:

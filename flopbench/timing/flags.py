@@ -34,7 +34,8 @@ def find_flags(rounds: Rounds, state: Mapping[str, Any], *, precision: float) ->
         flags.append(
             Flag(
                 kind="noisy",
-                message=f"the interval is ±{rounds.speedup.half_width:.1%}, wider than the ±{precision:.1%} asked for",
+                message=f"the interval is ±{rounds.speedup.half_width:.1%}, "
+                f"wider than the ±{precision:.1%} asked for",
                 remedy="a quieter machine, or more time (--cell-seconds)",
             )
         )
@@ -60,7 +61,7 @@ def _launch_bound(rounds: Rounds) -> list[Flag]:
     return [
         Flag(
             kind="launch-bound",
-            message=f"{' and '.join(bound)}: the host takes as long to launch the work as the device to do it",
+            message=f"{' and '.join(bound)}: launching takes the host as long as the work takes the device",
             remedy="a larger batch, or --mode cuda-graph",
         )
     ]
@@ -104,7 +105,7 @@ def _shape(role: str, seconds: Array) -> list[Flag]:
             Flag(
                 kind="drifting",
                 message=f"{role}: the last calls took {drift:+.0%} against the first",
-                remedy="longer warm-up or fixed clocks; the speed-up itself is taken within rounds and hardly affected",
+                remedy="longer warm-up or fixed clocks; within rounds, where the speed-up is taken, it cancels",
             )
         )
     distance = _two_modes(seconds)
@@ -114,7 +115,7 @@ def _shape(role: str, seconds: Array) -> list[Flag]:
             Flag(
                 kind="bimodal",
                 message=f"{role}: the calls take two different times, {distance:.0%} apart",
-                remedy="fixed clocks, pinned threads (taskset), or a machine without hyper-threading neighbours",
+                remedy="fixed clocks, pinned threads (taskset), or a machine without neighbours",
             )
         )
     elif strange > 0.1 * len(seconds):

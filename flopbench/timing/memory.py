@@ -19,7 +19,7 @@ def held_bytes(workload: Workload) -> int:
 
 
 def peak_bytes(workload: Workload, device: DeviceKind, cuda: Any = torch.cuda) -> int:
-    """Peak memory of one call of a warmed-up workload: what stays (`held_bytes`) plus what it allocates, in bytes.
+    """Peak memory of a warmed-up workload's call, in bytes: what stays (`held_bytes`) and what it allocates.
 
     The call includes `prepare`, so for a backward pass the activations that the forward pass leaves
     count, as do gradients. On CUDA it is the caching allocator's own peak, without what the other

@@ -1,12 +1,12 @@
 """The speed-up of a pair and its interval, from rounds of alternating calls.
 
-A round times baseline and candidate in the order A B B A, so that a linear drift cancels within it. Its
-statistic is the difference of the mean log times, which is symmetric about the truth whenever the
-noise does not care which model runs, however skewed that noise is. Rounds are summarised by their
-25 % trimmed mean (the interquartile mean), which shrugs off a noisy neighbour, and the interval is the bootstrap percentile
-interval with the levels expanded for small samples (Hesterberg, *What Teachers Should Know About the
-Bootstrap*, The American Statistician 69, 2015): the plain percentile interval is too narrow by
-√(1 − 1/n) and by normal instead of t quantiles, which at ten rounds costs several points of coverage.
+A round times baseline and candidate in the order A B B A, so that a linear drift cancels within it.
+Its statistic is the difference of the mean log times, which is symmetric about the truth whenever
+the noise does not care which model runs, however skewed that noise is. Rounds are summarised by
+their interquartile mean, which shrugs off a noisy neighbour, and the interval is the bootstrap
+percentile interval with the levels expanded for small samples (Hesterberg, *What Teachers Should
+Know About the Bootstrap*, The American Statistician 69, 2015): the plain percentile interval is too
+narrow by √(1 − 1/n) and by normal instead of t quantiles, at ten rounds several points of coverage.
 """
 
 import math
@@ -49,7 +49,7 @@ def trimmed_mean(values: Array) -> Array:
 
 
 def location_interval(values: Array, *, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
-    """(estimate, low, high) of the location of `values` `[n]`, n ≥ 2, by the expanded bootstrap.
+    """(estimate, low, high) of the location of `values` `[n]` by the expanded bootstrap.
 
     Raises:
         ValueError: fewer than two values, or one that is not finite.
@@ -64,14 +64,14 @@ def location_interval(values: Array, *, level: float = 0.95, seed: int = 0) -> t
 
 
 def expanded_tail(n: int, level: float) -> float:
-    """The percentile, smaller than (1 − level)/2, that makes up for the bootstrap's narrowness at n values."""
+    """The percentile, below (1 − level)/2, that makes up for the bootstrap's narrowness at n values."""
     normal = NormalDist()
     quantile = math.sqrt(n / (n - 1)) * t_quantile((1 + level) / 2, n - 1)
     return normal.cdf(-quantile)
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-    """Student's t quantile by the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5), good from 4 degrees."""
+    """Student's t quantile by Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5), good from 4 degrees."""
     z = NormalDist().inv_cdf(probability)
     return (
         z
@@ -111,7 +111,7 @@ def replicated_interval(
 
 
 def outliers(values: Array) -> NDArray[np.bool_]:
-    """Which values lie more than 5 robust deviations (1.4826 × MAD) from the median. Marked, never dropped."""
+    """Which values lie over 5 robust deviations (1.4826 × MAD) from the median. Marked, never dropped."""
     centre = np.median(values)
     spread = 1.4826 * np.median(np.abs(values - centre))
     return np.abs(values - centre) > 5 * max(float(spread), 1e-9)

@@ -71,7 +71,7 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
 
 
 def make_images(cell: Cell, device: torch.device, seed: int = 0) -> Tensor:
-    """Normal noise `[B, 3, H, W]` in the cell's dtype and memory format; the same for both models of a pair."""
+    """Normal noise `[B, 3, H, W]` in the cell's dtype and memory format, the same for both of a pair."""
     images = random_images(cell.batch_size, cell.image_size, device=device, seed=seed)
     return images.to(weights_dtype(cell), memory_format=_memory_format(cell))
 

@@ -135,7 +135,7 @@ def test_unlike_machines_do_not_merge(tmp_path: Path):
     content = json.loads((second.path / "run.json").read_text())
     content["environment"]["device_name"] = "another GPU"
     (second.path / "run.json").write_text(json.dumps(content))
-    with pytest.raises(FlopbenchError, match="device_name: .* → another GPU"):
+    with pytest.raises(FlopbenchError, match=r"device_name: .* → another GPU"):
         merge_runs([first, Run.open(second.path)], tmp_path / "merged", RESUME_FIELDS)
     assert not (tmp_path / "merged").exists()
 

@@ -75,7 +75,7 @@ def test_a_candidate_that_is_not_invariant_gets_no_time(start, watcher: Watcher,
         return outcome
 
     monkeypatch.setattr(module, "run_job", spoilt)
-    with pytest.raises(NothingMeasuredError, match="not invariant to flopping: relative error 3.0e-01"):
+    with pytest.raises(NothingMeasuredError, match=r"not invariant to flopping: relative error 3\.0e-01"):
         sweep(start(batch_sizes=[1]), watcher)
     assert watcher.records[0].status == "failed"
 
@@ -133,7 +133,8 @@ from flopbench.runner.sweep import new_run, probe_environment, sweep
 from tests.runner.conftest import Watcher, small_suite
 if __name__ == "__main__":
     suite = small_suite(batch_sizes=[1, 2, 4, 8], cell_seconds=1, precision=1e-9)
-    run = new_run(suite, suite.profile("cpu"), probe_environment("cpu"), Path(sys.argv[1]), quick=False, command="k")
+    environment = probe_environment("cpu")
+    run = new_run(suite, suite.profile("cpu"), environment, Path(sys.argv[1]), quick=False, command="k")
     sweep(run, Watcher())
 """
 

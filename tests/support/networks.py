@@ -1,4 +1,4 @@
-"""Networks that are measured in a moment, under names that suites can hold: `tests.support.networks:small`."""
+"""Networks that are measured in a moment, under names that suites can hold."""
 
 import os
 import signal
