@@ -83,6 +83,10 @@ def test_saved_files_hold_the_speed_up_and_compare(run, pytester):
     run("-k", "fast_enough", "--benchmark-compare").stdout.fnmatch_lines(["*test_fast_enough (0002_it)*"])
 
 
-def test_without_pytest_benchmark_it_says_what_is_missing(run):
-    result = run("-k", "no_demand", "-p", "no:benchmark", "-o", "addopts=")
-    result.stdout.fnmatch_lines(["*the flopbench fixture needs pytest-benchmark*"])
+def test_without_pytest_benchmark_pytest_says_what_is_missing(run, pytester):
+    result = pytester.runpytest("-k", "no_demand", "-p", "no:benchmark")
+    result.stdout.fnmatch_lines(["*fixture 'benchmark' not found"])
+
+
+def test_benchmark_only_keeps_it(run):
+    run("-k", "no_demand", "--benchmark-only").assert_outcomes(passed=1)

@@ -1,0 +1,157 @@
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from flopbench.errors import FlopbenchError
+from flopbench.regression import exact
+from flopbench.regression.decision import Outcome
+from flopbench.regression.exact import ExactBaseline, _graph_breaks, compare_exact, measure_exact
+from flopbench.regression.footprint import footprint
+from flopbench.suites import MinimumEffect, Profile
+from flopbench.timing.workload import build_model
+from tests.regression import tiny
+
+
+@cache
+def _measured() -> ExactBaseline:
+    return measure_exact("tiny", tiny.profile())
+
+
+def _compare(new, effects=None, base=None):
+    return compare_exact(base or _measured(), new, effects or MinimumEffect())
+
+
+def _altered(**changes):
+    first, second = _measured().models
+    return _measured().model_copy(update={"models": (first, second.model_copy(update=changes))})
+
+
+def _failed(new, **options):
+    return [change.metric for change in _compare(new, **options).of(Outcome.FAIL)]
+
+
+def test_taken_twice_the_figures_are_the_same_file(tmp_path):
+    again = measure_exact("tiny", tiny.profile())
+    assert again == _measured()
+    again.write(tmp_path / "a.json")
+    _measured().write(tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert ExactBaseline.read(tmp_path / "a.json") == again
+    assert _compare(again).outcome is Outcome.PASS
+
+
+def test_figures_are_those_of_the_network():
+    plain, flop = _measured().models
+    model = tiny.flop()
+    assert flop.parameters == sum(p.numel() for p in model.parameters())
+    assert flop.macs < plain.macs
+    assert flop.graph_breaks == 0
+    # Products without bias are those of the antisymmetric half: qkv, projection, two of the MLP, patches.
+    assert flop.forward.operators["aten.mm"] == 5
+    assert "aten.mm" not in plain.forward.operators
+    assert flop.train.bytes_written > flop.forward.bytes_written
+
+
+def test_invariance_is_measured_and_held_to_its_tolerance(monkeypatch):
+    def build_shallow(*arguments):
+        model = build_model(*arguments)
+        model.blocks = model.get_submodule("blocks")[:1]  # pyright: ignore[reportIndexIssue]
+        return model
+
+    monkeypatch.setattr(exact, "build_model", build_shallow)
+    profile = Profile.model_validate(
+        {"pairs": ("vit_ti16.flop",), "batch_sizes": (1,), "image_sizes": (32,), "num_classes": 10}
+    )
+    measured = measure_exact("x", profile)
+    plain, flop = measured.models
+    assert plain.invariance_error is None
+    assert flop.invariance_error is not None
+    assert 0 < flop.invariance_error < 1e-4
+    for error in (1e-3, float("nan")):
+        broken = measured.model_copy(
+            update={"models": (flop.model_copy(update={"invariance_error": error}),)}
+        )
+        assert _failed(broken, base=measured) == ["invariance_error"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "factor", "fails"),
+    [("macs", 1.01, True), ("macs", 0.9, False), ("parameters", 1.01, True), ("parameters", 0.9, True)],
+)
+def test_more_work_fails_and_another_network_does_too(figure, factor, fails):
+    new = _altered(**{figure: int(factor * getattr(_measured().models[1], figure))})
+    assert _failed(new) == ([figure] if fails else [])
+
+
+def test_an_operator_more_fails_and_is_named():
+    forward = _measured().models[1].forward
+    more = forward.model_copy(update={"operators": {**forward.operators, "aten.clone": 7}})
+    (failure,) = _compare(_altered(forward=more)).of(Outcome.FAIL)
+    assert failure.metric == "operators"
+    assert "aten.clone" in failure.note
+    assert _compare(_altered(forward=more), MinimumEffect(operators=0.2)).outcome is Outcome.PASS
+
+
+def test_a_graph_break_fails():
+    assert _failed(_altered(graph_breaks=1)) == ["graph_breaks"]
+
+
+def test_other_outputs_fail_and_rounding_does_not():
+    figures = _measured().models[1]
+    for error, failed in ((1e-5, []), (0.1, ["outputs"])):
+        outputs = tuple(value + error * figures.output_deviation for value in figures.outputs)
+        assert _failed(_altered(outputs=outputs)) == failed
+
+
+def test_another_torch_is_not_held_to_its_operators():
+    new = _altered(forward=_measured().models[1].train).model_copy(update={"torch": "9.9.0"})
+    comparison = _compare(new)
+    assert comparison.outcome is Outcome.PASS
+    assert "operators" not in {change.metric for change in comparison.changes}
+    assert any("9.9.0" in note for note in comparison.notes)
+
+
+def test_other_models_are_refused():
+    with pytest.raises(FlopbenchError, match="no model in common"):
+        _compare(_altered().model_copy(update={"models": ()}))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema": 2}', "\x00"])
+def test_a_damaged_baseline_is_named(tmp_path, content):
+    (tmp_path / "exact.json").write_text(content)
+    with pytest.raises(FlopbenchError, match=r"exact\.json is no exact baseline"):
+        ExactBaseline.read(tmp_path / "exact.json")
+
+
+def test_views_are_free_and_copies_are_not():
+    x = torch.zeros(4, 8)
+    assert footprint(lambda: x.t().unsqueeze(0)[:, 2:]).calls == 0
+    copied = footprint(lambda: x.t().contiguous())
+    assert copied.operators == {"aten.clone": 1}
+    assert copied.bytes_written == 4 * 8 * 4
+    assert footprint(lambda: x.add_(1)).operators == {"aten.add_": 1}
+    both = footprint(lambda: (x.clone(), x.add_(1)))
+    assert copied.difference(both) == "+1 aten.add_"
+
+
+class _Broken(nn.Module):
+    def forward(self, x):
+        x = x * 2
+        torch._dynamo.graph_break()
+        return x + 1
+
+
+def test_graph_breaks_are_counted():
+    assert _graph_breaks(_Broken(), torch.zeros(2)) == 1
+    assert _graph_breaks(tiny.flop(), torch.zeros(1, 3, 32, 32)) == 0
+
+
+def test_effects_are_part_of_the_suite_but_not_of_its_digest():
+    stated = tiny.suite(minimum_effect={"macs": 0.5, "cells": {"*flop/*": {"macs": 0.1}}})
+    assert stated.digest == tiny.suite().digest
+    assert stated.minimum_effect.of("macs", "a.flop/b1") == 0.1
+    assert stated.minimum_effect.of("macs", "a/b1") == 0.5
+    with pytest.raises(FlopbenchError, match=r"minimum_effect\.mac is not a known field; known: .*macs"):
+        tiny.suite(minimum_effect={"mac": 0.5})
