@@ -130,7 +130,8 @@ def _overview(cells: Rows) -> str:
     where = f"at batch {batches.pop()}" if len(batches) == 1 else "at the largest batch of each"
     verdicts = [verdict(top) for top in cells]
     faster = verdicts.count("faster")
-    count = f"all {len(cells)}" if faster == len(cells) else f"{faster or 'none'} of {len(cells)}"
+    everyone = "both" if len(cells) == 2 else f"all {len(cells)}"
+    count = everyone if faster == len(cells) else f"{faster or 'none'} of {len(cells)}"
     run = "runs" if faster == 1 else "run"
     sentence = f"{count} candidates {run} faster than the baseline {_pass_words(cells[0]['pass'])} {where}"
     speedups = [top["speedup"] for top in cells]

@@ -124,8 +124,8 @@ def joined(words: list[str], last: str = "and") -> str:
 
 
 def code(text: object) -> str:
-    """An inline code span, in tables too; its fence is longer than any run of backticks inside."""
-    inner = printable(text).replace("|", "\\|")
+    """An inline code span (not for tables); its fence is longer than any run of backticks inside."""
+    inner = printable(text)
     longest = max((len(run) for run in re.findall(r"`+", inner)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if longest else ""

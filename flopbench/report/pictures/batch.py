@@ -1,5 +1,6 @@
 """What the batch size does: to the speed-up, and to memory."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
@@ -18,12 +19,13 @@ from flopbench.report.pictures.style import (
     INK,
     MUTED,
     PASS_LOOKS,
+    Look,
     batch_axis,
     log_axis,
     look,
     panels,
 )
-from flopbench.results import Run
+from flopbench.results import FrontierRecord, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,9 +148,15 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
         return None
     chosen = in_setting(ok, setting)
     lost = [row for row in in_setting(rows, setting) if row["status"] == "oom"]
+    frontiers = [
+        frontier
+        for frontier in run.frontiers()
+        if frontier.peak_bytes and (frontier.cell.dtype, frontier.cell.mode) == setting[:2]
+    ]
     pairs = by(chosen, "pair")
     figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
     batches = sorted({row["batch_size"] for row in [*chosen, *lost]})
+    reach = [*batches, *(frontier.largest_batch for frontier in frontiers)]
     total = run.info.environment.device_memory_bytes
     sizes: list[float] = [
         row[f"{role}_peak_bytes"] / 2**30 for row in chosen for role in ("baseline", "candidate")
@@ -165,10 +173,11 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
                     marker=own.marker,
                     linestyle=PASS_LOOKS[pass_].dashes,
                 )
+                _mark_frontier(axis, group[0][f"{role}_label"], pass_, frontiers, own)
         axis.set_yscale("log")
-        _frontier(axis, [row for row in lost if row["pair"] == pair], total, top)
+        _mark_lost(axis, [row for row in lost if row["pair"] == pair], total, top)
         axis.set_title(text.printable(group[0]["candidate_label"]))
-        batch_axis(axis, batches)
+        batch_axis(axis, batches, reach)
         log_axis(axis.yaxis, min(sizes), top)
         if number % 3 == 0:
             axis.set_ylabel("peak memory (GiB)")
@@ -180,6 +189,8 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
         (role, own.color, own.marker, "none") for role, own in roles.items()
     ]
     entries += [(pass_, MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes]
+    if frontiers:
+        entries.append(("largest batch that fits", MUTED, "*", "none"))
     if lost:
         entries.append(("out of memory", INK, "x", "none"))
     _legend(figure, entries)
@@ -192,7 +203,27 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
     )
 
 
-def _frontier(axis: "Axes", lost: Rows, total: int | None, top: float) -> None:
+def _mark_frontier(
+    axis: "Axes", label: str, pass_: str, frontiers: Sequence[FrontierRecord], own: Look
+) -> None:
+    """A star where the memory of a model's pass ends, with the batch size."""
+    for frontier in frontiers:
+        if (frontier.label, frontier.cell.pass_) != (label, pass_) or not frontier.peak_bytes:
+            continue
+        point = (frontier.largest_batch, frontier.peak_bytes / 2**30)
+        axis.plot(*point, color=own.color, marker="*", markersize=9, linestyle="none")
+        axis.annotate(
+            str(frontier.largest_batch),
+            point,
+            xytext=(0, 6 if own is look(0) else -12),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7.5,
+            color=own.color,
+        )
+
+
+def _mark_lost(axis: "Axes", lost: Rows, total: int | None, top: float) -> None:
     """The device's memory, and a cross at each batch size that did not fit."""
     if total and lost:
         axis.axhline(total / 2**30, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))

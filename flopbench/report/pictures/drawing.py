@@ -37,13 +37,15 @@ class Picture:
         """The SVG as part of a page: no prologue or metadata, and ids that no other picture has."""
         body = self.svg[self.svg.index("<svg") :]
         body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-        body = re.sub(r'<svg[^>]*?width="([\d.]+)pt" height="[\d.]+pt"', _sized, body, count=1, flags=re.DOTALL)
+        body = re.sub(
+            r'<svg[^>]*?width="([\d.]+)pt" height="[\d.]+pt"', _sized, body, count=1, flags=re.DOTALL
+        )
         body = re.sub(r'\bid="', f'id="{self.name}-', body)
         return re.sub(r'(href="|url\()#', rf"\1#{self.name}-", body)
 
 
 def _sized(start: re.Match[str]) -> str:
-    """Width in a page: somewhat above the drawn one, and scrolled rather than shrunk past reading on a phone."""
+    """Its width in a page: above the drawn one; on a phone scrolled rather than shrunk past reading."""
     points = float(start[1])
     return f'<svg width="{points * 1.7:.0f}" style="min-width: {points * 0.8:.0f}px"'
 

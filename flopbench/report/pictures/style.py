@@ -121,8 +121,9 @@ def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.
 
 def settle(figure: Any) -> None:
     """Lay a figure out once and for all; drawing it again does not."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
         figure.set_layout_engine("none")
 
 
@@ -136,12 +137,12 @@ def save(figure: "Figure") -> tuple[bytes, str]:
     return png.getvalue(), re.sub(r"[ \t]+$", "", svg.getvalue().decode(), flags=re.MULTILINE)
 
 
-def batch_axis(axis: "Axes", batches: Sequence[int]) -> None:
-    """A logarithmic axis of batch sizes with a tick at each one measured."""
+def batch_axis(axis: "Axes", batches: Sequence[int], reach: Sequence[int] = ()) -> None:
+    """A logarithmic axis of batch sizes with a tick at each of `batches`; `reach` has to be on it too."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axis.set_xscale("log", base=2)
-    low, high = min(batches), max(batches)
+    low, high = min([*batches, *reach]), max([*batches, *reach])
     axis.set_xlim(low / 1.6, high * 1.6)
     axis.xaxis.set_major_locator(FixedLocator(batches))
     axis.xaxis.set_minor_locator(NullLocator())

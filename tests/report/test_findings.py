@@ -1,0 +1,100 @@
+"""The answer in words says what the intervals allow, no more."""
+
+import re
+
+import pytest
+
+from flopbench.report.cells import measured, rows_of
+from flopbench.report.findings import answer
+from flopbench.results import to_frame
+from tests.support.runs import CPU, make_run
+
+
+def answer_of(run):
+    rows = rows_of(to_frame([run]))
+    return answer(run.info.id, run.info.environment.device_name, measured(rows), len(rows))
+
+
+def test_one_pair_is_answered_in_one_sentence(tmp_path):
+    run = make_run(tmp_path / "r", pairs=("vit_l16.flop",), batch_sizes=(1, 8, 64), modes=("compile",))
+    row = next(r for r in rows_of(to_frame([run])) if r["batch_size"] == 64 and r["pass"] == "forward")
+    text = answer_of(run).headline
+    assert text.startswith("On an NVIDIA H200 (bf16, compiled), E(ViT-L/16) needs 52 % of the MACs of ViT-L")
+    times = (
+        f"{row['speedup']:.2f}× as fast (95 % interval {row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+    )
+    assert f"runs {times} forward at batch 64" in text
+    assert f"; {100 * row['realised_share']:.0f} % of what the MACs promise is realised" in text
+    assert text.endswith("below batch 8 it is launch-bound.")
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "said", "unsaid"),
+    [
+        (1.0, "runs 1.5", "slower"),
+        (2.0, "is slower: it runs 0.7", "% of what the MACs promise"),
+        # A candidate as fast as its baseline: the interval holds 1.
+        (1.0 / 0.65, "neither faster nor slower as far as can be told", "promise is realised"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(tmp_path, slowdown, said, unsaid):
+    run = make_run(
+        tmp_path / "r",
+        device=CPU,
+        pairs=("vit_b16.flop",),
+        batch_sizes=(4,),
+        modes=("compile",),
+        passes=("forward",),
+        overhead=0.252,
+        slowdown=slowdown,
+        rounds=20,
+    )
+    text = answer_of(run).headline
+    assert said in text
+    assert unsaid not in text
+
+
+def test_the_setting_is_that_of_the_fastest_baseline(tmp_path):
+    run = make_run(tmp_path / "r", pairs=("vit_s16.flop", "vit_b16.flop"), batch_sizes=(8,))
+    text = answer_of(run)
+    assert text.headline.startswith("On an NVIDIA H200 (bf16, compiled)")
+    assert any(point.startswith("Bf16, eager: forward speed-up 0.77×") for point in text.points)
+
+
+def test_a_setting_that_few_pairs_were_measured_in_is_not_the_headline(tmp_path):
+    run = make_run(
+        tmp_path / "r",
+        pairs=("vit_s16.flop", "vit_b16.flop"),
+        batch_sizes=(8,),
+        statuses={"vit_b16.flop/*/compile": "skipped"},
+    )
+    text = answer_of(run)
+    assert "(bf16, eager)" in text.headline
+    assert "6 of 8 cells have a speed-up; the others are listed below with the reason." in text.points
+
+
+def test_best_and_worst_are_named_only_where_told_apart(tmp_path):
+    apart = make_run(
+        tmp_path / "a", pairs=("vit_b16.flop", "vit_b16.hybrid"), batch_sizes=(64,), modes=("compile",)
+    )
+    said = " ".join(answer_of(apart).points)
+    assert re.search(r"E\(ViT-B/16\) gains most \(1\.5\d×\), H\(ViT-B/16\) gains least \(1\.1\d×\)\.", said)
+    pairs = ("vit_b16.flop", "vit_l16.flop")
+    level = make_run(tmp_path / "b", pairs=pairs, batch_sizes=(64,), modes=("compile",), noise=0.2)
+    assert any("cannot be told apart" in point for point in answer_of(level).points)
+
+
+def test_other_pass_is_taken_at_its_own_largest_batch(tmp_path):
+    run = make_run(
+        tmp_path / "r",
+        pairs=("vit_h14.flop",),
+        batch_sizes=(8, 64),
+        modes=("compile",),
+        statuses={"*/b64/backward/*": "oom"},
+    )
+    assert "backward at batch 8" in answer_of(run).headline
+
+
+def test_nothing_measured_is_said(tmp_path):
+    run = make_run(tmp_path / "r", pairs=("vit_s16.flop",), batch_sizes=(1,), statuses={"*": "failed"})
+    assert answer_of(run).headline == "On an NVIDIA H200, no cell could be measured."

@@ -1,0 +1,215 @@
+"""The report's files."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from markdown_it import MarkdownIt
+
+from flopbench.errors import FlopbenchError
+from flopbench.report import render_report
+from flopbench.report.render import folder_name
+from flopbench.results import (
+    Calibration,
+    CellRecord,
+    Flag,
+    ModelProfile,
+    Peaks,
+    ProfileRecord,
+    Run,
+)
+from flopbench.suites import Pair
+from tests.support.runs import CPU, hostile_pair, make_run
+
+SMALL = {"pairs": ("vit_s16.flop", "vit_b16.flop"), "batch_sizes": (1, 4), "modes": ("compile",)}
+HOSTILE = '<script>alert(1)</script>|`x`**b**"[l](http://e.com)"'
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    run = make_run(
+        folder / "vit-cpu",
+        device=CPU,
+        flags={"*/b1/forward/*": Flag(kind="noisy", message="±3 %", remedy="a quieter machine")},
+        statuses={"vit_b16.flop/*/b4/backward/*": "oom"},
+        **SMALL,
+    )
+    return run, render_report([run], folder / "reports")
+
+
+def test_every_file_is_there_and_linked_relatively(small):
+    run, files = small
+    folder = files.markdown.parent
+    assert folder.name == run.info.id
+    assert {path.name for path in folder.iterdir()} == {
+        "report.md",
+        "report.html",
+        "table.csv",
+        "table.json",
+        *(path.name for path in files.pictures),
+    }
+    text = files.markdown.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert {"speedup-against-batch.svg", "realised-share.png", "table.csv"} <= set(links)
+    for link in links:
+        assert (folder / link).is_file(), link
+    assert len(json.loads(files.json.read_text(encoding="utf-8"))) == 8
+
+
+def test_it_starts_with_the_answer_and_ends_with_how_to_reproduce(small):
+    run, files = small
+    text = files.markdown.read_text(encoding="utf-8")
+    assert text.splitlines()[2].startswith("**On an Intel Xeon")
+    assert text.rstrip().endswith("```sh\nflopbench run --suite vit --device cpu\n```")
+    assert run.info.environment.commit in text
+    order = [
+        "## Pictures",
+        "## Environment",
+        "## Models",
+        "## Speed-ups",
+        "## Cells without",
+        "## What to take",
+    ]
+    places = [text.index(heading) for heading in order]
+    assert places == sorted(places)
+    assert "Remedy: a quieter machine" in text
+    assert "out of memory" in text
+
+
+def test_the_same_run_gives_the_same_bytes(small, tmp_path):
+    run, files = small
+    again = render_report([run], tmp_path)
+    for path in files.markdown.parent.iterdir():
+        assert path.read_bytes() == (again.markdown.parent / path.name).read_bytes(), path.name
+
+
+def test_pictures_are_well_formed_and_bear_no_date_or_path(small):
+    _, files = small
+    assert len(files.pictures) >= 10
+    for path in files.pictures:
+        data = path.read_bytes()
+        if path.suffix == ".svg":
+            assert ET.fromstring(data).tag.endswith("svg")
+            assert b"<dc:date>" not in data
+        else:
+            assert data.startswith(b"\x89PNG")
+    page = files.html.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert not re.search(r'(?:src|href)="(?!#|data:)', page)
+
+
+def test_pictures_without_data_are_left_out_with_a_sentence(small):
+    _, files = small
+    names = {path.stem for path in files.pictures}
+    assert not names & {"roofline", "time-by-operator"}
+    text = files.markdown.read_text(encoding="utf-8")
+    assert "No roofline: " in text
+    assert "`flopbench profile PAIR`" in text
+
+
+def test_calibration_and_profile_make_roofline_and_time(tmp_path):
+    run = make_run(tmp_path / "run", **SMALL)
+    calibration = Calibration(peaks=Peaks(flops_per_second={"bf16": 7e14}, copy_bytes_per_second=4e12))
+    (run.path / "calibration.json").write_text(calibration.model_dump_json(by_alias=True), encoding="utf-8")
+    models = [
+        ModelProfile(
+            label=label,
+            seconds=0.01,
+            groups={"matrix products": 0.006, "elementwise": 0.002},
+            flops=2e12,
+            bytes_moved=1e10,
+        )
+        for label in ("ViT-B/16", "E(ViT-B/16)")
+    ]
+    profile = ProfileRecord.model_validate(
+        {
+            "pair": Pair.of("vit_b16.flop"),
+            "pass": "forward",
+            "batch_size": 64,
+            "dtype": "bf16",
+            "mode": "compile",
+            "baseline": models[0],
+            "candidate": models[1],
+        }
+    )
+    (run.path / "profile-0.json").write_text(profile.model_dump_json(by_alias=True), encoding="utf-8")
+    files = render_report([run], tmp_path / "reports")
+    assert {"roofline", "time-by-operator"} <= {path.stem for path in files.pictures}
+    assert "No roofline" not in files.markdown.read_text(encoding="utf-8")
+    (run.path / "profile-0.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(FlopbenchError, match=r"profile-0\.json is damaged: pair"):
+        render_report([run], tmp_path / "reports")
+
+
+def test_several_runs_stand_side_by_side(small, tmp_path):
+    run, _ = small
+    other = make_run(tmp_path / "vit-h200", **SMALL)
+    files = render_report([run, other], tmp_path / "reports")
+    assert files.markdown.parent.name == "vit-cpu+vit-h200"
+    text = files.markdown.read_text(encoding="utf-8")
+    assert "**On an Intel Xeon" in text
+    assert "**On an NVIDIA H200" in text
+    assert "| | vit-cpu | vit-h200 |" in text
+    names = {path.stem for path in files.pictures}
+    assert {"side-by-side", "speedup-against-batch-1", "speedup-against-batch-2"} <= names
+    with pytest.raises(FlopbenchError, match="must differ"):
+        render_report([run, run], tmp_path / "reports")
+
+
+def test_a_run_with_nothing_measured_still_has_a_report(tmp_path):
+    run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), batch_sizes=(1,), statuses={"*": "failed"})
+    files = render_report([run], tmp_path / "reports")
+    assert files.pictures == ()
+    assert "no cell could be measured" in files.html.read_text(encoding="utf-8")
+
+
+def hostile_run(folder) -> Run:
+    """A run whose every free text tries to break out."""
+    run = make_run(
+        folder / "plain",
+        pairs=("vit_s16.flop",),
+        batch_sizes=(4,),
+        passes=("forward",),
+        modes=("compile",),
+        flags={"*": Flag(kind=HOSTILE, message=HOSTILE, remedy=HOSTILE)},
+        info={"title": HOSTILE, "id": f"../{HOSTILE}", "command": f"flopbench run\n```\n{HOSTILE}"},
+        device_name=HOSTILE,
+    )
+    record = run.records()[0]
+    cell = record.cell.model_copy(update={"pair": hostile_pair(HOSTILE)})
+    run.append(record.model_copy(update={"cell": cell}))
+    run.append(
+        CellRecord(cell=cell, replicate=1, status="failed", reason=HOSTILE, started="", wall_seconds=1)
+    )
+    return run
+
+
+def test_text_from_files_is_escaped(tmp_path):
+    files = render_report([hostile_run(tmp_path)], tmp_path / "reports")
+    assert files.markdown.parent.parent == tmp_path / "reports"
+    page = files.html.read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert page.count("<script>") == 1
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    # As GitHub renders it: no element or link but the report's own.
+    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+    html = markdown.render(files.markdown.read_text(encoding="utf-8"))
+    assert "<script" not in html
+    assert 'href="http' not in html
+    shown = re.sub(r"<code>.*?</code>", "", html, flags=re.DOTALL)
+    assert shown.count("alert(1)&lt;/script&gt;|`x`**b**") >= 8
+    for table in re.findall(r"<table>.*?</table>", html, flags=re.DOTALL):
+        rows = table.split("<tr>")[1:]
+        assert len({len(re.findall(r"<t[dh]\b", row)) for row in rows}) == 1
+
+
+def test_folder_names_are_safe():
+    assert folder_name(["../../etc/passwd"]) == "_.._etc_passwd"
+    assert folder_name([".."]) == "run"
+    assert folder_name(["a", "b"]) == "a+b"
+    long = folder_name(["x" * 90, "y" * 90])
+    assert len(long) <= 120
+    assert long != folder_name(["x" * 90, "z" * 90])

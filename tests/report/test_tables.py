@@ -1,0 +1,152 @@
+"""Tables in terminals and pipes."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from flopbench.errors import FlopbenchError
+from flopbench.report import format_frame, summary_table
+from flopbench.report.cells import failures, measured, models, rows_of
+from flopbench.report.text import (
+    code,
+    count,
+    factor,
+    fenced,
+    interval,
+    markdown_escape,
+    percent,
+    seconds,
+    size,
+)
+from flopbench.results import Flag, to_frame
+from tests.support.runs import CPU, make_run
+
+
+@pytest.fixture
+def frame(tmp_path):
+    run = make_run(
+        tmp_path / "run",
+        device=CPU,
+        pairs=("vit_s16.flop", "vit_b16.hybrid"),
+        batch_sizes=(1, 4),
+        statuses={"*/b4/backward/*": "oom"},
+        flags={"*/b1/backward/*": Flag(kind="noisy", message="wide", remedy="quiet")},
+    )
+    return to_frame([run])
+
+
+def printed(renderable, width, **console):
+    file = io.StringIO()
+    Console(file=file, width=width, **console).print(renderable)
+    return file.getvalue()
+
+
+def test_wide_terminal_shows_every_figure(frame):
+    text = printed(summary_table(frame), 220)
+    for word in ("22.1\u00a0M", "2.51\u00a0G", "1.83", "3.0e-06", "noisy", "oom", "out of memory"):
+        assert word in text, word
+    for header in ("parameters", "MACs", "time", "images/s", "speed-up", "realised", "memory", "invariance"):
+        assert header in text, header
+    assert "left out" not in text
+
+
+@pytest.mark.parametrize("width", [220, 140, 100, 80, 60, 36])
+def test_no_line_is_wider_than_the_terminal_and_the_speedup_stays(frame, width):
+    text = printed(summary_table(frame), width)
+    assert max(map(len, text.splitlines())) <= width
+    cells = measured(rows_of(frame))
+    for row in cells:
+        assert interval(row["speedup"], row["speedup_low"], row["speedup_high"]) in text
+    assert "…" not in text
+
+
+def test_columns_left_out_are_named(frame):
+    assert "left out to fit: " in printed(summary_table(frame), 80)
+
+
+def test_no_control_codes_without_a_terminal_and_no_colour_with_no_color(frame, monkeypatch):
+    assert "\x1b" not in printed(summary_table(frame), 120)
+    assert "\x1b[32m" in printed(summary_table(frame), 120, force_terminal=True, color_system="standard")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in printed(summary_table(frame), 120, force_terminal=True)
+
+
+def test_markup_in_names_is_not_obeyed(frame):
+    hostile = frame.assign(candidate_label="[red]x[/red]\x1b[31m")
+    text = printed(summary_table(hostile), 200)
+    assert "[red]x[/red]" in text
+    assert "\x1b" not in text
+
+
+def test_empty_run_says_so(tmp_path):
+    run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), statuses={"*": "skipped"})
+    text = printed(summary_table(to_frame([run])), 120)
+    assert "No cell was measured." in text
+    assert "the budget was spent" in text
+    assert "No cell was measured." in printed(summary_table(pd.DataFrame()), 80)
+
+
+def test_formats_agree(frame):
+    rows = json.loads(format_frame(frame, "json"))
+    table = pd.read_csv(io.StringIO(format_frame(frame, "csv")))
+    assert len(rows) == len(table) == len(frame) == 16
+    assert list(table.columns) == list(rows[0]) == list(frame.columns)
+    assert table["speedup"].tolist() == pytest.approx(
+        [float("nan") if row["speedup"] is None else row["speedup"] for row in rows], nan_ok=True
+    )
+    markdown = format_frame(frame, "markdown").splitlines()
+    assert len(markdown) == 2 + 12
+    assert len({line.count("|") for line in markdown}) == 1
+    with pytest.raises(FlopbenchError, match=r"--format 'xml': choose one of table, json, csv, markdown"):
+        format_frame(frame, "xml")
+
+
+def test_replicates_become_one_row_with_the_widest_interval(tmp_path):
+    run = make_run(
+        tmp_path / "run", pairs=("vit_b16.flop",), batch_sizes=(64,), passes=("forward",), replicates=3
+    )
+    rows = rows_of(to_frame([run]))
+    cells = measured(rows)
+    assert (len(rows), len(cells)) == (6, 2)
+    own = [row for row in rows if row["cell"] == cells[0]["cell"]]
+    assert cells[0]["speedup_low"] == min(row["speedup_low"] for row in own)
+    assert cells[0]["speedup_high"] == max(row["speedup_high"] for row in own)
+    assert min(r["speedup"] for r in own) < cells[0]["speedup"] < max(r["speedup"] for r in own)
+    assert cells[0]["realised_share"] == pytest.approx(
+        (cells[0]["speedup"] - 1) / (cells[0]["macs_ratio"] - 1)
+    )
+
+
+def test_models_and_failures(frame):
+    rows = rows_of(frame)
+    found = {row["label"]: row for row in models(rows)}
+    assert list(found) == ["ViT-S/16", "E(ViT-S/16)", "ViT-B/16", "H(ViT-B/16)"]
+    assert found["E(ViT-S/16)"]["invariance_error"] == pytest.approx(3e-6)
+    assert found["H(ViT-B/16)"]["invariance_error"] is None
+    assert found["ViT-S/16"]["macs_ratio"] is None
+    assert [row["status"] for row in failures(rows)] == ["oom"] * 4
+
+
+def test_figures_as_people_read_them():
+    assert [count(x) for x in (22_059_496, 4.6e9, 999.9e6, None)] == [
+        "22.1\u00a0M",
+        "4.60\u00a0G",
+        "1.00\u00a0G",
+        "–",
+    ]
+    assert [seconds(x) for x in (2.409e-3, 1.2, 13e-6)] == ["2.41\u00a0ms", "1.20\u00a0s", "13.0\u00a0µs"]
+    assert [size(x) for x in (2**30, 1.5 * 2**20, 12)] == ["1.00\u00a0GiB", "1.50\u00a0MiB", "12.0\u00a0B"]
+    assert [percent(x) for x in (0.456, -0.08)] == ["46\u00a0%", "−8\u00a0%"]
+    assert factor(1.444) == "1.44"
+    # The third decimal appears where two would hide on which side of 1 an end lies.
+    assert interval(0.99, 0.98, 0.998) == "0.990\u00a0[0.980,\u00a00.998]"
+
+
+def test_markdown_and_code_survive_hostile_text():
+    assert markdown_escape("a|b *c* <d> `e`\n# f") == r"a\|b \*c\* \<d\> \`e\` \# f"
+    assert markdown_escape("http://x www.x.com @me") == r"http\://x www\.x.com \@me"
+    assert code("a`b") == "`` a`b ``"
+    assert fenced("x\n```\ny").splitlines()[0] == "````"
