@@ -120,7 +120,7 @@ class ModelName:
 
     @property
     def has_attention(self) -> bool:
-        """Whether fused and unfused attention differ for it, i.e. whether `attention=` is one of its options."""
+        """Whether fused and unfused attention differ, i.e. whether `attention=` is one of its options."""
         return self.spec is not None and self.spec.family == "vit"
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:

@@ -85,7 +85,7 @@ def _check(
     if not gradients:
         return
 
-    # For any direction v: the gradients of ⟨v, f(x)⟩ and of ⟨flop v, f(flop x)⟩ are each other's mirror image.
+    # For any direction v, the gradients of ⟨v, f(x)⟩ and of ⟨flop v, f(flop x)⟩ are mirror images.
     generator = torch.Generator().manual_seed(0)
     direction = _map(output, lambda part: torch.randn(part.shape, generator=generator).to(part))
     parameters = [p for p in f.parameters() if p.requires_grad] if isinstance(f, nn.Module) else []

@@ -26,7 +26,8 @@ def random_state(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> State:
 # Shapes of the entries.
 
 
-def vit_shapes(version, C=16, depth=3, heads=2, P=4, grid=4, K=5, absolute=False):
+def vit_shapes(version, absolute=False):
+    C, depth, P, grid, K = 16, 3, 4, 4, 5
     N, h, D = grid * grid, C // 2, 4 * C
     if version == "X":
         shapes = {
@@ -60,7 +61,8 @@ def vit_shapes(version, C=16, depth=3, heads=2, P=4, grid=4, K=5, absolute=False
     return shapes | {"head.weight": (K, features), "head.bias": (K,)}
 
 
-def resmlp_shapes(version, C=12, depth=2, P=4, grid=4, K=5, absolute=False):
+def resmlp_shapes(version, absolute=False):
+    C, depth, P, grid, K = 12, 2, 4, 4, 5
     N, h, D = grid * grid, C // 2, 4 * C
     if version == "X":
         shapes = {"patch_embed.proj.weight": (C, 3, P, P), "patch_embed.proj.bias": (C,)}
@@ -98,10 +100,9 @@ def resmlp_shapes(version, C=12, depth=2, P=4, grid=4, K=5, absolute=False):
     return shapes | {"head.weight": (K, features), "head.bias": (K,)}
 
 
-def convnext_shapes(
-    version, widths=(8, 16), depths=(1, 2), P=4, K=5, absolute=False, scaled=True, meta=False
-):
+def convnext_shapes(version, widths=(8, 16), depths=(1, 2), absolute=False, scaled=True, meta=False):
     """One stage: isotropic. `meta`: matrices and vectors instead of 1×1 kernels, as in Meta's files."""
+    P, K = 4, 5
     isotropic = len(widths) == 1
     shapes = {}
     stem = "stem" if isotropic else "downsample_layers.0.0"
@@ -143,7 +144,7 @@ def convnext_shapes(
             shapes |= _norm_shapes(f"{at}.norm", C, version == "E")
             for name, shape in (("pwconv1", (4 * C, C)), ("pwconv2", (C, 4 * C))):
                 own = _linear_shapes(f"{at}.{name}", *shape, version == "E")
-                shapes |= {k: v + (1, 1) if len(v) == 2 and not meta else v for k, v in own.items()}
+                shapes |= {k: (*v, 1, 1) if len(v) == 2 and not meta else v for k, v in own.items()}
             if scaled:
                 own = _gamma_shapes(f"{at}.gamma", C, version == "E")
                 shapes |= {k: v if meta or version == "E" else (1, *v, 1, 1) for k, v in own.items()}
@@ -152,10 +153,10 @@ def convnext_shapes(
     return shapes | {"head.weight": (K, features), "head.bias": (K,)}
 
 
-def _norm_shapes(at, C, equivariant):
+def _norm_shapes(at, width, equivariant):
     if equivariant:
-        return {f"{at}.scaling.{name}": (C // 2,) for name in ("alpha_sym", "alpha_asym", "beta")}
-    return {f"{at}.weight": (C,), f"{at}.bias": (C,)}
+        return {f"{at}.scaling.{name}": (width // 2,) for name in ("alpha_sym", "alpha_asym", "beta")}
+    return {f"{at}.weight": (width,), f"{at}.bias": (width,)}
 
 
 def _linear_shapes(at, out, width, equivariant):
@@ -165,10 +166,10 @@ def _linear_shapes(at, out, width, equivariant):
     return half | {f"{at}.linear_sym.bias": (out // 2,)}
 
 
-def _gamma_shapes(at, C, equivariant):
+def _gamma_shapes(at, width, equivariant):
     if equivariant:
-        return {f"{at}.alpha_sym": (C // 2,), f"{at}.alpha_asym": (C // 2,)}
-    return {at: (C,)}
+        return {f"{at}.alpha_sym": (width // 2,), f"{at}.alpha_asym": (width // 2,)}
+    return {at: (width,)}
 
 
 # The networks: state dict and images to logits.
@@ -226,11 +227,8 @@ def _attention(state, at, x, heads, flop):
         q, k, v = qkv.unflatten(-1, (3, heads, d)).unbind(2)
     weights = torch.einsum("bnhd,bmhd->bhnm", q, k).div(d**0.5).softmax(-1)
     y = torch.einsum("bhnm,bmhd->bnhd", weights, v)
-    if flop:
-        y = torch.cat([y[..., : d // 2].flatten(2), y[..., d // 2 :].flatten(2)], -1)
-    else:
-        y = y.flatten(2)
-    return _linear(state, f"{at}.proj", y, flop)
+    parts = [y[..., : d // 2], y[..., d // 2 :]] if flop else [y]
+    return _linear(state, f"{at}.proj", torch.cat([part.flatten(2) for part in parts], -1), flop)
 
 
 def resmlp(state: State, images, version):

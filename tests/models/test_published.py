@@ -1,0 +1,62 @@
+"""Parameters and MACs of every published row, on the meta device."""
+
+import csv
+from importlib.resources import files
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import flopbench
+from flopbench.models import SPECS, list_models
+from flopbench.models.factory import num_parameters
+
+FAMILIES = {
+    "ResMLP": "resmlp_",
+    "ViT": "vit_",
+    "ConvNeXt-isotropic": "convnext_iso_",
+    "ConvNeXt": "convnext_",
+}
+VERSIONS = {"X": "", "E(X)": ".flop", "H(X)": ".hybrid", "I(X)": ".early_invariant"}
+
+
+def name_of(row):
+    size = row["size"].replace("/", "").lower()
+    return FAMILIES[row["family"]] + size + VERSIONS[row["version"]]
+
+
+ROWS = {
+    name_of(row): row
+    for row in csv.DictReader((files("flopbench") / "data" / "models.csv").read_text("utf-8").splitlines())
+}
+
+
+def test_every_row_is_in_the_catalogue():
+    assert len(ROWS) == 41
+    assert ROWS.keys() <= set(list_models())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_parameters_and_macs(name):
+    row = ROWS[name]
+    with torch.device("meta"):
+        model = flopbench.create_model(name).eval()
+        assert num_parameters(model) == int(row["trainable_parameters"])
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            logits = model(torch.empty(1, 3, 224, 224))
+    assert logits.shape == (1, 1000)
+    macs, published = counter.get_total_flops() // 2, int(row["macs"])
+    if row["version"] == "X":
+        assert macs == published
+    else:
+        # Folded inputs save some, but not more than stems and downsampling cost.
+        assert 0.95 * published < macs <= published
+
+
+def test_no_network_keeps_buffers():
+    # They would have no values after building on the meta device.
+    with torch.device("meta"):
+        for name in ("vit_ti16", "resmlp_t12", "convnext_iso_s", "convnext_t"):
+            for version in SPECS[name].versions:
+                model = flopbench.create_model(name if version == "plain" else f"{name}.{version}")
+                assert not list(model.buffers())
