@@ -1,0 +1,141 @@
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+import flopbench
+from flopbench.errors import FlopbenchError
+from flopbench.models import SPECS, label_of, list_models, parse_name
+from flopbench.models.factory import num_parameters, perturb
+
+
+@pytest.mark.parametrize("name", ["vit_ti16.flop", "resmlp_t12", "convnext_t.hybrid", "convnext_iso_s.flop"])
+def test_builds_by_name_for_any_image(name):
+    with torch.device("meta"):
+        model = flopbench.create_model(name, image_size=(64, 96), num_classes=7)
+        assert model(torch.empty(2, 3, 64, 96)).shape == (2, 7)
+    assert model.training
+
+
+def test_options_reach_the_class():
+    with torch.device("meta"):
+        model = flopbench.create_model("vit_ti16.flop", head="absolute", attention="unfused", drop_path=0.2)
+    assert model.head.in_features == 192
+    assert not model.blocks[0].attn.fused
+    assert model.blocks[-1].residual1.drop_path.probability == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vit_b17", {}, r"unknown model 'vit_b17'; did you mean .*vit_b16"),
+        ("vit_b16.flip", {}, r"unknown version of vit_b16 'flip'; did you mean flop\?"),
+        (
+            "convnext_t.early_invariant",
+            {},
+            r"unknown version of convnext_t 'early_invariant'; known: flop, hybrid",
+        ),
+        (
+            "vit_b16",
+            {"image_size": 225},
+            r"image height 225 does not suit vit_b16: .* multiple of 16, e\.g\. 224",
+        ),
+        ("convnext_t", {"image_size": (224, 80)}, r"image width 80 .* multiple of 32"),
+        ("vit_b16", {"colour": "red"}, r"cannot build vit_b16: .*colour"),
+        (
+            "vit_ti16.flop",
+            {"width": 190},
+            r"cannot build vit_ti16\.flop: width 190 does not split into 3 heads",
+        ),
+        (
+            "vit_ti16.flop",
+            {"width": 189},
+            r"cannot build vit_ti16\.flop: flop needs a positive multiple of 2",
+        ),
+        ("resmlp_t12.flop", {"image_size": (224, 16)}, r"two columns of tokens or more, got 14×1"),
+        ("no.such.module:thing", {}, r"cannot import no\.such\.module:thing"),
+        ("torch.nn:Nothing", {}, r"module torch\.nn has no 'Nothing'"),
+        ("torch:zeros", {"size": (2,)}, r"torch:zeros returned Tensor, not a torch\.nn\.Module"),
+        (":thing", {}, r"not of the form timm:NAME or package\.module:callable"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(name, options, message):
+    with pytest.raises(FlopbenchError, match=message) as error:
+        flopbench.create_model(name, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_builds_what_others_wrote(monkeypatch):
+    module = types.ModuleType("somewhere")
+    module.network = lambda width=3: nn.Sequential(nn.Flatten(), nn.Linear(12, width))
+    monkeypatch.setitem(sys.modules, "somewhere", module)
+    assert flopbench.create_model("somewhere:network", width=4)(torch.zeros(1, 3, 2, 2)).shape == (1, 4)
+
+
+def test_timm_by_name():
+    pytest.importorskip("timm", exc_type=ImportError)
+    model = flopbench.create_model(
+        "timm:deit3_small_patch16_224", image_size=(32, 64), num_classes=7, depth=1
+    )
+    assert model(torch.zeros(1, 3, 32, 64)).shape == (1, 7)
+    model = flopbench.create_model("timm:convnext_atto", image_size=64, num_classes=7)
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    with pytest.raises(FlopbenchError, match=r"unknown timm model 'deit3_smal'; did you mean deit3"):
+        flopbench.create_model("timm:deit3_smal")
+
+
+def test_timm_missing_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(FlopbenchError, match=r"pip install 'flopbench\[timm\]'"):
+        flopbench.create_model("timm:deit3_small_patch16_224")
+
+
+def test_names_labels_and_versions():
+    assert list_models()[:4] == ["vit_ti16", "vit_ti16.flop", "vit_ti16.hybrid", "vit_ti16.early_invariant"]
+    assert all(parse_name(name).raw == name for name in list_models())
+    labels = [label_of(name) for name in ("vit_h14.hybrid", "resmlp_b24.flop", "convnext_iso_l", "timm:vit")]
+    assert labels == ["H(ViT-H/14)", "E(ResMLP-B24)", "ConvNeXt-iso-L", "timm:vit"]
+    assert [name for name in list_models() if name.startswith("convnext_t")] == [
+        "convnext_t",
+        "convnext_t.flop",
+        "convnext_t.hybrid",
+    ]
+    assert {name for name, spec in SPECS.items() if "early_invariant" not in spec.versions} == {
+        name for name in SPECS if name.startswith("convnext")
+    }
+    invariant = [name for name in list_models() if parse_name(name).invariant]
+    assert all(name.endswith((".flop", ".early_invariant")) for name in invariant)
+
+
+def test_parameters_are_the_trainable_ones():
+    model = nn.Linear(3, 4)
+    model.bias.requires_grad_(False)
+    assert num_parameters(model) == 12
+
+
+def test_perturbation_tells_gains_from_biases_and_weights_in_foreign_networks():
+    class Foreign(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pos_embed = nn.Parameter(torch.zeros(1, 400, 50))
+            self.alpha = nn.Parameter(torch.ones(1, 1, 5000))
+            self.beta = nn.Parameter(torch.zeros(1, 1, 5000))
+            self.ls1 = nn.Parameter(torch.zeros(5000))
+            self.norm = nn.LayerNorm(5000)
+            self.conv = nn.Conv2d(16, 200, 5)
+
+    model = perturb(Foreign())
+    sizes = {name: (p.mean().item(), p.std().item()) for name, p in model.named_parameters()}
+    expected = {
+        "pos_embed": (0, 0.2),
+        "alpha": (1, 0.2),
+        "beta": (0, 0.2),
+        "ls1": (0.3, 0.06),
+        "norm.weight": (1, 0.2),
+        "norm.bias": (0, 0.2),
+        "conv.weight": (0, 0.05),
+    }
+    for name, (mean, deviation) in expected.items():
+        assert sizes[name] == (pytest.approx(mean, abs=0.02), pytest.approx(deviation, rel=0.1)), name

@@ -1,0 +1,109 @@
+import math
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from flopbench.cli import app
+from flopbench.errors import FlopbenchError
+from flopbench.suites import available_suites, load_suite
+from flopbench.symmetries.flop import FlopLinear
+from flopbench.testing.verify import candidates, verify_model, verify_suite
+
+SUITE = """
+title = "Small"
+pairs = ["vit_ti16.flop", "vit_ti16.hybrid", "convnext_iso_s.flop@vit_ti16.early_invariant"]
+[profiles.cpu]
+batch_sizes = [1]
+[profiles.cpu.quick]
+pairs = ["resmlp_t12.flop"]
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SUITE, encoding="utf-8")
+    return str(path)
+
+
+def test_candidates_are_all_that_promise_a_symmetry(suite):
+    assert candidates(suite) == [
+        "vit_ti16.flop",
+        "vit_ti16.hybrid",
+        "vit_ti16.early_invariant",
+        "convnext_iso_s.flop",
+    ]
+    assert candidates(suite, quick=True) == ["resmlp_t12.flop"]
+
+
+def test_all_suites_cover_every_pair():
+    everything = set(candidates("all"))
+    for name in available_suites():
+        pairs = [pair for profile in load_suite(name).profiles.values() for pair in profile.pairs]
+        assert {pair.candidate for pair in pairs if "." in pair.candidate} <= everything
+
+
+def test_paper_suite_has_the_papers_protocol():
+    profile = load_suite("paper").profile("cuda")
+    assert len(profile.pairs) == 11
+    cells = list(profile.cells("cuda"))
+    assert {(c.batch_size, c.pass_, c.dtype, c.mode) for c in cells} == {
+        (64, "forward", "autocast-fp16", "max-autotune")
+    }
+    assert [cell.attention for cell in cells if cell.pair.candidate == "vit_b16.flop"] == ["unfused", "fused"]
+
+
+def test_a_table_line_a_network_and_exit_code_0(suite):
+    result = CliRunner().invoke(app, ["verify", "--suite", suite, "--quick"])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[1].split()[:2] == ["resmlp_t12.flop", "logits"]
+    assert lines[1].endswith("ok")
+    assert lines[-1].startswith("1 of 1 networks have their symmetry")
+
+
+def test_a_broken_symmetry_is_found_and_exit_code_1(suite, monkeypatch):
+    forward = FlopLinear.forward
+
+    def broken(self, x):
+        y = forward(self, x)
+        return y._replace(s=y.s + 1e-3 * x.a[..., :1]) if y.a is not None else y
+
+    monkeypatch.setattr(FlopLinear, "forward", broken)
+    results = {result.name: result for result in verify_suite(suite)}
+    assert not any(result.passed for result in results.values())
+    assert results["vit_ti16.hybrid"].what == "first half"
+    monkeypatch.setattr("flopbench.testing.verify.verify_suite", lambda *_, **__: iter(results.values()))
+    result = CliRunner().invoke(app, ["verify", "--suite", suite])
+    assert result.exit_code == 1
+    assert result.output.count("FAILED") == 4
+    assert "0 of 4 networks" in result.output
+
+
+def test_outputs_that_are_not_finite_never_pass(monkeypatch):
+    forward = FlopLinear.forward
+    monkeypatch.setattr(FlopLinear, "forward", lambda self, x: _poisoned(forward(self, x)))
+    for name in ("vit_ti16.flop", "vit_ti16.hybrid"):
+        result = verify_model(name, 32)
+        assert not result.passed
+        assert math.inf in result.errors.values()
+
+
+def _poisoned(y):
+    return y._replace(s=torch.full_like(y.s, math.nan))
+
+
+@pytest.mark.parametrize("name", ["vit_b16", "torch.nn:Linear"])
+def test_networks_without_a_symmetry_are_refused(name):
+    with pytest.raises(FlopbenchError, match="promises no symmetry"):
+        verify_model(name)
+
+
+def test_a_suite_without_symmetric_networks_is_refused(tmp_path):
+    path = tmp_path / "none.toml"
+    path.write_text(
+        'title = "None"\npairs = ["torch.nn:Linear@torch.nn:Conv2d"]\n[profiles.cpu]\nbatch_sizes = [1]\n'
+    )
+    with pytest.raises(FlopbenchError, match="has no network with a symmetry"):
+        candidates(str(path))
