@@ -27,13 +27,14 @@ def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]
         drawings.append(gain.gain_against_macs(runs, cells))
         for number, run in enumerate(runs, 1):
             own = [row for row in rows if row["run"] == run.info.id]
+            profiles, device_name = run.profiles(), run.info.environment.device_name
             suffix = f"-{number}" if len(runs) > 1 else ""
             drawings += [
                 batch.speedup_against_batch(run, measured(own), suffix),
                 share.realised_share(run, measured(own), suffix),
                 batch.memory_against_batch(run, own, suffix),
-                machine.roofline(run, suffix),
-                machine.where_time_goes(run, suffix),
+                machine.roofline(profiles, machine.measured_peaks(run), device_name, suffix),
+                machine.where_time_goes(profiles, device_name, suffix),
             ]
         drawings.append(accuracy.accuracy(runs, cells))
         pictures = [finish(drawing) for drawing in drawings if drawing is not None]
@@ -42,8 +43,8 @@ def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]
 
 # What is left out for want of data, and how to get it.
 _REMEDIES = {
-    "roofline": "No roofline: it needs the device's measured peaks and a profile in the run folder "
-    "(`flopbench calibrate`, `flopbench profile PAIR`).",
+    "roofline": "No roofline: it needs a profile and the device's measured peaks in the run folder "
+    "(`flopbench profile PAIR`, `flopbench calibrate`).",
     "time": "No picture of where the time goes: it needs a profile in the run folder "
     "(`flopbench profile PAIR`).",
     "accuracy": "No accuracy against time: none of the networks whose accuracy the paper gives was measured.",

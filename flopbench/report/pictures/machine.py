@@ -1,6 +1,7 @@
 """What the device allows and where the time goes, from a run's calibration and profiles."""
 
-from typing import get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
 
 from flopbench.report import text
 from flopbench.report.cells import setting_words
@@ -20,7 +21,10 @@ from flopbench.report.pictures.style import (
     new_figure,
     place_labels,
 )
-from flopbench.results import Group, ModelProfile, ProfileRecord, Run
+from flopbench.results import Group, ModelProfile, Peaks, ProfileRecord, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _GROUP_LOOKS: dict[Group, tuple[str, str]] = {
     "matrix products": (BLUE, ""),
@@ -33,17 +37,25 @@ _GROUP_LOOKS: dict[Group, tuple[str, str]] = {
 _UNEXPLAINED = "unexplained"
 
 
-def roofline(run: Run, suffix: str) -> Drawing | None:
-    """Achieved FLOP/s of every profiled model against its FLOPs a byte, under the measured peaks."""
+def measured_peaks(run: Run) -> Peaks | None:
+    """The device's peaks: from the run's calibration, else from the first of its profiles that has them."""
     calibration = run.calibration()
+    if calibration:
+        return calibration.peaks
+    return next((profile.peaks for profile in run.profiles() if profile.peaks), None)
+
+
+def roofline(
+    profiles: Sequence[ProfileRecord], peaks: Peaks | None, device_name: str, suffix: str = ""
+) -> Drawing | None:
+    """Achieved FLOP/s of every profiled model against its FLOPs a byte, under the measured peaks."""
     profiles = [
         profile
-        for profile in run.profiles()
+        for profile in profiles
         if all(m.flops and m.bytes_moved for m in (profile.baseline, profile.candidate))
     ]
-    if calibration is None or not profiles:
+    if peaks is None or not profiles:
         return None
-    peaks = calibration.peaks
     dtypes = {profile.dtype.removeprefix("autocast-") for profile in profiles}
     roofs = {dtype: flops for dtype, flops in peaks.flops_per_second.items() if dtype in dtypes}
     if not roofs:
@@ -91,7 +103,7 @@ def roofline(run: Run, suffix: str) -> Drawing | None:
     place_labels(axis, labels)
     return Drawing(
         f"roofline{suffix}",
-        f"Roofline, {text.printable(run.info.environment.device_name)}",
+        f"Roofline, {text.printable(device_name)}",
         f"Roofs are measured peaks; the slope is the measured copy rate, "
         f"{text.significant(peaks.copy_bytes_per_second / 1e9)} GB/s. "
         "A dotted line joins baseline (circle) and candidate (square).",
@@ -108,9 +120,8 @@ def _achieved(model: ModelProfile) -> float:
     return (model.flops or 0) / model.seconds
 
 
-def where_time_goes(run: Run, suffix: str) -> Drawing | None:
+def where_time_goes(profiles: Sequence[ProfileRecord], device_name: str, suffix: str = "") -> Drawing | None:
     """Time of one call by kind of operator, baseline above candidate."""
-    profiles = run.profiles()
     if not profiles:
         return None
     figure = new_figure(7.2, 1.3 + 0.85 * len(profiles))
@@ -130,17 +141,14 @@ def where_time_goes(run: Run, suffix: str) -> Drawing | None:
     figure.legend(handles=handles, loc="outside upper left", ncols=4)
     return Drawing(
         f"time-by-operator{suffix}",
-        f"Where the time goes, {text.printable(run.info.environment.device_name)}",
+        f"Where the time goes, {text.printable(device_name)}",
         "One call of each model, by kind of operator; the share of the call is written where there is room.",
         "Time of one call of baseline and candidate, split by kind of operator.",
         figure,
     )
 
 
-def _draw_time(axis: "object", profile: ProfileRecord) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axis, Axes)
+def _draw_time(axis: "Axes", profile: ProfileRecord) -> None:
     whole = max(profile.baseline.seconds, profile.candidate.seconds) * 1e3
     for row, model in enumerate((profile.baseline, profile.candidate)):
         left = 0.0
@@ -166,7 +174,7 @@ def _draw_time(axis: "object", profile: ProfileRecord) -> None:
     axis.set_yticks([0, 1], [text.printable(m.label) for m in (profile.baseline, profile.candidate)])
     axis.set_ylim(1.55, -0.55)
     axis.grid(False, axis="y")
-    setting = (profile.dtype, profile.mode, "224×224", "fused", "contiguous")
+    setting = (profile.dtype, profile.mode, "×".join(map(str, profile.image_size)), "fused", "contiguous")
     axis.set_title(f"{profile.pass_}, batch {profile.batch_size}, {setting_words(setting)}")
 
 
