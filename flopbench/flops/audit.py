@@ -1,7 +1,7 @@
 """Three counts side by side: where they agree, what each left out, and an error where they differ."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -12,6 +12,7 @@ from flopbench.flops.costs import fused_bytes
 from flopbench.flops.dispatch import Observation, observe
 from flopbench.flops.meta import images_for
 from flopbench.flops.trace import count_forward
+from flopbench.suites import Pass
 
 TOLERANCE = 1e-3
 """Largest disagreement between two counts, relative to the network's MACs."""
@@ -27,7 +28,7 @@ class Counted:
         macs: multiply-accumulates.
         coverage: of fvcore and FlopCounterMode, the share of the operators met that have a rule; of the
             closed form, the share of FlopCounterMode's MACs that lie in layers with a form.
-        uncounted: operator, or type of layer, → how often it came without a rule.
+        uncounted: operator without a rule, or type of layer with products but no form, → how often it came.
     """
 
     macs: int
@@ -51,6 +52,7 @@ class Audit:
         fused_bytes: forward, each layer one kernel: what must be moved at least.
         published: MACs of the same network as the paper defines it; None without a complete closed form.
         batch_size, dtype_bytes: what it was counted for.
+        observed: pass → every operator that ran.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Audit:
     published: int | None
     batch_size: int = 1
     dtype_bytes: int = 4
+    observed: dict[Pass, Observation] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def macs(self) -> int:
@@ -121,18 +124,21 @@ def audit(
     backward = observe(model, images, "backward", dtype_bytes)
     forms, unknown = closed_form(model, backward.shapes)
     _agree(name, "forward", model, traced.by_module, inclusive(forward), FVCORE, forward)
-    kinds = {kind: len(paths) for kind, paths in unknown.items()}
     paths = {path for paths in unknown.values() for path in paths}
     counts: dict[str, dict[str, Counted]] = {}
     for pass_, observation in (("forward", forward), ("backward", backward)):
         expected = {path: _in_pass(model, path, cost, backward, pass_) for path, cost in forms.items()}
         by_path = _inclusive(expected)
+        products = {call.module for call in observation.calls if call.macs}
+        left_out = {kind: len(products.intersection(paths)) for kind, paths in unknown.items()}
         seen = inclusive(observation, leaving_out=paths)
         _agree(name, pass_, model, by_path, seen, CLOSED_FORM, observation)
         counts[pass_] = {
             FLOP_COUNTER: Counted(observation.macs, _operator_coverage(observation), observation.uncounted),
             CLOSED_FORM: Counted(
-                by_path[""], seen[""] / observation.macs if observation.macs else 1.0, kinds
+                by_path[""],
+                seen[""] / observation.macs if observation.macs else 1.0,
+                {kind: count for kind, count in left_out.items() if count},
             ),
         }
     counts["forward"] = {FVCORE: Counted(traced.macs, traced.coverage, traced.uncounted), **counts["forward"]}
@@ -150,6 +156,7 @@ def audit(
         published=None if unknown else sum(cost.as_published for cost in forms.values()),
         batch_size=batch_size,
         dtype_bytes=dtype_bytes,
+        observed={"forward": forward, "backward": backward},
     )
 
 

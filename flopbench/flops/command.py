@@ -1,7 +1,6 @@
 """What `flopbench flops` does: names in, counted networks and their tables out."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,7 +8,7 @@ from torch import nn
 from flopbench.errors import FlopbenchError
 from flopbench.flops import present
 from flopbench.flops.audit import Audit, audit
-from flopbench.flops.costs import layer_costs, operator_costs
+from flopbench.flops.costs import costs_of_layers, costs_of_operators, optimiser_cost
 from flopbench.flops.dispatch import observe
 from flopbench.flops.meta import build_on_meta, images_for
 from flopbench.flops.tree import Row, layer_rows, operator_rows
@@ -109,13 +108,13 @@ def count(
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise FlopbenchError(f"cannot run {each} on images {images}: {reason}") from error
-        if by == "layer":
-            costs.append(
-                layer_costs(model, batch_size, pass_, dtype_bytes, image_size=image_size, channels=channels)
-            )
-        else:
+        observation = audits[-1].observed.get(pass_)
+        if observation is None:
             inputs = images_for(model, image_size, batch_size, channels)
-            costs.append(operator_costs(observe(model, inputs, pass_, dtype_bytes)))
+            observation = observe(model, inputs, pass_, dtype_bytes)
+        step = [optimiser_cost(model, dtype_bytes)] if pass_ == "train" else []
+        own = costs_of_layers(model, observation) if by == "layer" else costs_of_operators(observation)
+        costs.append([*own, *step])
     rows = layer_rows(list(zip(models, costs, strict=True)), depth) if by == "layer" else operator_rows(costs)
     plural = "images" if batch_size > 1 else "image"
     caption = f"{pass_} pass, {batch_size} {plural} of {images}, {dtype_bytes} bytes an element"
@@ -134,8 +133,3 @@ def _build(name: str, image_size: tuple[int, int], channels: int) -> nn.Module:
         from flopbench.models import create_model
 
         return create_model(name, image_size=image_size).eval().to("meta")
-
-
-def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Baseline and candidate of each name that has a plain twin among `names`."""
-    return [(parse_name(name).base, name) for name in names if parse_name(name).base != name]

@@ -82,7 +82,12 @@ def layer_costs(
         A cost for each module that runs operators of its own or holds parameters of its own.
     """
     images = images_for(model, image_size, batch_size, channels)
-    observation = observe(model, images, pass_, dtype_bytes)
+    costs = costs_of_layers(model, observe(model, images, pass_, dtype_bytes))
+    return [*costs, optimiser_cost(model, dtype_bytes)] if pass_ == "train" else costs
+
+
+def costs_of_layers(model: nn.Module, observation: Observation) -> list[LayerCost]:
+    """The costs in a pass that has been observed already; the optimiser is not among them."""
     owned: dict[str, list[Call]] = {}
     for call in observation.calls:
         owned.setdefault(call.module, []).append(call)
@@ -93,12 +98,10 @@ def layer_costs(
         if path in owned or parameters:
             cost = _sum(owned.get(path, []), path, type(module).__name__)
             costs.append(replace(cost, fused_bytes=fused.get(path, 0), parameters=parameters))
-    if pass_ == "train":
-        costs.append(_optimiser(model, dtype_bytes))
     return costs
 
 
-def operator_costs(observation: Observation) -> list[LayerCost]:
+def costs_of_operators(observation: Observation) -> list[LayerCost]:
     """What each kind of operator costs in a pass, in the order in which they first run; views are left out.
 
     `fused_bytes` is what the operators move anyhow: each is a kernel of its own.
@@ -122,7 +125,8 @@ def _sum(calls: list[Call], name: str, kind: str) -> LayerCost:
     )
 
 
-def _optimiser(model: nn.Module, dtype_bytes: int) -> LayerCost:
+def optimiser_cost(model: nn.Module, dtype_bytes: int) -> LayerCost:
+    """A step of AdamW in one kernel: reads weight, gradient and two moments, writes all but the gradient."""
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     read, written = 4 * count * dtype_bytes, 3 * count * dtype_bytes
     return LayerCost("(optimiser)", "AdamW", 0, ADAMW_OPERATIONS * count, read, written, read + written)

@@ -153,24 +153,17 @@ class FusedAttention(TorchFunctionMode):
     ) -> Any:
         """Call `func`, or the fused operator in place of plain scaled-dot-product attention."""
         kwargs = kwargs or {}
-        if (
-            func is torch.nn.functional.scaled_dot_product_attention
-            and len(args) == 3
-            and not _special(kwargs)
-        ):
-            query, key, value = args
-            if query.is_meta and query.ndim == 4 and query.shape[-1] == value.shape[-1]:
-                scale = kwargs.get("scale")
-                return aten._scaled_dot_product_flash_attention(query, key, value, scale=scale)[0]
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            query, key, value = given["query"], given["key"], given["value"]
+            special = given.get("attn_mask") is not None or given.get("dropout_p") or given.get("enable_gqa")
+            if query.is_meta and query.ndim == 4 and query.shape[-1] == value.shape[-1] and not special:
+                causal, scale = bool(given.get("is_causal")), given.get("scale")
+                return aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scale)[
+                    0
+                ]
         return func(*args, **kwargs)
-
-
-def _special(options: dict[str, Any]) -> bool:
-    return (
-        options.get("attn_mask") is not None
-        or bool(options.get("dropout_p"))
-        or bool(options.get("enable_gqa"))
-    )
 
 
 @dataclass
@@ -198,13 +191,14 @@ class _Recorder(TorchDispatchMode):
         read, written = _operands(args, kwargs), [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         self.alive += read + written
         formula = self.registry.get(packet)
-        macs, elementwise = 0, None
-        if formula is not None:
-            macs = int(formula(*args, **kwargs, out_val=out)) // 2
+        macs = 0 if formula is None else int(formula(*args, **kwargs, out_val=out)) // 2
         first = read[0].shape if read else None
         elementwise = operators.elementwise(name.rstrip("_"), first, written[0].shape if written else None)
-        if name in _ATTENTION_SOFTMAX:
-            elementwise = operators.attention_elementwise(*(tensor.shape for tensor in read[:2]))
+        if name in operators.ATTENTION:
+            elementwise = operators.attention_elementwise(read[0].shape, read[1].shape)
+        elif name.removesuffix("_backward") in operators.ATTENTION:
+            # The gradient of the output comes before q and k.
+            elementwise = operators.attention_backward_elementwise(read[1].shape, read[2].shape)
         moves = not _is_view(func) and name.rstrip("_") not in _ALLOCATING
         if formula is None and elementwise is None and name.rstrip("_") not in operators.FREE:
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
@@ -269,7 +263,6 @@ _ALLOCATING = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "n
 _FILLING = frozenset(
     {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zero_", "fill_"}
 )
-_ATTENTION_SOFTMAX = frozenset(operators.ATTENTION)
 
 
 @contextmanager

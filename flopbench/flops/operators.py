@@ -54,6 +54,11 @@ def attention_elementwise(query: Shape, key: Shape) -> int:
     return prod(query) + _NORMALISATION["softmax"] * prod(query[:-1]) * key[-2]
 
 
+def attention_backward_elementwise(query: Shape, key: Shape) -> int:
+    """Operations of its gradient: the softmax once more, and to multiply, sum, subtract and scale."""
+    return attention_elementwise(query, key) + 4 * prod(query[:-1]) * key[-2]
+
+
 def einsum(equation: str, shapes: Sequence[Shape]) -> int:
     """MACs of a contraction of one or two operands: the product of the sizes of all its indices.
 
@@ -78,8 +83,9 @@ def einsum(equation: str, shapes: Sequence[Shape]) -> int:
     return prod(sizes.values()) if len(shapes) == 2 else 0
 
 
-# What an element costs is the convention of the paper's authors: with it their counts of the plain
-# networks are reproduced to the last operation. Adding a bias is part of the product's multiply-adds.
+# What an element costs is the convention of the paper's authors: with it, and with their way to write the
+# norms, their counts of the plain networks come out to the last operation. Adding a bias is part of the
+# product's multiply-adds.
 
 
 def _each(operations: int, names: str) -> dict[str, int]:
@@ -90,10 +96,11 @@ def _each(operations: int, names: str) -> dict[str, int]:
 _PER_OUTPUT = {
     **_each(
         1,
-        """abs add bernoulli clamp clamp_min eq ge gt hardsigmoid hardswish hardtanh le
-        leaky_relu lerp lt masked_fill maximum minimum mul native_dropout ne neg pow relu relu6 rsub sgn
-        sign
-        square sub threshold threshold_backward where""",
+        """abs add bernoulli clamp clamp_min eq ge gt hardsigmoid hardswish hardtanh le leaky_relu lerp lt
+        masked_fill maximum minimum mul native_dropout ne neg pow relu relu6 rsub sgn sign square sub
+        threshold threshold_backward _adaptive_avg_pool2d_backward avg_pool2d_backward hardswish_backward
+        hardsigmoid_backward hardtanh_backward leaky_relu_backward max_pool2d_with_indices_backward
+        index_put where""",
     ),
     **_each(2, "addcmul"),
     **_each(4, "cos div elu exp log reciprocal rsqrt sigmoid sigmoid_backward sin sqrt tanh tanh_backward"),
@@ -103,8 +110,8 @@ _PER_OUTPUT = {
 # Operations for each element read: a reduction visits each once.
 _PER_INPUT = _each(
     1,
-    """adaptive_avg_pool2d amax amin avg_pool2d linalg_vector_norm logsumexp max max_pool2d mean norm std
-    sum var var_mean""",
+    """_adaptive_avg_pool2d adaptive_avg_pool2d amax amin avg_pool2d linalg_vector_norm logsumexp max
+        max_pool2d max_pool2d_with_indices mean norm std sum var var_mean""",
 )
 # Layer norm: two sums, centre, divide, scale (the shift rides on it as a multiply-add). Softmax: maximum,
 # subtract, exponential, sum, divide. Batch norm in evaluation: scale and shift.
@@ -113,7 +120,8 @@ _NORMALISATION = {
     **_each(5, "softmax _softmax _safe_softmax log_softmax _log_softmax _softmax_backward_data"),
     **_each(8, "native_layer_norm_backward native_group_norm_backward"),
     **_each(4, "rms_norm"),
-    **_each(2, "batch_norm"),
+    **_each(2, "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm"),
+    **_each(8, "native_batch_norm_backward cudnn_batch_norm_backward"),
 }
 
 FREE = frozenset(
@@ -149,7 +157,7 @@ ELEMENTWISE: frozenset[str] = frozenset({*_PER_OUTPUT, *_PER_INPUT, *_NORMALISAT
 # Products whose first two tensors are the factors, and those that add a third tensor before them.
 _FACTORS_FIRST = ("mm", "bmm", "matmul", "linear", "mv", "dot")
 _FACTORS_SECOND = ("addmm", "baddbmm", "addmv")
-ATTENTION = (
+ATTENTION: tuple[str, ...] = (
     "scaled_dot_product_attention",
     "_scaled_dot_product_attention_math",
     "_scaled_dot_product_flash_attention",

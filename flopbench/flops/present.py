@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flopbench.flops.audit import Audit
@@ -141,9 +141,12 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_json(audits: Sequence[Audit], rows: Sequence[Row], **context: Any) -> str:
     """The audits and the rows, as one JSON object."""
-    networks = [
-        {**asdict(audit), "paper_sum": audit.paper_sum, "train_macs": audit.train_macs} for audit in audits
-    ]
+    networks = []
+    for audit in audits:
+        record = asdict(replace(audit, observed={}))
+        del record["observed"]
+        sums = {"macs": audit.macs, "train_macs": audit.train_macs, "paper_sum": audit.paper_sum}
+        networks.append({**record, **sums})
     return json.dumps({**context, "networks": networks, "rows": records(rows)}, indent=1) + "\n"
 
 

@@ -69,7 +69,7 @@ def layer_rows(networks: Sequence[tuple[nn.Module, Sequence[LayerCost]]], depth:
 
 
 def operator_rows(networks: Sequence[Sequence[LayerCost]]) -> list[Row]:
-    """The operators of one or two networks (`operator_costs`), then the total."""
+    """The operators of one or two networks (`costs_of_operators`), then the total."""
     by_name = [{cost.name: cost for cost in costs} for costs in networks]
     names = dict.fromkeys(name for costs in by_name for name in costs)
     return [*(Row(name, tuple(costs.get(name) for costs in by_name)) for name in names), _whole(networks)]
