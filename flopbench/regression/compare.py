@@ -111,6 +111,7 @@ def compare_records(
             changes.append(_broken(cell, new[cell][-1]))
         else:
             notes.append(f"{cell} not compared: {_why_not(base[cell])} before, {_why_not(new[cell])} now")
+    notes += _blind(changes, effects)
     if not changes:
         raise NothingMeasuredError("no cell was measured in both: " + "; ".join(notes[:3]))
     for one, other, which in ((base, new, "before"), (new, base, "now")):
@@ -194,6 +195,23 @@ def exact_change(subject: str, metric: str, label: str, base: float, new: float,
         tolerance=tolerance,
         outcome=decide(interval, tolerance),
     )
+
+
+def _blind(changes: Iterable[Change], effects: MinimumEffect) -> list[str]:
+    """A note where noise, and not what was stated, set the tolerance: a pass says little there."""
+    notes = []
+    for metric in METRICS:
+        wide = [
+            change.tolerance
+            for change in changes
+            if change.metric == metric and change.tolerance > 2 * effects.of(metric, change.subject)
+        ]
+        if wide:
+            notes.append(
+                f"too noisy for the minimum effect: {len(wide)} × {metric.replace('_', ' ')} held only to "
+                f"{min(wide):.1%} to {max(wide):.1%}; quieten the machine, or take more --processes"
+            )
+    return notes
 
 
 def _timed(

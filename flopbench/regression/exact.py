@@ -77,7 +77,7 @@ class ExactFigures(Frozen):
 
 
 class ExactBaseline(Frozen):
-    """`exact.json`. It holds no date and no machine, and few enough digits: taken twice, it is the same file."""
+    """`exact.json`. No date, no machine, and few enough digits: taken twice, it is the same file."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     suite: str

@@ -61,6 +61,8 @@ def test_noise_widens_the_tolerance_and_never_fails(tmp_path):
     comparison = compare_runs(*runs)
     assert not comparison.of(Outcome.FAIL)
     assert any(change.tolerance > 0.05 and "A/A" in change.note for change in comparison.changes)
+    assert any("too noisy for the minimum effect: 4 × speedup" in note for note in comparison.notes)
+    assert not any("noisy" in note for note in compare_runs(*_pair_of_runs(tmp_path / "calm")).notes)
 
 
 def test_the_stated_minimum_effect_decides(tmp_path):
