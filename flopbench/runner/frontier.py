@@ -3,32 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from flopbench.results import FrontierRecord, Run
-from flopbench.runner.process import Report, run_job
+from flopbench.runner.jobs import ATTEMPT
+from flopbench.runner.process import run_job
 from flopbench.suites import Cell
-from flopbench.timing.memory import peak_bytes
-from flopbench.timing.workload import build_model, make_images, make_workload
 
 LARGEST_BATCH = 1 << 16
-
-
-def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> int:
-    """One pass of one of a cell's models at the cell's batch size; its peak memory in bytes.
-
-    On a CPU the process may hold `limit_bytes` and no more, so that what does not fit fails here
-    instead of driving the machine into swap.
-    """
-    if limit_bytes is not None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    device = torch.device(cell.device)
-    model = build_model(getattr(cell.pair, role), cell, device)
-    workload = make_workload(model, make_images(cell, device), cell)
-    workload.run()
-    return peak_bytes(workload, cell.device)
 
 
 def largest_that_fits(fits: Callable[[int], bool], largest: int = LARGEST_BATCH) -> int:
@@ -70,7 +50,7 @@ def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], Non
 
             def fits(batch: int, cell: Cell = cell, role: str = role, peaks: dict[int, int] = peaks) -> bool:
                 sized = cell.model_copy(update={"batch_size": batch})
-                outcome = run_job(attempt, sized, role, limit, timeout=timeout)
+                outcome = run_job(ATTEMPT, sized, role, limit, timeout=timeout)
                 if outcome.kind == "done":
                     peaks[batch] = outcome.value
                 return outcome.kind == "done"

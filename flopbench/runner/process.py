@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -44,7 +45,7 @@ def _context() -> Any:
 
 
 def run_job(
-    job: Callable[..., Any],
+    job: Callable[..., Any] | str,
     *arguments: Any,
     timeout: float,
     on_report: Report = lambda kind, value: None,
@@ -52,7 +53,8 @@ def run_job(
     """Call `job(report, *arguments)` in a fresh process and wait for its end.
 
     Args:
-        job: an importable function. It calls `report(kind, value)` to say how far it is.
+        job: an importable function, or its `module:name`, which spares this process its imports. It
+            calls `report(kind, value)` to say how far it is.
         arguments: what it gets, pickled.
         timeout: seconds until the process is killed.
         on_report: called here with each report, and at least every 0.2 s with ("tick", None).
@@ -128,7 +130,7 @@ def _last_line(log: Path) -> str:
     return ""
 
 
-def _serve(sender: Connection, log: str, job: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, arguments: tuple[Any, ...]) -> None:
     """What the fresh process does: the job, with its output in a file and Ctrl-C left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(AttributeError, OSError):
@@ -137,6 +139,9 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any], arguments: tup
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
+        if isinstance(job, str):
+            module, _, name = job.partition(":")
+            job = getattr(import_module(module), name)
         outcome = Outcome("done", job(lambda kind, value: sender.send((kind, value)), *arguments))
     except BaseException as error:
         outcome = Outcome(*_describe(error))

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import CellRecord, Environment, FrontierRecord, Peaks, Run, RunInfo, Status
-from flopbench.runner import worker
 from flopbench.runner.frontier import find_frontiers
+from flopbench.runner.jobs import INSPECT, MEASURE, PEAKS, PROBE, Plan
 from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
 from flopbench.suites import Cell, DeviceKind, DType, Profile, Suite
 
@@ -58,7 +58,7 @@ def probe_environment(device: str | None) -> Environment:
     Raises:
         FlopbenchError: that device is not there, or the worker could not start.
     """
-    outcome = run_job(worker.probe, device, timeout=300)
+    outcome = run_job(PROBE, device, timeout=300)
     if outcome.kind != "done":
         raise FlopbenchError(str(outcome.value))
     return outcome.value
@@ -70,7 +70,7 @@ def probe_peaks(device: DeviceKind, dtypes: tuple[DType, ...]) -> Peaks:
     Raises:
         NothingMeasuredError: they could not be.
     """
-    outcome = run_job(worker.peaks, device, dtypes, timeout=600)
+    outcome = run_job(PEAKS, device, dtypes, timeout=600)
     if outcome.kind != "done":
         raise NothingMeasuredError(f"the peaks of {device} could not be measured: {outcome.value}")
     return outcome.value
@@ -204,7 +204,7 @@ class _Sweep:
             status = _STATUS.get(facts.kind, "failed")
             self.keep(_without_times(cell, replicate, status, reason, begun))
             return
-        plan = worker.Plan(
+        plan = Plan(
             precision=profile.precision,
             seconds=profile.cell_seconds,
             allowance=left / jobs_left if self.deadline else float("inf"),
@@ -212,7 +212,7 @@ class _Sweep:
         left -= time.monotonic() - begun
         timeout = min(left, profile.cell_timeout)
         outcome = run_job(
-            worker.measure,
+            MEASURE,
             cell,
             replicate,
             facts.value,
@@ -238,7 +238,7 @@ class _Sweep:
         if key not in self.facts:
             report: Report = self.observer.report
             report("phase", "verify and count")
-            self.facts[key] = run_job(worker.inspect, *key, self.device, timeout=timeout, on_report=report)
+            self.facts[key] = run_job(INSPECT, *key, self.device, timeout=timeout, on_report=report)
         return self.facts[key]
 
 

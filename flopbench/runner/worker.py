@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from flopbench.flops import count_forward
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.results import CellRecord, Check, Environment, ModelResult, Peaks
+from flopbench.runner.jobs import PairFacts, Plan
 from flopbench.runner.process import Report
-from flopbench.suites import Cell, DeviceKind, DType, Frozen, Pair
+from flopbench.suites import Cell, DeviceKind, DType, Pair
 from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
 from flopbench.timing.clock import CLOCKS
 from flopbench.timing.device_state import watch
@@ -31,35 +32,6 @@ ROLES = ("baseline", "candidate")
 
 # Largest |compiled − eager| over the deviation of the logits that is rounding, by dtype: as for flopping.
 AGREEMENT = TOLERANCE
-
-
-class PairFacts(Frozen):
-    """What is known of a pair before any timing; the same for all its cells of one image size."""
-
-    baseline: ModelResult
-    candidate: ModelResult
-    random_error: float | None = None
-    photo_error: float | None = None
-    tolerance: float = TOLERANCE["fp32"]
-
-    @property
-    def failure(self) -> str:
-        """Why the pair must not be timed, or nothing."""
-        for kind, error in (("random images", self.random_error), ("a photograph", self.photo_error)):
-            if error is not None and not error <= self.tolerance:
-                return (
-                    f"{self.candidate.label} is not invariant to flopping: relative error {error:.1e} "
-                    f"on {kind}, at most {self.tolerance:.0e} allowed"
-                )
-        return ""
-
-
-class Plan(NamedTuple):
-    """How long a cell may take: `seconds` of sampling at most, `allowance` seconds altogether if possible."""
-
-    precision: float
-    seconds: float
-    allowance: float
 
 
 def probe(report: Report, device: str | None) -> Environment:
@@ -90,13 +62,14 @@ def inspect(
             uncounted_operators=count.uncounted,
         )
     if not parse_name(pair.candidate).invariant:
-        return PairFacts(**results)
+        return PairFacts(**results, tolerance=TOLERANCE["fp32"])
     # The class has checked that it can be laid out without values; the values are the perturbation's.
     with torch.device("meta"):
         model = create_model(pair.candidate, image_size, num_classes)
     model = perturb(model.to_empty(device=device)).eval()
     return PairFacts(
         **results,
+        tolerance=TOLERANCE["fp32"],
         random_error=invariance_error(model, random_images(2, image_size, device=device)),
         photo_error=invariance_error(model, photo(image_size, device=device)),
     )
@@ -202,6 +175,23 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         flags=find_flags(rounds, state, precision=plan.precision),
         device_state=state,
     )
+
+
+def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> int:
+    """One pass of one of a cell's models at the cell's batch size; its peak memory in bytes.
+
+    On a CPU the process may hold `limit_bytes` and no more, so that what does not fit fails here
+    instead of driving the machine into swap.
+    """
+    if limit_bytes is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    device = torch.device(cell.device)
+    model = build_model(getattr(cell.pair, role), cell, device)
+    workload = make_workload(model, make_images(cell, device), cell)
+    workload.run()
+    return peak_bytes(workload, cell.device)
 
 
 def check_outputs(cell: Cell, workloads: dict[str, Workload], images: Tensor, facts: PairFacts) -> Check:

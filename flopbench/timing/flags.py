@@ -105,7 +105,7 @@ def _shape(role: str, seconds: Array) -> list[Flag]:
             Flag(
                 kind="drifting",
                 message=f"{role}: the last calls took {drift:+.0%} against the first",
-                remedy="longer warm-up or fixed clocks; within rounds, where the speed-up is taken, it cancels",
+                remedy="longer warm-up or fixed clocks; the speed-up, taken within rounds, hardly feels it",
             )
         )
     distance = _two_modes(seconds)

@@ -12,6 +12,7 @@ import pytest
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import Run
+from flopbench.runner.jobs import INSPECT, MEASURE
 from flopbench.runner.sweep import check_cells, check_resumable, shard_of, sweep
 from flopbench.suites import Cell, load_suite
 from tests.runner.conftest import Watcher, small_suite
@@ -69,9 +70,9 @@ def test_a_candidate_that_is_not_invariant_gets_no_time(start, watcher: Watcher,
 
     def spoilt(job, *arguments, **options):
         outcome = genuine(job, *arguments, **options)
-        if job is module.worker.inspect:
+        if job == INSPECT:
             return Outcome("done", outcome.value.model_copy(update={"random_error": 0.3, "photo_error": 0.2}))
-        assert job is not module.worker.measure, "a wrong network was timed"
+        assert job != MEASURE, "a wrong network was timed"
         return outcome
 
     monkeypatch.setattr(module, "run_job", spoilt)

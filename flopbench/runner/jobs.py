@@ -1,0 +1,42 @@
+"""What goes between a sweep and its workers. Imports no torch: the sweep's own process stays light."""
+
+from typing import NamedTuple
+
+from flopbench.results import ModelResult
+from flopbench.suites import Frozen
+
+# The jobs that workers do, by the name under which a worker finds them.
+PROBE = "flopbench.runner.worker:probe"
+PEAKS = "flopbench.runner.worker:peaks"
+INSPECT = "flopbench.runner.worker:inspect"
+MEASURE = "flopbench.runner.worker:measure"
+ATTEMPT = "flopbench.runner.worker:attempt"
+
+
+class PairFacts(Frozen):
+    """What is known of a pair before any timing; the same for all its cells of one image size."""
+
+    baseline: ModelResult
+    candidate: ModelResult
+    random_error: float | None = None
+    photo_error: float | None = None
+    tolerance: float
+
+    @property
+    def failure(self) -> str:
+        """Why the pair must not be timed, or nothing."""
+        for kind, error in (("random images", self.random_error), ("a photograph", self.photo_error)):
+            if error is not None and not error <= self.tolerance:
+                return (
+                    f"{self.candidate.label} is not invariant to flopping: relative error {error:.1e} "
+                    f"on {kind}, at most {self.tolerance:.0e} allowed"
+                )
+        return ""
+
+
+class Plan(NamedTuple):
+    """How long a cell may take: `seconds` of sampling at most, `allowance` seconds altogether if possible."""
+
+    precision: float
+    seconds: float
+    allowance: float
