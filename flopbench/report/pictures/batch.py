@@ -127,7 +127,9 @@ def _legend(figure: Any, entries: list[tuple[str, str, str, Any]]) -> None:
         Line2D([], [], color=color, marker=marker, linestyle=dashes, label=label)
         for label, color, marker, dashes in entries
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(5, len(handles)))
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=min(len(handles), int(figure.get_figwidth() / 1.5))
+    )
 
 
 def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:

@@ -44,29 +44,30 @@ def panel_title(run: Run, cells: Rows) -> str:
 
 
 def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
-    """Throughput gain of the forward pass against MACs, a panel a run, the published points behind."""
-    shown = []
+    """Throughput gain of the forward pass against MACs, a panel a family and run."""
+    shown: list[tuple[str, list[Row]]] = []
     for run in runs:
         own = [row for row in cells if row["run"] == run.info.id]
         setting = headline_setting(own)
-        points = (
-            [row for row in nearest_to_paper(in_setting(own, setting)) if row["baseline_macs"]]
-            if setting
-            else []
-        )
-        if points:
-            shown.append((run, own, points))
+        nearest = nearest_to_paper(in_setting(own, setting)) if setting else []
+        families: dict[str | None, list[Row]] = {}
+        for row in nearest:
+            if row["baseline_macs"]:
+                families.setdefault(family_of(row["baseline_label"]), []).append(row)
+        for family, points in families.items():
+            heading = f"{family or 'other networks'}, " if len(families) > 1 else ""
+            shown.append((heading + panel_title(run, own), points))
     if not shown:
         return None
-    figure, axes = panels(len(shown), columns=2, size=(4.4, 3.7), sharey=True)
-    every = [row for _, _, points in shown for row in points]
-    for axis, (run, own, points) in zip(axes, shown, strict=True):
-        axis.set_title(panel_title(run, own))
-        _draw(axis, points, [row["baseline_macs"] / 1e9 for row in every])
-    axes[0].set_ylabel("throughput gain (%)")
-    for axis, (_, _, points) in zip(axes, shown, strict=True):
+    figure, axes = panels(len(shown), columns=3, size=(4.2, 3.5), sharey=True)
+    for axis, (title, points) in zip(axes, shown, strict=True):
+        axis.set_title(title)
+        _draw(axis, points)
+    for axis in axes[::3]:
+        axis.set_ylabel("throughput gain (%)")
+    for axis, (_, points) in zip(axes, shown, strict=True):
         _label(axis, points)
-    batches = sorted({row["batch_size"] for row in every})
+    batches = sorted({row["batch_size"] for _, points in shown for row in points})
     return Drawing(
         "gain-against-macs",
         "Throughput gain against MACs",
@@ -77,20 +78,17 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     )
 
 
-def _draw(axis: "Axes", points: Rows, all_macs: Sequence[float]) -> None:
-    families = {family_of(row["baseline_label"]) for row in points}
-    behind = [point for point in published() if point.gain_percent is not None and point.family in families]
-    for family in dict.fromkeys(point.family for point in behind):
-        line = [point for point in behind if point.family == family]
-        axis.plot(
-            [point.baseline_gflops or 0 for point in line],
-            [point.gain_percent or 0 for point in line],
-            color=PUBLISHED,
-            linestyle=(0, (2, 2)),
-            linewidth=1.2,
-            marker="o",
-            markerfacecolor="white",
-        )
+def _draw(axis: "Axes", points: Rows) -> None:
+    behind = _published(points)
+    axis.plot(
+        [x for x, _, _ in behind],
+        [y for _, y, _ in behind],
+        color=PUBLISHED,
+        linestyle=(0, (2, 2)),
+        linewidth=1.2,
+        marker="o",
+        markerfacecolor="white",
+    )
     looks = _looks(points)
     for name, group in _series(points).items():
         gains = [_gain(row["speedup"]) for row in group]
@@ -107,7 +105,7 @@ def _draw(axis: "Axes", points: Rows, all_macs: Sequence[float]) -> None:
             linestyle=own.dashes,
         )
     axis.axhline(0, color=MUTED, linewidth=0.9)
-    reach = [*all_macs, *(point.baseline_gflops for point in behind if point.baseline_gflops)]
+    reach = [*(row["baseline_macs"] / 1e9 for row in points), *(x for x, _, _ in behind)]
     axis.set_xscale("log")
     axis.set_xlim(min(reach) / 1.5, max(reach) * 2.6)
     log_axis(axis.xaxis, min(reach), max(reach))
@@ -115,21 +113,18 @@ def _draw(axis: "Axes", points: Rows, all_macs: Sequence[float]) -> None:
     axis.set_xlabel("MACs of the baseline, one image (10⁹)")
 
 
+def _published(points: Rows) -> list[tuple[float, float, str]]:
+    """(MACs of the baseline in 10⁹, gain in per cent, label) of the published pairs of the points' family."""
+    family = family_of(points[0]["baseline_label"])
+    line = [p for p in published() if p.family == family and p.gain_percent is not None]
+    return [
+        (p.baseline_gflops or 0, p.gain_percent or 0, f"E({family}), published" if p is line[-1] else p.size)
+        for p in line
+    ]
+
+
 def _label(axis: "Axes", points: Rows) -> None:
-    labels = []
-    families = {family_of(row["baseline_label"]) for row in points}
-    for family in dict.fromkeys(point.family for point in published()):
-        line = [p for p in published() if p.family == family and p.gain_percent is not None]
-        if family in families:
-            labels += [
-                Label(
-                    p.baseline_gflops or 0,
-                    p.gain_percent or 0,
-                    f"E({family}), published" if p is line[-1] else p.size,
-                    MUTED,
-                )
-                for p in line
-            ]
+    labels = [Label(x, y, words, MUTED) for x, y, words in _published(points)]
     looks = _looks(points)
     for name, group in _series(points).items():
         for row in group:
@@ -154,9 +149,9 @@ def _series(points: Rows) -> dict[str, list[Row]]:
 
 
 def _looks(points: Rows) -> dict[str, Look]:
-    """A look a series: that of its version where all are of one family, as in the picture of accuracies."""
+    """A look a series: that of its version; of networks that are not the paper's, by number."""
     series = _series(points)
-    if len({family_of(row["baseline_label"]) for row in points}) == 1 and len(series) <= len(VERSION_LOOKS):
+    if family_of(points[0]["baseline_label"]):
         return {
             name: VERSION_LOOKS[version_of(group[0]["candidate_label"])] for name, group in series.items()
         }

@@ -1,0 +1,50 @@
+"""`flopbench report`."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from flopbench.cli import app
+from flopbench.errors import FlopbenchError
+from tests.support.runs import CPU, make_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(
+        tmp_path / "vit-cpu", device=CPU, pairs=("vit_s16.flop",), batch_sizes=(1,), modes=("compile",)
+    )
+
+
+def test_it_prints_the_table_and_says_where_the_report_is(run, tmp_path):
+    result = CliRunner().invoke(app, ["report", str(run.path), "--out", str(tmp_path / "reports")])
+    assert result.exit_code == 0
+    assert "E(ViT-S/16)" in result.stdout
+    for name in ("report.md", "report.html"):
+        path = tmp_path / "reports" / "vit-cpu" / name
+        assert path.is_file()
+        assert f"report: {path}" in result.stdout
+
+
+def test_a_pipe_gets_the_data_alone(run, tmp_path):
+    out = ["--out", str(tmp_path / "reports"), "--format", "json"]
+    result = CliRunner().invoke(app, ["report", str(run.path), *out])
+    assert [row["cell"] for row in json.loads(result.stdout)] == [record.cell.id for record in run.records()]
+    assert "report.html" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is not a run: it has no run.json"),
+        (["{run}", "--format", "xml"], "--format 'xml': choose one of table, json, csv, markdown"),
+        (["{run}", "{run}"], "the runs of a report must differ"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(run, tmp_path, arguments, message):
+    given = [argument.format(run=run.path) for argument in arguments]
+    result = CliRunner().invoke(app, ["report", *given, "--out", str(tmp_path / "reports")])
+    assert isinstance(result.exception, FlopbenchError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "reports").exists()
