@@ -34,6 +34,10 @@ def test_too_slow(flopbench):
 def test_no_demand(flopbench):
     flopbench.compare(fast, slow, x)
 
+def test_calls_too_short_to_time_alone(flopbench):
+    result = flopbench.compare(lambda x: x + 1, lambda x: x + 2, x)
+    assert result.speedup is None or 0.2 < result.speedup.estimate < 5
+
 def test_not_finite(flopbench):
     flopbench.compare(fast, broken, x)
 
@@ -50,7 +54,7 @@ def run(pytester):
 
 def test_asserts_the_speed_up_and_the_outputs(run):
     result = run()
-    result.assert_outcomes(passed=2, failed=3)
+    result.assert_outcomes(passed=3, failed=3)
     result.stdout.fnmatch_lines(
         [
             "*AssertionError: speed-up 0.*, at least 1.2× asked for: fail",
@@ -62,7 +66,7 @@ def test_asserts_the_speed_up_and_the_outputs(run):
 
 def test_disabled_benchmarks_check_outputs_alone(run):
     result = run("--benchmark-disable", "-rP")
-    result.assert_outcomes(passed=3, failed=2)
+    result.assert_outcomes(passed=4, failed=2)
     result.stdout.fnmatch_lines(["outcome pass None"])
 
 
