@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flopbench.report.cells import measured, rows_of
+from flopbench.report.cells import measured, rows_of, verdict
 from flopbench.report.findings import answer
 from flopbench.results import to_frame
 from tests.support.runs import CPU, make_run
@@ -98,3 +98,17 @@ def test_other_pass_is_taken_at_its_own_largest_batch(tmp_path):
 def test_nothing_measured_is_said(tmp_path):
     run = make_run(tmp_path / "r", pairs=("vit_s16.flop",), batch_sizes=(1,), statuses={"*": "failed"})
     assert answer_of(run).headline == "On an NVIDIA H200, no cell could be measured."
+
+
+@pytest.mark.parametrize(
+    ("low", "estimate", "high", "expected"),
+    [
+        (1.01, 1.2, 1.4, "faster"),
+        (0.99, 1.2, 1.4, "level"),
+        (0.7, 0.8, 1.01, "level"),
+        (0.7, 0.8, 0.99, "slower"),
+        (1.0, 1.0, 1.0, "level"),
+    ],
+)
+def test_only_an_interval_that_excludes_one_decides(low, estimate, high, expected):
+    assert verdict({"speedup_low": low, "speedup": estimate, "speedup_high": high}) == expected
