@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flopbench import __version__
-from flopbench.cli import calibrate, compare, flops, gate, history, inspect, report, run, verify
+from flopbench.cli import calibrate, compare, flops, gate, history, inspect, report, run, submit, verify
 from flopbench.errors import ExitCode, FlopbenchError
 
 INTERRUPTED = 130
@@ -47,6 +47,7 @@ app.command("run")(run.run)
 app.command("report")(report.report)
 app.command("calibrate")(calibrate.calibrate)
 app.command("merge")(calibrate.merge)
+app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
 app.command("gate")(gate.gate)
 app.command("history")(history.history)
