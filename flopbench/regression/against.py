@@ -65,7 +65,7 @@ def gate_against(
                     target = folder / f"{attempt}-{turn}"
                     _flopbench(trees[side], _run_arguments(suite, request, target))
                     records[side] += Run.open(next(target.glob("*/run.json")).parent).records()
-                return compare_records(by_cell(records["A"]), by_cell(records["B"]), effects)
+                return compare_records(by_cell(records["A"]), by_cell(records["B"]), effects, paired=True)
 
             timed = measure(0)
             if timed.outcome is Outcome.AMBIGUOUS:

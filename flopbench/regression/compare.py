@@ -11,7 +11,7 @@ import numpy as np
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide
-from flopbench.regression.statistics import Array, spread, worsening
+from flopbench.regression.statistics import Array, paired_worsening, pooled_deviation, spread, worsening
 from flopbench.results import CellRecord, Environment, Interval, ModelResult, Run
 from flopbench.suites import Cell, Metric, MinimumEffect
 from flopbench.timing.statistics import round_log_ratios, trimmed_mean
@@ -87,10 +87,12 @@ def compare_records(
     metrics: Iterable[Metric] = METRICS,
     *,
     visible: Mapping[str, float] | None = None,
+    paired: bool = False,
 ) -> Comparison:
     """As `compare_runs`, from the records of each cell, a record a process.
 
     `visible` is the smallest change of a cell's speed-up that the machine can see, where it was calibrated.
+    `paired` says that the n-th records of both sides were taken one right after the other.
 
     Raises:
         FlopbenchError: no cell in common.
@@ -106,7 +108,9 @@ def compare_records(
     for cell in common:
         before, after = _measured(base[cell]), _measured(new[cell])
         if before and after:
-            changes += cell_changes(before, after, effects, metrics, visible=(visible or {}).get(cell, 0.0))
+            changes += cell_changes(
+                before, after, effects, metrics, visible=(visible or {}).get(cell, 0.0), paired=paired
+            )
         elif before and new[cell][-1].status != "skipped":
             changes.append(_broken(cell, new[cell][-1]))
         else:
@@ -156,19 +160,22 @@ def cell_changes(
     metrics: Iterable[Metric] = METRICS,
     *,
     visible: float = 0.0,
+    paired: bool = False,
 ) -> list[Change]:
     """The changes of one cell's figures; `base` and `new` hold a measured record a process, at least one."""
+    # A process that failed would pair all that follow with the wrong ones.
+    paired = paired and len(base) == len(new)
     cell = base[0].cell
     labels = dict(zip(ROLES, cell.pair.labels, strict=True))
     changes: list[Change] = []
     for metric in metrics:
         tolerance = effects.of(metric, cell.id)
         if metric == "speedup":
-            change = _timed(base, new, _log_slowdown, cell.id, metric, max(tolerance, visible))
+            change = _timed(base, new, _log_slowdown, cell.id, metric, max(tolerance, visible), paired)
             changes.append(_show(change, lambda value: float(np.exp(-value)), ""))
         elif metric == "throughput":
             for role in ROLES:
-                change = _timed(base, new, _log_seconds(role), cell.id, metric, tolerance)
+                change = _timed(base, new, _log_seconds(role), cell.id, metric, tolerance, paired)
                 changes.append(
                     _show(change, lambda value: cell.batch_size / float(np.exp(value)), labels[role])
                 )
@@ -221,6 +228,7 @@ def _timed(
     subject: str,
     metric: Metric,
     effect: float,
+    paired: bool,
 ) -> Change:
     processes = min(len(base), len(new)) >= MIN_PROCESSES
     sides = []
@@ -230,8 +238,14 @@ def _timed(
             np.array([float(trimmed_mean(r)) for r in rounds]) if processes else np.concatenate(rounds)
         )
     before, after = sides
-    found = worsening(before, after)
-    tolerance = max(effect, float(np.expm1(3 * spread(before, after, processes=processes))))
+    if paired and processes:
+        found = paired_worsening(after - before)
+        # The deviation of one process, without what the machine did to both of a pair.
+        noise = pooled_deviation(after - before) / 2**0.5
+    else:
+        found = worsening(before, after)
+        noise = spread(before, after, processes=processes)
+    tolerance = max(effect, float(np.expm1(3 * noise)))
     return Change(
         subject=subject,
         metric=metric,

@@ -67,6 +67,17 @@ def worsening(base: Array, new: Array, *, seed: int = 0) -> Worsening:
     return Worsening(estimate, _bootstrap(new, random) - _bootstrap(base, random))
 
 
+def paired_worsening(differences: Array, *, seed: int = 0) -> Worsening:
+    """The change from differences `[n]`, n ≥ 2, of measurements taken in pairs, by Student's t.
+
+    What the machine does to both of a pair is not in their difference.
+    """
+    estimate, degrees = float(differences.mean()), len(differences) - 1
+    deviation = pooled_deviation(differences) / math.sqrt(len(differences))
+    draws = estimate + deviation * np.random.default_rng(seed).standard_t(degrees, DRAWS)
+    return Worsening(estimate, draws)
+
+
 def pooled_deviation(*groups: Array) -> float:
     """Standard deviation within groups of repeated measurements, 0 where none was repeated."""
     degrees = sum(len(group) - 1 for group in groups)

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from flopbench.cli import app
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.regression.compare import compare_runs
+from flopbench.regression.compare import by_cell, compare_records, compare_runs
 from flopbench.regression.decision import Outcome
 from flopbench.results import Calibration, Peaks
 from flopbench.suites import MinimumEffect
@@ -63,6 +63,28 @@ def test_noise_widens_the_tolerance_and_never_fails(tmp_path):
     assert any(change.tolerance > 0.05 and "A/A" in change.note for change in comparison.changes)
     assert any("too noisy for the minimum effect: 4 × speedup" in note for note in comparison.notes)
     assert not any("noisy" in note for note in compare_runs(*_pair_of_runs(tmp_path / "calm")).notes)
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 1.15])
+def test_what_the_machine_does_to_both_of_a_pair_is_forgiven(tmp_path, slowdown):
+    """A neighbour slows every other pair of processes by half: only the paired comparison sees through it."""
+    sides = []
+    for side in (1.0, slowdown):
+        runs = [
+            make_run(
+                tmp_path / f"{side}-{turn}-{len(sides)}",
+                **{**SMALL, "replicates": 1},
+                slowdown=side * (1.5 if turn % 2 else 1.0),
+                seed=turn,
+                noise=0.005,
+            )
+            for turn in range(6)
+        ]
+        sides.append(by_cell(record for run in runs for record in run.records()))
+    paired = compare_records(sides[0], sides[1], MinimumEffect(), ("throughput",), paired=True)
+    assert paired.outcome is (Outcome.PASS if slowdown == 1.0 else Outcome.FAIL)
+    apart = compare_records(sides[0], sides[1], MinimumEffect(), ("throughput",))
+    assert not apart.of(Outcome.FAIL)
 
 
 def test_the_stated_minimum_effect_decides(tmp_path):
