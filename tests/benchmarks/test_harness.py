@@ -1,0 +1,61 @@
+"""What the harness itself costs, beside the models that it measures.
+
+    pytest tests/benchmarks/test_harness.py -m slow --benchmark-enable
+
+The share of a run's wall time outside warm-up, compilation and timed calls, and the memory of the
+processes that hold no model, are kept with the benchmark's record (`extra_info`).
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from flopbench.results import Run
+from flopbench.runner.sweep import new_run, probe_environment, sweep
+from flopbench.suites import load_suite, override
+from tests.runner.conftest import Watcher
+
+# What a cell is measured for; the rest is the harness's own: building, checking, memory, starting.
+MEASURING = {"warm-up", "compile", "sampling"}
+
+
+def harness_share(run: Run, wall_seconds: float) -> float:
+    measuring = sum(
+        seconds for record in run.records() for phase, seconds in record.phases.items() if phase in MEASURING
+    )
+    return 1 - measuring / wall_seconds
+
+
+def resident_bytes() -> int:
+    """Of this process, which is the sweep's."""
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmRSS:"))
+
+
+@pytest.mark.slow
+def test_a_sweep_of_real_cells(benchmark, tmp_path: Path):
+    profile = override(
+        load_suite("vit").profile("cpu", quick=True),
+        modes=("eager",),
+        batch_sizes=(1, 4),
+        cell_seconds=20.0,
+        precision=1e-4,
+    ).model_copy(update={"budget_seconds": None})
+    suite = load_suite("vit")
+    environment = probe_environment("cpu")
+    seconds: list[float] = []
+
+    def measure() -> Run:
+        run = new_run(suite, profile, environment, tmp_path, quick=True, command="benchmark")
+        start = time.monotonic()
+        sweep(run, Watcher())
+        seconds.append(time.monotonic() - start)
+        return run
+
+    run = benchmark.pedantic(measure, rounds=1)
+    assert [record.status for record in run.records()] == ["ok"] * 4
+    share = harness_share(run, seconds[-1])
+    benchmark.extra_info["harness_share"] = round(share, 4)
+    benchmark.extra_info["sweep_resident_bytes"] = resident_bytes()
+    assert 0 < share < 1
