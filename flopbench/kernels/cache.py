@@ -56,4 +56,6 @@ def _ordinary(parameter: Tensor) -> bool:
 
 
 def _recording() -> bool:
-    return torch.jit.is_tracing() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return True
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

@@ -121,7 +121,7 @@ class ConvNeXt(Network):
         depth = sum(depths)
         plan = schedule(symmetry, depth)
         self.patch_embed = plan.first.patch_embed(3, widths[0], patch_size)
-        self.norm_embed = plan.first.layer_norm(widths[0], EPS) if len(widths) > 1 else nn.Identity()
+        self.norm_embed = plan.first.layer_norm(widths[0], EPS) if widths[1:] else nn.Identity()
         rates = list(drop_path_rates(drop_path, depth))
         self.stages = nn.ModuleList()
         first = 0
@@ -142,7 +142,8 @@ class ConvNeXt(Network):
             join = plan.join() if here else nn.Identity()
             self.stages.append(Stage(downsample, blocks, plan.switch - first, join))
             first += count
-        self.last, self.head_kind = plan.last, head
+        self.last = plan.last
+        self.head_kind: Head = head
         features = plan.last.invariant_width(widths[-1], head)
         self.norm = nn.LayerNorm(features, eps=EPS)
         self.head = nn.Linear(features, num_classes)

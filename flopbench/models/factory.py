@@ -2,13 +2,15 @@
 
 import re
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from flopbench.errors import FlopbenchError, unknown
 from flopbench.models.catalog import parse_name
+
+Module = TypeVar("Module", bound=nn.Module)
 
 # The class of each family, called with the size's configuration.
 _FAMILIES = {
@@ -35,7 +37,7 @@ def create_model(
         FlopbenchError: an unknown name, an image size that does not suit, or an option not known.
     """
     parsed = parse_name(name)
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     parsed.check_image_size(size)
     if parsed.spec is not None:
         family = _load(_FAMILIES[parsed.spec.family])
@@ -62,7 +64,7 @@ def num_parameters(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
+def perturb(model: Module, seed: int = 0) -> Module:
     """Give every parameter random values of the size that trained ones have, in place.
 
     At initialisation layer scales near zero and zero biases hide errors of a symmetry; after this

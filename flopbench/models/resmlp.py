@@ -98,7 +98,8 @@ class ResMLP(Network):
             )
             for index in range(depth)
         )
-        self.last, self.head_kind = plan.last, head
+        self.last = plan.last
+        self.head_kind: Head = head
         features = plan.last.invariant_width(width, head)
         self.norm = PLAIN.affine(features)
         self.head = nn.Linear(features, num_classes)

@@ -101,7 +101,8 @@ class VisionTransformer(Network):
             for index, rate in enumerate(drop_path_rates(drop_path, depth))
         )
         self.norm = last.layer_norm(width, EPS)
-        self.last, self.head_kind = last, head
+        self.last = last
+        self.head_kind: Head = head
         self.head = nn.Linear(last.invariant_width(width, head), num_classes)
         init_linear(self)
 

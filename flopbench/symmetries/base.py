@@ -67,8 +67,9 @@ def each(fn: Callable[..., Tensor], feature: Feature, *others: Feature) -> Any:
     """Apply `fn` to each part of a feature, with the same part of the others; an absent part stays None."""
     if isinstance(feature, Tensor):
         return fn(feature, *others)
-    parts = zip(feature, *others, strict=True)
-    return type(feature)(*(fn(*same) if same[-1] is not None else None for same in parts))
+    same: Any = zip(feature, *others, strict=True)
+    parts: Any = (None if parts[-1] is None else fn(*parts) for parts in same)
+    return type(feature)(*parts)
 
 
 def mirror(x: Any) -> Any:

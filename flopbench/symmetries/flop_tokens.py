@@ -162,13 +162,11 @@ class FlopTokensResidual(nn.Module):
     def forward(self, x: Quarters, branch: Quarters) -> Quarters:
         """`[B, N, C]` and `[B, N, C]` to `[B, N, C]`."""
         branch = self.drop_path(branch)
-        gammas = (self.gamma_s, self.gamma_s, self.gamma_a, self.gamma_a)
-        return Quarters(
-            *(
-                None if new is None else add_scaled(old, new, gamma)
-                for old, new, gamma in zip(x, branch, gammas, strict=True)
-            )
-        )
+        ss, aa = add_scaled(x.ss, branch.ss, self.gamma_s), add_scaled(x.aa, branch.aa, self.gamma_a)
+        if branch.sa is None:
+            return Quarters(ss, None, None, aa)
+        sa, as_ = add_scaled(x.sa, branch.sa, self.gamma_s), add_scaled(x.as_, branch.as_, self.gamma_a)
+        return Quarters(ss, sa, as_, aa)
 
 
 def _mean(one: Tensor, two: Tensor) -> Tensor:

@@ -93,9 +93,9 @@ class Pointwise(nn.Module):
 class TokenLinear(nn.Linear):
     """An `nn.Linear` whose features are the tokens."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """`[B, N, C]` to `[B, M, C]`."""
-        return token_linear(x, self.weight, self.bias)
+        return token_linear(input, self.weight, self.bias)
 
 
 class Flatten(nn.Module):
@@ -115,15 +115,17 @@ class GridConv2d(nn.Conv2d):
         out_width: int,
         kernel_size: int,
         *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
         memory_format: MemoryFormat = "channels_last",
-        **kwargs: int,
     ) -> None:
-        super().__init__(width, out_width, kernel_size, **kwargs)
+        super().__init__(width, out_width, kernel_size, stride, padding, groups=groups)
         self.contiguous = memory_format == "contiguous"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """`[B, H, W, C]` to `[B, H', W', C']`."""
-        x = x.permute(0, 3, 1, 2)
+        x = input.permute(0, 3, 1, 2)
         return super().forward(x.contiguous() if self.contiguous else x).permute(0, 2, 3, 1)
 
 

@@ -101,7 +101,7 @@ def photo(
 def _photograph() -> Tensor:
     from matplotlib import cbook, image
 
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        pixels = torch.tensor(image.imread(file, format="jpg"), dtype=torch.float32) / 255
+    path = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    pixels = torch.tensor(image.imread(path), dtype=torch.float32) / 255
     mean, deviation = torch.tensor(_IMAGENET_MEAN), torch.tensor(_IMAGENET_DEVIATION)
     return ((pixels - mean) / deviation).permute(2, 0, 1).unsqueeze(0)

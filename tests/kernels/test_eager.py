@@ -1,5 +1,7 @@
 """The eager operations that specify the fused ones."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -59,12 +61,14 @@ def test_layer_norm_keeps_the_dtype_and_is_exact_in_half_precision():
 
 
 def test_gradients():
-    def random(*shape):
+    def random(*shape) -> Any:
         return torch.randn(*shape, dtype=torch.double, requires_grad=True)
 
-    assert gradcheck(layer_norm_halves, (random(2, 3), random(2, 3), *(random(3) for _ in range(3)), 1e-6))
     assert gradcheck(
-        lambda *parts: mirror_pointwise_tokens(*parts, torch.nn.functional.gelu),
+        lambda *args: layer_norm_halves(*args, eps=1e-6), (random(2, 3), random(2, 3), *random(3, 3).unbind())
+    )
+    assert gradcheck(
+        lambda *parts: mirror_pointwise_tokens(*parts, fn=torch.nn.functional.gelu),
         (random(1, 3, 2), random(1, 2, 2), random(1, 3, 2), random(1, 2, 2)),
     )
     assert gradcheck(token_linear, (random(2, 3, 2), random(4, 3), random(4)))

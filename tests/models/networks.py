@@ -1,5 +1,7 @@
 """Small networks of every family, with the paper's structure."""
 
+from typing import Any
+
 from flopbench.models.convnext import ConvNeXt
 from flopbench.models.resmlp import ResMLP
 from flopbench.models.vit import VisionTransformer
@@ -14,7 +16,7 @@ ALL = [(family, version) for family, versions in VERSIONS.items() for version in
 INVARIANT = [pair for pair in ALL if pair[1] in ("flop", "early_invariant")]
 
 
-def build(family, version="flop", image_size=(8, 12), num_classes=5, **options):
+def build(family, version="flop", image_size=(8, 12), num_classes=5, **options) -> Any:
     """A network of four blocks; images of multiples of 4 pixels."""
     common = {"image_size": image_size, "num_classes": num_classes, "symmetry": version}
     if family == "vit":
@@ -30,7 +32,7 @@ def build(family, version="flop", image_size=(8, 12), num_classes=5, **options):
     return ConvNeXt(**{**common, **config, **options})
 
 
-def build_shallow(family, version="flop", **options):
+def build_shallow(family, version="flop", **options) -> Any:
     """The same of two blocks, for what takes long."""
     depth = {"convnext": {"depths": (1, 1)}, "convnext_iso": {"depths": (2,)}}.get(family, {"depth": 2})
     return build(family, version, **depth, **options)

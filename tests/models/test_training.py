@@ -2,6 +2,7 @@
 
 import copy
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_compiles_without_a_graph_break(family, version):
 @pytest.mark.parametrize("family", EQUIVARIANT)
 def test_compiles_forward_and_backward(family):
     model = perturb(build_shallow(family))
-    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
+    compiled: Any = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
     x = images()
     for network in (model, compiled):
         network(x).square().sum().backward()

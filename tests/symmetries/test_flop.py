@@ -1,5 +1,7 @@
 """Every layer commutes with a flop, and equals the dense layer that the paper's formula describes."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,7 +29,7 @@ def dense(x):
     return torch.cat([(x.s + x.a) * ROOT, (x.s - x.a) * ROOT], -1)
 
 
-def ready(layer):
+def ready(layer) -> Any:
     return perturb(layer.double()).eval()
 
 

@@ -1,5 +1,7 @@
 """Channels and tokens in the irreps: equivariance, and the dense layers that these equal."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ def quarters(grid, width, seed=0, dtype=torch.float32):
     return FLOP.with_tokens(grid).split_tokens()(halves(grid, width, seed, dtype))
 
 
-def ready(layer):
+def ready(layer) -> Any:
     return perturb(layer.double()).eval()
 
 
