@@ -202,7 +202,8 @@ def test_scores_are_the_sum_over_the_irreps_of_a_head():
     q, k, v = FLOP.split_heads(flop.qkv(x), 2)
     # Scores of head 1 from the second half of the rows of either irrep of q and k.
     qkv = flop.qkv(x)
-    scores = sum(part[..., 2:4] @ part[..., 6:8].mT for part in (qkv.s, qkv.a))
+    scores_s, scores_a = (part[..., 2:4] @ part[..., 6:8].mT for part in (qkv.s, qkv.a))
+    scores = scores_s + scores_a
     torch.testing.assert_close((q @ k.mT)[:, 1], scores)
     weights = (scores / 2).softmax(-1)
     mixed = torch.cat([weights @ part[..., 10:12] for part in (qkv.s, qkv.a)], -1)

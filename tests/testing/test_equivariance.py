@@ -1,5 +1,7 @@
 """The check itself: it accepts what is equivariant, and a single wrong term is enough to fail."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -108,8 +110,8 @@ class WrongBackward(torch.autograd.Function):
         return x * 2
 
     @staticmethod
-    def backward(ctx, gradient):
-        return gradient.cumsum(2)
+    def backward(ctx, *gradients):
+        return gradients[0].cumsum(2)
 
 
 def test_rejects_a_wrong_backward():
@@ -127,7 +129,7 @@ def test_rejects_an_error_that_fp32_cannot_see():
 
 
 def test_leaves_the_module_as_it_is():
-    layer = FLOP.linear(6, 4).train()
+    layer: Any = FLOP.linear(6, 4).train()
     before = layer.s.weight.clone()
     assert_equivariant(layer, halves())
     assert torch.equal(layer.s.weight, before)
