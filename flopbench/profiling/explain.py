@@ -1,0 +1,155 @@
+"""What a profile says, in words. Every sentence follows from the record's figures."""
+
+from dataclasses import dataclass
+
+from flopbench.profiling.roofline import least_seconds, peak_of
+from flopbench.report import text
+from flopbench.results import Group, ModelProfile, ProfileRecord
+
+PRODUCTS: tuple[Group, ...] = ("matrix products", "attention")
+# A cause is named when it explains this share of what is missing, and a remainder or launches when
+# they take this share of the call.
+WORTH_NAMING = 0.1
+# Share of the measured peak under which matrix products count as small.
+BELOW_PEAK = 0.8
+
+
+@dataclass(frozen=True)
+class SpeedUps:
+    """One pair's four speed-ups: what the MACs promise, what the device allows, what was measured."""
+
+    promised: float
+    allowed_fused: float
+    allowed_unfused: float
+    measured: float
+
+
+def speed_ups(record: ProfileRecord) -> SpeedUps | None:
+    """None where the record has no bounds."""
+    b, c = record.baseline, record.candidate
+    if not (b.flops and c.flops and b.bound and c.bound):
+        return None
+    device = record.device or "cpu"
+    return SpeedUps(
+        promised=b.flops / c.flops,
+        allowed_fused=b.bound.fused / c.bound.fused,
+        allowed_unfused=least_seconds(b.bound, device, "eager") / least_seconds(c.bound, device, "eager"),
+        measured=record.speedup.estimate if record.speedup else b.seconds / c.seconds,
+    )
+
+
+def remainder(model: ModelProfile) -> float:
+    """Seconds of a call that no group explains; negative where the profiler itself cost time."""
+    return model.seconds - sum(model.groups.values())
+
+
+def explain(record: ProfileRecord) -> list[str]:
+    """The paragraph of a pair: what is promised, allowed and measured, and what is missing between them."""
+    ups = speed_ups(record)
+    sentences = [_headline(record, ups)] if ups else []
+    if ups:
+        sentences += _missing(record, ups)
+        sentences += _rates(record)
+        sentences += _launches(record)
+    sentences += _adds_up(record)
+    return [sentence.replace("\u00a0", " ") for sentence in sentences]
+
+
+def _headline(record: ProfileRecord, ups: SpeedUps) -> str:
+    measured = record.speedup
+    interval = ""
+    if measured:
+        interval = f" (95 % interval {text.factor(measured.low)} to {text.factor(measured.high)})"
+    own = "unfused" if record.mode == "eager" else "fused"
+    return (
+        f"The MACs of {record.candidate.label} promise {text.factor(ups.promised)}× over {record.baseline.label}. "
+        f"By its measured peaks this device allows {text.factor(ups.allowed_unfused)}× with every operator "
+        f"run on its own and {text.factor(ups.allowed_fused)}× with each layer fused into one kernel; "
+        f"measured, {text.mode_words(record.mode)} (so the {own} bound is its own), are "
+        f"{text.factor(ups.measured)}×{interval}."
+    )
+
+
+def shortfalls(record: ProfileRecord) -> dict[str, float]:
+    """Seconds that each group of the candidate takes beyond the baseline's time ÷ MACs ratio.
+
+    They and the remainder's add up to the candidate's time beyond what the MACs promise.
+    """
+    b, c = record.baseline, record.candidate
+    promised = (b.flops or 1) / (c.flops or 1)
+    groups = dict.fromkeys([*b.groups, *c.groups])
+    found: dict[str, float] = {g: c.groups.get(g, 0.0) - b.groups.get(g, 0.0) / promised for g in groups}
+    found["unexplained"] = remainder(c) - remainder(b) / promised
+    return found
+
+
+_CAUSES = {
+    "matrix products": "matrix products, which run slower when halved",
+    "attention": "attention, whose products keep their size",
+    "normalisation": "normalisation, which is bound by memory and has as many elements as before",
+    "elementwise": "elementwise work, which is bound by memory and has as many elements as before",
+    "layout": "layout (copies that the two halves need)",
+    "other": "views, allocations and the host's work, for more and smaller operators",
+    "unexplained": "time between operators, which belongs to none of them",
+}
+
+
+def _missing(record: ProfileRecord, ups: SpeedUps) -> list[str]:
+    b, c = record.baseline.seconds, record.candidate.seconds
+    gap = c - b / ups.promised
+    if gap <= 0.02 * c:
+        return [f"Nothing is missing: {text.seconds(c)} a call is what the MACs promise."]
+    causes = sorted(shortfalls(record).items(), key=lambda item: -item[1])
+    named = [
+        f"{_CAUSES[group]} ({text.seconds(seconds)})" for group, seconds in causes if seconds > WORTH_NAMING * gap
+    ]
+    return [
+        f"A call takes {text.seconds(c)} where the MACs promise {text.seconds(b / ups.promised)}; "
+        f"the {text.seconds(gap)} between them come from {text.joined(named)}."
+    ]
+
+
+def product_rate(model: ModelProfile) -> float | None:
+    """FLOP/s that matrix products and attention reach together while they run."""
+    seconds = sum(model.groups.get(group, 0.0) for group in PRODUCTS)
+    return model.flops / seconds if model.flops and seconds else None
+
+
+def _rates(record: ProfileRecord) -> list[str]:
+    rates = [product_rate(model) for model in (record.baseline, record.candidate)]
+    if record.peaks is None or None in rates:
+        return []
+    peak = peak_of(record.peaks, record.dtype)
+    baseline, candidate = (rate / peak for rate in rates if rate)
+    words = (
+        f"Matrix products and attention reach {text.percent(baseline)} of the measured peak "
+        f"({text.significant(peak / 1e9)} GFLOP/s) in the baseline and {text.percent(candidate)} in the candidate"
+    )
+    if candidate < BELOW_PEAK * min(1.0, baseline / 0.9):
+        words += ": its smaller products use the device less well"
+    elif candidate < BELOW_PEAK:
+        words += ": products of this size stay below the peak in both"
+    return [words + "."]
+
+
+def _launches(record: ProfileRecord) -> list[str]:
+    bounds = record.baseline.bound, record.candidate.bound
+    if record.mode != "eager" or not all(bounds) or not record.peaks or not record.peaks.launch_seconds:
+        return []
+    b, c = (bound for bound in bounds if bound)
+    share = c.launches / record.candidate.seconds
+    words = (
+        f"Eagerly the candidate starts {c.operators} operators, the baseline {b.operators}; at the measured "
+        f"{text.seconds(record.peaks.launch_seconds)} each they take {text.percent(share)} of the candidate's call"
+    )
+    return [words + (", which only fusing or a larger batch can hide." if share > WORTH_NAMING else ".")]
+
+
+def _adds_up(record: ProfileRecord) -> list[str]:
+    shares = [remainder(model) / model.seconds for model in (record.baseline, record.candidate)]
+    words = text.joined([f"{text.percent(share)} of the {role}'s" for role, share in zip(("baseline", "candidate"), shares, strict=True)])
+    kind = "within 5 %" if max(map(abs, shares)) <= 0.05 else "the remainder is shown"
+    sentence = f"The groups add up to the measured time but for {words} call ({kind})"
+    if min(shares) < 0:
+        sentence += "; negative where the profiler's own cost is larger than what lies between operators"
+    return [sentence + "."]

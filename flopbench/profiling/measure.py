@@ -1,0 +1,176 @@
+"""The job of a worker process: time a pair, then run it under torch.profiler."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
+from flopbench.profiling.roofline import Work
+from flopbench.results import ModelProfile, Peaks, ProfileRecord
+from flopbench.runner.process import Report
+from flopbench.suites import Cell
+from flopbench.timing.clock import CLOCKS, Clock
+from flopbench.timing.environment import describe
+from flopbench.timing.peaks import measure_peaks
+from flopbench.timing.sampling import calls_a_block, sample_pair, warm_up
+from flopbench.timing.workload import Workload, build_model, make_images, make_workload
+
+CALLS = (4, 24)
+NORMS = ("norm", "affine")
+
+
+class ProfileJob(NamedTuple):
+    """What to profile and how long.
+
+    `seconds` bound the timing of the pair and then, again, the profiled calls of each model; `peaks`
+    are measured where they are not given. `trace` and `stacks` are files to write, with the role added.
+    """
+
+    cell: Cell
+    seconds: float
+    peaks: Peaks | None = None
+    trace: Path | None = None
+    stacks: Path | None = None
+
+
+def profile_pair(report: Report, job: ProfileJob) -> ProfileRecord:
+    """Time both models in alternation without the profiler, then profile one after the other."""
+    cell = job.cell
+    if cell.device == "cpu" and cell.mode != "eager":
+        # Generated C++ kernels are functions that the profiler sees only when they say so.
+        import torch._inductor.config as inductor
+
+        inductor.cpp.enable_kernel_profile = True
+    device = torch.device(cell.device)
+    report("phase", "peaks")
+    peaks = job.peaks or measure_peaks(cell.device, [cell.dtype])
+    clock = CLOCKS[cell.device]()
+    images = make_images(cell, device)
+    report("phase", "build and warm up")
+    workloads: dict[str, Workload] = {}
+    pace: dict[str, float] = {}
+    for seed, role in enumerate(("baseline", "candidate")):
+        model = build_model(getattr(cell.pair, role), cell, device, seed)
+        workloads[role] = make_workload(model, images, cell)
+        workloads[role].run()
+        clock.synchronise()
+        pace[role] = warm_up(clock, workloads[role], seconds=0.1 * job.seconds)[-1]
+    report("phase", "time")
+    rounds = sample_pair(
+        clock,
+        workloads["baseline"],
+        workloads["candidate"],
+        calls=calls_a_block(min(pace.values())),
+        precision=0.01,
+        seconds=job.seconds,
+    )
+    profiles = {}
+    calls = 0
+    for role, workload in workloads.items():
+        report("phase", f"profile the {role}")
+        calls = max(CALLS[0], min(CALLS[1], int(job.seconds / 2 / max(pace[role], 1e-6))))
+        summary = _profile(workload, clock, cell, calls, job, role)
+        samples = sorted(value for row in getattr(rounds, role) for value in row)
+        profiles[role] = _model_profile(role, cell, peaks, summary, samples[len(samples) // 2])
+    return ProfileRecord(
+        pair=cell.pair,
+        pass_=cell.pass_,
+        batch_size=cell.batch_size,
+        dtype=cell.dtype,
+        mode=cell.mode,
+        device=cell.device,
+        image_size=cell.image_size,
+        speedup=rounds.speedup,
+        calls=calls,
+        peaks=peaks,
+        environment=describe(cell.device),
+        **profiles,
+    )
+
+
+def _profile(workload: Workload, clock: Clock, cell: Cell, calls: int, job: ProfileJob, role: str) -> Summary:
+    cuda = cell.device == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with ExitStack() as stack:
+        if cell.mode == "eager":
+            stack.enter_context(_marked_layers(workload.model))
+        profiler = stack.enter_context(profile(activities=activities, acc_events=True))
+        # The first call pays for the profiler's own start; without the mark it is not counted.
+        workload.run()
+        for _ in range(calls):
+            prepared = workload.prepare()
+            clock.synchronise()
+            with record_function(STEP):
+                workload.step(prepared)
+                clock.synchronise()
+    if job.trace:
+        _export_trace(profiler, _with_role(job.trace, role))
+    norms = [
+        path for path, module in workload.model.named_modules() if type(module).__name__.lower().endswith(NORMS)
+    ]
+    summary = summarise(profiler.events() or [], cuda=cuda, norms=norms)
+    if job.stacks:
+        _with_role(job.stacks, role).write_text(folded(summary.stacks), encoding="utf-8")
+    return summary
+
+
+def _model_profile(role: str, cell: Cell, peaks: Peaks, summary: Summary, seconds: float) -> ModelProfile:
+    name = getattr(cell.pair, role)
+    work = Work(name, cell)
+    return ModelProfile(
+        label=cell.pair.labels[role == "candidate"],
+        seconds=seconds,
+        groups=summary.groups,
+        flops=2.0 * work.macs,
+        bytes_moved=float(work.bytes_moved(cell.mode)),
+        operators=summary.operators,
+        parts=summary.parts,
+        bound=work.bound(peaks),
+    )
+
+
+@contextmanager
+def _marked_layers(model: nn.Module) -> Iterator[None]:
+    """Within it, the forward pass of every layer is a range of the profile, named after its path."""
+    open_ranges: list[Any] = []
+    handles = []
+
+    def enter(path: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            range_ = record_function(LAYER + path)
+            range_.__enter__()
+            open_ranges.append(range_)
+
+        return hook
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        open_ranges.pop().__exit__(None, None, None)
+
+    for path, module in model.named_modules():
+        if path:
+            handles.append(module.register_forward_pre_hook(enter(path)))
+            handles.append(module.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _with_role(path: Path, role: str) -> Path:
+    return path.with_name(f"{path.stem}-{role}{path.suffix}")
+
+
+def _export_trace(profiler: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        temporary = Path(folder) / (path.name if path.suffix in (".json", ".gz") else f"{path.name}.json")
+        profiler.export_chrome_trace(str(temporary))
+        os.replace(temporary, path)

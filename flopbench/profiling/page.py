@@ -1,0 +1,162 @@
+"""Writing a page: Markdown with its pictures and data in one folder. The same record gives the same bytes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopbench.errors import FlopbenchError
+from flopbench.profiling.explain import explain, speed_ups
+from flopbench.profiling.tables import all_tables
+from flopbench.report import text
+from flopbench.results import ProfileRecord, write_atomically
+
+if TYPE_CHECKING:
+    from flopbench.report.pictures import Drawing, Picture
+
+PROFILE_NOTES = (
+    "Time is an operator's own, without the operators that it calls: the groups add up. Measured is the "
+    "median call without the profiler, unexplained what the groups leave of it.",
+    "Kinds: what a compiler fused is named by the largest thing in it, so a residual addition fused into a "
+    "norm is normalisation; in an eager network, all elementwise work and copies within a norm layer are "
+    "normalisation; other is views, allocations and the host's own work.",
+    "Least times take of each layer the longer of its FLOPs at the measured peak of a large matrix product "
+    "and its bytes at the measured rate of a copy of that size, caches included.",
+)
+
+
+def profile_stem(record: ProfileRecord) -> str:
+    """A name for the files of a profile, safe whatever the pair is called."""
+    parts = [record.pair.id, record.device or "device", record.pass_, f"b{record.batch_size}"]
+    if record.image_size != (224, 224):
+        parts.append("x".join(map(str, record.image_size)))
+    return "profile-" + re.sub(r"[^\w.-]+", "_", "-".join([*parts, record.dtype, record.mode]))
+
+
+def write_profile(record: ProfileRecord, out: Path) -> Path:
+    """Write `out/profile-…/profile.md` with pictures and `profile.json`; the Markdown file's path."""
+    from flopbench.report.pictures.machine import roofline, where_time_goes
+    from flopbench.report.pictures.style import style
+
+    folder = out / profile_stem(record)
+    device = record.environment.device_name if record.environment else record.device or "device"
+    with style():
+        drawings = [where_time_goes([record], device), speed_up_picture(record)]
+        drawings.append(roofline([record], record.peaks, device))
+        pictures = save_pictures(drawings, folder)
+    write_atomically(folder / "profile.json", record.model_dump_json(by_alias=True, indent=1) + "\n")
+    threads = f", {record.environment.threads} threads" if record.environment and record.device == "cpu" else ""
+    version = f"torch {record.environment.torch}, " if record.environment else ""
+    context = {
+        "title": f"Where the time goes: {record.baseline.label} and {record.candidate.label}",
+        "setting": f"{record.pass_.capitalize()}, batch {record.batch_size}, {text.dtype_words(record.dtype)}, "
+        f"{text.mode_words(record.mode)}, {'×'.join(map(str, record.image_size))} pixels, on {device}{threads} "
+        f"({version}{record.calls} calls profiled).",
+        "sentences": explain(record),
+        "tables": all_tables(record),
+        "pictures": pictures,
+        "notes": notes(record),
+        "data": "profile.json",
+        "command": profile_command(record),
+    }
+    return write_page(folder / "profile.md", context)
+
+
+def notes(record: ProfileRecord) -> tuple[str, ...]:
+    """How to read the tables; where they are missing, why."""
+    if record.candidate.parts or record.baseline.parts:
+        return PROFILE_NOTES
+    return (
+        *PROFILE_NOTES,
+        "There is no table by part of the network: a compiled kernel may span layers, and hooks that would "
+        "mark layers break the compiled graph. An eager profile has it.",
+    )
+
+
+def profile_command(record: ProfileRecord) -> str:
+    """The command that profiles the same thing again."""
+    size = "" if record.image_size == (224, 224) else f" --image-size {'x'.join(map(str, record.image_size))}"
+    return (
+        f"flopbench profile {record.pair.id} --pass {record.pass_} --batch {record.batch_size} "
+        f"--dtype {record.dtype} --mode {record.mode} --device {record.device or 'cpu'}{size}"
+    )
+
+
+def speed_up_picture(record: ProfileRecord) -> "Drawing | None":
+    """Promised, allowed and measured speed-up as bars."""
+    from flopbench.report.pictures.drawing import Drawing
+    from flopbench.report.pictures.style import INK, LOOKS, new_figure
+
+    ups = speed_ups(record)
+    if ups is None:
+        return None
+    bars = (
+        ("promised by the MACs", ups.promised),
+        ("allowed, layers fused", ups.allowed_fused),
+        ("allowed, operator by operator", ups.allowed_unfused),
+        ("measured", ups.measured),
+    )
+    figure = new_figure(7.2, 2.1)
+    axis = figure.subplots()
+    for row, ((_, value), own) in enumerate(zip(bars, LOOKS, strict=False)):
+        axis.barh(row, value, color=own.color, hatch=own.hatch, edgecolor="white", height=0.7)
+        axis.annotate(f"{value:.2f}×", (value, row), xytext=(4, 0), textcoords="offset points", va="center")
+    if record.speedup:
+        low, high = record.speedup.low, record.speedup.high
+        axis.plot([low, high], [3, 3], color=INK, linewidth=2.2, marker="|", markersize=8)
+    axis.axvline(1.0, color=INK, linewidth=0.9)
+    axis.set_yticks(range(len(bars)), [name for name, _ in bars])
+    axis.set_ylim(3.6, -0.6)
+    axis.set_xlim(0, 1.15 * max(value for _, value in bars))
+    axis.grid(False, axis="y")
+    axis.set_xlabel("speed-up (time of the baseline / time of the candidate)")
+    return Drawing(
+        "speed-ups",
+        "Promised, allowed, measured",
+        "What the MACs promise, what the device's measured peaks allow, and what was measured (95 % interval).",
+        "Bars of the promised, the allowed and the measured speed-up.",
+        figure,
+    )
+
+
+def save_pictures(drawings: "Sequence[Drawing | None]", folder: Path) -> "list[Picture]":
+    """Finish drawings and write each as PNG and SVG into `folder`; within `style()`."""
+    from flopbench.report.pictures.drawing import finish
+
+    pictures = [finish(drawing) for drawing in drawings if drawing is not None]
+    for picture in pictures:
+        write_atomically(folder / f"{picture.name}.png", picture.png)
+        write_atomically(folder / f"{picture.name}.svg", picture.svg)
+    return pictures
+
+
+def write_page(path: Path, context: Mapping[str, Any]) -> Path:
+    """Render the room's Markdown template; what is missing of `context` is empty."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    templates = Environment(
+        loader=PackageLoader("flopbench.profiling"),
+        autoescape=False,
+        finalize=lambda value: value if isinstance(value, Markup) else text.markdown_escape(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["fenced"] = lambda value: Markup(text.fenced(text.printable(value), "sh"))
+    empty = {"pictures": (), "notes": (), "sentences": (), "tables": (), "data": ""}
+    write_atomically(path, templates.get_template("profile.md.j2").render({**empty, **context}))
+    return path
+
+
+def read_profile(path: Path) -> ProfileRecord:
+    """A profile from its JSON file.
+
+    Raises:
+        FlopbenchError: it is none.
+    """
+    try:
+        return ProfileRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise FlopbenchError(f"{path} is no profile: {str(error).splitlines()[0]}") from None

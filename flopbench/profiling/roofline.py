@@ -1,0 +1,112 @@
+"""The least time that a device needs for a network, layer by layer, from counted work and measured peaks.
+
+A layer takes at least its FLOPs at the peak of a large matrix product and at least its bytes at the rate of
+a copy of that many bytes, so at least the longer of both (Williams, Waterman, Patterson, *Roofline*, 2009).
+Unfused, each operator reads its inputs and writes its outputs; fused, a layer is one kernel.
+"""
+
+from flopbench.errors import FlopbenchError
+from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
+from flopbench.flops.dispatch import observe
+from flopbench.flops.meta import build_on_meta, images_for
+from flopbench.models.catalog import parse_name
+from flopbench.profiling.events import part_of
+from flopbench.results import Bound, Peaks
+from flopbench.suites import Cell, DeviceKind, DType, Mode
+
+# Bytes an element. Autocast keeps residuals in fp32: its bytes are a lower bound.
+DTYPE_BYTES: dict[DType, int] = {
+    "fp32": 4,
+    "tf32": 4,
+    "bf16": 2,
+    "fp16": 2,
+    "autocast-bf16": 2,
+    "autocast-fp16": 2,
+}
+
+
+class Work:
+    """What one call of a model has to do, whatever the device: counted once, bounded often."""
+
+    def __init__(self, name: str, cell: Cell, **options: object) -> None:
+        """Count a pass of the model `name` as `cell` runs it; `options` change its architecture."""
+        if parse_name(name).has_attention:
+            options = {"attention": cell.attention, **options}
+        self.name, self.dtype, self.pass_ = name, cell.dtype, cell.pass_
+        model = build_on_meta(name, image_size=cell.image_size, num_classes=cell.num_classes, **options)
+        images = images_for(model, cell.image_size, cell.batch_size)
+        size = DTYPE_BYTES[cell.dtype]
+        observed = observe(model, images, cell.pass_, size)
+        self.layers: list[LayerCost] = costs_of_layers(model, observed)
+        self.operators = sum(bool(call.reads or call.writes) for call in observed.calls)
+        if cell.pass_ == "train":
+            self.layers.append(optimiser_cost(model, size))
+            self.operators += 1
+
+    @property
+    def macs(self) -> int:
+        """Of the whole call."""
+        return sum(layer.macs for layer in self.layers)
+
+    def bytes_moved(self, mode: Mode) -> int:
+        """Of the whole call: operator by operator when eager, layer by layer when compiled."""
+        return sum(layer.bytes if mode == "eager" else layer.fused_bytes for layer in self.layers)
+
+    def bound(self, peaks: Peaks) -> Bound:
+        """The least time on a device with these peaks.
+
+        Raises:
+            FlopbenchError: the peak of the dtype was not measured.
+        """
+        rate = peak_of(peaks, self.dtype)
+        parts: dict[str, tuple[float, float]] = {}
+        for layer in self.layers:
+            unfused = _longer(layer, layer.bytes, rate, peaks)
+            fused = _longer(layer, layer.fused_bytes, rate, peaks)
+            before = parts.get(part_of(layer.name), (0.0, 0.0))
+            parts[part_of(layer.name)] = (before[0] + unfused, before[1] + fused)
+        return Bound(
+            arithmetic=2 * self.macs / rate,
+            unfused=sum(unfused for unfused, _ in parts.values()),
+            fused=sum(fused for _, fused in parts.values()),
+            launches=self.operators * (peaks.launch_seconds or 0.0),
+            operators=self.operators,
+            parts=parts,
+        )
+
+
+def peak_of(peaks: Peaks, dtype: DType) -> float:
+    """FLOP/s of a matrix product in the dtype, or in the low precision of an autocast one.
+
+    Raises:
+        FlopbenchError: it was not measured.
+    """
+    low: dict[DType, DType] = {"autocast-bf16": "bf16", "autocast-fp16": "fp16"}
+    for name in (dtype, low.get(dtype, dtype)):
+        if name in peaks.flops_per_second:
+            return peaks.flops_per_second[name]
+    known = ", ".join(peaks.flops_per_second) or "none"
+    raise FlopbenchError(f"the peaks hold no matrix products in {dtype}, only in {known}: calibrate with {dtype}")
+
+
+def _longer(layer: LayerCost, moved: int, rate: float, peaks: Peaks) -> float:
+    # The working set is what a layer holds at once; its operators move parts of it again and again.
+    return max(2 * layer.macs / rate, moved / peaks.bandwidth(layer.fused_bytes))
+
+
+def least_seconds(bound: Bound, device: DeviceKind, mode: Mode) -> float:
+    """The least time as `mode` runs a network: eager unfused and with its launches, else fused without.
+
+    A CPU starts an operator when the one before has ended, so launches add; a GPU's host runs ahead, so
+    the longer of launching and working counts.
+    """
+    if mode != "eager":
+        return bound.fused
+    if device == "cuda":
+        return max(bound.unfused, bound.launches)
+    return bound.unfused + bound.launches
+
+
+def predicted_speedup(baseline: Bound, candidate: Bound, device: DeviceKind, mode: Mode) -> float:
+    """The speed-up that the two bounds allow: the prediction where nothing was measured."""
+    return least_seconds(baseline, device, mode) / least_seconds(candidate, device, mode)
