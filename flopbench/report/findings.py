@@ -53,11 +53,22 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         points += _extremes(spoken_of)
     others = dict.fromkeys(other for other in map(setting_of, cells) if other != setting)
     points += [_other_setting(other, in_setting(cells, other)) for other in others]
+    points += _with_care(spoken_of)
     if len(cells) < total:
         points.append(
             f"{len(cells)} of {total} cells have a speed-up; the others are listed below with the reason."
         )
     return Answer(run, headline, tuple(points))
+
+
+def _with_care(cells: Rows) -> list[str]:
+    """That cells which the answer rests on are flagged; being launch-bound is said elsewhere."""
+    flagged = [kinds for row in cells if (kinds := set(flag_kinds(row)) - {"launch-bound"})]
+    if not flagged:
+        return []
+    kinds = text.joined(sorted(set().union(*flagged)))
+    which = "This measurement is" if len(cells) == 1 else f"{len(flagged)} of these {len(cells)} are"
+    return [f"{which} flagged ({kinds}): see below what to take with care."]
 
 
 def _with_article(device: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-PROTOCOL = "published: A100-40GB, batch 64, fp16 autocast, max-autotune, unfused attention"
+PROTOCOL = "published (A100-40GB, batch 64, fp16 autocast, max-autotune, unfused attention)"
 
 # The paper's family → the beginning of our labels.
 _FAMILIES = {"ViT": "ViT", "ResMLP": "ResMLP", "ConvNeXt-isotropic": "ConvNeXt-iso"}

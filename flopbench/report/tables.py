@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it shows of a row, what it sorts by, and how early it goes on a narrow terminal.
+    """One column: what it shows of a row, and what it sorts by.
 
-    `rank` 0 stays always; the highest goes first.
+    A `key` says what the row is about, and is there however narrow the terminal; the other columns
+    come in the order of their `rank` there. A column that `wraps` holds sentences.
     """
 
     header: str
@@ -26,6 +27,7 @@ class Column:
     sort: Callable[[Row], float | str | None]
     numeric: bool = True
     rank: int = 0
+    key: bool = False
     wraps: bool = False
 
     @property
@@ -38,8 +40,15 @@ def _figure(header: str, key: str, show: Callable[[Any], str], rank: int = 0) ->
     return Column(header, lambda row: show(row[key]), lambda row: row[key], rank=rank)
 
 
-def _name(header: str, key: str, rank: int = 0) -> Column:
-    return Column(header, lambda row: text.printable(row[key]), lambda row: str(row[key]), False, rank)
+def _name(header: str, key: str, rank: int | None = None) -> Column:
+    return Column(
+        header,
+        lambda row: text.printable(row[key]),
+        lambda row: str(row[key]),
+        numeric=False,
+        rank=rank or 0,
+        key=rank is None,
+    )
 
 
 MODEL_COLUMNS = (
@@ -55,7 +64,7 @@ _WHAT_COLUMNS = (
     _name("run", "run"),
     _name("candidate", "candidate_label"),
     _name("image", "image_size"),
-    _figure("batch", "batch_size", str),
+    Column("batch", lambda row: str(row["batch_size"]), lambda row: row["batch_size"], key=True),
     _name("pass", "pass"),
     _name("dtype", "dtype"),
     _name("mode", "mode"),
@@ -113,14 +122,20 @@ def format_frame(frame: "pd.DataFrame", fmt: str) -> str:
 
 
 def shown_columns(rows: Rows, columns: Sequence[Column]) -> list[Column]:
-    """The columns that say something about `rows`: not all empty, and not one of those that never differ."""
+    """The columns that say something about `rows`: not all empty, nor the same, nor told by another."""
     shown = []
     for column in columns:
         values = {column.show(row) for row in rows}
         same = len(values) == 1 and column.header in _OFTEN_THE_SAME
-        if not same and values - {"", text.MISSING}:
+        told = column.header == "baseline" and all(map(_baseline_is_told, rows))
+        if not same and not told and values - {"", text.MISSING}:
             shown.append(column)
     return shown
+
+
+def _baseline_is_told(row: Row) -> bool:
+    """Whether the candidate's label says its baseline: E(X) against X."""
+    return row["candidate_label"].endswith(f"({row['baseline_label']})")
 
 
 def markdown_table(rows: Rows, columns: Sequence[Column]) -> str:
@@ -139,44 +154,50 @@ def markdown_table(rows: Rows, columns: Sequence[Column]) -> str:
 
 
 class FittingTable:
-    """A rich renderable that leaves columns out, the least important first, until it fits the terminal.
+    """A rich renderable that becomes several tables, one below the other, where the terminal is narrow.
 
-    Where not even the essential ones fit, each row becomes lines of `header: value`.
+    Each repeats the columns that say what a row is about; the most important figures come first.
+    Where not even those columns fit, each row becomes lines of `header: value`.
     """
 
     def __init__(self, title: str, rows: Rows, columns: Sequence[Column]) -> None:
         self.title = title
         self.rows = rows
         self.columns = shown_columns(rows, columns)
+        self.keys = [column for column in self.columns if column.key]
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.measure import Measurement
-        from rich.text import Text
 
-        columns = list(self.columns)
-        while True:
-            table = self._table(columns)
-            if Measurement.get(console, options.update(width=10_000), table).minimum <= options.max_width:
-                break
-            dropped = max(column.rank for column in columns)
-            if dropped == 0:
+        def fits(columns: Sequence[Column]) -> bool:
+            table = self._table("", columns)
+            return Measurement.get(console, options.update(width=10_000), table).minimum <= options.max_width
+
+        if fits(self.columns):
+            yield self._table(self.title, self.columns)
+            return
+        figures = [column for column in self.columns if not column.key]
+        blocks: list[list[Column]] = []
+        for rank in sorted({column.rank for column in figures}):
+            group = [column for column in figures if column.rank == rank]
+            if blocks and fits([*self.keys, *blocks[-1], *group]):
+                blocks[-1] += group
+            elif fits([*self.keys, *group]):
+                blocks.append(group)
+            else:
                 yield from self._stacked()
                 return
-            columns = [column for column in columns if column.rank != dropped]
-        yield table
-        if hidden := [column.name for column in self.columns if column not in columns]:
-            yield Text(
-                f"left out to fit: {', '.join(hidden)}; the report and --format csv have all", style="dim"
-            )
+        for number, block in enumerate(blocks):
+            yield self._table("" if number else self.title, [*self.keys, *block])
 
-    def _table(self, columns: Sequence[Column]) -> "Table":
+    def _table(self, title: str, columns: Sequence[Column]) -> "Table":
         from rich import box
         from rich.cells import cell_len
         from rich.table import Table
         from rich.text import Text
 
         table = Table(
-            title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+            title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
         )
         for column in columns:
             lines = [line for row in self.rows for line in (column.show(row), *column.header.split("\n"))]
@@ -196,12 +217,9 @@ class FittingTable:
 
         yield Text(self.title, style="bold")
         for row in self.rows:
-            heads = [column for column in self.columns if not column.numeric or column.header == "batch"]
-            yield Text(
-                " ".join(f"b{c.show(row)}" if c.numeric else c.show(row) for c in heads if c.rank == 0)
-            )
+            yield Text(" ".join(f"b{c.show(row)}" if c.numeric else c.show(row) for c in self.keys))
             for column in self.columns:
-                if column not in heads and column.rank <= 2 and column.show(row) != text.MISSING:
+                if not column.key and column.show(row) not in ("", text.MISSING):
                     yield Text(
                         f"  {column.name.partition(' [')[0]}: {column.show(row)}", style=_style(column, row)
                     )

@@ -6,7 +6,7 @@ import pytest
 
 from flopbench.report.cells import measured, rows_of, verdict
 from flopbench.report.findings import answer
-from flopbench.results import to_frame
+from flopbench.results import Flag, to_frame
 from tests.support.runs import CPU, make_run
 
 
@@ -98,6 +98,16 @@ def test_other_pass_is_taken_at_its_own_largest_batch(tmp_path):
 def test_nothing_measured_is_said(tmp_path):
     run = make_run(tmp_path / "r", pairs=("vit_s16.flop",), batch_sizes=(1,), statuses={"*": "failed"})
     assert answer_of(run).headline == "On an NVIDIA H200, no cell could be measured."
+
+
+def test_flags_of_what_the_answer_rests_on_are_said(tmp_path):
+    run = make_run(
+        tmp_path / "r",
+        pairs=("vit_b16.flop", "vit_l16.flop"),
+        batch_sizes=(64,),
+        flags={"vit_b16*": Flag(kind="noisy", message="", remedy="")},
+    )
+    assert "1 of these 2 are flagged (noisy): see below what to take with care." in answer_of(run).points
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,12 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     return Drawing(
         f"speedup-against-batch{suffix}",
         f"Speed-up against batch size, {text.printable(run.info.environment.device_name)}",
-        "Bars are 95 % intervals. The dashed line is what the MACs promise; below 1 the candidate is slower. "
-        "Hollow markers are launch-bound.",
+        "Bars are 95 % intervals. The dashed line is what the MACs promise; below 1 the candidate is slower."
+        + (
+            " Hollow markers are launch-bound."
+            if any("launch-bound" in flag_kinds(row) for row in cells)
+            else ""
+        ),
         "Speed-up of each pair against the batch size, beside its MACs ratio.",
         figure,
     )
