@@ -79,7 +79,7 @@ def layer_costs(
         channels: of the images.
 
     Returns:
-        A cost for each module that runs operators of its own or holds parameters of its own.
+        A cost for each module that computes, moves or holds something itself, not by its children alone.
     """
     images = images_for(model, image_size, batch_size, channels)
     costs = costs_of_layers(model, observe(model, images, pass_, dtype_bytes))
@@ -90,7 +90,8 @@ def costs_of_layers(model: nn.Module, observation: Observation) -> list[LayerCos
     """The costs in a pass that has been observed already; the optimiser is not among them."""
     owned: dict[str, list[Call]] = {}
     for call in observation.calls:
-        owned.setdefault(call.module, []).append(call)
+        if call.reads or call.writes or call.macs:
+            owned.setdefault(call.module, []).append(call)
     fused = fused_bytes(observation)
     costs = []
     for path, module in model.named_modules():

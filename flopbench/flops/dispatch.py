@@ -122,7 +122,9 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
         if pass_ != "forward":
             recorder.backward = True
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            kept = torch.autograd.grad(output, parameters, torch.empty_like(output), allow_unused=True)
+            # A network without weights has no gradients to take.
+            grad = torch.autograd.grad if parameters else lambda *args, **kwargs: ()
+            kept = grad(output, parameters, torch.empty_like(output), allow_unused=True)
         else:
             kept = (output,)
     return Observation(
