@@ -53,6 +53,7 @@ def test_compiles_forward_and_backward(family):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
 @pytest.mark.parametrize("family", EQUIVARIANT)
 def test_compiles_by_inductor(family):
     model = perturb(build_shallow(family)).eval()
