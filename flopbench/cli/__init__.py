@@ -10,7 +10,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flopbench import __version__
-from flopbench.cli import calibrate, compare, flops, gate, history, inspect, report, run, submit, verify
+from flopbench.cli import (
+    calibrate,
+    compare,
+    flops,
+    gate,
+    history,
+    inspect,
+    profile,
+    report,
+    run,
+    scaling,
+    submit,
+    verify,
+)
 from flopbench.errors import ExitCode, FlopbenchError
 
 INTERRUPTED = 130
@@ -53,6 +66,8 @@ app.command("gate")(gate.gate)
 app.command("history")(history.history)
 app.command("verify")(verify.verify)
 app.command("flops")(flops.flops)
+app.command("profile")(profile.profile)
+app.command("scaling")(scaling.scaling)
 app.command("list")(inspect.list_)
 app.command("env")(inspect.env)
 

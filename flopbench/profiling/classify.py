@@ -1,7 +1,7 @@
 """Which group an operator or kernel belongs to, by its name. The rules, first match counts:
 
 1. What a compiler generated (`…cpp_fused_…`, `triton_…_fused_…`) is named after what it fuses. A template
-   (`triton_tem`) is a product. Else a softmax makes it attention, a norm or its reciprocal root
+   (`triton_tem`) is a product or attention. Else a softmax makes it attention, a norm or its reciprocal root
    normalisation, any arithmetic elementwise, and nothing but copies layout. The largest thing in a
    fused kernel names it: a residual addition fused into a norm counts as normalisation.
 2. Fused attention and the softmax of unfused attention are attention, the latter's products are not.
@@ -18,8 +18,41 @@ from flopbench.results import Group
 
 _GENERATED = re.compile(r"(?:(triton_tem)|triton_[a-z]+|cpp(?:_CppMicroGemm\w*)?)_fused_(.*)", re.IGNORECASE)
 _ARITHMETIC = frozenset(
-    "abs add addcdiv addcmul addmm clamp cos div erf exp gelu hadamard log maximum mean minimum mul neg "
-    "pow prod reciprocal relu rsub sigmoid silu sin sqrt square sub sum tanh var where".split()
+    (
+        "abs",
+        "add",
+        "addcdiv",
+        "addcmul",
+        "addmm",
+        "clamp",
+        "cos",
+        "div",
+        "erf",
+        "exp",
+        "gelu",
+        "hadamard",
+        "log",
+        "maximum",
+        "mean",
+        "minimum",
+        "mul",
+        "neg",
+        "pow",
+        "prod",
+        "reciprocal",
+        "relu",
+        "rsub",
+        "sigmoid",
+        "silu",
+        "sin",
+        "sqrt",
+        "square",
+        "sub",
+        "sum",
+        "tanh",
+        "var",
+        "where",
+    )
 )
 _ATTENTION = re.compile(r"scaled_dot_product|flash|fmha|sdpa|attention|softmax", re.IGNORECASE)
 _PRODUCT = re.compile(
@@ -36,11 +69,59 @@ _LAYOUT = re.compile(
     re.IGNORECASE,
 )
 _OTHER = frozenset(
-    "view reshape _reshape_alias _unsafe_view permute transpose t expand expand_as slice select narrow split "
-    "split_with_sizes chunk unbind flatten unflatten squeeze unsqueeze as_strided alias detach detach_ "
-    "empty empty_like empty_strided new_empty new_empty_strided resize_ set_ to _to_copy result_type "
-    "resolve_conj resolve_neg lift_fresh item _local_scalar_dense is_nonzero view_as numpy_t "
-    "zeros_like ones_like new_zeros new_ones full_like full arange is_same_size _has_same_storage_numel".split()
+    (
+        "view",
+        "reshape",
+        "_reshape_alias",
+        "_unsafe_view",
+        "permute",
+        "transpose",
+        "t",
+        "expand",
+        "expand_as",
+        "slice",
+        "select",
+        "narrow",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "as_strided",
+        "alias",
+        "detach",
+        "detach_",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "new_empty",
+        "new_empty_strided",
+        "resize_",
+        "set_",
+        "to",
+        "_to_copy",
+        "result_type",
+        "resolve_conj",
+        "resolve_neg",
+        "lift_fresh",
+        "item",
+        "_local_scalar_dense",
+        "is_nonzero",
+        "view_as",
+        "numpy_t",
+        "zeros_like",
+        "ones_like",
+        "new_zeros",
+        "new_ones",
+        "full_like",
+        "full",
+        "arange",
+        "is_same_size",
+        "_has_same_storage_numel",
+    )
 )
 
 
@@ -52,14 +133,13 @@ def group_of(name: str, *, within_norm: bool = False) -> Group:
         within_norm: it ran inside a layer that normalises.
     """
     generated = _GENERATED.search(name)
-    if generated:
-        group = "matrix products" if generated[1] else _fused(generated[2])
-    else:
-        group = _single(name)
+    group = _single(name) if generated is None else _fused(generated[2], template=bool(generated[1]))
     return "normalisation" if within_norm and group in ("elementwise", "layout") else group
 
 
-def _fused(names: str) -> Group:
+def _fused(names: str, *, template: bool) -> Group:
+    if template:
+        return "attention" if _ATTENTION.search(names) else "matrix products"
     words = set(names.split("_"))
     if "softmax" in words:
         return "attention"
@@ -71,7 +151,9 @@ def _fused(names: str) -> Group:
 def _single(name: str) -> Group:
     space, _, bare = name.rpartition("::")
     operator = space in ("aten", "mkl", "mkldnn", "onednn", "flopbench", "quantized", "prims")
-    kernel = not operator and re.search(r"kernel|gemm|nvjet|xmma|cutlass|cudnn|mem(?:cpy|set)", name, re.IGNORECASE)
+    kernel = not operator and re.search(
+        r"kernel|gemm|nvjet|xmma|cutlass|cudnn|mem(?:cpy|set)", name, re.IGNORECASE
+    )
     if not operator and not kernel and not _ATTENTION.search(name):
         return "other"
     if operator and bare in _OTHER:

@@ -123,7 +123,9 @@ def _add(totals: dict[str, float], key: str, value: float) -> None:
     totals[key] = totals.get(key, 0.0) + value
 
 
-def _parts_of_kernels(events: Sequence[Any], layers: "_Layers", step_of: Any, scale: float, into: Summary) -> None:
+def _parts_of_kernels(
+    events: Sequence[Any], layers: "_Layers", step_of: Any, scale: float, into: Summary
+) -> None:
     for event in events:
         if not _is_device(event) and event.kernels and step_of(event) is not None:
             layer = layers.of(event)
@@ -132,7 +134,7 @@ def _parts_of_kernels(events: Sequence[Any], layers: "_Layers", step_of: Any, sc
 
 
 class _Layers:
-    """Which layer an event belongs to: the innermost range around it, or around what it is the gradient of."""
+    """Which layer an event belongs to: the range around it, or around what it is the gradient of."""
 
     def __init__(self, events: Sequence[Any]) -> None:
         self._by_number: dict[int, str] = {}

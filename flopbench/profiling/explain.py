@@ -60,13 +60,12 @@ def _headline(record: ProfileRecord, ups: SpeedUps) -> str:
     interval = ""
     if measured:
         interval = f" (95 % interval {text.factor(measured.low)} to {text.factor(measured.high)})"
-    own = "unfused" if record.mode == "eager" else "fused"
     return (
-        f"The MACs of {record.candidate.label} promise {text.factor(ups.promised)}× over {record.baseline.label}. "
+        f"The MACs of {record.candidate.label} promise {text.factor(ups.promised)}× over "
+        f"{record.baseline.label}. "
         f"By its measured peaks this device allows {text.factor(ups.allowed_unfused)}× with every operator "
-        f"run on its own and {text.factor(ups.allowed_fused)}× with each layer fused into one kernel; "
-        f"measured, {text.mode_words(record.mode)} (so the {own} bound is its own), are "
-        f"{text.factor(ups.measured)}×{interval}."
+        f"run on its own and {text.factor(ups.allowed_fused)}× with each layer fused into one kernel. "
+        f"Measured ({text.mode_words(record.mode)}) it is {text.factor(ups.measured)}×{interval}."
     )
 
 
@@ -77,7 +76,7 @@ def shortfalls(record: ProfileRecord) -> dict[str, float]:
     """
     b, c = record.baseline, record.candidate
     promised = (b.flops or 1) / (c.flops or 1)
-    groups = dict.fromkeys([*b.groups, *c.groups])
+    groups: list[Group] = list(dict.fromkeys([*b.groups, *c.groups]))
     found: dict[str, float] = {g: c.groups.get(g, 0.0) - b.groups.get(g, 0.0) / promised for g in groups}
     found["unexplained"] = remainder(c) - remainder(b) / promised
     return found
@@ -101,7 +100,9 @@ def _missing(record: ProfileRecord, ups: SpeedUps) -> list[str]:
         return [f"Nothing is missing: {text.seconds(c)} a call is what the MACs promise."]
     causes = sorted(shortfalls(record).items(), key=lambda item: -item[1])
     named = [
-        f"{_CAUSES[group]} ({text.seconds(seconds)})" for group, seconds in causes if seconds > WORTH_NAMING * gap
+        f"{_CAUSES[group]} ({text.seconds(seconds)})"
+        for group, seconds in causes
+        if seconds > WORTH_NAMING * gap
     ]
     return [
         f"A call takes {text.seconds(c)} where the MACs promise {text.seconds(b / ups.promised)}; "
@@ -123,7 +124,8 @@ def _rates(record: ProfileRecord) -> list[str]:
     baseline, candidate = (rate / peak for rate in rates if rate)
     words = (
         f"Matrix products and attention reach {text.percent(baseline)} of the measured peak "
-        f"({text.significant(peak / 1e9)} GFLOP/s) in the baseline and {text.percent(candidate)} in the candidate"
+        f"({text.significant(peak / 1e9)} GFLOP/s) in the baseline and {text.percent(candidate)} "
+        "in the candidate"
     )
     if candidate < BELOW_PEAK * min(1.0, baseline / 0.9):
         words += ": its smaller products use the device less well"
@@ -140,14 +142,20 @@ def _launches(record: ProfileRecord) -> list[str]:
     share = c.launches / record.candidate.seconds
     words = (
         f"Eagerly the candidate starts {c.operators} operators, the baseline {b.operators}; at the measured "
-        f"{text.seconds(record.peaks.launch_seconds)} each they take {text.percent(share)} of the candidate's call"
+        f"{text.seconds(record.peaks.launch_seconds)} each they take {text.percent(share)} "
+        "of the candidate's call"
     )
     return [words + (", which only fusing or a larger batch can hide." if share > WORTH_NAMING else ".")]
 
 
 def _adds_up(record: ProfileRecord) -> list[str]:
     shares = [remainder(model) / model.seconds for model in (record.baseline, record.candidate)]
-    words = text.joined([f"{text.percent(share)} of the {role}'s" for role, share in zip(("baseline", "candidate"), shares, strict=True)])
+    words = text.joined(
+        [
+            f"{text.percent(share)} of the {role}'s"
+            for role, share in zip(("baseline", "candidate"), shares, strict=True)
+        ]
+    )
     kind = "within 5 %" if max(map(abs, shares)) <= 0.05 else "the remainder is shown"
     sentence = f"The groups add up to the measured time but for {words} call ({kind})"
     if min(shares) < 0:

@@ -79,19 +79,21 @@ def profile_pair(report: Report, job: ProfileJob) -> ProfileRecord:
         summary = _profile(workload, clock, cell, calls, job, role)
         samples = sorted(value for row in getattr(rounds, role) for value in row)
         profiles[role] = _model_profile(role, cell, peaks, summary, samples[len(samples) // 2])
-    return ProfileRecord(
-        pair=cell.pair,
-        pass_=cell.pass_,
-        batch_size=cell.batch_size,
-        dtype=cell.dtype,
-        mode=cell.mode,
-        device=cell.device,
-        image_size=cell.image_size,
-        speedup=rounds.speedup,
-        calls=calls,
-        peaks=peaks,
-        environment=describe(cell.device),
-        **profiles,
+    return ProfileRecord.model_validate(
+        {
+            "pair": cell.pair,
+            "pass": cell.pass_,
+            "batch_size": cell.batch_size,
+            "dtype": cell.dtype,
+            "mode": cell.mode,
+            "device": cell.device,
+            "image_size": cell.image_size,
+            "speedup": rounds.speedup,
+            "calls": calls,
+            "peaks": peaks,
+            "environment": describe(cell.device),
+            **profiles,
+        }
     )
 
 
@@ -113,7 +115,9 @@ def _profile(workload: Workload, clock: Clock, cell: Cell, calls: int, job: Prof
     if job.trace:
         _export_trace(profiler, _with_role(job.trace, role))
     norms = [
-        path for path, module in workload.model.named_modules() if type(module).__name__.lower().endswith(NORMS)
+        path
+        for path, module in workload.model.named_modules()
+        if type(module).__name__.lower().endswith(NORMS)
     ]
     summary = summarise(profiler.events() or [], cuda=cuda, norms=norms)
     if job.stacks:

@@ -45,12 +45,15 @@ def write_profile(record: ProfileRecord, out: Path) -> Path:
         drawings.append(roofline([record], record.peaks, device))
         pictures = save_pictures(drawings, folder)
     write_atomically(folder / "profile.json", record.model_dump_json(by_alias=True, indent=1) + "\n")
-    threads = f", {record.environment.threads} threads" if record.environment and record.device == "cpu" else ""
+    threads = ""
+    if record.environment and record.device == "cpu":
+        threads = f", threads: {record.environment.threads}"
     version = f"torch {record.environment.torch}, " if record.environment else ""
     context = {
         "title": f"Where the time goes: {record.baseline.label} and {record.candidate.label}",
-        "setting": f"{record.pass_.capitalize()}, batch {record.batch_size}, {text.dtype_words(record.dtype)}, "
-        f"{text.mode_words(record.mode)}, {'×'.join(map(str, record.image_size))} pixels, on {device}{threads} "
+        "setting": f"{record.pass_.capitalize()}, batch {record.batch_size}, "
+        f"{text.dtype_words(record.dtype)}, {text.mode_words(record.mode)}, "
+        f"{'×'.join(map(str, record.image_size))} pixels, on {device}{threads} "
         f"({version}{record.calls} calls profiled).",
         "sentences": explain(record),
         "tables": all_tables(record),
@@ -113,7 +116,7 @@ def speed_up_picture(record: ProfileRecord) -> "Drawing | None":
     return Drawing(
         "speed-ups",
         "Promised, allowed, measured",
-        "What the MACs promise, what the device's measured peaks allow, and what was measured (95 % interval).",
+        "What the MACs promise, what the device's measured peaks allow, what was measured (95 % interval).",
         "Bars of the promised, the allowed and the measured speed-up.",
         figure,
     )

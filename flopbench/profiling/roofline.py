@@ -32,7 +32,7 @@ class Work:
         """Count a pass of the model `name` as `cell` runs it; `options` change its architecture."""
         if parse_name(name).has_attention:
             options = {"attention": cell.attention, **options}
-        self.name, self.dtype, self.pass_ = name, cell.dtype, cell.pass_
+        self.dtype: DType = cell.dtype
         model = build_on_meta(name, image_size=cell.image_size, num_classes=cell.num_classes, **options)
         images = images_for(model, cell.image_size, cell.batch_size)
         size = DTYPE_BYTES[cell.dtype]
@@ -86,7 +86,9 @@ def peak_of(peaks: Peaks, dtype: DType) -> float:
         if name in peaks.flops_per_second:
             return peaks.flops_per_second[name]
     known = ", ".join(peaks.flops_per_second) or "none"
-    raise FlopbenchError(f"the peaks hold no matrix products in {dtype}, only in {known}: calibrate with {dtype}")
+    raise FlopbenchError(
+        f"the peaks hold no matrix products in {dtype}, only in {known}: calibrate with {dtype}"
+    )
 
 
 def _longer(layer: LayerCost, moved: int, rate: float, peaks: Peaks) -> float:

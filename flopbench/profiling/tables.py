@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from flopbench.profiling.explain import remainder, speed_ups
+from flopbench.profiling.roofline import least_seconds
 from flopbench.report import text
 from flopbench.results import Group, ModelProfile, ProfileRecord
 
@@ -45,13 +46,16 @@ def speed_up_table(record: ProfileRecord) -> TextTable:
     b, c, ups = record.baseline, record.candidate, speed_ups(record)
     headers = ("speed-up", record.baseline.label, record.candidate.label, "ratio")
     if ups is None or b.bound is None or c.bound is None:
-        return TextTable("Promised, allowed, measured", headers, ())
+        return TextTable("Least times", headers, ())
     launches = " and launches" if b.bound.launches else ""
-    from flopbench.profiling.roofline import least_seconds
-
     device = record.device or "cpu"
     rows = [
-        ("promised by the MACs (arithmetic at the peak)", b.bound.arithmetic, c.bound.arithmetic, ups.promised),
+        (
+            "promised by the MACs (arithmetic at the peak)",
+            b.bound.arithmetic,
+            c.bound.arithmetic,
+            ups.promised,
+        ),
         ("allowed, each layer fused", b.bound.fused, c.bound.fused, ups.allowed_fused),
         (
             f"allowed, operator by operator{launches}",
@@ -62,7 +66,7 @@ def speed_up_table(record: ProfileRecord) -> TextTable:
         ("measured", b.seconds, c.seconds, ups.measured),
     ]
     return TextTable(
-        "Promised, allowed, measured",
+        "Least times and measured ones",
         headers,
         tuple((name, text.seconds(x), text.seconds(y), f"{text.factor(r)}×") for name, x, y, r in rows),
     )
@@ -106,8 +110,9 @@ def operator_table(record: ProfileRecord) -> TextTable:
     def longest(key: tuple[str, Group]) -> float:
         return max(own[key].seconds if key in own else 0.0 for own in (b, c))
 
+    keys: set[tuple[str, Group]] = {*b, *c}
     rows = []
-    for key in sorted({*b, *c}, key=lambda key: (-longest(key), key))[:OPERATORS_SHOWN]:
+    for key in sorted(keys, key=lambda key: (-longest(key), key))[:OPERATORS_SHOWN]:
         cells = []
         for model, own in ((record.baseline, b), (record.candidate, c)):
             found = own.get(key)
@@ -119,7 +124,9 @@ def operator_table(record: ProfileRecord) -> TextTable:
 
 def _headers(record: ProfileRecord) -> tuple[str, ...]:
     return tuple(
-        f"{m.label} {what}" for m in (record.baseline, record.candidate) for what in ("time", "calls", "share")
+        f"{m.label} {what}"
+        for m in (record.baseline, record.candidate)
+        for what in ("time", "calls", "share")
     )
 
 

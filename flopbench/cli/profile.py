@@ -1,0 +1,196 @@
+"""`flopbench profile PAIR`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from flopbench.errors import FlopbenchError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flopbench.suites import Cell
+
+
+def choice(what: str, value: str, kind: Any) -> Any:
+    """`value` if it is one of the literals of `kind`.
+
+    Raises:
+        FlopbenchError: it is none.
+    """
+    if value not in get_args(kind):
+        raise unknown(what, value, get_args(kind))
+    return value
+
+
+def make_cell(pair: str, device: Any, batch: int, pass_: str, dtype: str, mode: str, size: str) -> "Cell":
+    """The cell that the options name.
+
+    Raises:
+        FlopbenchError: a value is unknown, does not suit the pair, or exists on CUDA only.
+    """
+    from flopbench.cli.run import parse_size
+    from flopbench.models.catalog import parse_name
+    from flopbench.runner.sweep import check_cells
+    from flopbench.suites import Cell, DType, Mode, Pair, Pass
+
+    cell = Cell.model_validate(
+        {
+            "pair": Pair.of(*pair.split("@", 1)),
+            "device": device,
+            "batch_size": batch,
+            "pass": choice("pass", pass_, Pass),
+            "dtype": choice("dtype", dtype, DType),
+            "mode": choice("mode", mode, Mode),
+            "image_size": parse_size(size),
+        }
+    )
+    for name in (cell.pair.baseline, cell.pair.candidate):
+        parse_name(name).check_image_size(cell.image_size)
+    check_cells([cell])
+    return cell
+
+
+def profile(
+    pair: Annotated[
+        str | None, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")
+    ] = None,
+    pass_: Annotated[str, typer.Option("--pass", help="forward, backward or train.")] = "forward",
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images; 4 by default, on CUDA 64.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="fp32 by default, on CUDA bf16.")] = None,
+    mode: Annotated[str, typer.Option(help="eager, compile, compile-blocks, …")] = "eager",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+    image_size: Annotated[str, typer.Option(help="Pixels: 224 or 224x192.")] = "224",
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="For timing the pair, and for each profile.")
+    ] = 10.0,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Take the peaks from this calibration.json instead of measuring them.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Store the profile beside this run too.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("reports"),
+    trace: Annotated[
+        Path | None, typer.Option(help="Write a Chrome trace a model to FILE-role.json.")
+    ] = None,
+    stacks: Annotated[Path | None, typer.Option(help="Write folded stacks for a flame graph.")] = None,
+    predict: Annotated[
+        Path | None, typer.Option(help="Only predict, by the peaks of this calibration.json.")
+    ] = None,
+    width: Annotated[list[int] | None, typer.Option(help="With --predict: channels; repeatable.")] = None,
+    check_prediction: Annotated[
+        Path | None, typer.Option(help="Only compare predictions with the runs in this folder.")
+    ] = None,
+) -> None:
+    """Show where a pair's time goes, what the device allows, and what is missing.
+
+    --batch and --dtype may be repeated with --predict.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if check_prediction is not None:
+        _check(check_prediction, out, console)
+        return
+    if pair is None:
+        raise FlopbenchError("profile needs a pair, e.g. flopbench profile vit_s16.flop")
+    if width and not predict:
+        raise FlopbenchError("--width is for --predict; flopbench scaling measures widths")
+    if predict is not None:
+        _predict(pair, predict, batch, dtype, pass_, mode, device, image_size, width, console)
+        return
+    if len(batch or ()) > 1 or len(dtype or ()) > 1:
+        raise FlopbenchError("a profile has one --batch and one --dtype; only --predict takes several")
+    from flopbench.results import Run
+    from flopbench.runner.sweep import probe_environment
+
+    beside = Run.open(run) if run else None
+    kind = probe_environment(device).device
+    batches, dtypes = batch or [4 if kind == "cpu" else 64], dtype or ["fp32" if kind == "cpu" else "bf16"]
+    cell = make_cell(pair, kind, batches[0], pass_, dtypes[0], mode, image_size)
+    record = _measure(cell, seconds, calibration, trace, stacks, console)
+    _show(record, beside, out, console)
+
+
+def _measure(
+    cell: "Cell",
+    seconds: float,
+    calibration: Path | None,
+    trace: Path | None,
+    stacks: Path | None,
+    console: "Console",
+) -> Any:
+    from flopbench.errors import NothingMeasuredError
+    from flopbench.profiling.measure import ProfileJob, profile_pair
+    from flopbench.profiling.predict import read_peaks
+    from flopbench.runner.process import run_job
+
+    peaks = read_peaks(calibration) if calibration else None
+    job = ProfileJob(cell, seconds, peaks, trace and trace.resolve(), stacks and stacks.resolve())
+
+    def tell(kind: str, value: object) -> None:
+        if kind == "phase":
+            console.print(f"{cell.id}: {value}")
+
+    outcome = run_job(profile_pair, job, timeout=1800, on_report=tell)
+    if outcome.kind == "usage":
+        raise FlopbenchError(str(outcome.value))
+    if outcome.kind != "done":
+        raise NothingMeasuredError(f"{cell.id}: {outcome.kind}: {outcome.value}")
+    return outcome.value
+
+
+def _show(record: Any, beside: Any, out: Path, console: "Console") -> None:
+    from flopbench.profiling.explain import explain
+    from flopbench.profiling.page import profile_stem, write_profile
+    from flopbench.profiling.tables import all_tables
+    from flopbench.results import write_atomically
+
+    for table in all_tables(record):
+        console.print(table.rich())
+    for sentence in explain(record):
+        console.print(sentence, markup=False)
+    if beside is not None:
+        content = record.model_dump_json(by_alias=True, indent=1) + "\n"
+        write_atomically(beside.path / f"{profile_stem(record)}.json", content)
+    console.print(f"report: {write_profile(record, out)}", soft_wrap=True, markup=False)
+
+
+def _predict(
+    pair: str,
+    calibration: Path,
+    batch: list[int] | None,
+    dtype: list[str] | None,
+    pass_: str,
+    mode: str,
+    device: str | None,
+    image_size: str,
+    width: list[int] | None,
+    console: "Console",
+) -> None:
+    from flopbench.profiling.predict import prediction_table, read_calibration, what_if
+    from flopbench.suites import DeviceKind, DType
+
+    known = read_calibration(calibration)
+    kind = known.environment.device if known.environment else choice("device", device or "cpu", DeviceKind)
+    dtypes = [choice("dtype", name, DType) for name in dtype or ["fp32" if kind == "cpu" else "bf16"]]
+    cell = make_cell(
+        pair, kind, (batch or [4 if kind == "cpu" else 64])[0], pass_, dtypes[0], mode, image_size
+    )
+    predictions = what_if(cell, known.peaks, widths=width or (), batches=batch or (), dtypes=dtypes)
+    console.print(prediction_table(predictions).rich())
+
+
+def _check(folder: Path, out: Path, console: "Console") -> None:
+    from flopbench.profiling.predict import (
+        check_prediction,
+        checked_table,
+        error_line,
+        find_runs,
+        write_check,
+    )
+
+    checked = check_prediction(find_runs(folder))
+    console.print(checked_table(checked).rich())
+    console.print(error_line(checked), markup=False)
+    console.print(f"report: {write_check(checked, out)}", soft_wrap=True, markup=False)

@@ -1,0 +1,231 @@
+"""What-if: the speed-up that a roofline predicts, and how far off it is where the speed-up was measured."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from flopbench.errors import FlopbenchError
+from flopbench.profiling.roofline import Work, predicted_speedup
+from flopbench.profiling.tables import TextTable
+from flopbench.profiling.widths import family_of, width_options
+from flopbench.report import text
+from flopbench.results import Calibration, Peaks, Run
+from flopbench.suites import Cell, DType
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one cell, perhaps at another width: the speed-up by the roofline, and by the MACs alone."""
+
+    cell: Cell
+    width: int | None
+    promised: float
+    predicted: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A prediction beside the measurement."""
+
+    run: str
+    cell: Cell
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """|predicted / measured − 1|."""
+        return abs(self.predicted / self.measured - 1)
+
+
+def read_peaks(path: Path) -> Peaks:
+    """The peaks in a calibration file; raises as `read_calibration`."""
+    return read_calibration(path).peaks
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A calibration file, of this machine or another.
+
+    Raises:
+        FlopbenchError: it is no calibration.
+    """
+    try:
+        return Calibration.model_validate_json(path.read_bytes())
+    except OSError:
+        raise FlopbenchError(
+            f"no calibration file at {path}; flopbench calibrate writes calibration.json"
+        ) from None
+    except ValueError as error:
+        raise FlopbenchError(f"{path} is no calibration: {str(error).splitlines()[0]}") from None
+
+
+def predict(cell: Cell, peaks: Peaks, width: int | None = None) -> Prediction:
+    """The speed-up of a cell on a device with these peaks, the networks as wide as asked for.
+
+    Raises:
+        FlopbenchError: the family has no free width, or the peaks lack the dtype.
+    """
+    options: dict[str, Any] = {}
+    if width is not None:
+        family = family_of(cell.pair.candidate)
+        if family is None:
+            raise FlopbenchError(
+                f"--width does not suit {cell.pair.candidate}: it is of no family of one width"
+            )
+        options = width_options(family, width)
+    baseline, candidate = (Work(name, cell, **options) for name in (cell.pair.baseline, cell.pair.candidate))
+    return Prediction(
+        cell,
+        width,
+        promised=baseline.macs / candidate.macs,
+        predicted=predicted_speedup(baseline.bound(peaks), candidate.bound(peaks), cell.device, cell.mode),
+    )
+
+
+def what_if(
+    cell: Cell,
+    peaks: Peaks,
+    *,
+    widths: Sequence[int] = (),
+    batches: Sequence[int] = (),
+    dtypes: Sequence[DType] = (),
+) -> list[Prediction]:
+    """Predictions over widths, batch sizes and dtypes; the cell's own where none are given."""
+    return [
+        predict(cell.model_copy(update={"batch_size": batch, "dtype": dtype}), peaks, width)
+        for dtype in dtypes or (cell.dtype,)
+        for width in widths or (None,)
+        for batch in batches or (cell.batch_size,)
+    ]
+
+
+def prediction_table(predictions: Sequence[Prediction]) -> TextTable:
+    """A row a prediction."""
+    rows = tuple(
+        (
+            p.cell.pair.id,
+            str(p.width or "as it is"),
+            str(p.cell.batch_size),
+            p.cell.dtype,
+            f"{text.factor(p.promised)}×",
+            f"{text.factor(p.predicted)}×",
+        )
+        for p in predictions
+    )
+    headers = ("pair", "width", "batch", "dtype", "promised by the MACs", "predicted")
+    first = predictions[0].cell
+    return TextTable(f"Predicted speed-up, {first.pass_}, {text.mode_words(first.mode)}", headers, rows)
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """The run folders in `folder`, or the one that it is, by name.
+
+    Raises:
+        FlopbenchError: there is none.
+    """
+    files = sorted(folder.glob("**/run.json"))
+    if not files:
+        raise FlopbenchError(f"{folder} holds no runs: no run.json in it or below")
+    return [Run.open(file.parent) for file in files]
+
+
+def check_prediction(runs: Sequence[Run]) -> list[Checked]:
+    """Every measured cell of the runs whose device's peaks are known, with its prediction.
+
+    The peaks are those of the run's own calibration or profile, else of another run's on a like machine.
+
+    Raises:
+        FlopbenchError: no run has peaks, or none has a measured cell.
+    """
+    checked = []
+    known: dict[tuple[str, Cell], Any] = {}
+    for run in runs:
+        peaks = _peaks_of(run, runs)
+        for record in run.records() if peaks else ():
+            if record.speedup is None or not peaks or not _covered(peaks, record.cell.dtype):
+                continue
+            cell = record.cell
+            bounds = []
+            for name in (cell.pair.baseline, cell.pair.candidate):
+                # Both members of many pairs recur: X is the baseline of E(X) and of H(X).
+                key = (
+                    name,
+                    cell.model_copy(update={"pair": cell.pair.model_copy(update={"candidate": name})}),
+                )
+                if key not in known:
+                    known[key] = Work(name, cell)
+                bounds.append(known[key].bound(peaks))
+            predicted = predicted_speedup(bounds[0], bounds[1], cell.device, cell.mode)
+            checked.append(Checked(run.info.id, cell, predicted, record.speedup.estimate))
+    if not checked:
+        raise FlopbenchError(
+            "no run has both measured cells and peaks: flopbench calibrate measures the peaks"
+        )
+    return checked
+
+
+def _covered(peaks: Peaks, dtype: DType) -> bool:
+    return bool({dtype, dtype.removeprefix("autocast-")} & set(peaks.flops_per_second))
+
+
+def _peaks_of(run: Run, runs: Iterable[Run]) -> Peaks | None:
+    def alike(other: Run) -> bool:
+        same = ("device", "device_name", "cpu", "threads")
+        return not run.info.environment.differences(other.info.environment, same)
+
+    return next((peaks for other in (run, *filter(alike, runs)) for peaks in _stored(other)), None)
+
+
+def _stored(run: Run) -> Iterator[Peaks]:
+    calibration = run.calibration()
+    if calibration:
+        yield calibration.peaks
+    yield from (profile.peaks for profile in run.profiles() if profile.peaks)
+
+
+def error_line(checked: Sequence[Checked]) -> str:
+    """The median error of the prediction, in a sentence."""
+    errors = sorted(check.error for check in checked)
+    runs = len({check.run for check in checked})
+    high = sum(check.predicted > check.measured for check in checked)
+    return (
+        f"Cells measured: {len(errors)}, in {runs} {'run' if runs == 1 else 'runs'}. "
+        f"The roofline's speed-up is off by {100 * median(errors):.1f} % in the median and {100 * errors[-1]:.1f} % at worst; "
+        f"it is too high in {high} of {len(errors)}."
+    )
+
+
+def checked_table(checked: Sequence[Checked]) -> TextTable:
+    """A row a cell, the largest error first."""
+    rows = tuple(
+        (
+            c.cell.id,
+            c.run,
+            f"{text.factor(c.predicted)}×",
+            f"{text.factor(c.measured)}×",
+            f"{100 * c.error:.1f} %",
+        )
+        for c in sorted(checked, key=lambda c: -c.error)
+    )
+    return TextTable(
+        "Predicted and measured speed-up", ("cell", "run", "predicted", "measured", "error"), rows
+    )
+
+
+def write_check(checked: Sequence[Checked], out: Path) -> Path:
+    """Write `out/prediction/prediction.md`, the line and the table; its path."""
+    from flopbench.profiling.page import write_page
+
+    return write_page(
+        out / "prediction" / "prediction.md",
+        {
+            "title": "How far the roofline's prediction is off",
+            "setting": "Predicted from counted MACs and bytes and the device's measured peaks alone, "
+            "without any timing of a network.",
+            "sentences": [error_line(checked)],
+            "tables": [checked_table(checked)],
+            "command": "flopbench profile --check-prediction results",
+        },
+    )
