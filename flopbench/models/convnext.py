@@ -148,6 +148,12 @@ class ConvNeXt(Network):
         self.norm = nn.LayerNorm(features, eps=EPS)
         self.head = nn.Linear(features, num_classes)
         init_linear(self)
+        # Here the patch embedding is initialised as the other convolutions are.
+        for parameter in self.patch_embed.parameters():
+            if parameter.ndim > 1:
+                nn.init.trunc_normal_(parameter, std=0.02)
+            else:
+                nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""

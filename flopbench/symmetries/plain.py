@@ -123,6 +123,12 @@ class GridConv2d(nn.Conv2d):
         super().__init__(width, out_width, kernel_size, stride, padding, groups=groups)
         self.contiguous = memory_format == "contiguous"
 
+    def reset_parameters(self) -> None:
+        """Truncated normal weights (σ = 0.02) and a zero bias, as ConvNeXt has them."""
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def forward(self, input: Tensor) -> Tensor:
         """`[B, H, W, C]` to `[B, H', W', C']`."""
         x = input.permute(0, 3, 1, 2)
