@@ -16,7 +16,9 @@ def gate(
     suite: Annotated[str, typer.Option(help="Name of a suite or a TOML file.")] = "vit",
     baseline: Annotated[
         str | None,
-        typer.Option(help="Folder, exact.json, git:REF or git:REF:FOLDER; by default baselines/SUITE."),
+        typer.Option(
+            help="Folder, exact.json, git:REF or git:REF:FOLDER; by default results/baselines/SUITE."
+        ),
     ] = None,
     against: Annotated[
         str | None, typer.Option(help="Measure this commit too, alternating with the working tree: git:main.")

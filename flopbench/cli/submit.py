@@ -26,7 +26,8 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
 def submit(
     shards: Annotated[int, typer.Option(help="Tasks of the array.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="Arguments of `flopbench run`, after --.", metavar="-- RUN-ARGUMENTS")
+        list[str] | None,
+        typer.Argument(help="Arguments of `flopbench run`, after --.", metavar="-- RUN-ARGUMENTS"),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter of submitit, name=value; repeatable.")

@@ -1,9 +1,9 @@
 """Baselines: a folder with `exact.json`, and the run that the statistical tier compares with.
 
-    baselines/vit/exact.json    exact figures, the same on every machine
-    baselines/vit/run.json      the run, taken on the machine that gates
-    baselines/vit/cells.jsonl
-    baselines/vit/calibration.json    if there is one
+    results/baselines/vit/exact.json    exact figures, the same on every machine
+    results/baselines/vit/run.json      the run, taken on the machine that gates
+    results/baselines/vit/cells.jsonl
+    results/baselines/vit/calibration.json    if there is one
 
 `git:REF` is that folder as it was at a commit, so that a change which renews its own baseline is still
 held against the one before.
@@ -94,8 +94,8 @@ def open_baseline(where: str) -> Iterator[Baseline]:
 
 
 def locate(baseline: str | None, suite: str) -> str:
-    """Where a suite's baseline is: `baselines/SUITE` unless said otherwise, the same for `git:REF`."""
-    usual = f"baselines/{suite}"
+    """Where a suite's baseline is: `results/baselines/SUITE` unless said otherwise, the same for `git:REF`."""
+    usual = f"results/baselines/{suite}"
     if baseline is None:
         return usual
     return f"{baseline}:{usual}" if baseline.startswith("git:") and baseline.count(":") == 1 else baseline

@@ -24,7 +24,7 @@ def submit(
         shards: number of tasks.
         logs: folder for submitit's files.
         cluster: "slurm", or "local" for processes on this machine.
-        options: submitit's parameters, e.g. `{"timeout_min": 240, "slurm_partition": "gpu", "gpus_per_node": 1}`.
+        options: submitit's parameters, e.g. `{"timeout_min": 240, "slurm_partition": "gpu"}`.
 
     Returns:
         submitit's jobs, in the order of the shards.

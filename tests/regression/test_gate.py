@@ -51,8 +51,8 @@ def _gate(request=EXACT, **options):
 def test_without_a_baseline_it_writes_one_and_passes_with_a_notice(here, quick_exact):
     first = _gate()
     assert first.outcome is Outcome.PASS
-    assert any("no exact baseline at baselines/tiny" in note for note in first.notes)
-    assert (here / "baselines/tiny/exact.json").is_file()
+    assert any("no exact baseline at results/baselines/tiny" in note for note in first.notes)
+    assert (here / "results/baselines/tiny/exact.json").is_file()
     second = _gate()
     assert second.changes
     assert second.outcome is Outcome.PASS
@@ -69,14 +69,14 @@ def test_a_baseline_may_be_one_file(here, quick_exact):
 
 def test_writing_a_baseline_renews_it(here, quick_exact, measured):
     old = measured.models[1].model_copy(update={"macs": 1})
-    measured.model_copy(update={"models": (old,)}).write(here / "baselines/tiny/exact.json")
+    measured.model_copy(update={"models": (old,)}).write(here / "results/baselines/tiny/exact.json")
     assert _gate().outcome is Outcome.FAIL
     _gate(write=True)
     assert _gate().outcome is Outcome.PASS
 
 
 def test_a_baseline_of_another_suite_is_refused(here, quick_exact, measured):
-    measured.model_copy(update={"suite": "other"}).write(here / "baselines/tiny/exact.json")
+    measured.model_copy(update={"suite": "other"}).write(here / "results/baselines/tiny/exact.json")
     with pytest.raises(FlopbenchError, match="is of suite 'other', not 'tiny'"):
         _gate()
 
@@ -88,14 +88,14 @@ def _git(*arguments):
 
 def test_a_baseline_at_a_commit_is_not_the_one_in_the_tree(here, quick_exact, measured):
     _git("init", "-q", "-b", "main")
-    measured.write(here / "baselines/tiny/exact.json")
+    measured.write(here / "results/baselines/tiny/exact.json")
     _git("add", ".")
     _git("commit", "-q", "-m", "baseline")
     worse = measured.models[1].model_copy(update={"macs": 1})
-    measured.model_copy(update={"models": (worse,)}).write(here / "baselines/tiny/exact.json")
+    measured.model_copy(update={"models": (worse,)}).write(here / "results/baselines/tiny/exact.json")
     assert _gate().outcome is Outcome.FAIL
     assert _gate(baseline="git:main").outcome is Outcome.PASS
-    assert _gate(baseline="git:HEAD:baselines/tiny").outcome is Outcome.PASS
+    assert _gate(baseline="git:HEAD:results/baselines/tiny").outcome is Outcome.PASS
     missing = _gate(baseline="git:main:elsewhere")
     assert missing.outcome is Outcome.PASS
     assert any("commit one with --write-baseline" in note for note in missing.notes)
@@ -106,8 +106,8 @@ def test_a_baseline_at_a_commit_is_not_the_one_in_the_tree(here, quick_exact, me
 
 
 def test_where_baselines_are():
-    assert locate(None, "vit") == "baselines/vit"
-    assert locate("git:main", "vit") == "git:main:baselines/vit"
+    assert locate(None, "vit") == "results/baselines/vit"
+    assert locate("git:main", "vit") == "git:main:results/baselines/vit"
     assert locate("git:main:x", "vit") == "git:main:x"
     assert locate("folder", "vit") == "folder"
 
@@ -159,7 +159,7 @@ def _statistical():
 def test_the_statistical_tier_writes_compares_and_fails(sweeps, here):
     first = _gate(_statistical())
     assert any("no statistical baseline" in note for note in first.notes)
-    assert Run.open(here / "baselines/tiny").records()
+    assert Run.open(here / "results/baselines/tiny").records()
     assert _gate(_statistical()).outcome is Outcome.PASS
     assert sweeps.calls == 2
     sweeps.slowdown = 1.2
@@ -176,7 +176,7 @@ def test_what_is_ambiguous_is_measured_once_more(sweeps):
 
 
 def test_a_baseline_without_a_common_cell_is_refused_before_measuring(sweeps, here):
-    make_run(here / "baselines/tiny", **{**SMALL, "modes": ("eager",)})
+    make_run(here / "results/baselines/tiny", **{**SMALL, "modes": ("eager",)})
     with pytest.raises(FlopbenchError, match="mode eager → compile"):
         _gate(_statistical())
     assert sweeps.calls == 0
@@ -317,7 +317,7 @@ def test_the_command_tells_github_and_exits_with_the_outcome(
     arguments = ("--suite", suite_file, "--tier", "exact")
     assert _command(*arguments).exit_code == 0
     better = measured.models[1].model_copy(update={"macs": 1})
-    measured.model_copy(update={"models": (better,)}).write(here / "baselines/tiny/exact.json")
+    measured.model_copy(update={"models": (better,)}).write(here / "results/baselines/tiny/exact.json")
     failed = _command(*arguments, "--junit", "j.xml", "--out", "out")
     assert failed.exit_code == 1
     assert "::error title=" in failed.stdout
