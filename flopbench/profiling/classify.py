@@ -61,6 +61,9 @@ _PRODUCT = re.compile(
     r"|fprop|dgrad|wgrad",
     re.IGNORECASE,
 )
+_KERNEL = re.compile(r"^void |kernel|gemm|nvjet|xmma|cutlass|cudnn|flash|fmha|mem(?:cpy|set)", re.IGNORECASE)
+# Calls of the driver and the runtime, such as cudaLaunchKernel and cuLaunchKernel.
+_HOST = re.compile(r"(?:cuda|cu|hip)[A-Z]")
 _NORM = re.compile(r"layer_?norm|batch_?norm|rms_?norm|group_?norm|rowwisemoments|gammabeta", re.IGNORECASE)
 _LAYOUT = re.compile(
     r"(?:^|::|_)(?:copy|clone|cat|stack|flip|fill|zero|zeros|ones|contiguous|roll|gather|index_select|index"
@@ -151,10 +154,7 @@ def _fused(names: str, *, template: bool) -> Group:
 def _single(name: str) -> Group:
     space, _, bare = name.rpartition("::")
     operator = space in ("aten", "mkl", "mkldnn", "onednn", "flopbench", "quantized", "prims")
-    kernel = not operator and re.search(
-        r"kernel|gemm|nvjet|xmma|cutlass|cudnn|mem(?:cpy|set)", name, re.IGNORECASE
-    )
-    if not operator and not kernel and not _ATTENTION.search(name):
+    if not operator and (not _KERNEL.search(name) or _HOST.match(name)):
         return "other"
     if operator and bare in _OTHER:
         return "other"

@@ -83,7 +83,7 @@ def summarise(events: Sequence[Any], *, cuda: bool, norms: Iterable[str] = ()) -
         group = group_of(event.name, within_norm=layer in norms)
         if group == "other" and cuda and event.name.startswith(("aten::", "## ")):
             continue
-        total = times.setdefault((event.name, group), [0.0, 0.0])
+        total = times.setdefault((_plain(event.name), group), [0.0, 0.0])
         total[0] += seconds
         total[1] += 1 / len(kept)
         if layer is not None:
@@ -98,6 +98,12 @@ def summarise(events: Sequence[Any], *, cuda: bool, norms: Iterable[str] = ()) -
         for (name, group), (seconds, calls) in sorted(times.items(), key=lambda item: -item[1][0])
     )
     return summary
+
+
+def _plain(name: str) -> str:
+    """Without what differs from process to process: hashes of graphs and numbers of regions."""
+    name = re.sub(r"(CompiledFxGraph) \w{20,}", r"\1", name)
+    return re.sub(r"(Torch-Compiled Region): \d+/\d+", r"\1", name)
 
 
 def folded(stacks: dict[str, float]) -> str:

@@ -192,8 +192,8 @@ def error_line(checked: Sequence[Checked]) -> str:
     high = sum(check.predicted > check.measured for check in checked)
     return (
         f"Cells measured: {len(errors)}, in {runs} {'run' if runs == 1 else 'runs'}. "
-        f"The roofline's speed-up is off by {100 * median(errors):.1f} % in the median and {100 * errors[-1]:.1f} % at worst; "
-        f"it is too high in {high} of {len(errors)}."
+        f"The roofline's speed-up is off by {100 * median(errors):.1f} % in the median and "
+        f"{100 * errors[-1]:.1f} % at worst; it is too high in {high} of {len(errors)}."
     )
 
 

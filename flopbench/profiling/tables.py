@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, get_args
 from flopbench.profiling.explain import remainder, speed_ups
 from flopbench.profiling.roofline import least_seconds
 from flopbench.report import text
-from flopbench.results import Group, ModelProfile, ProfileRecord
+from flopbench.results import Group, ModelProfile, OperatorTime, ProfileRecord
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 OPERATORS_SHOWN = 12
+# Seconds, calls and share of either model.
+_ROLES = ("baseline", "calls", "share", "candidate", "calls", "share")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,14 @@ class TextTable:
 
         table = Table(title=self.title, title_justify="left")
         for index, header in enumerate(self.headers):
-            table.add_column(Text(header), justify="right" if index else "left", overflow="fold")
+            # The first column gives way on a narrow terminal, figures stay whole.
+            table.add_column(
+                Text(header),
+                justify="right" if index else "left",
+                overflow="ellipsis",
+                no_wrap=True,
+                min_width=None if index == 0 else min(len(header), 10),
+            )
         for row in self.rows:
             table.add_row(*map(Text, row))
         return table
@@ -44,7 +53,7 @@ def all_tables(record: ProfileRecord) -> list[TextTable]:
 def speed_up_table(record: ProfileRecord) -> TextTable:
     """Promised, allowed, measured; with the least times behind them."""
     b, c, ups = record.baseline, record.candidate, speed_ups(record)
-    headers = ("speed-up", record.baseline.label, record.candidate.label, "ratio")
+    headers = ("what", "baseline", "candidate", "speed-up")
     if ups is None or b.bound is None or c.bound is None:
         return TextTable("Least times", headers, ())
     launches = " and launches" if b.bound.launches else ""
@@ -86,7 +95,7 @@ def group_table(record: ProfileRecord) -> TextTable:
     for name, first, second in rows:
         ratio = text.factor(first[0] / second[0]) + "×" if second[0] > 0 and first[0] > 0 else text.MISSING
         flat.append((name, *first[1], *second[1], ratio))
-    headers = ("kind of operator", *_headers(record), "ratio")
+    headers = ("kind of operator", *_ROLES, "ratio")
     return TextTable("Where the time goes", headers, tuple(flat))
 
 
@@ -99,18 +108,18 @@ def part_table(record: ProfileRecord) -> TextTable:
         ratio = f"{text.factor(first / second)}×" if first and second else text.MISSING
         least = [text.seconds(m.bound.parts.get(part, (0.0, 0.0))[0] if m.bound else None) for m in (b, c)]
         rows.append((part, text.seconds(first), least[0], text.seconds(second), least[1], ratio))
-    headers = ("part", b.label, "at least", c.label, "at least", "ratio")
+    headers = ("part", "baseline", "at least", "candidate", "at least", "ratio")
     return TextTable("By part of the network", headers, tuple(rows))
 
 
 def operator_table(record: ProfileRecord) -> TextTable:
     """The operators or kernels that take longest in either model."""
-    b, c = ({(o.name, o.group): o for o in m.operators} for m in (record.baseline, record.candidate))
+    b, c = _by_name(record.baseline), _by_name(record.candidate)
 
     def longest(key: tuple[str, Group]) -> float:
         return max(own[key].seconds if key in own else 0.0 for own in (b, c))
 
-    keys: set[tuple[str, Group]] = {*b, *c}
+    keys: set[tuple[str, Group]] = set(b) | set(c)
     rows = []
     for key in sorted(keys, key=lambda key: (-longest(key), key))[:OPERATORS_SHOWN]:
         cells = []
@@ -118,16 +127,12 @@ def operator_table(record: ProfileRecord) -> TextTable:
             found = own.get(key)
             cells += _cells(model, found.seconds, found.calls)[1] if found else (text.MISSING,) * 3
         rows.append((key[0] if len(key[0]) <= 60 else f"{key[0][:59]}…", key[1], *cells))
-    headers = ("operator or kernel", "kind", *_headers(record))
+    headers = ("operator or kernel", "kind", *_ROLES)
     return TextTable(f"The {OPERATORS_SHOWN} longest operators (own time)", headers, tuple(rows))
 
 
-def _headers(record: ProfileRecord) -> tuple[str, ...]:
-    return tuple(
-        f"{m.label} {what}"
-        for m in (record.baseline, record.candidate)
-        for what in ("time", "calls", "share")
-    )
+def _by_name(model: ModelProfile) -> dict[tuple[str, Group], OperatorTime]:
+    return {(operator.name, operator.group): operator for operator in model.operators}
 
 
 def _calls(model: ModelProfile, group: Group) -> float:

@@ -1,0 +1,113 @@
+import pytest
+
+from flopbench.profiling.explain import explain, remainder, shortfalls, speed_ups
+from flopbench.profiling.page import read_profile, write_profile
+from flopbench.profiling.tables import all_tables, group_table
+from flopbench.results import Bound, Interval, ModelProfile, Peaks, ProfileRecord
+from flopbench.suites import Pair
+
+
+def profiled(
+    *, products: float = 6e-3, elementwise: float = 2e-3, seconds: float = 9e-3, mode: str = "eager"
+) -> ProfileRecord:
+    """X in 12 ms, 10 of them products; E(X) with half the FLOPs."""
+    baseline = ModelProfile(
+        label="X",
+        seconds=12e-3,
+        groups={"matrix products": 10e-3, "elementwise": 1.9e-3},
+        flops=2e9,
+        bytes_moved=1e7,
+        parts={"head": 12e-3},
+        bound=Bound(arithmetic=8e-3, unfused=9e-3, fused=8.4e-3, launches=1e-4, operators=100),
+    )
+    candidate = ModelProfile(
+        label="E(X)",
+        seconds=seconds,
+        groups={"matrix products": products, "elementwise": elementwise},
+        flops=1e9,
+        bytes_moved=1e7,
+        parts={"head": 8e-3},
+        bound=Bound(arithmetic=4e-3, unfused=5.5e-3, fused=4.4e-3, launches=5e-4, operators=500),
+    )
+    return ProfileRecord.model_validate(
+        {
+            "pair": Pair.of("vit_s16.flop"),
+            "pass": "forward",
+            "batch_size": 4,
+            "dtype": "fp32",
+            "mode": mode,
+            "device": "cpu",
+            "baseline": baseline,
+            "candidate": candidate,
+            "speedup": Interval(estimate=1.33, low=1.31, high=1.35),
+            "calls": 8,
+            "peaks": Peaks(
+                flops_per_second={"fp32": 2.5e11}, copy_bytes_per_second=1e10, launch_seconds=1e-6
+            ),
+        }
+    )
+
+
+def test_the_four_speed_ups():
+    ups = speed_ups(profiled())
+    assert ups is not None
+    assert ups.promised == pytest.approx(2)
+    assert ups.allowed_fused == pytest.approx(8.4 / 4.4)
+    # On a CPU launches come on top of the work.
+    assert ups.allowed_unfused == pytest.approx(9.1 / 6.0)
+    assert ups.measured == pytest.approx(1.33)
+
+
+def test_shortfalls_add_up_to_what_is_missing():
+    record = profiled()
+    missing = record.candidate.seconds - record.baseline.seconds / 2
+    assert sum(shortfalls(record).values()) == pytest.approx(missing)
+    assert shortfalls(record)["matrix products"] == pytest.approx(1e-3)
+
+
+def test_words_name_the_larger_cause_first_and_follow_the_figures():
+    words = " ".join(explain(profiled()))
+    assert "promise 2.00× over X" in words
+    assert "Measured (eager) it is 1.33× (95 % interval 1.31 to 1.35)" in words
+    assert "A call takes 9.00 ms where the MACs promise 6.00 ms" in words
+    assert words.index("elementwise work") < words.index("matrix products, which run slower")
+    # 1e9 FLOPs in 6 ms of a peak of 250 GFLOP/s.
+    assert "67 % in the candidate" in words
+    slower = " ".join(explain(profiled(products=5e-3, elementwise=3.5e-3)))
+    assert "matrix products, which run slower" not in slower
+    assert "elementwise work" in slower
+
+
+def test_nothing_is_missing_where_the_promise_is_kept():
+    words = " ".join(explain(profiled(products=5e-3, elementwise=1e-3, seconds=6e-3)))
+    assert "Nothing is missing" in words
+
+
+def test_a_remainder_is_shown_with_its_sign():
+    record = profiled(products=8e-3)
+    assert remainder(record.candidate) == pytest.approx(-1e-3)
+    rows = {row[0]: row for row in group_table(record).rows}
+    assert "−1.00 ms" in rows["unexplained"][4].replace("\u00a0", " ")
+    assert rows["measured"][1].startswith("12.0")
+    assert "negative where the profiler" in " ".join(explain(record))
+
+
+def test_compiled_networks_have_no_launches_in_their_words():
+    assert "starts 500 operators" in " ".join(explain(profiled()))
+    assert "operators, the baseline" not in " ".join(explain(profiled(mode="compile")))
+
+
+def test_the_page_is_linked_deterministic_and_holds_its_data(tmp_path):
+    record = profiled()
+    page = write_profile(record, tmp_path / "one")
+    again = write_profile(record, tmp_path / "two")
+    files = sorted(file.name for file in page.parent.iterdir())
+    assert {"profile.md", "profile.json", "speed-ups.svg", "time-by-operator.svg"} <= set(files)
+    for name in files:
+        assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes()
+    text = page.read_text(encoding="utf-8")
+    for name in files:
+        assert name == "profile.md" or f"({name})" in text
+    assert explain(record)[0] in text.replace("\\", "")
+    assert read_profile(page.parent / "profile.json") == record
+    assert len(all_tables(record)) == 3

@@ -1,0 +1,114 @@
+import pytest
+
+from flopbench.errors import FlopbenchError
+from flopbench.profiling.predict import check_prediction, error_line, predict, what_if, write_check
+from flopbench.profiling.roofline import Work, least_seconds, peak_of
+from flopbench.profiling.widths import family_of, width_options
+from flopbench.results import Bound, Calibration, Peaks, write_atomically
+from flopbench.suites import Cell, Pair
+from tests.support.runs import make_run
+
+SMALL = {"width": 32, "depth": 1, "heads": 2}
+COMPUTE = Peaks(flops_per_second={"fp32": 1e9}, copy_bytes_per_second=1e15, launch_seconds=1e-6)
+MEMORY = Peaks(flops_per_second={"fp32": 1e18}, copy_bytes_per_second=1e9, launch_seconds=1e-6)
+
+
+def cell(**changes: object) -> Cell:
+    fields = {
+        "pair": Pair.of("vit_s16.flop"),
+        "device": "cpu",
+        "batch_size": 1,
+        "pass": "forward",
+        "dtype": "fp32",
+        "mode": "eager",
+        "image_size": (32, 32),
+        "num_classes": 10,
+    }
+    return Cell.model_validate({**fields, **changes})
+
+
+def test_without_limits_of_memory_a_network_takes_its_arithmetic():
+    work = Work("vit_s16", cell(), **SMALL)
+    bound = work.bound(COMPUTE)
+    assert bound.unfused == pytest.approx(2 * work.macs / 1e9, rel=1e-6)
+    assert bound.fused == pytest.approx(bound.arithmetic, rel=1e-6)
+    assert bound.launches == pytest.approx(work.operators * 1e-6)
+    assert sum(unfused for unfused, _ in bound.parts.values()) == pytest.approx(bound.unfused)
+
+
+def test_without_limits_of_arithmetic_it_takes_its_bytes_and_fusing_saves_some():
+    work = Work("vit_s16.flop", cell(), **SMALL)
+    bound = work.bound(MEMORY)
+    assert bound.unfused == pytest.approx(work.bytes_moved("eager") / 1e9, rel=1e-6)
+    assert bound.fused == pytest.approx(work.bytes_moved("compile") / 1e9, rel=1e-6)
+    assert bound.fused < bound.unfused
+
+
+def test_caches_shorten_what_fits_into_them():
+    cached = MEMORY.model_copy(update={"cached_copies": ((1 << 30, 2e9),)})
+    work = Work("vit_s16", cell(), **SMALL)
+    assert work.bound(cached).fused == pytest.approx(work.bound(MEMORY).fused / 2)
+
+
+def test_a_training_step_is_bounded_with_its_optimiser():
+    bound = Work("vit_s16", cell(**{"pass": "train"}), **SMALL).bound(MEMORY)
+    assert bound.parts["(optimiser)"][0] > 0
+    assert bound.fused > Work("vit_s16", cell(), **SMALL).bound(MEMORY).fused
+
+
+def test_launches_add_on_a_cpu_and_overlap_on_cuda():
+    bound = Bound(arithmetic=1.0, unfused=3.0, fused=2.0, launches=4.0)
+    assert least_seconds(bound, "cpu", "eager") == 7.0
+    assert least_seconds(bound, "cuda", "eager") == 4.0
+    assert least_seconds(bound, "cuda", "compile") == 2.0
+
+
+def test_a_dtype_without_a_peak_is_named():
+    assert peak_of(Peaks(flops_per_second={"bf16": 2.0}, copy_bytes_per_second=1.0), "autocast-bf16") == 2.0
+    with pytest.raises(FlopbenchError, match="no matrix products in fp16, only in fp32"):
+        peak_of(COMPUTE, "fp16")
+
+
+def test_predictions_over_widths_batches_and_dtypes():
+    peaks = Peaks(flops_per_second={"fp32": 1e11, "bf16": 4e11}, copy_bytes_per_second=1e10)
+    small = cell(pair=Pair.of("resmlp_t12.flop"))
+    rows = what_if(small, peaks, widths=(64, 256), batches=(1, 2), dtypes=("fp32", "bf16"))
+    assert len(rows) == 8
+    assert {(row.width, row.cell.batch_size, row.cell.dtype) for row in rows} >= {(256, 2, "bf16")}
+    # Where nothing but arithmetic takes time, the prediction is the promise.
+    alone = predict(small.model_copy(update={"mode": "compile"}), COMPUTE)
+    assert alone.predicted == pytest.approx(alone.promised, rel=1e-6)
+    with pytest.raises(FlopbenchError, match="--width does not suit convnext_t"):
+        predict(cell(pair=Pair.of("convnext_t.flop")), peaks, 64)
+
+
+def test_families_and_their_heads():
+    assert family_of("vit_b16.flop") == "vit"
+    assert family_of("convnext_iso_s.flop") == "convnext_iso"
+    assert family_of("convnext_t") is None
+    assert width_options("vit", 768, 4) == {"width": 768, "depth": 4, "heads": 12}
+    assert width_options("vit", 48) == {"width": 48, "heads": 1}
+    assert width_options("convnext_iso", 96, 2) == {"widths": (96,), "depths": (2,)}
+    with pytest.raises(FlopbenchError, match="unknown family 'vt'"):
+        width_options("vt", 64)
+
+
+def test_the_prediction_is_checked_against_every_measured_cell_with_peaks(tmp_path):
+    common = {"pairs": ("vit_ti16.flop",), "batch_sizes": (1,), "passes": ("forward",), "rounds": 4}
+    calibrated = make_run(tmp_path / "a", modes=("eager",), **common)
+    alike = make_run(tmp_path / "b", modes=("compile",), **common)
+    elsewhere = make_run(tmp_path / "c", modes=("compile",), device_name="Another GPU", **common)
+    with pytest.raises(FlopbenchError, match="flopbench calibrate"):
+        check_prediction([calibrated])
+    peaks = Peaks(flops_per_second={"bf16": 1e9}, copy_bytes_per_second=1e15)
+    content = Calibration(peaks=peaks).model_dump_json(by_alias=True)
+    write_atomically(calibrated.path / "calibration.json", content)
+    checked = check_prediction([calibrated, alike, elsewhere])
+    assert [check.run for check in checked] == ["a", "b"]
+    # No memory limits: the promise of the MACs.
+    assert checked[1].predicted == pytest.approx(1.745, abs=0.02)
+    assert checked[1].error == pytest.approx(abs(checked[1].predicted / checked[1].measured - 1))
+    middle = 50 * sum(check.error for check in checked)
+    assert f"off by {middle:.1f} % in the median" in error_line(checked)
+    page = write_check(checked, tmp_path / "out").read_text(encoding="utf-8")
+    assert "in 2 runs" in page
