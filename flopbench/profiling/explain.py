@@ -12,6 +12,8 @@ PRODUCTS: tuple[Group, ...] = ("matrix products", "attention")
 WORTH_NAMING = 0.1
 # Share of the measured peak under which matrix products count as small.
 BELOW_PEAK = 0.8
+# Share of the call from which on the remainder makes any conclusion about its parts worthless.
+DISTURBED = 0.2
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,13 @@ def explain(record: ProfileRecord) -> list[str]:
     """The paragraph of a pair: what is promised, allowed and measured, and what is missing between them."""
     ups = speed_ups(record)
     sentences = [_headline(record, ups)] if ups else []
-    if ups:
+    if max(abs(share) for share in _unexplained(record)) > DISTURBED:
+        sentences.append(
+            "The profiled calls differ too much from the unprofiled ones for conclusions about their parts: "
+            "other work ran on the machine, or the calls are too short for the profiler. Profile again when "
+            "the machine is idle, with a larger batch, or for longer (--seconds)."
+        )
+    elif ups:
         sentences += _missing(record, ups)
         sentences += _rates(record)
         sentences += _launches(record)
@@ -148,8 +156,12 @@ def _launches(record: ProfileRecord) -> list[str]:
     return [words + (", which only fusing or a larger batch can hide." if share > WORTH_NAMING else ".")]
 
 
+def _unexplained(record: ProfileRecord) -> list[float]:
+    return [remainder(model) / model.seconds for model in (record.baseline, record.candidate)]
+
+
 def _adds_up(record: ProfileRecord) -> list[str]:
-    shares = [remainder(model) / model.seconds for model in (record.baseline, record.candidate)]
+    shares = _unexplained(record)
     words = text.joined(
         [
             f"{text.percent(share)} of the {role}'s"

@@ -26,18 +26,16 @@ class TextTable:
 
     def rich(self) -> "Table":
         """For the terminal."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for index, header in enumerate(self.headers):
-            # The first column gives way on a narrow terminal, figures stay whole.
+            # On a narrow terminal names wrap and figures stay whole.
+            name = index == 0 or header == "kind"
             table.add_column(
-                Text(header),
-                justify="right" if index else "left",
-                overflow="ellipsis",
-                no_wrap=True,
-                min_width=None if index == 0 else min(len(header), 10),
+                Text(header), justify="left" if name else "right", overflow="fold", no_wrap=not name
             )
         for row in self.rows:
             table.add_row(*map(Text, row))

@@ -1,4 +1,7 @@
+import io
+
 import pytest
+from rich.console import Console
 
 from flopbench.profiling.explain import explain, remainder, shortfalls, speed_ups
 from flopbench.profiling.page import read_profile, write_profile
@@ -111,3 +114,20 @@ def test_the_page_is_linked_deterministic_and_holds_its_data(tmp_path):
     assert explain(record)[0] in text.replace("\\", "")
     assert read_profile(page.parent / "profile.json") == record
     assert len(all_tables(record)) == 3
+
+
+def test_a_disturbed_profile_draws_no_conclusions():
+    words = " ".join(explain(profiled(products=20e-3)))
+    assert "Profile again when the machine is idle" in words
+    assert "promise 2.00×" in words
+    assert "come from" not in words
+    assert "of the measured peak" not in words
+
+
+def test_tables_keep_their_figures_whole_on_a_narrow_terminal():
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in all_tables(profiled()):
+        console.print(table.rich())
+    shown = console.export_text().replace("\u00a0", " ")
+    assert "…" not in shown
+    assert "1.67×" in shown
