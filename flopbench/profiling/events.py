@@ -17,6 +17,8 @@ from flopbench.results import Group, OperatorTime
 
 STEP = "flopbench.step"
 LAYER = "flopbench.layer:"
+# What `flops.layer_costs` calls the optimiser's step.
+OPTIMISER = "(optimiser)"
 
 
 @dataclass
@@ -164,6 +166,8 @@ class _Layers:
             return layer
         ancestor = event
         while ancestor is not None:
+            if ancestor.name.startswith("Optimizer."):
+                return OPTIMISER
             if ancestor.name.startswith("autograd::") and ancestor.sequence_nr >= 0:
                 return self._by_number.get(ancestor.sequence_nr, "")
             ancestor = ancestor.cpu_parent

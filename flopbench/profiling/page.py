@@ -103,7 +103,8 @@ def speed_up_picture(record: ProfileRecord) -> "Drawing | None":
     axis = figure.subplots()
     for row, ((_, value), own) in enumerate(zip(bars, LOOKS, strict=False)):
         axis.barh(row, value, color=own.color, hatch=own.hatch, edgecolor="white", height=0.7)
-        axis.annotate(f"{value:.2f}×", (value, row), xytext=(4, 0), textcoords="offset points", va="center")
+        end = max(value, record.speedup.high) if record.speedup and row == len(bars) - 1 else value
+        axis.annotate(f"{value:.2f}×", (end, row), xytext=(4, 0), textcoords="offset points", va="center")
     if record.speedup:
         low, high = record.speedup.low, record.speedup.high
         axis.plot([low, high], [3, 3], color=INK, linewidth=2.2, marker="|", markersize=8)

@@ -73,6 +73,18 @@ def test_a_gradient_belongs_to_the_layer_of_its_forward_operator():
     assert summary.groups == pytest.approx({"other": 1e-6, "matrix products": 17e-6})
 
 
+def test_the_optimiser_is_a_part_of_its_own():
+    step = Event(STEP, 0, 10)
+    optimiser = Event("Optimizer.step#AdamW.step", 0, 10, 1, step)
+    events = [
+        Event(LAYER + "head", -5, -1),
+        step,
+        optimiser,
+        Event("aten::_fused_adamw_", 1, 9, 8, optimiser),
+    ]
+    assert summarise(events, cuda=False).parts["(optimiser)"] == pytest.approx(9e-6)
+
+
 def test_slow_calls_stay_out():
     events = []
     for index, length in enumerate((10, 10, 10, 500)):
