@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -23,7 +24,6 @@ def calibrate(
     results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
 ) -> None:
     """Measure the noise floor (A/A) and the peaks of this machine."""
-    from rich.console import Console
     from rich.table import Table
 
     from flopbench.regression.calibrate import a_a_profile, in_words
@@ -47,7 +47,7 @@ def calibrate(
     check_cells(profile.cells(environment.device))
     command = shlex.join(["flopbench", *sys.argv[1:]])
     run = new_run(loaded, profile, environment, results, quick=quick, command=command, kind="calibration")
-    console = Console(highlight=False)
+    console = make_console()
     peaks = probe_peaks(environment.device, tuple(dict.fromkeys(profile.dtypes)))
     with progress_for(console) as progress:
         sweep(run, progress)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -67,14 +68,13 @@ def flops(
     """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
     if audit == (name is not None):
         raise FlopbenchError("give a model or pair to count, e.g. flopbench flops vit_b16.flop, or --audit")
-    from rich.console import Console
 
     if audit:
         from rich.progress import track
 
         from flopbench.flops.audit_report import audit_catalogue
 
-        text = audit_catalogue(lambda names: track(names, "auditing", console=Console(stderr=True)))
+        text = audit_catalogue(lambda names: track(names, "auditing", console=make_console(stderr=True)))
     else:
         from flopbench.flops import command, present
 
@@ -89,10 +89,7 @@ def flops(
             paper=convention is Convention.PAPER,
         )
         if output is Format.TABLE and out is None:
-            console = Console(highlight=False, markup=False)
-            if not console.is_terminal:
-                # Nothing bounds the lines of a file or a pipe.
-                console.width = 250
+            console = make_console(markup=False)
             for grid in counted.grids():
                 console.print(present.rich_table(grid, console.width))
             return

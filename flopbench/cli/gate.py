@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import ExitCode, FlopbenchError
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def gate(
     trials: Annotated[int, typer.Option(min=4, help="With --self-test: trials without a change.")] = 400,
 ) -> None:
     """Measure, compare with a baseline, fail on a regression. Without a baseline, write one and pass."""
-    from rich.console import Console
 
     from flopbench.regression.gate import Request, Tier
     from flopbench.suites import available_suites, load_suite
@@ -57,7 +57,7 @@ def gate(
     if against and (baseline or write_baseline):
         raise FlopbenchError("--against measures both sides now: leave out --baseline and --write-baseline")
     request = Request(chosen, Tier(tier), kind, quick, processes, results)
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = make_console(stderr=True, soft_wrap=True, markup=False)
     if against:
         from flopbench.regression.against import gate_against
 
@@ -77,15 +77,11 @@ def gate(
 
 def show(comparison: "Comparison") -> None:
     """Print a comparison to the terminal."""
-    from rich.console import Console
     from rich.text import Text
 
     from flopbench.regression.output import summary, table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A log has no width; 80 columns would break every line.
-        console = Console(highlight=False, width=160)
+    console = make_console()
     if comparison.changes:
         console.print(table(comparison))
     for change in comparison.changes:
@@ -115,7 +111,6 @@ def _device(device: str | None) -> "DeviceKind | None":
 
 def _self_test(device: "DeviceKind | None", effect: float, trials: int) -> None:
     from rich import box
-    from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
@@ -123,8 +118,8 @@ def _self_test(device: "DeviceKind | None", effect: float, trials: int) -> None:
     from flopbench.regression.self_test import FALSE_ALARMS, POWER, POWER_AT, self_test
     from flopbench.timing.environment import choose_device
 
-    console = Console(highlight=False)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = make_console()
+    with Progress(console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("trials")
         power = self_test(
             choose_device(device),

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -26,7 +27,6 @@ def history(
     output: Annotated[str, typer.Option("--format", help="table or markdown.")] = "table",
 ) -> None:
     """Show the figures of each cell over runs and commits, and where they changed."""
-    from rich.console import Console
 
     from flopbench.regression.history import find_runs, markdown, parse_since, table, write
     from flopbench.regression.history import history as series_of
@@ -44,6 +44,6 @@ def history(
     if output == "markdown":
         typer.echo(markdown(series), nl=False)
     else:
-        Console(highlight=False).print(table(series))
+        make_console().print(table(series))
     for path in write(series, out):
         typer.echo(f"wrote {path}", err=True)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -12,13 +13,12 @@ def list_(
     what: Annotated[str, typer.Argument(help="suites, models, or all of it.")] = "all",
 ) -> None:
     """List the suites and the models, with their parameters."""
-    from rich.console import Console
 
     from flopbench.report.listing import models_table, suites_table
 
     if what not in ("suites", "models", "all"):
         raise FlopbenchError(f"cannot list {what!r}: choose suites, models or all")
-    console = Console()
+    console = make_console()
     if what in ("suites", "all"):
         console.print(suites_table())
     if what in ("models", "all"):

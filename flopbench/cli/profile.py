@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError, unknown
 
 if TYPE_CHECKING:
@@ -86,9 +87,8 @@ def profile(
 
     --batch and --dtype may be repeated with --predict.
     """
-    from rich.console import Console
 
-    console = Console(highlight=False)
+    console = make_console()
     if check_prediction is not None:
         _check(check_prediction, out, console)
         return

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -16,7 +17,6 @@ def report(
     ] = "table",
 ) -> None:
     """Render runs as Markdown, a self-contained page, tables and pictures."""
-    from rich.console import Console
 
     from flopbench.report import FORMATS, format_frame, render_report, summary_table
     from flopbench.results import Run, to_frame
@@ -27,7 +27,7 @@ def report(
     files = render_report(opened, out)
     frame = to_frame(opened)
     # What the user reads goes to stderr when stdout is for a pipe.
-    console = Console(stderr=format_ != "table", highlight=False)
+    console = make_console(stderr=format_ != "table")
     if format_ == "table":
         console.print(summary_table(frame))
     else:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
@@ -86,7 +87,6 @@ def run(
     format_: Annotated[str, typer.Option("--format", help="table, json, csv or markdown.")] = "table",
 ) -> None:
     """Measure a suite and report: how much of the saved FLOPs becomes time."""
-    from rich.console import Console
 
     from flopbench.report import FORMATS
     from flopbench.runner.progress import progress_for
@@ -107,7 +107,7 @@ def run(
         "budget_seconds": parse_duration(budget) if budget else None,
     }
     # What the user reads goes to stderr when stdout is for a pipe.
-    console = Console(stderr=format_ != "table", highlight=False)
+    console = make_console(stderr=format_ != "table")
     measured = _prepare(suite, device, quick, changes, parse_shard(shard) if shard else None, resume, results)
     interrupted = False
     try:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 
 
@@ -28,7 +29,6 @@ def scaling(
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("reports"),
 ) -> None:
     """Find from which width, and from which batch size, equivariance pays on this device."""
-    from rich.console import Console
 
     from flopbench.cli.profile import make_cell
     from flopbench.cli.run import parse_duration
@@ -70,7 +70,7 @@ def scaling(
         cell_seconds=cell_seconds,
         budget=seconds,
     )
-    console = Console(highlight=False)
+    console = make_console()
 
     def tell(point: ScalingPoint) -> None:
         shown = f"{point.speedup.estimate:.2f}×" if point.speedup else point.reason

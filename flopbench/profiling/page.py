@@ -136,19 +136,9 @@ def save_pictures(drawings: "Sequence[Drawing | None]", folder: Path) -> "list[P
 
 def write_page(path: Path, context: Mapping[str, Any]) -> Path:
     """Render the room's Markdown template; what is missing of `context` is empty."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from flopbench.report.render import markdown_templates
 
-    templates = Environment(
-        loader=PackageLoader("flopbench.profiling"),
-        autoescape=False,
-        finalize=lambda value: value if isinstance(value, Markup) else text.markdown_escape(value),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters["fenced"] = lambda value: Markup(text.fenced(text.printable(value), "sh"))
+    templates = markdown_templates("flopbench.profiling")
     empty = {"pictures": (), "notes": (), "sentences": (), "tables": (), "data": ""}
     write_atomically(path, templates.get_template("profile.md.j2").render({**empty, **context}))
     return path

@@ -94,7 +94,7 @@ def open_baseline(where: str) -> Iterator[Baseline]:
 
 
 def locate(baseline: str | None, suite: str) -> str:
-    """Where a suite's baseline is: `results/baselines/SUITE` unless said otherwise, the same for `git:REF`."""
+    """Where a suite's baseline is: `results/baselines/SUITE` unless told, the same for `git:REF`."""
     usual = f"results/baselines/{suite}"
     if baseline is None:
         return usual

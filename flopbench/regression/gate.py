@@ -81,7 +81,7 @@ def gate(
     Args:
         request: what to gate.
         observer: who watches the sweep.
-        baseline: folder, `exact.json` file, `git:REF` or `git:REF:PATH`; by default `results/baselines/SUITE`.
+        baseline: folder, `exact.json`, `git:REF` or `git:REF:PATH`; by default `results/baselines/SUITE`.
         write: renew the baseline with what was measured.
         say: told what is being done.
 

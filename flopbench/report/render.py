@@ -74,7 +74,7 @@ def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
     for picture in pictures:
         write_atomically(folder / f"{picture.name}.png", picture.png)
         write_atomically(folder / f"{picture.name}.svg", picture.svg)
-    write_atomically(files.markdown, _markdown_templates().get_template("report.md.j2").render(context))
+    write_atomically(files.markdown, markdown_templates().get_template("report.md.j2").render(context))
     write_atomically(files.html, _html_templates().get_template("report.html.j2").render(context))
     return files
 
@@ -195,13 +195,13 @@ def _html_templates() -> "Templates":
     return templates
 
 
-def _markdown_templates() -> "Templates":
-    """As for the page, but escaped for Markdown; `| safe` marks what is Markdown already."""
+def markdown_templates(package: str = "flopbench.report") -> "Templates":
+    """A room's templates, escaped for Markdown; `| safe` marks what is Markdown already."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     templates = Environment(
-        loader=PackageLoader("flopbench.report"),
+        loader=PackageLoader(package),
         autoescape=False,
         finalize=lambda value: value if isinstance(value, Markup) else text.markdown_escape(value),
         undefined=StrictUndefined,

@@ -139,10 +139,7 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        if isinstance(job, str):
-            module, _, name = job.partition(":")
-            job = getattr(import_module(module), name)
-        outcome = Outcome("done", job(lambda kind, value: sender.send((kind, value)), *arguments))
+        outcome = Outcome("done", _find(job)(lambda kind, value: sender.send((kind, value)), *arguments))
     except BaseException as error:
         outcome = Outcome(*_describe(error))
     sender.send(("outcome", tuple(outcome)))
@@ -150,6 +147,13 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
     sys.stdout.flush()
     # Leave at once: tearing down CUDA and compile workers takes seconds and can hang.
     os._exit(0)
+
+
+def _find(job: Callable[..., Any] | str) -> Callable[..., Any]:
+    if not isinstance(job, str):
+        return job
+    module, _, name = job.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _describe(error: BaseException) -> tuple[OutcomeKind, str]:

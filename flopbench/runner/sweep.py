@@ -117,7 +117,11 @@ def new_run(
     created = datetime.now(UTC)
     parts = [suite.name, kind, environment.device, f"{created:%Y%m%d-%H%M%S}"]
     parts += [f"shard{shard[0]}of{shard[1]}"] if shard else []
-    stem = "-".join(part for part in parts if part)
+    stem = name = "-".join(part for part in parts if part)
+    count = 1
+    while (results / stem).exists():  # two runs begun in one second
+        count += 1
+        stem = f"{name}-{count}"
     info = RunInfo(
         id=stem,
         suite=suite.name,

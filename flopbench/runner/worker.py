@@ -118,15 +118,19 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         )
 
     first_calls: dict[str, float] = {}
+    logits: dict[str, Tensor] = {}
     with phase("compile" if cell.mode != "eager" else "warm-up"):
         for role, workload in workloads.items():
             start = time.monotonic()
             workload.run()
             clock.synchronise()
             first_calls[role] = time.monotonic() - start
+    with phase("warm-up"):
+        for role, workload in workloads.items():
+            logits[role] = workload.logits(images)
     with phase("check"):
         try:
-            check = check_outputs(cell, workloads, images, facts)
+            check = check_outputs(cell, workloads, images, logits, facts)
         except WrongOutputError as error:
             return record(
                 status="failed", reason=str(error), baseline=facts.baseline, candidate=facts.candidate
@@ -194,8 +198,17 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
     return peak_bytes(workload, cell.device)
 
 
-def check_outputs(cell: Cell, workloads: dict[str, Workload], images: Tensor, facts: PairFacts) -> Check:
+def check_outputs(
+    cell: Cell, workloads: dict[str, Workload], images: Tensor, outputs: dict[str, Tensor], facts: PairFacts
+) -> Check:
     """Both models' outputs are finite, compiled ones equal eager ones, and E(X)'s are invariant.
+
+    Args:
+        cell: what is measured.
+        workloads: by role.
+        images: of the cell.
+        outputs: logits of these images by role, computed as the cell's calls compute them.
+        facts: what is known of the pair already.
 
     Raises:
         WrongOutputError: one of these does not hold.
@@ -203,7 +216,7 @@ def check_outputs(cell: Cell, workloads: dict[str, Workload], images: Tensor, fa
     agreement = in_cell = None
     for role, workload in workloads.items():
         label = getattr(facts, role).label
-        logits = workload.logits(images)
+        logits = outputs[role]
         if not bool(logits.isfinite().all()):
             raise WrongOutputError(f"{label} gives logits that are not finite in {cell.dtype}")
         if cell.mode != "eager":
@@ -217,7 +230,7 @@ def check_outputs(cell: Cell, workloads: dict[str, Workload], images: Tensor, fa
                     f"at most {AGREEMENT[cell.dtype]:.0e} allowed"
                 )
     if parse_name(cell.pair.candidate).invariant:
-        in_cell = invariance_error(workloads["candidate"].logits, images)
+        in_cell = invariance_error(workloads["candidate"].logits, images, outputs["candidate"])
         if not in_cell <= TOLERANCE[cell.dtype]:
             raise WrongOutputError(
                 f"{facts.candidate.label} is not invariant in {cell.dtype} {cell.mode}: relative error "

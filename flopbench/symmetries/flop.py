@@ -18,7 +18,6 @@ from flopbench.kernels.residual import add_scaled
 from flopbench.symmetries.base import (
     ACTIVATIONS,
     Activation,
-    DropPath,
     Halves,
     Head,
     MemoryFormat,
@@ -26,6 +25,7 @@ from flopbench.symmetries.base import (
     each,
 )
 from flopbench.symmetries.flop_tokens import FlopTokens
+from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
 
 
 class FlopPatchEmbed(nn.Module):
@@ -139,31 +139,16 @@ class FlopLayerNorm(nn.Module):
         return f"{2 * self.bias.numel()}, eps={self.eps}"
 
 
-class FlopActivation(nn.Module):
+class FlopActivation(IrrepActivation):
     """A pointwise non-linearity on mirror pairs."""
-
-    def __init__(self, kind: Activation) -> None:
-        super().__init__()
-        self.kind: Activation = kind
 
     def forward(self, x: Halves) -> Halves:
         """`[..., C]` to the same shape."""
         return Halves(*mirror_pointwise(x.s, x.a, ACTIVATIONS[self.kind]))
 
-    def extra_repr(self) -> str:
-        """Shown by `print(module)`."""
-        return self.kind
 
-
-class FlopResidual(nn.Module):
+class FlopResidual(IrrepResidual):
     """x + λ · drop_path(branch), λ_s and λ_a learnt apart, one mask for both halves."""
-
-    def __init__(self, width: int, layer_scale: float | None, drop_path: float) -> None:
-        super().__init__()
-        scaled = layer_scale is not None
-        self.gamma_s = nn.Parameter(torch.full((width // 2,), layer_scale)) if scaled else None
-        self.gamma_a = nn.Parameter(torch.full((width // 2,), layer_scale)) if scaled else None
-        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Halves, branch: Halves) -> Halves:
         """`[..., C]` and `[..., C]` to `[..., C]`."""

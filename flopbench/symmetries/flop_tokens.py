@@ -16,12 +16,12 @@ from flopbench.kernels.token_linear import token_linear
 from flopbench.symmetries.base import (
     ACTIVATIONS,
     Activation,
-    DropPath,
     Halves,
     Head,
     Quarters,
     Symmetry,
 )
+from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
 
 
 class SplitTokens(nn.Module):
@@ -133,31 +133,16 @@ class FlopTokensMixing(nn.Module):
         )
 
 
-class FlopTokensActivation(nn.Module):
+class FlopTokensActivation(IrrepActivation):
     """A pointwise non-linearity on what flopping and the token transform mix."""
-
-    def __init__(self, kind: Activation) -> None:
-        super().__init__()
-        self.kind: Activation = kind
 
     def forward(self, x: Quarters) -> Quarters:
         """`[B, N, C]` to the same shape."""
         return Quarters(*mirror_pointwise_tokens(*x, ACTIVATIONS[self.kind]))
 
-    def extra_repr(self) -> str:
-        """Shown by `print(module)`."""
-        return self.kind
 
-
-class FlopTokensResidual(nn.Module):
+class FlopTokensResidual(IrrepResidual):
     """x + λ · drop_path(branch), λ by the channel's irrep, one mask for all."""
-
-    def __init__(self, width: int, layer_scale: float | None, drop_path: float) -> None:
-        super().__init__()
-        scaled = layer_scale is not None
-        self.gamma_s = nn.Parameter(torch.full((width // 2,), layer_scale)) if scaled else None
-        self.gamma_a = nn.Parameter(torch.full((width // 2,), layer_scale)) if scaled else None
-        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Quarters, branch: Quarters) -> Quarters:
         """`[B, N, C]` and `[B, N, C]` to `[B, N, C]`."""

@@ -27,19 +27,22 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 @torch.no_grad()
-def invariance_error(model: Callable[[Tensor], Tensor], images: Tensor) -> float:
+def invariance_error(
+    model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor | None = None
+) -> float:
     """Largest |f(x) − f(flop x)| relative to the standard deviation of the logits f(x).
 
     Args:
         model: images to logits `[B, classes]`; a module in eval mode, compiled or not.
         images: `[B, 3, H, W]`.
+        logits: f(images), where the caller has them already.
 
     Returns:
         The error, 0 for an exactly invariant network. Infinite where the question has no honest
         answer: logits that are not finite, all the same (zeros included), or, with two images or
         more, the same for every image.
     """
-    logits = model(images).double()
+    logits = (model(images) if logits is None else logits).double()
     mirrored = model(images.flip(-1)).double()
     spread = logits.std().item() if logits.numel() > 1 else 0.0
     # Written so that NaN fails.
