@@ -137,6 +137,7 @@ _ENVIRONMENT = {
     "cores": "cores",
     "threads": "threads",
     "memory_bytes": "memory",
+    "allocator": "allocator",
     "os": "system",
     "python": "Python",
     "torch": "torch",

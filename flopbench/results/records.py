@@ -150,6 +150,7 @@ class Environment(Frozen):
     cores: int
     threads: int
     memory_bytes: int
+    allocator: str | None = None
     os: str
     python: str
     torch: str

@@ -14,7 +14,18 @@ from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
 from flopbench.suites import Cell, DeviceKind, DType, Profile, Suite
 
 # What must be the same for two parts of one run to be measurements of one thing.
-RESUME_FIELDS = ("device", "device_name", "driver", "cuda", "torch", "triton", "threads", "cpu", "commit")
+RESUME_FIELDS = (
+    "device",
+    "device_name",
+    "driver",
+    "cuda",
+    "torch",
+    "triton",
+    "threads",
+    "cpu",
+    "allocator",
+    "commit",
+)
 
 # A cell is not begun with less time than this left: importing, building and one round take longer.
 LEAST_SECONDS = 4.0

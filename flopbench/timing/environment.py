@@ -16,6 +16,7 @@ from flopbench import __version__
 from flopbench.errors import FlopbenchError
 from flopbench.results import Environment
 from flopbench.suites import DeviceKind
+from flopbench.timing.allocator import keep_freed_memory
 
 
 def choose_device(asked: str | None) -> DeviceKind:
@@ -48,6 +49,7 @@ def describe(asked: str | None = None) -> Environment:
         "cores": _usable_cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
+        "allocator": keep_freed_memory(),
         "os": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

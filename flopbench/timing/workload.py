@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.suites import Cell
+from flopbench.timing.allocator import keep_freed_memory
 from flopbench.testing.invariance import random_images
 
 _WEIGHTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,8 +78,13 @@ def make_images(cell: Cell, device: torch.device, seed: int = 0) -> Tensor:
 
 
 def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
-    """The cell's pass of `model` on `images`, compiled where the cell says so (on the first call)."""
+    """The cell's pass of `model` on `images`, compiled where the cell says so (on the first call).
+
+    Sets what a process has but once, for a process measures one cell: the precision of matrix
+    products, and that freed memory is kept.
+    """
     set_matmul_precision(cell)
+    keep_freed_memory()
     network: Callable[[Tensor], Tensor] = model
     if cell.mode == "compile-blocks":
         for block in repeated_blocks(model):
@@ -156,7 +162,7 @@ def _forward(network: Callable[[Tensor], Tensor], cell: Cell) -> Callable[[Tenso
 
 
 def set_matmul_precision(cell: Cell) -> None:
-    """Full fp32 products unless the cell's dtype is tf32: for this whole process, which measures one cell."""
+    """Full fp32 products unless the cell's dtype is tf32."""
     torch.set_float32_matmul_precision("high" if cell.dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = cell.dtype == "tf32"
 
