@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.suites import Cell
-from flopbench.timing.allocator import keep_freed_memory
 from flopbench.testing.invariance import random_images
+from flopbench.timing.allocator import keep_freed_memory
 
 _WEIGHTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _AUTOCAST = {"autocast-bf16": torch.bfloat16, "autocast-fp16": torch.float16}

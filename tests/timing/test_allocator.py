@@ -11,15 +11,13 @@ from flopbench.timing.allocator import KEPT, keep_freed_memory
 
 
 def faults_of_a_second_allocation(report: Report, keep: bool) -> tuple[str | None, int]:
-    """Page faults of allocating 4 MiB again and again, each block freed before the next."""
+    """Page faults of a block of 4 MiB, right after one of the same size was freed."""
     import torch
 
     told = keep_freed_memory() if keep else None
-    for _ in range(3):
-        torch.ones(1 << 20)
+    torch.ones(1 << 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.ones(1 << 20)
+    torch.ones(1 << 20)
     return told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
@@ -28,4 +26,4 @@ def test_kept_memory_is_not_faulted_in_again():
     told, faults = run_job(faults_of_a_second_allocation, True, timeout=60).value
     assert told == KEPT
     _, usual = run_job(faults_of_a_second_allocation, False, timeout=60).value
-    assert faults < 1000 < usual
+    assert faults < 100 < usual
