@@ -40,7 +40,7 @@ class Misbehaving(nn.Module):
         self.linear = nn.Linear(3 * 32 * 32, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.device.type != "meta" and not torch.jit.is_tracing():
+        if images.device.type != "meta" and not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             if self.deed == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if self.deed == "hang":
