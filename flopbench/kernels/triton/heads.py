@@ -59,7 +59,7 @@ def pack_heads_kernel(
 
 
 def _move(s: Tensor, a: Tensor, parts: list[Tensor], *, pack: bool) -> None:
-    """Between dense halves `[B, N, parts · C/2]` and one to three parts `[B, heads, N, d]` of equal strides."""
+    """Between dense halves `[B, N, parts · C/2]` and 1 to 3 parts `[B, heads, N, d]` of equal strides."""
     batch, heads, tokens, width = parts[0].shape
     if not s.numel():
         return
