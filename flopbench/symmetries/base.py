@@ -145,7 +145,7 @@ class Symmetry:
         """
         self._lacks("residual")
 
-    def activated(self, linear: nn.Module, activation: nn.Module, x: Any) -> Any:
+    def activated(self, linear: Any, activation: Any, x: Any) -> Any:
         """`activation(linear(x))`, both of this symmetry; in one kernel where that is asked for."""
         return activation(linear(x))
 

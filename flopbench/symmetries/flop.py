@@ -320,10 +320,10 @@ class Flop(Symmetry):
         """λ per half, one drop mask for both."""
         return FlopResidual(self.check_channels(width), layer_scale, drop_path)
 
-    def activated(self, linear: FlopLinear, activation: FlopActivation, x: Halves) -> Halves:
+    def activated(self, linear: Any, activation: Any, x: Halves) -> Halves:
         """In one kernel where both are fused and no gradients are taken."""
         if "fused" == linear.impl == activation.impl:
-            return Halves(*linear_gelu_halves(*x, *linear.weights, activation.kind, "fused"))
+            return Halves(*linear_gelu_halves(x.s, x.a, *linear.weights, kind=activation.kind, impl="fused"))
         return activation(linear(x))
 
     def split_heads(self, qkv: Halves, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Fused operations against the eager ones that specify them."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64, device: Any = "cpu")
     return torch.randn(*shape, dtype=dtype, device=device).requires_grad_()
 
 
-def assert_agrees(operation: Operation, inputs: list[Tensor | None]) -> None:
+def assert_agrees(operation: Operation, inputs: Sequence[Tensor | None]) -> None:
     """`operation(*inputs, impl)` fused is what it is eager, values and gradients.
 
     The eager one is taken in double precision: what is left is the fused one's own error, relative to the
@@ -40,7 +40,7 @@ def assert_agrees(operation: Operation, inputs: list[Tensor | None]) -> None:
         _close(one, two, given[0].dtype)
 
 
-def assert_traceable(operation: Operation, inputs: list[Tensor]) -> None:
+def assert_traceable(operation: Operation, inputs: Sequence[Tensor]) -> None:
     """torch.compile and torch.export take the fused operation whole, and it stays what it is."""
     outputs = _tensors(operation(*inputs, "fused"))
     compiled = torch.compile(operation, fullgraph=True, backend="aot_eager")

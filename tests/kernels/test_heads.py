@@ -1,6 +1,7 @@
 """The fused packing of halves into heads, and back."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def split(count):
     return lambda s, a, impl: heads.split_heads(s, a, count, impl)
 
 
-def qkv(batch, tokens, count, half, **options):
+def qkv(batch, tokens, count, half, **options) -> Any:
     return [normal(batch, tokens, 3 * count * half, **options) for _ in range(2)]
 
 
@@ -44,7 +45,8 @@ def test_gradients_with_strides_of_their_own(device):
     grads = [normal(2, 3, 5, 8), normal(2, 5, 3, 8).transpose(1, 2), normal(2, 3, 1, 8).expand(-1, -1, 5, -1)]
     grads = [grad.detach().to(device) for grad in grads]
     fused, eager = (
-        torch.autograd.grad(heads.split_heads(*given, 3, impl), given, grads) for impl in ("fused", "eager")
+        torch.autograd.grad(heads.split_heads(*given, heads=3, impl=impl), given, grads)
+        for impl in ("fused", "eager")
     )
     torch.testing.assert_close(fused, eager, rtol=0, atol=0)
 

@@ -55,7 +55,7 @@ def test_a_half_precision_branch_of_a_full_precision_stream(device):
     full = inputs((3, 6), 2, 5, dtype=torch.float32, device=device)
     branch = inputs((3, 6), 2, 0, dtype=torch.bfloat16, device=device)
     given = [*full[:2], *branch, *full[2:]]
-    fused, eager = add_norm(*given, "fused"), add_norm(*given, "eager")
+    fused, eager = add_norm(*given, impl="fused"), add_norm(*given, impl="eager")
     torch.testing.assert_close(fused, eager)
     grads = [torch.randn_like(y) for y in fused]
     torch.testing.assert_close(

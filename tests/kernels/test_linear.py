@@ -43,7 +43,7 @@ def test_gelu_in_the_epilogue(device, shape, dtype, kind):
     given = inputs(*shape, dtype=dtype, device=device)
 
     def run(*args):
-        return linear.linear_gelu_halves(*args[:5], kind, args[5])
+        return linear.linear_gelu_halves(*args[:5], kind=kind, impl=args[5])
 
     assert_agrees(run, given)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_strided_inputs_and_no_rows(device):
 def test_autocast_takes_the_products_to_low_precision(device):
     given = inputs((5,), 8, 4, dtype=torch.float32, device=device)
     with torch.autocast(device.type, torch.bfloat16):
-        fused, eager = (linear.linear_halves(*given, impl) for impl in ("fused", "eager"))
+        fused, eager = (linear.linear_halves(*given, impl=impl) for impl in ("fused", "eager"))
     assert fused[0].dtype == eager[0].dtype == torch.bfloat16
     torch.testing.assert_close(fused, eager, rtol=2e-2, atol=2e-2)
 

@@ -7,13 +7,12 @@ first and copy each half out of that, three times as many bytes. Each direction 
 
 # ruff: noqa: ANN001, ANN201, N803
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED
+from flopbench.kernels.triton import INTERPRETED, launch
 
 _TILE = 64 if INTERPRETED else 2048
 
@@ -66,20 +65,22 @@ def _move(s: Tensor, a: Tensor, parts: list[Tensor], *, pack: bool) -> None:
     block = triton.next_power_of_2(width // 2)
     rows = max(1, _TILE // block)
     grid = (triton.cdiv(batch * tokens, rows), len(parts) * heads)
-    with torch.cuda.device_of(s):
-        pack_heads_kernel[grid](
-            s,
-            a,
-            *(parts * 3)[:3],
-            batch * tokens,
-            tokens,
-            heads,
-            *parts[0].stride()[:3],
-            HALF=width // 2,
-            PACK=pack,
-            ROWS=rows,
-            BLOCK=block,
-        )
+    launch(
+        pack_heads_kernel,
+        grid,
+        s,
+        s,
+        a,
+        *(parts * 3)[:3],
+        batch * tokens,
+        tokens,
+        heads,
+        *parts[0].stride()[:3],
+        HALF=width // 2,
+        PACK=pack,
+        ROWS=rows,
+        BLOCK=block,
+    )
 
 
 @custom_op("flopbench::pack_heads", mutates_args=())

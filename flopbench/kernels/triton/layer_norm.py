@@ -8,13 +8,15 @@ a scaled residual sum. All are bound by memory: 1 to 2 operations a byte, where 
 
 # ruff: noqa: ANN001, ANN201, N803
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED, programs, total, wide
+from flopbench.kernels.triton import INTERPRETED, launch, programs, total, wide
 
 # Elements of either half that a program holds: 8 a thread of 8 warps, and few for the interpreter.
 _TILE = 64 if INTERPRETED else 2048
@@ -170,7 +172,7 @@ def layer_norm_halves_backward_kernel(
         tl.store(out + 4 * HALF, total(sum_gamma_a, 0), mask=known)
 
 
-def _shape(x: Tensor, eps: float) -> tuple[int, dict[str, object]]:
+def _shape(x: Tensor, eps: float) -> tuple[int, dict[str, Any]]:
     """How many rows, and what the kernels are compiled for."""
     half = x.shape[-1]
     block = triton.next_power_of_2(half)
@@ -196,10 +198,9 @@ def _forward(
 ) -> None:
     rows, meta = _shape(outs[0], eps)
     if rows:
-        with torch.cuda.device_of(outs[0]):
-            grid = (triton.cdiv(rows, meta["ROWS"]),)
-            args = map(_dense, (*x, *branch, *gamma, *affine))
-            layer_norm_halves_kernel[grid](*args, *sums, *outs, rows, **meta)
+        grid = (triton.cdiv(rows, meta["ROWS"]),)
+        args = map(_dense, (*x, *branch, *gamma, *affine))
+        launch(layer_norm_halves_kernel, grid, outs[0], *args, *sums, *outs, rows, **meta)
 
 
 def _dense(x: Tensor | None) -> Tensor | None:
@@ -222,10 +223,9 @@ def _backward(
     dtype = torch.float64 if x[0].dtype == torch.float64 else torch.float32
     partial = x[0].new_empty(count, 5, x[0].shape[-1], dtype=dtype)
     if rows:
-        with torch.cuda.device_of(x[0]):
-            args = map(_dense, (*grads, *x, *gains, *through, *branch, *gamma))
-            pointers = (*outs, None, None)[:4]
-            layer_norm_halves_backward_kernel[(count,)](*args, *pointers, partial, rows, **meta)
+        args = map(_dense, (*grads, *x, *gains, *through, *branch, *gamma))
+        pointers = (*outs, None, None)[:4]
+        launch(layer_norm_halves_backward_kernel, (count,), x[0], *args, *pointers, partial, rows, **meta)
     return partial[:, : 5 if gamma[0] is not None else 3].sum(0)
 
 
@@ -353,9 +353,10 @@ def _save_add_norm(ctx, inputs, output) -> None:
 def _add_norm_gradient(ctx, *grads):
     got = add_layer_norm_halves_backward(*grads, *ctx.saved_tensors, ctx.eps)
     dtype, branch_dtype = ctx.dtypes
-    s, a, gain_s, gain_a, bias, branch_s, branch_a, gamma_s, gamma_a = (*got, *got[:2], None, None)[:9]
+    s, a, gain_s, gain_a, bias = got[:5]
+    branch_s, branch_a, *gammas = got[5:] or (s, a, None, None)
     branch = branch_s.to(branch_dtype), branch_a.to(branch_dtype)
-    return s.to(dtype), a.to(dtype), *branch, gamma_s, gamma_a, gain_s, gain_a, bias, None
+    return s.to(dtype), a.to(dtype), *branch, *gammas, gain_s, gain_a, bias, None
 
 
 layer_norm_halves.register_autograd(_norm_gradient, setup_context=_save_norm)

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED, wide
+from flopbench.kernels.triton import INTERPRETED, launch, wide
 from flopbench.kernels.triton.mirror_gelu import mirror_pair
 
 
@@ -102,8 +102,8 @@ def linear_halves_kernel(
         tl.store(out_ptr + at, s, mask=inside)
     else:
         a = _product(a_ptr, weight_a_ptr, row, column, rows, out, inner, INNER, TF32, zero)
-        tl.store(out_s_ptr + at, mirror_pair(s, a, 1, KIND), mask=inside)
-        tl.store(out_a_ptr + at, mirror_pair(s, a, -1, KIND), mask=inside)
+        tl.store(out_s_ptr + at, mirror_pair(s, a, 1.0, KIND), mask=inside)
+        tl.store(out_a_ptr + at, mirror_pair(s, a, -1.0, KIND), mask=inside)
 
 
 def _run(
@@ -120,8 +120,8 @@ def _run(
             return tiles, 2 if kind == "none" else 1
 
         tf32 = torch.get_float32_matmul_precision() != "highest"
-        with torch.cuda.device_of(s):
-            linear_halves_kernel[grid](*dense, *outs, rows, out, inner, KIND=kind, TF32=tf32, WIDE=wide(s))
+        meta = {"KIND": kind, "TF32": tf32, "WIDE": wide(s)}
+        launch(linear_halves_kernel, grid, s, *dense, *outs, rows, out, inner, **meta)
     return outs
 
 

@@ -7,13 +7,12 @@ error functions, some 60 operations, it needs less than half of an H100's fp32 r
 
 # ruff: noqa: ANN001, ANN201, N803
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED, wide
+from flopbench.kernels.triton import INTERPRETED, launch, wide
 
 _BLOCK = 256 if INTERPRETED else 1024
 _SQRT_HALF = tl.constexpr(0.5**0.5)
@@ -49,10 +48,10 @@ def _slope(x, KIND: tl.constexpr):
 
 
 @triton.jit
-def mirror_pair(s, a, SIGN: tl.constexpr, KIND: tl.constexpr):
-    """The symmetric half (SIGN 1) or the antisymmetric one (−1) of the GELU of mirror pairs."""
+def mirror_pair(s, a, sign, KIND: tl.constexpr):
+    """The symmetric half (sign 1) or the antisymmetric one (−1) of the GELU of mirror pairs."""
     plus = _value((s + a) * _SQRT_HALF, KIND)
-    return (plus + SIGN * _value((s - a) * _SQRT_HALF, KIND)) * _SQRT_HALF
+    return (plus + sign * _value((s - a) * _SQRT_HALF, KIND)) * _SQRT_HALF
 
 
 @triton.jit
@@ -159,12 +158,11 @@ def _pairs(grads: list[Tensor] | None, parts: list[Tensor], kind: str) -> tuple[
         pointers = dense if grads else dense + [None] * len(parts)
         meta = {"KIND": kind, "BLOCK": _BLOCK, "WIDE": wide(parts[0])}
         grid = (triton.cdiv(count, _BLOCK),)
-        with torch.cuda.device_of(parts[0]):
-            if len(parts) == 2:
-                mirror_gelu_kernel[grid](*pointers, *outs, count, **meta)
-            else:
-                tokens = {"SYMMETRIC": parts[0][0].numel(), "PAIRED": parts[1][0].numel()}
-                mirror_gelu_tokens_kernel[grid](*pointers, *outs, count, **tokens, **meta)
+        if len(parts) == 2:
+            launch(mirror_gelu_kernel, grid, parts[0], *pointers, *outs, count, **meta)
+        else:
+            meta |= {"SYMMETRIC": parts[0][0].numel(), "PAIRED": parts[1][0].numel()}
+            launch(mirror_gelu_tokens_kernel, grid, parts[0], *pointers, *outs, count, **meta)
     return outs
 
 
