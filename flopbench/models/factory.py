@@ -17,6 +17,7 @@ _FAMILIES = {
     "vit": "flopbench.models.vit:VisionTransformer",
     "resmlp": "flopbench.models.resmlp:ResMLP",
     "convnext": "flopbench.models.convnext:ConvNeXt",
+    "layer": "flopbench.models.single:SingleLayer",
 }
 
 
