@@ -146,8 +146,12 @@ class ModelName:
 
         A layer's output is mirrored with its input instead.
         """
-        network = self.spec is not None and self.spec.family != "layer"
-        return network and self.version in ("flop", "early_invariant")
+        return not self.is_layer and self.symmetry in ("flop", "early_invariant")
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is a single layer, which has no loss to train with."""
+        return self.spec is not None and self.spec.family == "layer"
 
     @property
     def has_attention(self) -> bool:
