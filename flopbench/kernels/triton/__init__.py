@@ -2,9 +2,9 @@
 
 None has been timed on a GPU yet, though each compiles for an H100 (tests/kernels/hopper.py). What is said
 of speed is arithmetic: the bytes that each moves, against those of the eager operations. Each is a
-`torch.library.custom_op`, opaque to compilers: `triton_op` would show inductor the kernel, but inductor
-fuses nothing into it, and older versions of torch refuse there what Triton's interpreter runs, which is how
-the kernels are tested without a GPU (TRITON_INTERPRET=1 before this is imported).
+`torch.library.custom_op`, opaque to compilers, and one operator to counters and profilers: `triton_op`
+would show inductor the kernel, but inductor fuses nothing into it. Without a GPU the kernels are tested in
+Triton's interpreter (TRITON_INTERPRET=1 before this is imported).
 """
 
 from typing import Any

@@ -174,7 +174,8 @@ def _draw_time(axis: "Axes", profile: ProfileRecord) -> None:
     axis.set_yticks([0, 1], [text.printable(m.label) for m in (profile.baseline, profile.candidate)])
     axis.set_ylim(1.55, -0.55)
     axis.grid(False, axis="y")
-    setting = (profile.dtype, profile.mode, "×".join(map(str, profile.image_size)), "fused", "contiguous")
+    size = "×".join(map(str, profile.image_size))
+    setting = (profile.dtype, profile.mode, size, "fused", "contiguous", "auto")
     axis.set_title(f"{profile.pass_}, batch {profile.batch_size}, {setting_words(setting)}")
 
 
