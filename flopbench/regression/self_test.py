@@ -25,7 +25,7 @@ from flopbench.results import CellRecord, ModelResult
 from flopbench.suites import Cell, DeviceKind, MinimumEffect, Pair
 from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.clock import CLOCKS, Clock
-from flopbench.timing.sampling import calls_a_block, sample_pair, warm_up
+from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
 from flopbench.timing.workload import Workload
 
 EFFECTS = (0.0, 1.0, 1.5, 2.0, 3.0)
@@ -184,21 +184,9 @@ class _Bench:
         return sides["A"], sides["B"]
 
     def _record(self, slowdown: float) -> CellRecord:
-        candidate = self._workload(round(STEPS * (1 + slowdown)))
-        for _ in range(3):
-            candidate.run()
-        rounds = sample_pair(
-            self.clock,
-            self.baseline,
-            candidate,
-            calls=self.calls,
-            precision=0.0,
-            seconds=60.0,
-            min_rounds=ROUNDS,
-            max_rounds=ROUNDS,
-        )
+        rounds = self._rounds(slowdown)
         samples = [tuple(map(tuple, side)) for side in (rounds.baseline, rounds.candidate)]
-        baseline, candidate_result = (
+        baseline, candidate = (
             ModelResult(name=name, label=name, parameters=WIDTH * WIDTH, samples=side)
             for name, side in zip(("vit_ti16", "vit_ti16.flop"), samples, strict=True)
         )
@@ -208,8 +196,23 @@ class _Bench:
             started="",
             wall_seconds=0.0,
             baseline=baseline,
-            candidate=candidate_result,
+            candidate=candidate,
             speedup=rounds.speedup,
+        )
+
+    def _rounds(self, slowdown: float) -> Rounds:
+        candidate = self._workload(round(STEPS * (1 + slowdown)))
+        for _ in range(3):
+            candidate.run()
+        return sample_pair(
+            self.clock,
+            self.baseline,
+            candidate,
+            calls=self.calls,
+            precision=0.0,
+            seconds=60.0,
+            min_rounds=ROUNDS,
+            max_rounds=ROUNDS,
         )
 
     def _workload(self, steps: int) -> Workload:
