@@ -34,9 +34,9 @@ FALSE_ALARMS = 0.01
 POWER = 0.95
 POWER_AT = 2.0
 """Multiple of the minimum effect that must fail: what "power at the stated minimum effect" is read as. The
-minimum effect is the tolerance, and only what lies beyond it with its whole interval fails. A change of
-exactly that much lies beyond it as often as not and must fail in no more than one case of forty, or a gate
-would fail what was declared harmless. Twice as much is the first round figure that is clearly beyond."""
+minimum effect is the tolerance, and only what lies beyond it with its whole 95 % interval fails. A change of
+exactly that much is measured above it as often as below, so it fails by chance alone, about once in thirty
+trials, and must not more often: it was declared harmless. Twice as much is the first round figure beyond."""
 
 # Work of a call: enough steps that one more is a small share, and each long enough to be mostly arithmetic.
 STEPS = 100
