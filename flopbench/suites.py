@@ -145,7 +145,7 @@ class Profile(Frozen):
         Networks without attention are measured with the first kind of attention only.
 
         Raises:
-            FlopbenchError: a model cannot take one of the image sizes.
+            FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
         """
         axes = product(
             self.pairs,
@@ -161,6 +161,11 @@ class Profile(Frozen):
             names = [parse_name(name) for name in (pair.baseline, pair.candidate)]
             for name in names:
                 name.check_image_size(image_size)
+                if name.is_layer and (pass_ == "train" or (pass_ == "backward" and mode != "eager")):
+                    raise FlopbenchError(
+                        f"{name.raw} is a single layer: it has no {pass_} pass in mode {mode}; "
+                        "choose forward, or backward in mode eager"
+                    )
             if attention != self.attention[0] and not any(name.has_attention for name in names):
                 continue
             yield Cell.model_validate(

@@ -3,6 +3,7 @@
 A name is one of
 
 - `vit_b16`, `vit_b16.flop`, `resmlp_s24.hybrid`: a size of the paper's families, and its version;
+- `layer_norm_768`, `layer_norm_768.flop`: a single layer of this width, and its version;
 - `timm:NAME`: a network of timm (`pip install flopbench[timm]`);
 - `package.module:callable`: anything importable that returns a `torch.nn.Module`.
 """
@@ -41,6 +42,8 @@ class Spec:
         """The versions that exist. What is invariant on a grid is still mirrored with it, and ordinary
         convolutions see that: a ConvNeXt cannot become invariant early.
         """
+        if self.family == "layer":
+            return ("plain", "flop")
         return tuple(v for v in VERSIONS if (self.family, v) != ("convnext", "early_invariant"))
 
     @property
@@ -94,6 +97,30 @@ SPECS: dict[str, Spec] = {
 }
 
 
+LAYER_PATCH = 16
+"""Pixels a side of the image for each token of a single layer."""
+
+LAYER_WIDTHS = (192, 384, 768)
+
+
+def _layer(kind: str, width: int) -> Spec:
+    label = f"{kind.replace('_', ' ')} {width}"
+    return Spec(f"{kind}_{width}", "layer", str(width), label, LAYER_PATCH, {"kind": kind, "width": width})
+
+
+LAYERS: dict[str, Spec] = {
+    spec.name: spec
+    for spec in (
+        _layer(kind, width)
+        for kind in (
+            "linear", "mlp", "layer_norm", "gelu", "residual", "attention",
+            "patch_embed", "depthwise", "downsample", "token_linear", "token_gelu",
+        )
+        for width in LAYER_WIDTHS
+    )
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ModelName:
     """A model's name, read: `spec` and `version` for the paper's families, else `target`."""
@@ -115,8 +142,16 @@ class ModelName:
 
     @property
     def invariant(self) -> bool:
-        """Whether the logits are the same for an image and its mirror image, by construction."""
-        return self.symmetry in ("flop", "early_invariant")
+        """Whether the logits are the same for an image and its mirror image, by construction.
+
+        A layer's output is mirrored with its input instead.
+        """
+        return not self.is_layer and self.symmetry in ("flop", "early_invariant")
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is a single layer, which has no loss to train with."""
+        return self.spec is not None and self.spec.family == "layer"
 
     @property
     def has_attention(self) -> bool:
@@ -153,13 +188,14 @@ def parse_name(name: str) -> ModelName:
             return ModelName(name, target=target)
         raise FlopbenchError(f"model {name!r} is not of the form timm:NAME or package.module:callable")
     base, dot, version = name.partition(".")
-    if base not in SPECS:
+    spec = SPECS.get(base) or LAYERS.get(base)
+    if spec is None:
         raise unknown("model", name, SPECS)
     if not dot:
-        return ModelName(name, SPECS[base])
-    if version not in SPECS[base].versions:
-        raise unknown(f"version of {base}", version, SPECS[base].versions)
-    return ModelName(name, SPECS[base], version)
+        return ModelName(name, spec)
+    if version not in spec.versions:
+        raise unknown(f"version of {base}", version, spec.versions)
+    return ModelName(name, spec, version)
 
 
 def label_of(name: str) -> str:

@@ -18,6 +18,7 @@ _FAMILIES = {
     "vit": "flopbench.models.vit:VisionTransformer",
     "resmlp": "flopbench.models.resmlp:ResMLP",
     "convnext": "flopbench.models.convnext:ConvNeXt",
+    "layer": "flopbench.models.single:SingleLayer",
 }
 
 

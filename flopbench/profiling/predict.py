@@ -137,16 +137,19 @@ def check_prediction(runs: Sequence[Run]) -> list[Checked]:
     The peaks are those of the run's own calibration or profile, else of another run's on a like machine.
 
     Raises:
-        FlopbenchError: no run has peaks, or none has a measured cell.
+        FlopbenchError: no run has peaks, or none has a measured cell of two networks.
     """
     checked = []
     known: dict[tuple[str, Cell], Any] = {}
     for run in runs:
         peaks = _peaks_of(run, runs)
         for record in run.records() if peaks else ():
-            if record.speedup is None or not peaks or not _covered(peaks, record.cell.dtype):
-                continue
             cell = record.cell
+            if record.speedup is None or not peaks or not _covered(peaks, cell.dtype):
+                continue
+            # Of a network against itself, as calibration runs have it, there is nothing to predict.
+            if cell.pair.baseline == cell.pair.candidate:
+                continue
             bounds = []
             for name in (cell.pair.baseline, cell.pair.candidate):
                 # Both members of many pairs recur: X is the baseline of E(X) and of H(X).

@@ -74,5 +74,5 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "invariance_error": max(errors) if errors else None,
         "stop": record.stop,
         "rounds": len(record.candidate.samples) if record.candidate else 0,
-        "flags": ", ".join(flag.kind for flag in record.flags),
+        "flags": ", ".join(dict.fromkeys(flag.kind for flag in record.flags)),
     }

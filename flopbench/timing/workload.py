@@ -27,7 +27,8 @@ class Workload:
         model: the module, not compiled; its parameters and gradients are what the pass holds.
         prepare: runs before each call, outside the timed region.
         step: the timed call; its result is what `prepare` returned, worked on.
-        logits: the forward pass as the timed one runs it (same mode and dtype), for the check of outputs.
+        logits: the forward pass as the timed one runs it (same mode and dtype), for the check of outputs,
+            `[B, K]`; of a single layer all that it gives.
         optimiser: of a train pass; its state is part of what the pass holds.
     """
 
@@ -85,7 +86,7 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     """
     set_matmul_precision(cell)
     keep_freed_memory()
-    network: Callable[[Tensor], Tensor] = model
+    network: Callable[[Tensor], Any] = model
     if cell.mode == "compile-blocks":
         for block in repeated_blocks(model):
             block.compile(dynamic=False)
@@ -96,12 +97,12 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     def logits(x: Tensor) -> Tensor:
         # With gradients wherever the timed call has them: it must be the same compiled graph.
         with torch.set_grad_enabled(cell.pass_ != "forward"):
-            return run(x).detach().float()
+            return torch.cat([part.detach().float().flatten(1) for part in _parts(run(x))], dim=1)
 
     if cell.pass_ == "forward":
         model.eval()
 
-        def forward(_: Any) -> Tensor:
+        def forward(_: Any) -> Any:
             with torch.no_grad():
                 return run(images)
 
@@ -109,15 +110,14 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     model.train()
     if cell.pass_ == "backward":
 
-        def prepare() -> tuple[Tensor, Tensor]:
+        def prepare() -> tuple[tuple[Tensor, ...], list[Tensor]]:
             # The gradients of the call before are dropped, not added to: adding is the optimiser's business.
             model.zero_grad(set_to_none=True)
-            logits = run(images)
-            return logits, torch.randn_like(logits) / logits.numel()
+            outputs = _parts(run(images))
+            return outputs, [torch.randn_like(part) / part.numel() for part in outputs]
 
-        def backward(prepared: tuple[Tensor, Tensor]) -> None:
-            logits, gradient = prepared
-            logits.backward(gradient)
+        def backward(prepared: tuple[tuple[Tensor, ...], list[Tensor]]) -> None:
+            torch.autograd.backward(*prepared)
 
         return Workload(model, prepare, backward, logits)
 
@@ -149,12 +149,17 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     return [b for b in blocks if not any(id(part) in members for part in b.modules() if part is not b)]
 
 
-def _forward(network: Callable[[Tensor], Tensor], cell: Cell) -> Callable[[Tensor], Tensor]:
+def _parts(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a network or a single layer returned, as a tuple."""
+    return (output,) if isinstance(output, Tensor) else output
+
+
+def _forward(network: Callable[[Tensor], Any], cell: Cell) -> Callable[[Tensor], Any]:
     low = _AUTOCAST.get(cell.dtype)
     if low is None:
         return network
 
-    def autocast(images: Tensor) -> Tensor:
+    def autocast(images: Tensor) -> Any:
         with torch.autocast(cell.device, low):
             return network(images)
 
