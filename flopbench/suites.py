@@ -25,6 +25,7 @@ Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph
 DeviceKind = Literal["cpu", "cuda"]
 Attention = Literal["fused", "unfused"]
 MemoryFormat = Literal["contiguous", "channels_last"]
+Impl = Literal["eager", "fused", "auto"]
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -97,6 +98,7 @@ class Cell(Frozen):
     num_classes: Positive = 1000
     attention: Attention = "fused"
     memory_format: MemoryFormat = "contiguous"
+    impl: Impl = "auto"
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -111,6 +113,8 @@ class Cell(Frozen):
         parts += [
             part for part in (self.attention, self.memory_format) if part not in ("fused", "contiguous")
         ]
+        if self.impl != "auto":
+            parts.append(f"{self.impl}-kernels")
         return "/".join(parts)
 
 
@@ -131,6 +135,7 @@ class Profile(Frozen):
     ] = ((224, 224),)
     attention: Annotated[tuple[Attention, ...], Field(min_length=1)] = ("fused",)
     memory_formats: Annotated[tuple[MemoryFormat, ...], Field(min_length=1)] = ("contiguous",)
+    impls: Annotated[tuple[Impl, ...], Field(min_length=1)] = ("auto",)
     num_classes: Positive = 1000
     replicates: Positive = 1
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -142,7 +147,8 @@ class Profile(Frozen):
     def cells(self, device: DeviceKind) -> Iterator[Cell]:
         """The cells in the order in which they are measured: small before large, eager before compiled.
 
-        Networks without attention are measured with the first kind of attention only.
+        Networks without attention are measured with the first kind of attention only, pairs without
+        equivariant layers with the first kind of kernels.
 
         Raises:
             FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
@@ -153,11 +159,12 @@ class Profile(Frozen):
             self.dtypes,
             self.attention,
             self.memory_formats,
+            self.impls,
             self.image_sizes,
             self.passes,
             self.batch_sizes,
         )
-        for pair, mode, dtype, attention, memory_format, image_size, pass_, batch_size in axes:
+        for pair, mode, dtype, attention, memory_format, impl, image_size, pass_, batch_size in axes:
             names = [parse_name(name) for name in (pair.baseline, pair.candidate)]
             for name in names:
                 name.check_image_size(image_size)
@@ -167,6 +174,8 @@ class Profile(Frozen):
                         "choose forward, or backward in mode eager"
                     )
             if attention != self.attention[0] and not any(name.has_attention for name in names):
+                continue
+            if impl != self.impls[0] and all(name.symmetry in (None, "plain") for name in names):
                 continue
             yield Cell.model_validate(
                 {
@@ -180,6 +189,7 @@ class Profile(Frozen):
                     "num_classes": self.num_classes,
                     "attention": attention,
                     "memory_format": memory_format,
+                    "impl": impl,
                 }
             )
 

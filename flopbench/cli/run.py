@@ -74,6 +74,9 @@ def run(
         list[str] | None,
         typer.Option(help="eager, compile, compile-blocks, max-autotune, cuda-graph; repeatable."),
     ] = None,
+    impl: Annotated[
+        list[str] | None, typer.Option(help="Equivariant layers' kernels: eager, fused, auto; repeatable.")
+    ] = None,
     image_size: Annotated[list[str] | None, typer.Option(help="Pixels: 224 or 224x192; repeatable.")] = None,
     replicates: Annotated[int | None, typer.Option(help="Fresh processes a cell.")] = None,
     precision: Annotated[
@@ -100,6 +103,7 @@ def run(
         "passes": tuple(pass_ or ()),
         "dtypes": tuple(dtype or ()),
         "modes": tuple(mode or ()),
+        "impls": tuple(impl or ()),
         "image_sizes": tuple(parse_size(size) for size in image_size or ()),
         "replicates": replicates,
         "precision": precision,

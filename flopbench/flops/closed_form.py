@@ -199,7 +199,8 @@ def _position_embedding(layer: nn.Module, shapes: Shapes) -> Cost:
 
 @_form(plain.Residual)
 def _residual(layer: plain.Residual, shapes: Shapes) -> Cost:
-    return Cost(elementwise=(1 if layer.gamma is None else 2) * _elements(shapes.outputs))
+    # The first output is the sum; a second is its norm, which is another layer.
+    return Cost(elementwise=(1 if layer.gamma is None else 2) * _elements(shapes.outputs[:1]))
 
 
 def _patch_size(layer: Any) -> int:
@@ -267,7 +268,8 @@ def _flop_activation(layer: flop.FlopActivation, shapes: Shapes) -> Cost:
 
 @_form(flop.FlopResidual, flop_tokens.FlopTokensResidual)
 def _flop_residual(layer: flop.FlopResidual, shapes: Shapes) -> Cost:
-    return Cost(elementwise=(1 if layer.gamma_s is None else 2) * _elements(shapes.outputs))
+    sums = shapes.outputs[:2] if isinstance(layer, flop.FlopResidual) else shapes.outputs
+    return Cost(elementwise=(1 if layer.gamma_s is None else 2) * _elements(sums))
 
 
 @_form(flop.FlopDepthwise)

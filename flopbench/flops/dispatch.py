@@ -7,8 +7,9 @@ its own operators run.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -105,7 +106,7 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
         dtype_bytes: bytes an element of floating point; other types count with their own size.
     """
     recorder = _Recorder(dtype_bytes)
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas(model))
     recorder.registry = counter.flop_registry
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -201,6 +202,8 @@ class _Recorder(TorchDispatchMode):
         elif name.removesuffix("_backward") in operators.ATTENTION:
             # The gradient of the output comes before q and k.
             elementwise = operators.attention_backward_elementwise(read[1].shape, read[2].shape)
+        if name in operators.FUSED:
+            elementwise = operators.FUSED[name]([x.shape for x in read], tree_leaves((args, kwargs)))
         moves = not _is_view(func) and name.rstrip("_") not in _ALLOCATING
         if formula is None and elementwise is None and name.rstrip("_") not in operators.FREE:
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
@@ -340,6 +343,21 @@ def _attention_backward(
     grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
     return 2 * operators.attention_backward(query, key, value)
+
+
+def _halves(*shapes: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return 2 * operators.halves(shapes)
+
+
+def _formulas(model: nn.Module) -> dict[Any, Callable[..., int]]:
+    """`FORMULAS`, and those of our fused products if `model` runs them: they exist once they are imported."""
+    if all(getattr(module, "impl", None) != "fused" for module in model.modules()):
+        return FORMULAS
+    # Without Triton the layers say what is wrong.
+    with suppress(ImportError):
+        import_module("flopbench.kernels.triton.linear")
+        return {**FORMULAS, **{getattr(torch.ops.flopbench, name): _halves for name in operators.HALVES}}
+    return FORMULAS
 
 
 # FLOPs, as FlopCounterMode counts, where it has no formula of its own or one that is wrong.

@@ -26,6 +26,11 @@ def contraction(left: Shape, out: Shape) -> int:
     return prod(out) * left[-1]
 
 
+def halves(shapes: Sequence[Shape]) -> int:
+    """MACs of the products of halves `[..., in/2]` with weights `[out/2, in/2]`, the third shape."""
+    return 2 * prod(shapes[0]) * shapes[2][0]
+
+
 def convolution(weight: Shape, source: Shape, out: Shape, transposed: bool = False) -> int:
     """MACs of a convolution with `weight` `[out, in/groups, *kernel]` from `source` to `out` `[B, C, *grid]`.
 
@@ -132,7 +137,7 @@ FREE = frozenset(
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave reshape roll rot90 scalar_tensor
     select select_backward size slice slice_backward split split_with_sizes squeeze stack swapaxes t
     tile to transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk unsafe_split view view_as
-    vstack zero zeros zeros_like""".split()  # noqa: SIM905
+    vstack zero zeros zeros_like pack_heads unpack_heads""".split()  # noqa: SIM905
 )
 
 
@@ -154,6 +159,51 @@ def elementwise(name: str, first: Shape | None, out: Shape | None) -> int | None
 
 ELEMENTWISE: frozenset[str] = frozenset({*_PER_OUTPUT, *_PER_INPUT, *_NORMALISATION})
 
+
+def _norm_halves(shape: Shape) -> int:
+    # An element of either half: two means, centre, square, scale, gain; bias on one; four steps a row.
+    return 13 * prod(shape) + (1 + 1 + 4 + 4) * prod(shape[:-1])
+
+
+def _norm_halves_backward(shape: Shape) -> int:
+    return 2 * _NORMALISATION["native_layer_norm_backward"] * prod(shape)
+
+
+def _mirror(shape: Shape, options: Sequence[Any], backward: bool = False) -> int:
+    # To mirror pairs and back, two elements at a time. The gradient goes there once more and multiplies.
+    pointwise = 6 if "quick_gelu" in options else _PER_OUTPUT["gelu"]
+    return (8 + 2 * pointwise + 6 * backward) * prod(shape)
+
+
+def _mirror_tokens(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = False) -> int:
+    # Two transforms of four elements, 12 operations each; tokens without a partner are pairs of channels.
+    symmetric, paired = shapes[:2]
+    pointwise = 6 if "quick_gelu" in options else _PER_OUTPUT["gelu"]
+    alone = (prod(symmetric) - prod(paired),)
+    return (24 + 4 * pointwise + 16 * backward) * prod(paired) + _mirror(alone, options, backward)
+
+
+# Elementwise operations of our fused operators, from the shapes of the tensors that they read and from their
+# other arguments. Forward they are those of the eager operations; the gradients' are the kernels' own, which
+# are fewer than what autograd makes of the eager ones.
+FUSED: dict[str, Callable[[Sequence[Shape], Sequence[Any]], int]] = {
+    "layer_norm_halves": lambda shapes, options: _norm_halves(shapes[0]),
+    "layer_norm_halves_backward": lambda shapes, options: _norm_halves_backward(shapes[0]),
+    # With a scale for the branch there are two tensors more.
+    "add_layer_norm_halves": lambda shapes, options: (
+        _norm_halves(shapes[0]) + (4 if len(shapes) > 7 else 2) * prod(shapes[0])
+    ),
+    "add_layer_norm_halves_backward": lambda shapes, options: (
+        _norm_halves_backward(shapes[0]) + (8 if len(shapes) > 8 else 2) * prod(shapes[0])
+    ),
+    "mirror_gelu": lambda shapes, options: _mirror(shapes[0], options),
+    "mirror_gelu_backward": lambda shapes, options: _mirror(shapes[0], options, backward=True),
+    "mirror_gelu_tokens": _mirror_tokens,
+    "mirror_gelu_tokens_backward": lambda shapes, options: _mirror_tokens(shapes, options, backward=True),
+    "linear_gelu_halves": lambda shapes, options: _mirror((*shapes[0][:-1], shapes[2][0]), options),
+}
+
+
 # Products whose first two tensors are the factors, and those that add a third tensor before them.
 _FACTORS_FIRST = ("mm", "bmm", "matmul", "linear", "mv", "dot")
 _FACTORS_SECOND = ("addmm", "baddbmm", "addmv")
@@ -167,9 +217,13 @@ ATTENTION: tuple[str, ...] = (
     "_scaled_dot_product_fused_attention_overrideable",
 )
 
+# Ours: the products of both halves of a feature.
+HALVES: tuple[str, ...] = ("linear_halves", "linear_gelu_halves")
+
 # From the shapes of the operator's tensors and of its first output to its MACs.
 PRODUCTS: dict[str, Callable[[list[Any], Shape], int]] = {
     **dict.fromkeys(_FACTORS_FIRST, lambda shapes, out: contraction(shapes[0], out)),
     **dict.fromkeys(_FACTORS_SECOND, lambda shapes, out: contraction(shapes[1], out)),
     **dict.fromkeys(ATTENTION, lambda shapes, out: attention(*shapes[:3])),
+    **dict.fromkeys(HALVES, lambda shapes, out: halves(shapes)),
 }

@@ -97,12 +97,18 @@ def _handles() -> dict[str, Handle | None]:
         "aten::einsum": _einsum,
     }
     for name in operators.PRODUCTS:
-        handles[f"aten::{name}"] = _product(name)
+        handles[f"{_space(name)}::{name}"] = _product(name)
     for name in operators.ELEMENTWISE:
         handles[f"aten::{name}"] = handles[f"aten::{name}_"] = _elementwise(name)
     for name in operators.FREE:
-        handles[f"aten::{name}"] = handles[f"aten::{name}_"] = None
+        handles[f"aten::{name}"] = handles[f"aten::{name}_"] = handles[f"flopbench::{name}"] = None
+    for name in operators.FUSED.keys() - operators.PRODUCTS.keys():
+        handles[f"flopbench::{name}"] = _fused(name)
     return handles
+
+
+def _space(name: str) -> str:
+    return "flopbench" if name in operators.HALVES else "aten"
 
 
 def _shapes(values: list[Any]) -> list[list[int]]:
@@ -116,7 +122,18 @@ def _product(name: str) -> Handle:
         count = Counter({_KNOWN: 1, name: operators.PRODUCTS[name](shapes, get_shape(outputs[0]) or [])})
         if name in operators.ATTENTION:
             count[_APART + name] = operators.attention_elementwise(*shapes[:2])
+        if name in operators.FUSED:
+            count += _fused(name)(inputs, outputs)
+            count[_KNOWN] = 1
         return count
+
+    return handle
+
+
+def _fused(name: str) -> Handle:
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        options = [value.toIValue() for value in inputs if get_shape(value) is None]
+        return Counter({_KNOWN: 1, _APART + name: operators.FUSED[name](_shapes(inputs), options)})
 
     return handle
 

@@ -3,9 +3,18 @@
 import torch
 from torch import Tensor
 
+from flopbench.kernels.dispatch import Impl, use_fused
+from flopbench.kernels.residual import add_scaled
+
 
 def layer_norm_halves(
-    s: Tensor, a: Tensor, gain_s: Tensor, gain_a: Tensor, bias: Tensor, eps: float
+    s: Tensor,
+    a: Tensor,
+    gain_s: Tensor,
+    gain_a: Tensor,
+    bias: Tensor,
+    eps: float,
+    impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Centre each half over its own channels, divide both by their common deviation, scale and shift.
 
@@ -18,10 +27,15 @@ def layer_norm_halves(
         gain_a: γ_a `[C/2]`.
         bias: β `[C/2]`, on the symmetric half only: a constant cannot change its sign.
         eps: ε.
+        impl: the version that runs, see `flopbench.kernels.dispatch`.
 
     Returns:
         Both halves in the dtype they came in.
     """
+    if use_fused(impl, s, a):
+        from flopbench.kernels.triton import layer_norm as kernels
+
+        return kernels.layer_norm_halves(s, a, gain_s, gain_a, bias, eps)
     dtype = s.dtype
     s, a = _wide(s), _wide(a)
     s = s - s.mean(-1, keepdim=True)
@@ -29,6 +43,46 @@ def layer_norm_halves(
     variance = s.square().mean(-1, keepdim=True) + a.square().mean(-1, keepdim=True)
     scale = torch.rsqrt((variance + eps) / 2)
     return (s * scale * gain_s + bias).to(dtype), (a * scale * gain_a).to(dtype)
+
+
+def add_layer_norm_halves(
+    s: Tensor,
+    a: Tensor,
+    branch_s: Tensor,
+    branch_a: Tensor,
+    gamma_s: Tensor | None,
+    gamma_a: Tensor | None,
+    gain_s: Tensor,
+    gain_a: Tensor,
+    bias: Tensor,
+    eps: float,
+    impl: Impl = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Add a residual branch to each half, `add_scaled`, and normalise the sums, `layer_norm_halves`.
+
+    Args:
+        s: symmetric half `[..., C/2]`.
+        a: antisymmetric half `[..., C/2]`.
+        branch_s: what is added to s `[..., C/2]`.
+        branch_a: what is added to a `[..., C/2]`.
+        gamma_s: its scale `[C/2]`; None stands for 1.
+        gamma_a: the same for a, None if that is.
+        gain_s: γ_s of the norm `[C/2]`.
+        gain_a: γ_a of the norm `[C/2]`.
+        bias: β of the norm `[C/2]`.
+        eps: ε of the norm.
+        impl: the version that runs, see `flopbench.kernels.dispatch`.
+
+    Returns:
+        Both sums, then the norms of both.
+    """
+    if use_fused(impl, s, a, branch_s, branch_a):
+        from flopbench.kernels.triton import layer_norm as kernels
+
+        branch = branch_s, branch_a, gamma_s, gamma_a
+        return kernels.add_layer_norm_halves(s, a, *branch, gain_s, gain_a, bias, eps)
+    s, a = add_scaled(s, branch_s, gamma_s), add_scaled(a, branch_a, gamma_a)
+    return s, a, *layer_norm_halves(s, a, gain_s, gain_a, bias, eps, "eager")
 
 
 def _wide(x: Tensor) -> Tensor:

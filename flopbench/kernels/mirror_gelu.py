@@ -1,13 +1,26 @@
 """A pointwise non-linearity on mirror pairs (DESIGN: paper, section 4)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from flopbench.kernels.dispatch import Impl, use_fused
 
 SQRT_HALF = 0.5**0.5
 
 Pointwise = Callable[[Tensor], Tensor]
+Activation = Literal["gelu", "quick_gelu"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x · σ(1.702 x), the sigmoid approximation of GELU. `[...]` to the same shape."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[Activation, Pointwise] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
 def to_mirror_pairs(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,3 +75,25 @@ def mirror_pointwise_tokens(
     pairs = mirror_pointwise_tokens(ss[:, :paired], sa, as_[:, :paired], aa, fn)
     single = mirror_pointwise(ss[:, paired:], as_[:, paired:], fn)
     return torch.cat([pairs[0], single[0]], 1), pairs[1], torch.cat([pairs[2], single[1]], 1), pairs[3]
+
+
+def mirror_gelu(
+    s: Tensor, a: Tensor, kind: Activation = "gelu", impl: Impl = "auto"
+) -> tuple[Tensor, Tensor]:
+    """`mirror_pointwise` with a GELU: "gelu" is the exact one. Shapes `[..., C/2]`."""
+    if use_fused(impl, s, a):
+        from flopbench.kernels.triton import mirror_gelu as kernels
+
+        return kernels.mirror_gelu(s, a, kind)
+    return mirror_pointwise(s, a, ACTIVATIONS[kind])
+
+
+def mirror_gelu_tokens(
+    ss: Tensor, sa: Tensor, as_: Tensor, aa: Tensor, kind: Activation = "gelu", impl: Impl = "auto"
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`mirror_pointwise_tokens` with a GELU: "gelu" is the exact one."""
+    if use_fused(impl, ss, sa, as_, aa):
+        from flopbench.kernels.triton import mirror_gelu as kernels
+
+        return kernels.mirror_gelu_tokens(ss, sa, as_, aa, kind)
+    return mirror_pointwise_tokens(ss, sa, as_, aa, ACTIVATIONS[kind])

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from flopbench.errors import FlopbenchError, unknown
+from flopbench.kernels.dispatch import Impl, select
 from flopbench.models.catalog import parse_name
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -23,7 +24,12 @@ _FAMILIES = {
 
 
 def create_model(
-    name: str, image_size: int | tuple[int, int] = 224, num_classes: int = 1000, **options: Any
+    name: str,
+    image_size: int | tuple[int, int] = 224,
+    num_classes: int = 1000,
+    *,
+    impl: Impl = "auto",
+    **options: Any,
 ) -> nn.Module:
     """Build a network by its name, freshly initialised, in train mode.
 
@@ -31,6 +37,8 @@ def create_model(
         name: `vit_b16`, `vit_b16.flop`, `timm:deit3_base_patch16_224`, `package.module:callable`.
         image_size: pixels, one number for square images or (height, width).
         num_classes: logits, i.e. the output is `[B, num_classes]` for images `[B, 3, H, W]`.
+        impl: which version of its operations our own networks run: "eager", "fused" or "auto", see
+            `flopbench.kernels.dispatch`. Nothing in a plain network has a choice.
         options: passed on to the network's class, e.g. `drop_path=0.1`, `head="absolute"`,
             `attention="unfused"`; to timm's `create_model` otherwise, or to the callable, which gets
             nothing else.
@@ -57,6 +65,8 @@ def create_model(
         raise FlopbenchError(f"cannot build {name}: {error}") from error
     if not isinstance(model, nn.Module):
         raise FlopbenchError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    if parsed.spec is not None:
+        select(model, impl)
     return model
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from flopbench.kernels.dispatch import Impl
 from flopbench.symmetries import Activation, Dropout, Symmetry
 
 
@@ -25,6 +26,7 @@ class Mlp(nn.Module):
         invariant_only: bool = False,
     ) -> None:
         super().__init__()
+        self.symmetry = symmetry
         self.fc1 = symmetry.linear(width, hidden)
         self.act = symmetry.activation(activation)
         self.drop = Dropout(dropout)
@@ -32,11 +34,13 @@ class Mlp(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """`[..., C]` to the same shape."""
-        return self.fc2(self.drop(self.act(self.fc1(x))))
+        return self.fc2(self.drop(self.symmetry.activated(self.fc1, self.act, x)))
 
 
 class Attention(nn.Module):
     """Multi-head self-attention; the products are the same for every symmetry."""
+
+    impl: Impl = "auto"
 
     def __init__(self, symmetry: Symmetry, width: int, heads: int, *, fused: bool) -> None:
         super().__init__()
@@ -51,9 +55,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """`[B, N, C]` to the same shape."""
-        q, k, v = self.symmetry.split_heads(self.qkv(x), self.heads)
+        q, k, v = self.symmetry.split_heads(self.qkv(x), self.heads, self.impl)
         mixed = F.scaled_dot_product_attention(q, k, v) if self.fused else unfused_attention(q, k, v)
-        return self.proj(self.symmetry.merge_heads(mixed))
+        return self.proj(self.symmetry.merge_heads(mixed, self.impl))
 
 
 def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

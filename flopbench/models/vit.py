@@ -38,8 +38,8 @@ class Block(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """`[B, N, C]` to the same shape."""
-        x = self.residual1(x, self.attn(self.norm1(x)))
-        return self.residual2(x, self.mlp(self.norm2(x)))
+        x, normed = self.residual1(x, self.attn(self.norm1(x)), self.norm2)
+        return self.residual2(x, self.mlp(normed))
 
 
 class VisionTransformer(Network):

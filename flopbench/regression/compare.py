@@ -34,6 +34,7 @@ AXES = (
     "num_classes",
     "attention",
     "memory_format",
+    "impl",
 )
 
 MIN_PROCESSES = 3

@@ -162,7 +162,12 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
                 seen.add(key)
                 plain = {"batch_size": BATCH_SIZE, "pass_": "forward", "dtype": "fp32", "mode": "eager"}
                 pair = Pair(baseline=name, candidate=name)
-                yield cell.model_copy(update={**plain, "pair": pair, "memory_format": "contiguous"}), name
+                yield (
+                    cell.model_copy(
+                        update={**plain, "pair": pair, "memory_format": "contiguous", "impl": "auto"}
+                    ),
+                    name,
+                )
 
 
 def _figures(name: str, cell: Cell) -> ExactFigures:

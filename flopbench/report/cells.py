@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 # What two cells of one pair may differ in besides batch size and pass.
-SETTING = ("dtype", "mode", "image_size", "attention", "memory_format")
+SETTING = ("dtype", "mode", "image_size", "attention", "memory_format", "impl")
 Setting = tuple[str, ...]
 
 # Difference of log throughputs below which a baseline is as fast in one setting as in another.
@@ -102,7 +102,7 @@ def models(rows: Rows) -> list[Row]:
 
 
 def setting_of(row: Row) -> Setting:
-    """What a cell was measured in: dtype, mode, image size, attention, memory format."""
+    """What a cell was measured in: dtype, mode, image size, attention, memory format, kernels."""
     return tuple(row[key] for key in SETTING)
 
 
@@ -143,11 +143,12 @@ def in_setting(cells: Rows, setting: Setting) -> list[Row]:
 
 def setting_words(setting: Setting) -> str:
     """`bf16, compiled`; what is as usual is left out."""
-    dtype, mode, image_size, attention, memory_format = setting
+    dtype, mode, image_size, attention, memory_format, impl = setting
     words = [text.dtype_words(dtype), text.mode_words(mode)]
     words += [f"{image_size} pixels"] if image_size != "224×224" else []
     words += [f"{attention} attention"] if attention != "fused" else []
     words += [memory_format] if memory_format != "contiguous" else []
+    words += [f"{impl} kernels"] if impl != "auto" else []
     return ", ".join(words)
 
 

@@ -70,6 +70,7 @@ _WHAT_COLUMNS = (
     _name("mode", "mode"),
     _name("attention", "attention"),
     _name("memory format", "memory_format"),
+    _name("kernels", "impl"),
 )
 
 CELL_COLUMNS = (
@@ -101,7 +102,7 @@ FAILURE_COLUMNS = (
 _REASON_WIDTH = 24
 
 # What every cell of most runs has in common; shown only where it differs within a table.
-_OFTEN_THE_SAME = {"run", "image", "dtype", "attention", "memory format"}
+_OFTEN_THE_SAME = {"run", "image", "dtype", "attention", "memory format", "kernels"}
 
 
 def format_frame(frame: "pd.DataFrame", fmt: str) -> str:

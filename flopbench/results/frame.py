@@ -47,6 +47,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "image_size": "×".join(map(str, cell.image_size)),
         "attention": cell.attention,
         "memory_format": cell.memory_format,
+        "impl": cell.impl,
         "status": record.status,
         "reason": record.reason,
     }

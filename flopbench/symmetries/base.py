@@ -10,20 +10,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from flopbench.kernels.dispatch import Impl
+from flopbench.kernels.mirror_gelu import Activation
 
 Head = Literal["invariant", "absolute"]
 MemoryFormat = Literal["contiguous", "channels_last"]
-Activation = Literal["gelu", "quick_gelu"]
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """x · σ(1.702 x), the sigmoid approximation of GELU. `[...]` to the same shape."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
 class Halves(NamedTuple):
@@ -146,17 +139,24 @@ class Symmetry:
         self._lacks("activation")
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
-        """Module `(x, branch) ↦ x + λ · drop_path(branch)`, λ per channel, 1 if `layer_scale` is None."""
+        """Module `(x, branch) ↦ x + λ · drop_path(branch)`, λ per channel, 1 if `layer_scale` is None.
+
+        Where a `norm` of this symmetry is its third argument it returns the sum and the norm of the sum.
+        """
         self._lacks("residual")
 
-    def split_heads(self, qkv: Any, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def activated(self, linear: Any, activation: Any, x: Any) -> Any:
+        """`activation(linear(x))`, both of this symmetry; in one kernel where that is asked for."""
+        return activation(linear(x))
+
+    def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """`[B, N, 3C]` to query, key and value `[B, heads, N, C/heads]`, plain tensors.
 
         Scores of the result are invariant: irreps lie side by side within a head.
         """
         self._lacks("attention")
 
-    def merge_heads(self, x: Tensor) -> Any:
+    def merge_heads(self, x: Tensor, impl: Impl = "auto") -> Any:
         """`[B, heads, N, C/heads]`, as `split_heads` lays it out, back to a feature `[B, N, C]`."""
         self._lacks("attention")
 

@@ -4,26 +4,21 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Halves` and commutes with s(h, w) ↦ s(h, W−1−w), a(h, w) ↦ −a(h, W−1−w).
 """
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flopbench.kernels.cache import DerivedCache
-from flopbench.kernels.layer_norm import layer_norm_halves
-from flopbench.kernels.mirror_gelu import SQRT_HALF, mirror_pointwise, to_mirror_pairs
+from flopbench.kernels.dispatch import Impl, use_fused
+from flopbench.kernels.heads import merge_heads, split_heads
+from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
+from flopbench.kernels.linear import linear_gelu_halves, linear_halves
+from flopbench.kernels.mirror_gelu import SQRT_HALF, Activation, mirror_gelu, to_mirror_pairs
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.residual import add_scaled
-from flopbench.symmetries.base import (
-    ACTIVATIONS,
-    Activation,
-    Halves,
-    Head,
-    MemoryFormat,
-    Symmetry,
-    each,
-)
+from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, each
 from flopbench.symmetries.flop_tokens import FlopTokens
 from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
 
@@ -109,6 +104,8 @@ class FlopClassToken(nn.Module):
 class FlopLinear(nn.Module):
     """s ↦ W_s s + b, a ↦ W_a a: block-diagonal, half the MACs and half the parameters."""
 
+    impl: Impl = "auto"
+
     def __init__(self, in_features: int, out_features: int, invariant_only: bool) -> None:
         super().__init__()
         self.invariant_only = invariant_only
@@ -117,11 +114,20 @@ class FlopLinear(nn.Module):
 
     def forward(self, x: Halves) -> Halves:
         """`[..., in_features]` to `[..., out_features]`."""
+        if self.impl == "fused" and not self.invariant_only:
+            return Halves(*linear_halves(x.s, x.a, *self.weights, self.impl))
         return Halves(self.s(x.s), None if self.invariant_only else self.a(x.a))
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W_s, W_a and b."""
+        return self.s.weight, self.a.weight, self.s.bias
 
 
 class FlopLayerNorm(nn.Module):
     """Layer norm with one deviation for both halves; a shift on the symmetric half only."""
+
+    impl: Impl = "auto"
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -132,7 +138,12 @@ class FlopLayerNorm(nn.Module):
 
     def forward(self, x: Halves) -> Halves:
         """`[..., C]` to the same shape."""
-        return Halves(*layer_norm_halves(x.s, x.a, self.weight_s, self.weight_a, self.bias, self.eps))
+        return Halves(*layer_norm_halves(x.s, x.a, *self.affine, self.eps, self.impl))
+
+    @property
+    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """γ_s, γ_a and β."""
+        return self.weight_s, self.weight_a, self.bias
 
     def extra_repr(self) -> str:
         """Shown by `print(module)`."""
@@ -144,17 +155,24 @@ class FlopActivation(IrrepActivation):
 
     def forward(self, x: Halves) -> Halves:
         """`[..., C]` to the same shape."""
-        return Halves(*mirror_pointwise(x.s, x.a, ACTIVATIONS[self.kind]))
+        return Halves(*mirror_gelu(x.s, x.a, self.kind, self.impl))
 
 
 class FlopResidual(IrrepResidual):
     """x + λ · drop_path(branch), λ_s and λ_a learnt apart, one mask for both halves."""
 
-    def forward(self, x: Halves, branch: Halves) -> Halves:
-        """`[..., C]` and `[..., C]` to `[..., C]`."""
+    impl: Impl = "auto"
+
+    def forward(self, x: Halves, branch: Halves, norm: FlopLayerNorm | None = None) -> Any:
+        """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
+        if norm is not None and use_fused(self.impl, *x, *branch):
+            gammas = self.gamma_s, self.gamma_a
+            s, a, *normed = add_layer_norm_halves(*x, *branch, *gammas, *norm.affine, norm.eps, self.impl)
+            return Halves(s, a), Halves(*normed)
         s = add_scaled(x.s, branch.s, self.gamma_s)
-        return Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))
+        x = Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))
+        return x if norm is None else (x, norm(x))
 
 
 class FlopDepthwise(nn.Module):
@@ -302,17 +320,19 @@ class Flop(Symmetry):
         """λ per half, one drop mask for both."""
         return FlopResidual(self.check_channels(width), layer_scale, drop_path)
 
-    def split_heads(self, qkv: Halves, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Each head is [its symmetric channels, its antisymmetric channels]: q·k = q_s·k_s + q_a·k_a."""
-        B, N, half = qkv.s.shape
-        shape = (B, N, 3, heads, half // (3 * heads))
-        q, k, v = torch.cat([qkv.s.view(shape), qkv.a.view(shape)], dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+    def activated(self, linear: Any, activation: Any, x: Halves) -> Halves:
+        """In one kernel where both are fused and no gradients are taken."""
+        if "fused" == linear.impl == activation.impl:
+            return Halves(*linear_gelu_halves(x.s, x.a, *linear.weights, kind=activation.kind, impl="fused"))
+        return activation(linear(x))
 
-    def merge_heads(self, x: Tensor) -> Halves:
+    def split_heads(self, qkv: Halves, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
+        """Each head is [its symmetric channels, its antisymmetric channels]: q·k = q_s·k_s + q_a·k_a."""
+        return split_heads(qkv.s, qkv.a, heads, impl)
+
+    def merge_heads(self, x: Tensor, impl: Impl = "auto") -> Halves:
         """Each half's channels of every head, side by side."""
-        s, a = x.transpose(1, 2).chunk(2, dim=-1)
-        return Halves(s.flatten(2), a.flatten(2))
+        return Halves(*merge_heads(x, impl))
 
     def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
         """Mirrored kernels."""

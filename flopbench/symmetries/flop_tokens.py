@@ -10,17 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.kernels.mirror_gelu import mirror_pointwise_tokens, to_mirror_pairs
+from flopbench.kernels.mirror_gelu import Activation, mirror_gelu_tokens, to_mirror_pairs
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import (
-    ACTIVATIONS,
-    Activation,
-    Halves,
-    Head,
-    Quarters,
-    Symmetry,
-)
+from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry
 from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
 
 
@@ -138,7 +131,7 @@ class FlopTokensActivation(IrrepActivation):
 
     def forward(self, x: Quarters) -> Quarters:
         """`[B, N, C]` to the same shape."""
-        return Quarters(*mirror_pointwise_tokens(*x, ACTIVATIONS[self.kind]))
+        return Quarters(*mirror_gelu_tokens(*x, self.kind, self.impl))
 
 
 class FlopTokensResidual(IrrepResidual):

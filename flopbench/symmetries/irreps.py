@@ -3,11 +3,15 @@
 import torch
 from torch import nn
 
-from flopbench.symmetries.base import Activation, DropPath
+from flopbench.kernels.dispatch import Impl
+from flopbench.kernels.mirror_gelu import Activation
+from flopbench.symmetries.base import DropPath
 
 
 class IrrepActivation(nn.Module):
     """Holds which non-linearity is applied; subclasses take the irreps to where it commutes with the flop."""
+
+    impl: Impl = "auto"
 
     def __init__(self, kind: Activation) -> None:
         super().__init__()

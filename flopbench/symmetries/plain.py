@@ -1,13 +1,15 @@
 """No symmetry: the ordinary layers, which make the baseline X."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from flopbench.kernels.dispatch import Impl
+from flopbench.kernels.mirror_gelu import ACTIVATIONS, Activation
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import ACTIVATIONS, Activation, DropPath, Head, MemoryFormat, Symmetry
+from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
 
 
 class PatchEmbed(nn.Module):
@@ -56,9 +58,10 @@ class Residual(nn.Module):
         self.gamma = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        """`[..., C]` and `[..., C]` to `[..., C]`."""
-        return add_scaled(x, self.drop_path(branch), self.gamma)
+    def forward(self, x: Tensor, branch: Tensor, norm: nn.Module | None = None) -> Any:
+        """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
+        x = add_scaled(x, self.drop_path(branch), self.gamma)
+        return x if norm is None else (x, norm(x))
 
 
 class Affine(nn.Module):
@@ -173,13 +176,13 @@ class Plain(Symmetry):
         """x + λ · drop_path(branch)."""
         return Residual(width, layer_scale, drop_path)
 
-    def split_heads(self, qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def split_heads(self, qkv: Tensor, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """Views of `[B, N, 3C]`, whose channels are ordered (q, k, v) × head × C/heads."""
         B, N, C3 = qkv.shape
         q, k, v = qkv.view(B, N, 3, heads, C3 // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
-    def merge_heads(self, x: Tensor) -> Tensor:
+    def merge_heads(self, x: Tensor, impl: Impl = "auto") -> Tensor:
         """`[B, heads, N, C/heads]` to `[B, N, C]`."""
         return x.transpose(1, 2).flatten(2)
 

@@ -65,7 +65,7 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
         if parsed.spec.family == "convnext":
             options["memory_format"] = cell.memory_format
         with torch.device("meta"):
-            model = create_model(name, **options)
+            model = create_model(name, impl=cell.impl, **options)
         model = model.to_empty(device=device)
     perturb(model, seed)
     model = model.to(weights_dtype(cell))

@@ -1,0 +1,41 @@
+"""From a feature's two halves to the heads of attention and back (DESIGN: attention, section 4)."""
+
+import torch
+from torch import Tensor
+
+from flopbench.kernels.dispatch import Impl, use_fused
+
+
+def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, each head [its symmetric channels, its antisymmetric channels].
+
+    So the scores are q·k = q_s·k_s + q_a·k_a.
+
+    Args:
+        s: `[B, N, 3C/2]`, channels ordered (q, k, v) × head × C/(2·heads).
+        a: the same.
+        heads: how many.
+        impl: the version that runs, see `flopbench.kernels.dispatch`.
+
+    Returns:
+        `[B, heads, N, C/heads]` each; eager they are views of one tensor `[B, N, 3, heads, C/heads]`.
+    """
+    if use_fused(impl, s, a):
+        from flopbench.kernels.triton import heads as kernels
+
+        q, k, v = kernels.pack_heads(s, a, 3, heads)
+        return q, k, v
+    B, N, half = s.shape
+    shape = (B, N, 3, heads, half // (3 * heads))
+    q, k, v = torch.cat([s.view(shape), a.view(shape)], dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def merge_heads(x: Tensor, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
+    """`[B, heads, N, C/heads]`, laid out like those of `split_heads`, to both halves `[B, N, C/2]`."""
+    if use_fused(impl, x):
+        from flopbench.kernels.triton import heads as kernels
+
+        return kernels.unpack_heads([x])
+    s, a = x.transpose(1, 2).chunk(2, dim=-1)
+    return s.flatten(2), a.flatten(2)

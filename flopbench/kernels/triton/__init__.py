@@ -1,0 +1,49 @@
+"""Fused versions in Triton, one file an op, beside the eager ones in `flopbench.kernels` that specify them.
+
+None has been timed on a GPU yet, though each compiles for an H100 (tests/kernels/hopper.py). What is said
+of speed is arithmetic: the bytes that each moves, against those of the eager operations. Each is a
+`torch.library.custom_op`, opaque to compilers: `triton_op` would show inductor the kernel, but inductor
+fuses nothing into it, and older versions of torch refuse there what Triton's interpreter runs, which is how
+the kernels are tested without a GPU (TRITON_INTERPRET=1 before this is imported).
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import knobs
+
+INTERPRETED: bool = knobs.runtime.interpret
+"""Whether kernels run in Triton's interpreter, on tensors of any device. Decided when they are defined."""
+
+
+def wide(x: Tensor) -> tl.dtype:
+    """The dtype that a kernel computes in: fp32, or fp64 for fp64."""
+    return tl.float64 if x.dtype == torch.float64 else tl.float32
+
+
+def launch(kernel: Any, grid: Any, on: Tensor, *args: Any, **meta: Any) -> None:
+    """Run a kernel on the device of `on`; the kernel takes tensors to be dense unless it says more."""
+    with torch.cuda.device_of(on):
+        kernel[grid](*args, **meta)
+
+
+def programs(device: torch.device, most: int) -> int:
+    """How many programs fill the device twice, `most` at the most: for kernels that loop over their work."""
+    if device.type != "cuda":
+        return min(most, 3)
+    return min(most, 2 * torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@triton.jit
+def _add(x, y):  # noqa: ANN001
+    return x + y
+
+
+@triton.jit
+def total(x, axis):  # noqa: ANN001, ANN201
+    """The sum over an axis, which stays with length 1."""
+    # Not tl.sum: that was defined when triton was imported, and may not know of the interpreter.
+    return tl.reduce(x, axis, _add, keep_dims=True)

@@ -1,0 +1,78 @@
+"""Fused operations against the eager ones that specify them."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import opcheck
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2}
+
+Operation = Callable[..., Any]
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> Tensor:
+    """Normal noise that takes a gradient."""
+    return torch.randn(*shape, dtype=dtype, device=device).requires_grad_()
+
+
+def assert_agrees(operation: Operation, inputs: Sequence[Tensor | None]) -> None:
+    """`operation(*inputs, impl)` fused is what it is eager, values and gradients.
+
+    The eager one is taken in double precision: what is left is the fused one's own error, relative to the
+    largest element.
+    """
+    given = [x for x in inputs if x is not None]
+    fused = _tensors(operation(*inputs, "fused"))
+    wide = [None if x is None else x.detach().double().requires_grad_() for x in inputs]
+    eager = _tensors(operation(*wide, "eager"))
+    for got, expected in zip(fused, eager, strict=True):
+        assert got.shape == expected.shape
+        _close(got, expected, given[0].dtype)
+    grads = [torch.randn_like(y) for y in fused]
+    got = torch.autograd.grad(fused, given, grads)
+    expected = torch.autograd.grad(eager, [x for x in wide if x is not None], [g.double() for g in grads])
+    for x, one, two in zip(given, got, expected, strict=True):
+        assert (one.dtype, one.shape) == (x.dtype, x.shape)
+        _close(one, two, given[0].dtype)
+
+
+def assert_traceable(operation: Operation, inputs: Sequence[Tensor]) -> None:
+    """torch.compile and torch.export take the fused operation whole, and it stays what it is."""
+    outputs = _tensors(operation(*inputs, "fused"))
+    compiled = torch.compile(operation, fullgraph=True, backend="aot_eager")
+    again = _tensors(compiled(*inputs, "fused"))
+    torch.testing.assert_close(again, outputs)
+    grads = [torch.randn_like(y) for y in outputs]
+    torch.testing.assert_close(
+        torch.autograd.grad(again, inputs, grads), torch.autograd.grad(outputs, inputs, grads)
+    )
+
+    class Layer(torch.nn.Module):
+        def forward(self, *inputs: Tensor) -> Any:
+            return operation(*inputs, "fused")
+
+    detached = tuple(x.detach() for x in inputs)
+    exported = torch.export.export(Layer(), detached)
+    assert any("flopbench" in str(node.target) for node in exported.graph.nodes)
+    torch.testing.assert_close(_tensors(exported.module()(*detached)), outputs)
+
+
+def check_operator(operator: Any, *args: Any) -> None:
+    """torch's own checks of a custom operator: schema, shape function, autograd, tracing."""
+    with warnings.catch_warnings():
+        # They look at the gradients of tensors that have none.
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+        opcheck(operator, args)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def _close(got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    scale = expected.abs().max().item() if expected.numel() else 1.0
+    torch.testing.assert_close(got.double(), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * scale)

@@ -1,0 +1,22 @@
+"""Fused kernels run on a GPU where there is one, and in Triton's interpreter where there is none."""
+
+import os
+from importlib import import_module
+from unittest import mock
+
+import pytest
+import torch
+
+MODULES = ("layer_norm", "mirror_gelu", "heads", "linear")
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where the fused kernels run. Triton decides for its interpreter when a kernel is defined."""
+    pytest.importorskip("triton", reason="Triton is not installed: this build of torch is for the CPU")
+    cuda = torch.cuda.is_available()
+    with mock.patch.dict(os.environ, {} if cuda else {"TRITON_INTERPRET": "1"}):
+        for module in MODULES:
+            import_module(f"flopbench.kernels.triton.{module}")
+    assert import_module("flopbench.kernels.triton").INTERPRETED is not cuda
+    return torch.device("cuda" if cuda else "cpu")

@@ -1,0 +1,135 @@
+"""Networks whose layers are fused are the networks that they are without."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from flopbench.errors import FlopbenchError
+from flopbench.flops.dispatch import observe
+from flopbench.flops.trace import count_forward
+from flopbench.kernels import dispatch
+from flopbench.models.factory import create_model, perturb
+from flopbench.suites import Cell
+from flopbench.timing.workload import build_model
+from tests.models.networks import build_shallow
+
+FAMILIES = ["vit", "resmlp", "convnext"]
+
+
+def network(family: str, impl: dispatch.Impl, device: Any = "cpu", version: str = "flop") -> torch.nn.Module:
+    with torch.device(device):
+        model = build_shallow(family, version)
+    dispatch.select(model, impl)
+    return perturb(model).to(device)
+
+
+def images(device: Any = "cpu") -> torch.Tensor:
+    return torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_and_gradients(device, family):
+    fused, eager = (network(family, impl, device) for impl in ("fused", "eager"))
+    assert fused.state_dict().keys() == eager.state_dict().keys()
+    x = images(device)
+    for model in (fused, eager):
+        model(x).square().sum().backward()
+    for (name, one), (_, two) in zip(fused.named_parameters(), eager.named_parameters(), strict=True):
+        if two.grad is not None:
+            scale = two.grad.abs().max().item()
+            torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-4 * scale, msg=name)
+    with torch.no_grad():
+        torch.testing.assert_close(fused.eval()(x), eager.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counts(device, family):
+    """Fused operators cost the MACs and, forward, the operations of the eager ones, and move fewer bytes."""
+    # With every feature seen by the head: what nobody uses fvcore's trace leaves out, a fused operator not.
+    with torch.device("meta"):
+        fused, eager = (build_shallow(family, head="absolute") for _ in range(2))
+    dispatch.select(fused, "fused")
+    dispatch.select(eager, "eager")
+    one, two = (count_forward(model, (8, 12), 2) for model in (fused, eager))
+    assert (one.macs, one.uncounted) == (two.macs, {})
+    assert sum(one.elementwise.values()) == sum(two.elementwise.values())
+    x = images("meta")
+    for pass_ in ("forward", "backward", "train"):
+        one, two = (observe(model, x, pass_) for model in (fused, eager))
+        assert (one.macs, one.uncounted) == (two.macs, {})
+        bytes_one, bytes_two = (
+            sum(p.size for c in o.calls for p in (*c.reads, *c.writes)) for o in (one, two)
+        )
+        assert bytes_one < bytes_two
+        if pass_ == "forward":
+            operations = [sum(call.elementwise or 0 for call in o.calls) for o in (one, two)]
+            assert operations[0] == operations[1]
+
+
+def test_what_runs_where(device):
+    model = network("vit", "fused", device).eval()
+    ran = Counter(call.operator for call in observe(model, images(device)).calls)
+    blocks = len(model.blocks)  # pyright: ignore[reportArgumentType]
+    # In a block the second norm rides on a residual sum and the GELU on a product; the last norm is alone.
+    assert ran["add_layer_norm_halves"] == ran["linear_gelu_halves"] == blocks
+    assert ran["layer_norm_halves"] == blocks + 1
+    assert ran["pack_heads"] == ran["unpack_heads"] == blocks
+    assert ran["linear_halves"] == 3 * blocks
+
+
+def test_stochastic_depth_drops_the_same_branches(device):
+    logits = []
+    for impl in ("fused", "eager"):
+        with torch.device(device):
+            model = build_shallow("vit", drop_path=0.5)
+        dispatch.select(model, impl)
+        torch.manual_seed(1)
+        logits.append(perturb(model).train()(images(device)))
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_whole(device):
+    model = network("vit", "fused", device)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images(device)), model(images(device)), rtol=1e-4, atol=1e-4)
+
+
+def test_refusals(device, monkeypatch):
+    x = torch.randn(2, 3)
+    with pytest.raises(FlopbenchError, match="take fp32, bf16, fp16 and fp64, got int32"):
+        dispatch.use_fused("fused", x.int())
+    monkeypatch.setattr(dispatch, "_load", lambda: (None, False))
+    with pytest.raises(FlopbenchError, match="run on CUDA tensors, got one on cpu; use impl='auto'"):
+        dispatch.use_fused("fused", x)
+    monkeypatch.setattr(dispatch, "_load", lambda: ("No module named 'triton'", False))
+    with pytest.raises(FlopbenchError, match="Triton is not installed"):
+        dispatch.use_fused("fused", x)
+
+
+def test_auto_and_eager_leave_the_cpu_alone():
+    x = torch.randn(2, 3)
+    assert not dispatch.use_fused("auto", x)
+    assert not dispatch.use_fused("eager", x)
+
+
+def test_models_and_cells_choose():
+    with torch.device("meta"):
+        model = create_model("vit_ti16.flop", 32, impl="eager")
+    assert {module.impl for module in model.modules() if hasattr(module, "impl")} == {"eager"}
+    cell = Cell.model_validate(
+        {
+            "pair": {"baseline": "vit_ti16", "candidate": "vit_ti16.flop"},
+            "device": "cpu",
+            "batch_size": 1,
+            "pass": "forward",
+            "dtype": "fp32",
+            "mode": "eager",
+            "image_size": (32, 32),
+            "impl": "fused",
+        }
+    )
+    assert cell.id == "vit_ti16.flop/cpu/b1/forward/fp32/eager/32x32/fused-kernels"
+    model = build_model("vit_ti16.flop", cell, torch.device("cpu"))
+    assert model.get_submodule("blocks.0.attn").impl == "fused"
