@@ -40,7 +40,10 @@ def gate(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Find out what this gate sees on this machine.")
     ] = False,
-    trials: Annotated[int, typer.Option(min=4, help="With --self-test: trials without a change.")] = 400,
+    trials: Annotated[
+        int,
+        typer.Option(min=5, help="With --self-test: trials without a change; 24 take five minutes in all."),
+    ] = 24,
 ) -> None:
     """Measure, compare with a baseline, fail on a regression. Without a baseline, write one and pass."""
 
@@ -128,21 +131,24 @@ def _self_test(device: "DeviceKind | None", effect: float, trials: int) -> None:
             on_trial=lambda done, of: progress.update(task, completed=done, total=of),
         )
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("injected slow-down", "trials", *Outcome):
+    for name in ("injected slow-down", "decisions", *Outcome):
         table.add_column(name, justify="right")
     for slowdown, counts in power.outcomes.items():
         shares = (f"{counts[outcome] / counts.total():.1%}" for outcome in Outcome)
         table.add_row(f"{slowdown:.1%}" if slowdown else "none (A/A)", str(counts.total()), *shares)
     console.print(table)
     found = power.smallest_found
-    console.print(f"false alarms: {power.false_alarms:.2%} (target under {FALSE_ALARMS:.0%})")
-    console.print(
-        f"power at {POWER_AT:.0f} × the minimum effect, {POWER_AT * effect:.0%}: "
-        f"{power.power:.1%} (target {POWER:.0%})"
-    )
-    console.print(
-        f"slow-downs of {found:.1%} and more are found here"
+    lines = (
+        f"The minimum effect is {effect:.1%}: no smaller change of speed-up or throughput may fail. Power "
+        f"is judged at {POWER_AT:g} × that: a change of just the minimum effect lies on the limit itself and "
+        "hardly ever has its whole interval beyond.",
+        f"False alarms: {power.false_alarms:.1%} (target under {FALSE_ALARMS:.0%}; "
+        f"this many decisions rule out more than {power.false_alarms_at_most:.1%})",
+        f"Power at {POWER_AT * effect:.1%}: {power.power:.1%} (target {POWER:.0%})",
+        f"Slow-downs of {found:.1%} and more are found here"
         if found
-        else "no injected slow-down is found here"
+        else "No injected slow-down is found reliably here",
     )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
     raise typer.Exit(ExitCode.OK if power.holds else ExitCode.REGRESSION)

@@ -1,6 +1,7 @@
 """From a model's name to the model."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -74,7 +75,6 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-@torch.no_grad()
 def perturb(model: Module, seed: int = 0) -> Module:
     """Give every parameter random values of the size that trained ones have, in place.
 
@@ -85,10 +85,17 @@ def perturb(model: Module, seed: int = 0) -> Module:
     Returns:
         The same model.
     """
-    for index, (name, parameter) in enumerate(model.named_parameters()):
+
+    def fill(index: int, name: str, parameter: nn.Parameter) -> None:
         mean, deviation = _trained_size(name.rpartition(".")[2], parameter.shape)
         generator = torch.Generator(parameter.device).manual_seed(seed * 1_000_003 + index)
-        parameter.normal_(mean, deviation, generator=generator)
+        with torch.no_grad():
+            parameter.normal_(mean, deviation, generator=generator)
+
+    # torch draws on one core; every parameter has a generator of its own, so several can be drawn at once.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for drawn in [pool.submit(fill, i, *named) for i, named in enumerate(model.named_parameters())]:
+            drawn.result()
     return model
 
 

@@ -93,7 +93,9 @@ def compare_records(
     """As `compare_runs`, from the records of each cell, a record a process.
 
     `visible` is the smallest change of a cell's speed-up that the machine can see, where it was calibrated.
-    `paired` says that the n-th records of both sides were taken one right after the other.
+    `paired` says that the n-th records of both sides were taken one right after the other, which is made
+    use of for times. A speed-up was measured side by side already: pairing it again would only halve the
+    degrees of freedom, and with four processes a side make its interval half as wide again.
 
     Raises:
         FlopbenchError: no cell in common.
@@ -172,11 +174,11 @@ def cell_changes(
     for metric in metrics:
         tolerance = effects.of(metric, cell.id)
         if metric == "speedup":
-            change = _timed(base, new, _log_slowdown, cell.id, metric, max(tolerance, visible), paired)
+            change = _timed(base, new, _log_slowdown, cell.id, metric, max(tolerance, visible), paired=False)
             changes.append(_show(change, lambda value: float(np.exp(-value)), ""))
         elif metric == "throughput":
             for role in ROLES:
-                change = _timed(base, new, _log_seconds(role), cell.id, metric, tolerance, paired)
+                change = _timed(base, new, _log_seconds(role), cell.id, metric, tolerance, paired=paired)
                 changes.append(
                     _show(change, lambda value: cell.batch_size / float(np.exp(value)), labels[role])
                 )
@@ -229,6 +231,7 @@ def _timed(
     subject: str,
     metric: Metric,
     effect: float,
+    *,
     paired: bool,
 ) -> Change:
     processes = min(len(base), len(new)) >= MIN_PROCESSES

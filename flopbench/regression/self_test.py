@@ -1,24 +1,31 @@
 """The gate tests itself: does it stay silent when nothing changed, and does it see what was slowed down?
 
-A pair of small networks is timed by the engine that times everything else. A trial takes a base run of a
-few replicates and a new one, whose candidate does a known share of work more, and has the gate decide.
-Nothing is simulated: the slow-down is real work, and the noise is the machine's. What stays unseen is
-what differs from one process to the next (the layout of memory), for all trials share one.
+A pair of small networks is timed by the engine that times everything else. A trial does what
+`flopbench gate --against` does: base and new alternate A B B A, four records each, and what is ambiguous
+is measured as much again. The new candidate does a known share of work more. Nothing is simulated: the
+slow-down is real work, and the noise is the machine's. A record lasts two thirds of a second, where a
+cell of a suite gets several: what is found here is found there. What stays unseen is what differs from
+one process to the next (the layout of memory), for all trials share one, and the drift between days that
+a stored baseline meets.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 
+from flopbench.regression.against import ORDER
 from flopbench.regression.compare import cell_changes
 from flopbench.regression.decision import Outcome, correct, worst
 from flopbench.results import CellRecord, ModelResult
 from flopbench.suites import Cell, DeviceKind, MinimumEffect, Pair
+from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.clock import CLOCKS, Clock
-from flopbench.timing.sampling import sample_pair, warm_up
+from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
 from flopbench.timing.workload import Workload
 
 EFFECTS = (0.0, 1.0, 1.5, 2.0, 3.0)
@@ -26,13 +33,15 @@ EFFECTS = (0.0, 1.0, 1.5, 2.0, 3.0)
 FALSE_ALARMS = 0.01
 POWER = 0.95
 POWER_AT = 2.0
-"""Multiple of the minimum effect that must fail. At 1.0 the change equals the tolerance, and a gate that asks
-for the whole interval to lie beyond it cannot fail more often than by chance."""
+"""Multiple of the minimum effect that must fail: what "power at the stated minimum effect" is read as. The
+minimum effect is the tolerance, and only what lies beyond it with its whole 95 % interval fails. A change of
+exactly that much is measured above it as often as below, so it fails by chance alone, about once in thirty
+trials, and must not more often: it was declared harmless. Twice as much is the first round figure beyond."""
 
 # Work of a call: enough steps that one more is a small share, and each long enough to be mostly arithmetic.
 STEPS = 100
 WIDTH = 64
-ROUNDS = 6
+ROUNDS = 16
 REPLICATES = 4
 
 
@@ -55,8 +64,14 @@ class Power:
 
     @property
     def false_alarms(self) -> float:
-        """Share of the trials without a change that failed."""
+        """Share of the decisions without a change that failed."""
         return self.share(0.0, Outcome.FAIL)
+
+    @property
+    def false_alarms_at_most(self) -> float:
+        """The rate of false alarms that so few decisions can rule out with 95 % confidence."""
+        counts = self.outcomes[0.0]
+        return upper_limit(counts[Outcome.FAIL], counts.total())
 
     @property
     def power(self) -> float:
@@ -73,6 +88,20 @@ class Power:
     def holds(self) -> bool:
         """Whether the gate is fit for use on this machine."""
         return self.false_alarms < FALSE_ALARMS and self.power >= POWER
+
+
+def upper_limit(events: int, trials: int, confidence: float = 0.95) -> float:
+    """The largest rate at which so few events in so many trials are not yet implausible.
+
+    Source: C. J. Clopper, E. S. Pearson, *The use of confidence or fiducial limits illustrated in the case
+    of the binomial*, Biometrika 26, 1934.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        rate = (low + high) / 2
+        as_few = sum(math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(events + 1))
+        low, high = (rate, high) if as_few > 1 - confidence else (low, rate)
+    return high
 
 
 class Steps(nn.Module):
@@ -104,17 +133,19 @@ def self_test(
     Args:
         device: cpu or cuda.
         effect: the minimum effect, a fraction.
-        trials: without a change; each slow-down gets a quarter as many.
+        trials: without a change, each judged in both directions, as either side could be the base; half
+            as many at the slow-down that must be found, a fifth at the others.
         on_trial: told how many of how many trials are done.
     """
     power = Power(effect)
-    plan = [(multiple * effect, trials if multiple == 0 else max(1, trials // 4)) for multiple in EFFECTS]
+    shares = {0.0: 1, POWER_AT: 2}
+    plan = [(multiple, max(1, trials // shares.get(multiple, 5))) for multiple in EFFECTS]
     total, done = sum(count for _, count in plan), 0
     bench = _Bench(device)
-    for slowdown, count in plan:
-        counts = power.outcomes.setdefault(slowdown, Counter())
+    for multiple, count in plan:
+        counts = power.outcomes.setdefault(multiple * effect, Counter())
         for _ in range(count):
-            counts[bench.trial(slowdown, effect)] += 1
+            counts.update(bench.trial(multiple * effect, effect))
             done += 1
             on_trial(done, total)
     return power
@@ -122,38 +153,40 @@ def self_test(
 
 class _Bench:
     def __init__(self, device: DeviceKind) -> None:
+        keep_freed_memory()
         self.device: DeviceKind = device
         self.clock: Clock = CLOCKS[device]()
         self.input = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)).to(device)
         # The candidate is the faster one, as in a pair that is worth gating.
         self.baseline = self._workload(STEPS + STEPS // 4)
-        warm_up(self.clock, self.baseline, seconds=1.0)
+        self.calls = calls_a_block(median(warm_up(self.clock, self.baseline, seconds=1.0)))
 
-    def trial(self, slowdown: float, effect: float) -> Outcome:
-        """A base run, a new one slowed down, and the gate's word; measured again once if it cannot tell."""
+    def trial(self, slowdown: float, effect: float) -> list[Outcome]:
+        """The gate's word on a base and a slowed-down side; without a slow-down, on both directions."""
         effects = MinimumEffect(speedup=effect, throughput=effect)
-        base, new = self._run(0.0), self._run(slowdown)
-        outcome = _decide(base, new, effects)
-        return _decide(base, new + self._run(slowdown), effects) if outcome is Outcome.AMBIGUOUS else outcome
+        base, new = self._alternate(slowdown)
+        directions = [(base, new)] if slowdown else [(base, new), (new, base)]
+        outcomes = [_decide(*sides, effects) for sides in directions]
+        if Outcome.AMBIGUOUS in outcomes:
+            for side, more in zip((base, new), self._alternate(slowdown), strict=True):
+                side += more
+            outcomes = [
+                _decide(*sides, effects) if outcome is Outcome.AMBIGUOUS else outcome
+                for sides, outcome in zip(directions, outcomes, strict=True)
+            ]
+        return outcomes
 
-    def _run(self, slowdown: float) -> list[CellRecord]:
-        return [self._record(slowdown) for _ in range(REPLICATES)]
+    def _alternate(self, slowdown: float) -> tuple[list[CellRecord], list[CellRecord]]:
+        sides: dict[str, list[CellRecord]] = {"A": [], "B": []}
+        for turn in range(2 * REPLICATES):
+            side = ORDER[turn % len(ORDER)]
+            sides[side].append(self._record(slowdown if side == "B" else 0.0))
+        return sides["A"], sides["B"]
 
     def _record(self, slowdown: float) -> CellRecord:
-        candidate = self._workload(round(STEPS * (1 + slowdown)))
-        for _ in range(3):
-            candidate.run()
-        rounds = sample_pair(
-            self.clock,
-            self.baseline,
-            candidate,
-            calls=1,
-            precision=0.0,
-            seconds=60.0,
-            max_rounds=ROUNDS,
-        )
+        rounds = self._rounds(slowdown)
         samples = [tuple(map(tuple, side)) for side in (rounds.baseline, rounds.candidate)]
-        baseline, candidate_result = (
+        baseline, candidate = (
             ModelResult(name=name, label=name, parameters=WIDTH * WIDTH, samples=side)
             for name, side in zip(("vit_ti16", "vit_ti16.flop"), samples, strict=True)
         )
@@ -163,8 +196,23 @@ class _Bench:
             started="",
             wall_seconds=0.0,
             baseline=baseline,
-            candidate=candidate_result,
+            candidate=candidate,
             speedup=rounds.speedup,
+        )
+
+    def _rounds(self, slowdown: float) -> Rounds:
+        candidate = self._workload(round(STEPS * (1 + slowdown)))
+        for _ in range(3):
+            candidate.run()
+        return sample_pair(
+            self.clock,
+            self.baseline,
+            candidate,
+            calls=self.calls,
+            precision=0.0,
+            seconds=60.0,
+            min_rounds=ROUNDS,
+            max_rounds=ROUNDS,
         )
 
     def _workload(self, steps: int) -> Workload:
@@ -191,5 +239,5 @@ _CELL = Cell.model_validate(
 
 
 def _decide(base: list[CellRecord], new: list[CellRecord], effects: MinimumEffect) -> Outcome:
-    changes = correct(cell_changes(base, new, effects, ("speedup", "throughput")))
+    changes = correct(cell_changes(base, new, effects, ("speedup", "throughput"), paired=True))
     return worst(change.outcome for change in changes)

@@ -9,6 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
+
+# Counting, laying out on the meta device and compiling all import it, a second each time: the fork server
+# imports it once for all processes. It starts no thread and touches no GPU.
+import torch._dynamo
 from torch import Tensor
 
 from flopbench.flops import count_forward
@@ -102,9 +106,8 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
     clock = CLOCKS[cell.device]()
     with phase("build"):
         images = make_images(cell, device)
-        workloads = {
-            role: make_workload(build_model(getattr(cell.pair, role), cell, device, seed), images, cell)
-            for seed, role in enumerate(ROLES)
+        models = {
+            role: build_model(getattr(cell.pair, role), cell, device, seed) for seed, role in enumerate(ROLES)
         }
 
     def record(**fields: Any) -> CellRecord:
@@ -117,12 +120,15 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             **fields,
         )
 
+    workloads: dict[str, Workload] = {}
     first_calls: dict[str, float] = {}
     logits: dict[str, Tensor] = {}
+    # Compiling begins with the compiler's import, when the workload asks for it.
     with phase("compile" if cell.mode != "eager" else "warm-up"):
-        for role, workload in workloads.items():
+        for role, model in models.items():
+            workloads[role] = make_workload(model, images, cell)
             start = time.monotonic()
-            workload.run()
+            workloads[role].run()
             clock.synchronise()
             first_calls[role] = time.monotonic() - start
     with phase("warm-up"):

@@ -2,8 +2,9 @@
 
     pytest tests/benchmarks/test_harness.py -m slow --benchmark-enable
 
-The share of a run's wall time outside warm-up, compilation and timed calls, and the memory that the
-processes without a model have to themselves, are kept with the benchmark's record (`extra_info`).
+The share of a run's wall time outside warm-up, compilation and timed calls is below 15 %. That share, and
+the memory that the processes without a model have to themselves, are kept with the benchmark's record
+(`extra_info`).
 """
 
 import os
@@ -62,7 +63,8 @@ def test_a_sweep_of_real_cells(benchmark, tmp_path: Path):
     assert [record.status for record in run.records()] == ["ok"] * 4
     share = harness_share(run, seconds[-1])
     benchmark.extra_info["harness_share"] = round(share, 4)
-    assert 0 < share < 1
+    # Both grow as a machine slows down, so the share hardly depends on it; it is about 5 % on two cores.
+    assert 0 < share < 0.15
     memory = run_job(fork_server_bytes, timeout=60)
     benchmark.extra_info["fork_server_bytes"] = memory.value
     assert memory.value < 300e6

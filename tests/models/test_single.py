@@ -87,7 +87,7 @@ def test_a_layer_is_mirrored_and_not_invariant():
         parse_name("gelu_192.hybrid")
 
 
-@pytest.mark.parametrize("passes, modes", [(("train",), ("eager",)), (("backward",), ("compile",))])
+@pytest.mark.parametrize(("passes", "modes"), [(("train",), ("eager",)), (("backward",), ("compile",))])
 def test_what_a_layer_does_not_have_is_refused(passes, modes):
     profile = override(load_suite("layers").profile("cpu"), passes=passes, modes=modes)
     with pytest.raises(FlopbenchError, match="linear_768 is a single layer"):

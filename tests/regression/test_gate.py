@@ -21,6 +21,7 @@ from flopbench.regression.exact import measure_exact
 from flopbench.regression.gate import Request, Tier, gate
 from flopbench.results import Run
 from flopbench.runner.progress import LogProgress
+from flopbench.suites import load_suite
 from tests.regression import tiny
 from tests.support.runs import H200, environment, make_run
 
@@ -196,6 +197,7 @@ num_classes = 10
 batch_sizes = [1]
 passes = ["forward"]
 modes = ["eager"]
+cell_seconds = 0.2
 """
 ADDED = "        x = self.residual1(x, self.attn(self.norm1(x)))\n"
 
@@ -230,11 +232,9 @@ def edited(checkout, monkeypatch):
     file.write_text(original)
 
 
-def _against(checkout):
-    from flopbench.suites import load_suite
-
+def _against(checkout, tier=Tier.EXACT, say=lambda line: None):
     file = checkout / "tiny.toml"
-    return gate_against("git:HEAD", Request(load_suite(str(file)), Tier.EXACT, "cpu"), file)
+    return gate_against("git:HEAD", Request(load_suite(str(file)), tier, "cpu", processes=3), file, say=say)
 
 
 def test_a_needless_copy_of_the_activations_fails(checkout, edited):
@@ -246,6 +246,20 @@ def test_a_needless_copy_of_the_activations_fails(checkout, edited):
     # The worktree is gone again.
     listed = subprocess.run(["git", "worktree", "list"], capture_output=True, text=True, check=True)
     assert len(listed.stdout.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_real_slow_down_against_a_commit_fails_in_times_alone(checkout, edited):
+    edited("        __import__('time').sleep(0.05)\n")
+    told = []
+    comparison = _against(checkout, Tier.STATISTICAL, told.append)
+    sides = [line.split(",")[0].removeprefix("measuring ") for line in told if line.startswith("measuring")]
+    turns = ["the commit", "the working tree", "the working tree", "the commit"]
+    assert sides[:6] == [*turns, *turns[:2]]
+    # Both models of the pair slept, so their ratio is what it was.
+    failed = comparison.of(Outcome.FAIL)
+    assert [change.metric for change in failed] == ["throughput", "throughput"]
+    assert all(change.change is not None and change.change.low > 1 for change in failed)
 
 
 _TWENTY = """
