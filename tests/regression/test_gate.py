@@ -199,7 +199,7 @@ passes = ["forward"]
 modes = ["eager"]
 cell_seconds = 0.2
 """
-ADDED = "        x = self.residual1(x, self.attn(self.norm1(x)))\n"
+ADDED = "        x, normed = self.residual1(x, self.attn(self.norm1(x)), self.norm2)\n"
 
 
 @pytest.fixture(scope="module")
