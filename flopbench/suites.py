@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from flopbench.errors import FlopbenchError, unknown
+from flopbench.kernels import Impl
 from flopbench.models.catalog import label_of, parse_name
 
 Pass = Literal["forward", "backward", "train"]
@@ -25,7 +26,6 @@ Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph
 DeviceKind = Literal["cpu", "cuda"]
 Attention = Literal["fused", "unfused"]
 MemoryFormat = Literal["contiguous", "channels_last"]
-Impl = Literal["eager", "fused", "auto"]
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]

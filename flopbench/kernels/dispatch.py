@@ -4,16 +4,17 @@ Nothing falls back in silence: `fused` raises where it cannot run, and `auto` is
 beforehand from the tensors and from whether a compiler is tracing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
-
-Impl = Literal["eager", "fused", "auto"]
+from flopbench.kernels import Impl
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -74,6 +75,18 @@ def select(model: nn.Module, impl: Impl) -> None:
     for module in model.modules():
         if hasattr(module, "impl"):
             module.impl = impl  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def specified(model: nn.Module) -> Iterator[None]:
+    """Within it, every layer of `model` runs the eager operations, which say what is right."""
+    chosen = [(m, m.impl) for m in model.modules() if getattr(m, "impl", None) in get_args(Impl)]
+    select(model, "eager")
+    try:
+        yield
+    finally:
+        for module, impl in chosen:
+            module.impl = impl
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from flopbench.kernels.dispatch import Impl, use_fused
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import use_fused
 from flopbench.kernels.residual import add_scaled
 
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels.dispatch import Impl, autocast, use_fused
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import autocast, use_fused
 from flopbench.kernels.mirror_gelu import Activation, mirror_gelu
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels.dispatch import Impl, use_fused
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import use_fused
 
 SQRT_HALF = 0.5**0.5
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from flopbench.errors import FlopbenchError, unknown
-from flopbench.kernels.dispatch import Impl, select
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import select
 from flopbench.models.catalog import parse_name
 
 Module = TypeVar("Module", bound=nn.Module)

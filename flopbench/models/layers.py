@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flopbench.kernels.dispatch import Impl
+from flopbench.kernels import Impl
 from flopbench.symmetries import Activation, Dropout, Symmetry
 
 

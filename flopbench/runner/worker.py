@@ -16,6 +16,7 @@ import torch._dynamo
 from torch import Tensor
 
 from flopbench.flops import count_forward
+from flopbench.kernels.dispatch import specified
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.results import CellRecord, Check, Environment, ModelResult, Peaks
@@ -207,7 +208,7 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
 def check_outputs(
     cell: Cell, workloads: dict[str, Workload], images: Tensor, outputs: dict[str, Tensor], facts: PairFacts
 ) -> Check:
-    """Both models' outputs are finite, compiled ones equal eager ones, and E(X)'s are invariant.
+    """Both models' outputs are finite, compiled and fused ones equal eager ones, and E(X)'s are invariant.
 
     Args:
         cell: what is measured.
@@ -225,14 +226,16 @@ def check_outputs(
         logits = outputs[role]
         if not bool(logits.isfinite().all()):
             raise WrongOutputError(f"{label} gives logits that are not finite in {cell.dtype}")
-        if cell.mode != "eager":
-            with torch.compiler.set_stance("force_eager"):
+        fused = cell.impl == "fused" or (cell.impl == "auto" and cell.device == "cuda")
+        if fused or cell.mode != "eager":
+            with torch.compiler.set_stance("force_eager"), specified(workload.model):
                 eager = workload.logits(images)
             error = ((logits - eager).abs().max() / eager.std()).item()
             agreement = max(error, agreement or 0.0)
             if not agreement <= AGREEMENT[cell.dtype]:
                 raise WrongOutputError(
-                    f"{label} compiled differs from eager by {error:.1e}, "
+                    f"{label} {'compiled' if cell.mode != 'eager' else 'with fused kernels'} differs from "
+                    f"the eager operations by {error:.1e}, "
                     f"at most {AGREEMENT[cell.dtype]:.0e} allowed"
                 )
     if parse_name(cell.pair.candidate).invariant:

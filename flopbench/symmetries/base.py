@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from flopbench.kernels.dispatch import Impl
+from flopbench.kernels import Impl
 from flopbench.kernels.mirror_gelu import Activation
 
 Head = Literal["invariant", "absolute"]

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
-from flopbench.kernels.dispatch import Impl, use_fused
+from flopbench.kernels.dispatch import use_fused
 from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import linear_gelu_halves, linear_halves

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from flopbench.kernels.dispatch import Impl
+from flopbench.kernels import Impl
 from flopbench.kernels.mirror_gelu import Activation
 from flopbench.symmetries.base import DropPath
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flopbench.kernels.dispatch import Impl
+from flopbench.kernels import Impl
 from flopbench.kernels.mirror_gelu import ACTIVATIONS, Activation
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear

@@ -1,6 +1,7 @@
 """Networks whose layers are fused are the networks that they are without."""
 
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from flopbench.flops.dispatch import observe
 from flopbench.flops.trace import count_forward
 from flopbench.kernels import dispatch
 from flopbench.models.factory import create_model, perturb
+from flopbench.results import ModelResult
+from flopbench.runner.jobs import PairFacts
+from flopbench.runner.worker import WrongOutputError, check_outputs
 from flopbench.suites import Cell
-from flopbench.timing.workload import build_model
+from flopbench.timing.workload import build_model, make_images, make_workload
 from tests.models.networks import build_shallow
 
 FAMILIES = ["vit", "resmlp", "convnext"]
@@ -114,11 +118,8 @@ def test_auto_and_eager_leave_the_cpu_alone():
     assert not dispatch.use_fused("eager", x)
 
 
-def test_models_and_cells_choose():
-    with torch.device("meta"):
-        model = create_model("vit_ti16.flop", 32, impl="eager")
-    assert {module.impl for module in model.modules() if hasattr(module, "impl")} == {"eager"}
-    cell = Cell.model_validate(
+def _fused_cell() -> Cell:
+    return Cell.model_validate(
         {
             "pair": {"baseline": "vit_ti16", "candidate": "vit_ti16.flop"},
             "device": "cpu",
@@ -130,6 +131,38 @@ def test_models_and_cells_choose():
             "impl": "fused",
         }
     )
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_cell_whose_kernels_are_wrong_fails(device, monkeypatch, wrong):
+    cell = _fused_cell().model_copy(update={"image_size": (8, 12)})
+    name, images = cell.pair.candidate, make_images(cell, device)
+    workload = make_workload(network("vit", "fused", device), images, cell)
+    heads = import_module("flopbench.kernels.triton.heads")
+    if wrong:
+        unpack = heads.unpack_heads
+        # Still invariant, and not what the layer is.
+        monkeypatch.setattr(heads, "unpack_heads", lambda parts: [half * 1.1 for half in unpack(parts)])
+    facts = PairFacts(
+        baseline=ModelResult(name=name, label="X", parameters=1),
+        candidate=ModelResult(name=name, label="E(X)", parameters=1),
+        tolerance=1e-4,
+    )
+    workloads = {"candidate": workload}
+    logits = {"candidate": workload.logits(images)}
+    if wrong:
+        with pytest.raises(WrongOutputError, match=r"E\(X\) with fused kernels differs"):
+            check_outputs(cell, workloads, images, logits, facts)
+    else:
+        assert check_outputs(cell, workloads, images, logits, facts).agreement
+    assert {m.impl for m in workload.model.modules() if hasattr(m, "impl")} == {"fused"}
+
+
+def test_models_and_cells_choose():
+    with torch.device("meta"):
+        model = create_model("vit_ti16.flop", 32, impl="eager")
+    assert {module.impl for module in model.modules() if hasattr(module, "impl")} == {"eager"}
+    cell = _fused_cell()
     assert cell.id == "vit_ti16.flop/cpu/b1/forward/fp32/eager/32x32/fused-kernels"
     model = build_model("vit_ti16.flop", cell, torch.device("cpu"))
     assert model.get_submodule("blocks.0.attn").impl == "fused"

@@ -18,17 +18,6 @@ GITHUB = Path(__file__).parents[2] / ".github"
 ACTION = GITHUB / "actions/flopbench-gate/action.yml"
 WORKFLOWS = [*sorted((GITHUB / "workflows").glob("*.yml")), ACTION.with_name("example-workflow.yml")]
 
-SUITE = f"""
-title = "Tiny"
-pairs = [{{baseline = "{tiny.PAIR["baseline"]}", candidate = "{tiny.PAIR["candidate"]}"}}]
-[profiles.cpu]
-image_sizes = [32]
-num_classes = 10
-batch_sizes = [1]
-passes = ["forward"]
-modes = ["eager"]
-"""
-
 
 def _load(file: Path) -> Any:
     return yaml.safe_load(file.read_text())
@@ -72,7 +61,7 @@ def gate_step(tmp_path: Path):
 
 
 def test_the_action_gates_tells_github_and_leaves_its_files(gate_step, tmp_path: Path):
-    (tmp_path / "tiny.toml").write_text(SUITE)
+    (tmp_path / "tiny.toml").write_text(tiny.TOML % tiny.PAIR)
     first = gate_step(suite="tiny.toml", device="cpu")
     assert first.returncode == 0, first.stderr
     baseline = tmp_path / "results/baselines/tiny/exact.json"

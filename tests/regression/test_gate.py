@@ -188,17 +188,7 @@ def test_a_folder_may_hold_nothing_yet(here):
         assert (baseline.exact, baseline.run) == (None, None)
 
 
-SUITE = """
-title = "Tiny"
-pairs = [{baseline = "net:flop", candidate = "net:flop"}]
-[profiles.cpu]
-image_sizes = [32]
-num_classes = 10
-batch_sizes = [1]
-passes = ["forward"]
-modes = ["eager"]
-cell_seconds = 0.2
-"""
+SHORT = "cell_seconds = 0.2\n"
 ADDED = "        x, normed = self.residual1(x, self.attn(self.norm1(x)), self.norm2)\n"
 
 
@@ -209,7 +199,7 @@ def checkout(tmp_path_factory):
     package = Path(flopbench.__file__).parent
     shutil.copytree(package, root / "flopbench", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(tiny.__file__, root / "net.py")
-    (root / "tiny.toml").write_text(SUITE)
+    (root / "tiny.toml").write_text(tiny.TOML % {"baseline": "net:flop", "candidate": "net:flop"} + SHORT)
     before = os.getcwd()
     os.chdir(root)
     try:
@@ -317,9 +307,7 @@ def _command(*arguments):
 
 @pytest.fixture
 def suite_file(here):
-    pair = f'{{baseline = "{tiny.PAIR["baseline"]}", candidate = "{tiny.PAIR["candidate"]}"}}'
-    text = SUITE.replace('{baseline = "net:flop", candidate = "net:flop"}', pair)
-    (here / "tiny.toml").write_text(text)
+    (here / "tiny.toml").write_text(tiny.TOML % tiny.PAIR + SHORT)
     return "tiny.toml"
 
 

@@ -6,6 +6,19 @@ from flopbench.suites import Profile, Suite, parse_suite
 PAIR = {"baseline": "tests.regression.tiny:plain", "candidate": "tests.regression.tiny:flop"}
 
 
+TOML = """
+title = "Tiny"
+pairs = [{baseline = "%(baseline)s", candidate = "%(candidate)s"}]
+[profiles.cpu]
+image_sizes = [32]
+num_classes = 10
+batch_sizes = [1]
+passes = ["forward"]
+modes = ["eager"]
+"""
+"""A suite file of one pair, to be formatted with it."""
+
+
 def _build(symmetry, image_size=(32, 32), num_classes=10, **options):
     return VisionTransformer(
         image_size=image_size,
