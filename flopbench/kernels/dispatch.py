@@ -1,59 +1,76 @@
-"""Which version of an operation runs: the eager one that specifies it, or the fused one.
+"""Which version of an operation runs: the eager one that specifies it, or a fused one.
 
-Nothing falls back in silence: `fused` raises where it cannot run, and `auto` is a rule that can be told
-beforehand from the tensors and from whether a compiler is tracing.
+Fused is the Triton kernel on a GPU, and on a CPU the eager operation compiled by inductor. Nothing falls back
+in silence: `fused` raises where it cannot run, and `auto` is a rule that can be told beforehand from the
+tensors and from whether a compiler is tracing.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import Impl
+from flopbench.kernels.inductor import missing_compiler
+
+Version = Literal["eager", "triton", "inductor"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def use_fused(impl: Impl, *tensors: Tensor) -> bool:
-    """Whether the fused version of an operation is to run on `tensors`.
+def version(impl: Impl, *tensors: Tensor) -> Version:
+    """Which version of an operation is to run on `tensors`.
 
     Args:
-        impl: "eager", the specification; "fused", the Triton kernel; "auto", the kernel for CUDA tensors of
-            fp32, bf16 or fp16 where Triton is installed, unless torch.compile is tracing: the compiler
-            fuses the eager operations itself, with their neighbours too, which a kernel would keep apart.
+        impl: "eager", the specification; "fused", the Triton kernel for CUDA tensors and inductor's for those
+            on a CPU; "auto", the Triton kernel for CUDA tensors of fp32, bf16 or fp16 where Triton is
+            installed, otherwise the eager operations: a call on a CPU does not wait for a C++ compiler unless asked to.
+            Where torch.compile is tracing, "auto" is eager, and so is "fused" on a CPU: the compiler fuses
+            the eager operations itself, with their neighbours too, which a kernel would keep apart.
         tensors: what the operation is to read.
 
     Raises:
-        FlopbenchError: "fused" where the kernel cannot run.
+        FlopbenchError: "fused" where no kernel can run.
     """
     if impl == "eager":
-        return False
+        return "eager"
     if impl == "auto":
         if torch.compiler.is_compiling() or not all(x.is_cuda and x.dtype in _DTYPES for x in tensors):
-            return False
-        return _triton()[0] is None
-    if (reason := _obstacle(*tensors)) is not None:
-        raise FlopbenchError(f"impl='fused' cannot run: {reason}; use impl='auto' or 'eager'")
-    return True
+            return "eager"
+        return "triton" if _triton()[0] is None else "eager"
+    found, obstacle = _fused(*tensors)
+    if obstacle is not None:
+        raise FlopbenchError(f"impl='fused' cannot run: {obstacle}; use impl='auto' or 'eager'")
+    return found
 
 
-def _obstacle(*tensors: Tensor) -> str | None:
-    """Why the kernels cannot run on `tensors`; meta tensors have nothing to compute and pass."""
-    missing, interpreted = _triton()
-    if missing is not None:
-        return f"Triton is not installed ({missing})"
+def _fused(*tensors: Tensor) -> tuple[Version, str | None]:
+    """The fused version for `tensors`, and what it lacks.
+
+    Meta tensors have nothing to compute: Triton's operators say what they would, and where they are not to be
+    had, nothing is lost on the eager ones.
+    """
     for x in tensors:
-        if not (x.is_cuda or x.is_meta or interpreted):
-            return f"Triton kernels run on CUDA tensors, got one on {x.device.type}"
         # Double precision is for checks of gradients; on a GPU nothing is gained by it.
         if x.dtype not in (*_DTYPES, torch.float64):
-            return f"Triton kernels take fp32, bf16, fp16 and fp64, got {str(x.dtype).removeprefix('torch.')}"
-    return None
+            kind = str(x.dtype).removeprefix("torch.")
+            return "eager", f"kernels take fp32, bf16, fp16 and fp64, got {kind}"
+        if x.device.type not in ("cuda", "cpu", "meta"):
+            return "eager", f"kernels run on CUDA and CPU tensors, got one on {x.device.type}"
+    missing, interpreted = _triton()
+    if not interpreted and all(x.device.type == "cpu" for x in tensors):
+        if torch.compiler.is_compiling():
+            return "eager", None
+        lacking = missing_compiler()
+        return "inductor", None if lacking is None else f"no C++ compiler is installed ({lacking})"
+    if missing is not None and all(x.is_meta for x in tensors):
+        return "eager", None
+    return "triton", None if missing is None else f"Triton is not installed ({missing})"
 
 
 @torch.compiler.assume_constant_result

@@ -1,10 +1,14 @@
-"""From a feature's two halves to the heads of attention and back (DESIGN: attention, section 4)."""
+"""From a feature's two halves to the heads of attention and back (DESIGN: attention, section 4).
+
+On a CPU fused is eager: joining the halves is one copy already, at the speed of memory, and what inductor
+makes of it takes twice as long.
+"""
 
 import torch
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import use_fused
+from flopbench.kernels.dispatch import version
 
 
 def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
@@ -21,7 +25,7 @@ def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[
     Returns:
         `[B, heads, N, C/heads]` each; eager they are views of one tensor `[B, N, 3, heads, C/heads]`.
     """
-    if use_fused(impl, s, a):
+    if version(impl, s, a) == "triton":
         from flopbench.kernels.triton import heads as kernels
 
         q, k, v = kernels.pack_heads(s, a, 3, heads)
@@ -34,7 +38,7 @@ def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[
 
 def merge_heads(x: Tensor, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
     """`[B, heads, N, C/heads]`, laid out like those of `split_heads`, to both halves `[B, N, C/2]`."""
-    if use_fused(impl, x):
+    if version(impl, x) == "triton":
         from flopbench.kernels.triton import heads as kernels
 
         return kernels.unpack_heads([x])

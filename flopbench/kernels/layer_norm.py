@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import use_fused
+from flopbench.kernels.dispatch import version
+from flopbench.kernels.inductor import compiled
 from flopbench.kernels.residual import add_scaled
 
 
@@ -33,10 +34,13 @@ def layer_norm_halves(
     Returns:
         Both halves in the dtype they came in.
     """
-    if use_fused(impl, s, a):
+    which = version(impl, s, a)
+    if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
         return kernels.layer_norm_halves(s, a, gain_s, gain_a, bias, eps)
+    if which == "inductor":
+        return compiled(layer_norm_halves, s)(s, a, gain_s, gain_a, bias, eps, "eager")
     dtype = s.dtype
     s, a = _wide(s), _wide(a)
     s = s - s.mean(-1, keepdim=True)
@@ -77,11 +81,14 @@ def add_layer_norm_halves(
     Returns:
         Both sums, then the norms of both.
     """
-    if use_fused(impl, s, a, branch_s, branch_a):
+    given = s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, eps
+    which = version(impl, s, a, branch_s, branch_a)
+    if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
-        branch = branch_s, branch_a, gamma_s, gamma_a
-        return kernels.add_layer_norm_halves(s, a, *branch, gain_s, gain_a, bias, eps)
+        return kernels.add_layer_norm_halves(*given)
+    if which == "inductor":
+        return compiled(add_layer_norm_halves, s)(*given, "eager")
     s, a = add_scaled(s, branch_s, gamma_s), add_scaled(a, branch_a, gamma_a)
     return s, a, *layer_norm_halves(s, a, gain_s, gain_a, bias, eps, "eager")
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import autocast, use_fused
+from flopbench.kernels.dispatch import autocast, version
 from flopbench.kernels.mirror_gelu import Activation, mirror_gelu
 
 
@@ -20,13 +20,13 @@ def linear_halves(
         weight_s: W_s `[out/2, in/2]`.
         weight_a: W_a `[out/2, in/2]`.
         bias: b `[out/2]` or None.
-        impl: the version that runs; "auto" is the eager one, two products of the library, against which
-            the kernel has not been measured.
+        impl: the version that runs; "auto", and "fused" on a CPU, is the eager one, two products of the
+            library, against which the kernel has not been measured on a GPU.
 
     Returns:
         Both halves `[..., out/2]`.
     """
-    if impl == "fused" and use_fused(impl, s, a):
+    if impl == "fused" and version(impl, s, a) == "triton":
         from flopbench.kernels.triton import linear as kernels
 
         s, a, weight_s, weight_a = autocast(s, a, weight_s, weight_a)
@@ -51,7 +51,7 @@ def linear_gelu_halves(
     differentiated = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (*given, bias)
     )
-    if impl == "fused" and not differentiated and use_fused(impl, s, a):
+    if impl == "fused" and not differentiated and version(impl, s, a) == "triton":
         from flopbench.kernels.triton import linear as kernels
 
         s, a, weight_s, weight_a = autocast(*given)

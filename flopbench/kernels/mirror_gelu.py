@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import use_fused
+from flopbench.kernels.dispatch import version
+from flopbench.kernels.inductor import compiled
 
 SQRT_HALF = 0.5**0.5
 
@@ -26,7 +27,8 @@ ACTIVATIONS: dict[Activation, Pointwise] = {"gelu": F.gelu, "quick_gelu": quick_
 
 def to_mirror_pairs(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     """(s, a) ↦ ((s + a)/√2, (s − a)/√2): what flopping swaps. Its own inverse; shapes `[..., C/2]` each."""
-    return (s + a) * SQRT_HALF, (s - a) * SQRT_HALF
+    # Scaled in place: a fresh result that nobody else has seen.
+    return (s + a).mul_(SQRT_HALF), (s - a).mul_(SQRT_HALF)
 
 
 def mirror_pointwise(s: Tensor, a: Tensor, fn: Pointwise) -> tuple[Tensor, Tensor]:
@@ -82,10 +84,13 @@ def mirror_gelu(
     s: Tensor, a: Tensor, kind: Activation = "gelu", impl: Impl = "auto"
 ) -> tuple[Tensor, Tensor]:
     """`mirror_pointwise` with a GELU: "gelu" is the exact one. Shapes `[..., C/2]`."""
-    if use_fused(impl, s, a):
+    which = version(impl, s, a)
+    if which == "triton":
         from flopbench.kernels.triton import mirror_gelu as kernels
 
         return kernels.mirror_gelu(s, a, kind)
+    if which == "inductor":
+        return compiled(mirror_gelu, s)(s, a, kind, "eager")
     return mirror_pointwise(s, a, ACTIVATIONS[kind])
 
 
@@ -93,8 +98,11 @@ def mirror_gelu_tokens(
     ss: Tensor, sa: Tensor, as_: Tensor, aa: Tensor, kind: Activation = "gelu", impl: Impl = "auto"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`mirror_pointwise_tokens` with a GELU: "gelu" is the exact one."""
-    if use_fused(impl, ss, sa, as_, aa):
+    which = version(impl, ss, sa, as_, aa)
+    if which == "triton":
         from flopbench.kernels.triton import mirror_gelu as kernels
 
         return kernels.mirror_gelu_tokens(ss, sa, as_, aa, kind)
+    if which == "inductor":
+        return compiled(mirror_gelu_tokens, ss)(ss, sa, as_, aa, kind, "eager")
     return mirror_pointwise_tokens(ss, sa, as_, aa, ACTIVATIONS[kind])

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from flopbench.kernels import Impl
+from flopbench.kernels.attention import attention, unfused_attention
 from flopbench.symmetries import Activation, Dropout, Symmetry
 
 
@@ -56,14 +56,8 @@ class Attention(nn.Module):
     def forward(self, x: Any) -> Any:
         """`[B, N, C]` to the same shape."""
         q, k, v = self.symmetry.split_heads(self.qkv(x), self.heads, self.impl)
-        mixed = F.scaled_dot_product_attention(q, k, v) if self.fused else unfused_attention(q, k, v)
+        mixed = attention(q, k, v) if self.fused else unfused_attention(q, k, v)
         return self.proj(self.symmetry.merge_heads(mixed, self.impl))
-
-
-def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ/√d) v with the scores in memory, as the paper timed it. `[B, heads, N, d]` each."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return scores.softmax(dim=-1) @ v
 
 
 class Network(nn.Module):

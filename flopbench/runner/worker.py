@@ -1,7 +1,6 @@
 """What happens inside a worker process: look at the device, inspect a pair, measure a cell."""
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from flopbench.flops import count_forward
 from flopbench.kernels.dispatch import specified
+from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.results import CellRecord, Check, Environment, ModelResult, Peaks
@@ -257,18 +257,12 @@ def check_outputs(
 
 def require_compiler(cell: Cell) -> None:
     """Raise unless what compiled cells need on a CPU, a C++ compiler, is there."""
-    if cell.device == "cpu" and cell.mode != "eager":
-        from torch._inductor import config
-
-        wanted = [name for name in _flat(config.cpp.cxx) if name]
-        if not any(shutil.which(name) for name in wanted):
-            raise RuntimeError(
-                f"torch.compile needs a C++ compiler ({' or '.join(wanted)}): install one, or --mode eager"
-            )
-
-
-def _flat(names: Any) -> list[str]:
-    return [names] if isinstance(names, str) else [n for item in names or () for n in _flat(item)]
+    if cell.device == "cpu" and (cell.mode != "eager" or cell.impl == "fused"):
+        lacking = missing_compiler()
+        if lacking is not None:
+            asked = "torch.compile needs" if cell.mode != "eager" else "fused kernels need"
+            remedy = "--mode eager" if cell.mode != "eager" else "--impl eager"
+            raise RuntimeError(f"{asked} a C++ compiler ({lacking}): install one, or {remedy}")
 
 
 def _rows(samples: list[list[float]]) -> tuple[tuple[float, ...], ...]:

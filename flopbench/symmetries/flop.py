@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
-from flopbench.kernels.dispatch import use_fused
+from flopbench.kernels.dispatch import version
 from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import linear_gelu_halves, linear_halves
@@ -167,7 +167,7 @@ class FlopResidual(IrrepResidual):
     def forward(self, x: Halves, branch: Halves, norm: FlopLayerNorm | None = None) -> Any:
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
-        if norm is not None and use_fused(self.impl, *x, *branch):
+        if norm is not None and version(self.impl, *x, *branch) != "eager":
             gammas = self.gamma_s, self.gamma_a
             s, a, *normed = add_layer_norm_halves(*x, *branch, *gammas, *norm.affine, norm.eps, self.impl)
             return Halves(s, a), Halves(*normed)

@@ -7,6 +7,8 @@ from unittest import mock
 import pytest
 import torch
 
+from flopbench.kernels.inductor import missing_compiler
+
 MODULES = ("layer_norm", "mirror_gelu", "heads", "linear")
 
 
@@ -20,3 +22,10 @@ def device() -> torch.device:
             import_module(f"flopbench.kernels.triton.{module}")
     assert import_module("flopbench.kernels.triton").INTERPRETED is not cuda
     return torch.device("cuda" if cuda else "cpu")
+
+
+@pytest.fixture
+def cpp_compiler() -> None:
+    """What inductor needs on a CPU."""
+    if missing_compiler() is not None:
+        pytest.skip("no C++ compiler is installed")

@@ -103,19 +103,16 @@ def test_compiled_whole(device):
 def test_refusals(device, monkeypatch):
     x = torch.randn(2, 3)
     with pytest.raises(FlopbenchError, match="take fp32, bf16, fp16 and fp64, got int32"):
-        dispatch.use_fused("fused", x.int())
-    monkeypatch.setattr(dispatch, "_load", lambda: (None, False))
-    with pytest.raises(FlopbenchError, match="run on CUDA tensors, got one on cpu; use impl='auto'"):
-        dispatch.use_fused("fused", x)
+        dispatch.version("fused", x.int())
+    mixed = x, x.to("meta")
     monkeypatch.setattr(dispatch, "_load", lambda: ("No module named 'triton'", False))
-    with pytest.raises(FlopbenchError, match="Triton is not installed"):
-        dispatch.use_fused("fused", x)
+    with pytest.raises(FlopbenchError, match=r"Triton is not installed .*; use impl='auto'"):
+        dispatch.version("fused", *mixed)
 
 
 def test_auto_and_eager_leave_the_cpu_alone():
     x = torch.randn(2, 3)
-    assert not dispatch.use_fused("auto", x)
-    assert not dispatch.use_fused("eager", x)
+    assert dispatch.version("auto", x) == dispatch.version("eager", x) == "eager"
 
 
 def _fused_cell() -> Cell:

