@@ -29,7 +29,8 @@ def version(impl: Impl, *tensors: Tensor) -> Version:
     Args:
         impl: "eager", the specification; "fused", the Triton kernel for CUDA tensors and inductor's for those
             on a CPU; "auto", the Triton kernel for CUDA tensors of fp32, bf16 or fp16 where Triton is
-            installed, otherwise the eager operations: a call on a CPU does not wait for a C++ compiler unless asked to.
+            installed, otherwise the eager operations: a call on a CPU does not wait for a C++ compiler
+            unless asked to.
             Where torch.compile is tracing, "auto" is eager, and so is "fused" on a CPU: the compiler fuses
             the eager operations itself, with their neighbours too, which a kernel would keep apart.
         tensors: what the operation is to read.
