@@ -1,4 +1,4 @@
-"""Fused operations against the eager ones that specify them, on a GPU.
+"""Fused operations against the eager ones that specify them, on a GPU if there is one, else on the CPU.
 
 pytest tests/benchmarks/test_kernels.py --benchmark-enable --benchmark-save=NAME
 """
@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from flopbench.kernels import heads, layer_norm, linear, mirror_gelu
+from flopbench.kernels.attention import attention, unfused_attention
+from flopbench.kernels.dispatch import version
+from flopbench.kernels.inductor import missing_compiler
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="Triton's kernels are timed on a GPU")
+CUDA = torch.cuda.is_available()
+# ViT-B's halves.
+BATCH, TOKENS, HALF, HEADS = 64 if CUDA else 8, 197, 384, 12
 
-# ViT-B's halves at batch 64.
-BATCH, TOKENS, HALF, HEADS = 64, 197, 384, 12
 
-
-def _random(*shape):
-    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+def _random(*shape, dtype=torch.bfloat16 if CUDA else torch.float32):
+    return torch.randn(*shape, device="cuda" if CUDA else "cpu", dtype=dtype)
 
 
 def _feature(channels=HALF):
@@ -48,7 +50,20 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+# What has a version of its own on a CPU: the others are the library's products and copies there.
+ON_CPU = ["layer_norm", "add_layer_norm", "mirror_gelu", "mirror_gelu_tokens"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
+@pytest.mark.parametrize("name", OPERATIONS if CUDA else ON_CPU)
 def test_operation(flopbench, name):
+    if not CUDA and (missing_compiler() is not None or version("fused", _random(1)) != "inductor"):
+        pytest.skip("needs a C++ compiler, and Triton without its interpreter")
     operation = OPERATIONS[name]()
     flopbench.compare(partial(operation, impl="eager"), partial(operation, impl="fused"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_with_scores_in_memory(flopbench, dtype):
+    q, k, v = _random(3, BATCH, HEADS, TOKENS, 2 * HALF // HEADS, dtype=dtype).unbind(0)
+    flopbench.compare(partial(unfused_attention, q, k, v), partial(attention, q, k, v))
