@@ -8,9 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from flopbench.kernels import heads, layer_norm, linear, mirror_gelu
+from flopbench.kernels import dispatch, heads, layer_norm, linear, mirror_gelu
 from flopbench.kernels.attention import attention, unfused_attention
-from flopbench.kernels.dispatch import version
 from flopbench.kernels.inductor import missing_compiler
 
 CUDA = torch.cuda.is_available()
@@ -56,9 +55,13 @@ ON_CPU = ["layer_norm", "add_layer_norm", "mirror_gelu", "mirror_gelu_tokens"]
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
 @pytest.mark.parametrize("name", OPERATIONS if CUDA else ON_CPU)
-def test_operation(flopbench, name):
-    if not CUDA and (missing_compiler() is not None or version("fused", _random(1)) != "inductor"):
-        pytest.skip("needs a C++ compiler, and Triton without its interpreter")
+def test_operation(flopbench, name, monkeypatch):
+    if not CUDA:
+        if missing_compiler() is not None:
+            pytest.skip("no C++ compiler is installed")
+        # Where the tests of the kernels have put Triton's interpreter to work, it would stand in for a GPU;
+        # and it has to be asked before Triton is first loaded.
+        monkeypatch.setattr(dispatch, "_load", lambda: ("not for this benchmark", False))
     operation = OPERATIONS[name]()
     flopbench.compare(partial(operation, impl="eager"), partial(operation, impl="fused"))
 
