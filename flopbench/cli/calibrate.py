@@ -1,6 +1,5 @@
 """`flopbench calibrate` and `flopbench merge`."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,14 @@ def calibrate(
     from flopbench.regression.calibrate import a_a_profile, in_words
     from flopbench.regression.calibrate import calibrate as summarise
     from flopbench.runner.progress import progress_for
-    from flopbench.runner.sweep import check_cells, new_run, probe_environment, probe_peaks, sweep
+    from flopbench.runner.sweep import (
+        check_cells,
+        new_run,
+        probe_environment,
+        probe_peaks,
+        recorded_command,
+        sweep,
+    )
     from flopbench.suites import load_suite, override
 
     loaded = load_suite(suite)
@@ -45,7 +51,7 @@ def calibrate(
     )
     profile = a_a_profile(profile).model_copy(update={"budget_seconds": None})
     check_cells(profile.cells(environment.device))
-    command = shlex.join(["flopbench", *sys.argv[1:]])
+    command = recorded_command(sys.argv[1:])
     run = new_run(loaded, profile, environment, results, quick=quick, command=command, kind="calibration")
     console = make_console()
     peaks = probe_peaks(environment.device, tuple(dict.fromkeys(profile.dtypes)))

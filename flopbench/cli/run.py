@@ -1,7 +1,6 @@
 """`flopbench run`."""
 
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,7 +136,14 @@ def _prepare(
 ) -> Any:
     """The run to measure: a new one, or the one to resume. Nothing is written before all input is checked."""
     from flopbench.results import Run
-    from flopbench.runner.sweep import check_cells, check_resumable, new_run, probe_environment, shard_of
+    from flopbench.runner.sweep import (
+        check_cells,
+        check_resumable,
+        new_run,
+        probe_environment,
+        recorded_command,
+        shard_of,
+    )
     from flopbench.suites import load_suite, override
 
     if device not in (None, "cpu", "cuda"):
@@ -161,7 +167,7 @@ def _prepare(
     environment = probe_environment(device)
     profile = override(suite.profile(environment.device, quick=quick), **changes)
     check_cells(profile.cells(environment.device))
-    command = shlex.join(["flopbench", *sys.argv[1:]])
+    command = recorded_command(sys.argv[1:])
     return new_run(suite, profile, environment, results, quick=quick, command=command, shard=shard)
 
 

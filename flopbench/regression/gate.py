@@ -4,7 +4,6 @@ The exact tier needs neither GPU nor statistics and catches most; the statistica
 on this machine.
 """
 
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,14 @@ from flopbench.regression.compare import compare_runs, require_common
 from flopbench.regression.decision import Comparison, Outcome
 from flopbench.regression.exact import compare_exact, measure_exact
 from flopbench.results import Run
-from flopbench.runner.sweep import Observer, check_cells, new_run, probe_environment, sweep
+from flopbench.runner.sweep import (
+    Observer,
+    check_cells,
+    new_run,
+    probe_environment,
+    recorded_command,
+    sweep,
+)
 from flopbench.suites import DeviceKind, Profile, Suite, override
 
 
@@ -127,7 +133,7 @@ def _statistical(request: Request, base: Baseline, write: bool, observer: Observ
     check_cells(cells)
     if base.run is not None and not write:
         require_common(base.run, cells)
-    command = shlex.join(["flopbench", *sys.argv[1:]])
+    command = recorded_command(sys.argv[1:])
     run = new_run(request.suite, profile, environment, request.results, quick=request.quick, command=command)
     say(f"measuring into {run.path}")
     sweep(run, observer)

@@ -1,5 +1,6 @@
 """The sweep: cells in order, each in its own process, each recorded as soon as it is done."""
 
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -37,6 +38,15 @@ _STATUS: dict[OutcomeKind, Status] = {
     "crashed": "crashed",
     "timeout": "timeout",
 }
+
+
+def recorded_command(arguments: Sequence[str]) -> str:
+    """The command line as a run records it: of absolute paths, which belong to one machine, only the name."""
+    words = []
+    for argument in arguments:
+        option, equals, value = argument.rpartition("=")
+        words.append(option + equals + (Path(value).name if Path(value).is_absolute() else value))
+    return shlex.join(["flopbench", *words])
 
 
 class Observer(Protocol):

@@ -13,7 +13,7 @@ import pytest
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import Run
 from flopbench.runner.jobs import INSPECT, MEASURE
-from flopbench.runner.sweep import check_cells, check_resumable, shard_of, sweep
+from flopbench.runner.sweep import check_cells, check_resumable, recorded_command, shard_of, sweep
 from flopbench.suites import Cell, load_suite
 from tests.runner.conftest import Watcher, small_suite
 from tests.support.networks import LARGE, SMALL
@@ -211,3 +211,19 @@ def test_run_json_says_nothing_personal(start):
     for secret in (str(Path.home()), os.uname().nodename):
         assert secret not in text
     assert json.loads(text)["environment"]["torch"]
+
+
+def test_a_run_records_no_place_of_this_machine():
+    given = [
+        "run",
+        "--suite",
+        "/home/me/my.toml",
+        "--reports=/home/me/out",
+        "--results",
+        "results",
+        "--pair",
+        "vit_s16.flop",
+    ]
+    assert recorded_command(given) == (
+        "flopbench run --suite my.toml --reports=out --results results --pair vit_s16.flop"
+    )
