@@ -1,10 +1,9 @@
 """Scaled dot-product attention of plain heads: the same for every symmetry.
 
 torch's fused operator, but for bf16 on a CPU that multiplies bf16 and has no AMX tiles. There two batched
-products with the scores in memory take little more than half the time: 2.6 ms against 4.9 for 8 × 6 heads of
-197 tokens and 64 channels on two cores of an AMD EPYC (torch 2.13), 7 against 19 with the gradients, and 71
-against 123 for 12 heads of 2305 tokens. In fp32 the fused operator is as fast or faster, in fp16, which that
-CPU does not multiply, ten times as fast and more.
+products with the scores in memory are 1.75 times as fast, and 2.4 times with the gradients; in fp32 they are
+slower, 0.98 and 0.85 (8 × 12 heads of 197 tokens and 64 channels, two cores of an AMD EPYC, torch 2.13;
+tests/benchmarks/test_kernels.py). fp16, which that CPU does not multiply, is left to the fused operator too.
 """
 
 import torch
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MOST_TOKENS = 1024
-"""Beyond it scores take more memory than the time is worth: 24 MiB an image for 12 heads."""
+"""A choice, not a measurement: the scores of 12 heads then take 24 MiB an image in bf16."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

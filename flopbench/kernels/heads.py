@@ -1,7 +1,6 @@
 """From a feature's two halves to the heads of attention and back (DESIGN: attention, section 4).
 
-On a CPU fused is eager: joining the halves is one copy already, at the speed of memory, and what inductor
-makes of it takes twice as long.
+On a CPU fused is eager: joining the halves is one copy already.
 """
 
 import torch

@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from flopbench.kernels import dispatch, heads, layer_norm, linear, mirror_gelu
-from flopbench.kernels.attention import attention, unfused_attention
+from flopbench.kernels.attention import unfused_attention
 from flopbench.kernels.inductor import missing_compiler
 
 CUDA = torch.cuda.is_available()
@@ -67,6 +68,16 @@ def test_operation(flopbench, name, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_with_scores_in_memory(flopbench, dtype):
-    q, k, v = _random(3, BATCH, HEADS, TOKENS, 2 * HALF // HEADS, dtype=dtype).unbind(0)
-    flopbench.compare(partial(unfused_attention, q, k, v), partial(attention, q, k, v))
+@pytest.mark.parametrize("grad", [False, True])
+def test_attention_with_scores_in_memory(flopbench, dtype, grad):
+    """What `attention` chooses between, in the layout in which a network has its heads."""
+    qkv = _random(BATCH, TOKENS, 3, HEADS, 2 * HALF // HEADS, dtype=dtype).requires_grad_(grad)
+    upstream = _random(BATCH, HEADS, TOKENS, 2 * HALF // HEADS, dtype=dtype)
+
+    def call(operation):
+        mixed = operation(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
+        return torch.autograd.grad(mixed, qkv, upstream)[0] if grad else mixed
+
+    flopbench.compare(
+        partial(call, F.scaled_dot_product_attention), partial(call, unfused_attention), grad=grad
+    )

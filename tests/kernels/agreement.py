@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
+from flopbench.suites import Cell
+
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
@@ -17,6 +19,22 @@ Operation = Callable[..., Any]
 def normal(*shape: int, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> Tensor:
     """Normal noise that takes a gradient."""
     return torch.randn(*shape, dtype=dtype, device=device).requires_grad_()
+
+
+def fused_cell() -> Cell:
+    """A small uncompiled cell on the CPU that asks for fused kernels."""
+    return Cell.model_validate(
+        {
+            "pair": {"baseline": "vit_ti16", "candidate": "vit_ti16.flop"},
+            "device": "cpu",
+            "batch_size": 1,
+            "pass": "forward",
+            "dtype": "fp32",
+            "mode": "eager",
+            "image_size": (32, 32),
+            "impl": "fused",
+        }
+    )
 
 
 def assert_agrees(operation: Operation, inputs: Sequence[Tensor | None]) -> None:

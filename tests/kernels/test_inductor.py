@@ -10,8 +10,7 @@ from torch.autograd import gradcheck
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import dispatch, inductor, layer_norm, mirror_gelu
 from flopbench.runner.worker import require_compiler
-from flopbench.suites import Cell
-from tests.kernels.agreement import assert_agrees, normal
+from tests.kernels.agreement import assert_agrees, fused_cell, normal
 from tests.models.networks import build_shallow
 
 # torch's own, of what inductor imports.
@@ -117,17 +116,7 @@ def test_no_compiler_is_told(monkeypatch):
         monkeypatch.setattr(f"{module}.missing_compiler", lambda: "g++")
     with pytest.raises(FlopbenchError, match=r"no C\+\+ compiler is installed \(g\+\+\); use impl='auto'"):
         dispatch.version("fused", torch.randn(2))
-    cell = Cell.model_validate(
-        {
-            "pair": {"baseline": "vit_ti16", "candidate": "vit_ti16.flop"},
-            "device": "cpu",
-            "batch_size": 1,
-            "pass": "forward",
-            "dtype": "fp32",
-            "mode": "eager",
-            "impl": "fused",
-        }
-    )
+    cell = fused_cell()
     with pytest.raises(RuntimeError, match=r"fused kernels need a C\+\+ compiler \(g\+\+\).* --impl eager"):
         require_compiler(cell)
     with pytest.raises(RuntimeError, match=r"torch.compile needs a C\+\+ compiler .* --mode eager"):

@@ -15,8 +15,8 @@ from flopbench.models.factory import create_model, perturb
 from flopbench.results import ModelResult
 from flopbench.runner.jobs import PairFacts
 from flopbench.runner.worker import WrongOutputError, check_outputs
-from flopbench.suites import Cell
 from flopbench.timing.workload import build_model, make_images, make_workload
+from tests.kernels.agreement import fused_cell
 from tests.models.networks import build_shallow
 
 FAMILIES = ["vit", "resmlp", "convnext"]
@@ -115,24 +115,9 @@ def test_auto_and_eager_leave_the_cpu_alone():
     assert dispatch.version("auto", x) == dispatch.version("eager", x) == "eager"
 
 
-def _fused_cell() -> Cell:
-    return Cell.model_validate(
-        {
-            "pair": {"baseline": "vit_ti16", "candidate": "vit_ti16.flop"},
-            "device": "cpu",
-            "batch_size": 1,
-            "pass": "forward",
-            "dtype": "fp32",
-            "mode": "eager",
-            "image_size": (32, 32),
-            "impl": "fused",
-        }
-    )
-
-
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_cell_whose_kernels_are_wrong_fails(device, monkeypatch, wrong):
-    cell = _fused_cell().model_copy(update={"image_size": (8, 12)})
+    cell = fused_cell().model_copy(update={"image_size": (8, 12)})
     name, images = cell.pair.candidate, make_images(cell, device)
     workload = make_workload(network("vit", "fused", device), images, cell)
     heads = import_module("flopbench.kernels.triton.heads")
@@ -159,7 +144,7 @@ def test_models_and_cells_choose():
     with torch.device("meta"):
         model = create_model("vit_ti16.flop", 32, impl="eager")
     assert {module.impl for module in model.modules() if hasattr(module, "impl")} == {"eager"}
-    cell = _fused_cell()
+    cell = fused_cell()
     assert cell.id == "vit_ti16.flop/cpu/b1/forward/fp32/eager/32x32/fused-kernels"
     model = build_model("vit_ti16.flop", cell, torch.device("cpu"))
     assert model.get_submodule("blocks.0.attn").impl == "fused"
