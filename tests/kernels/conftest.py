@@ -12,6 +12,12 @@ from flopbench.kernels.inductor import missing_compiler
 MODULES = ("layer_norm", "mirror_gelu", "heads", "linear")
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The noise of every test is the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """Where the fused kernels run. Triton decides for its interpreter when a kernel is defined."""
