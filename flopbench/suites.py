@@ -175,7 +175,8 @@ class Profile(Frozen):
                     )
             if attention != self.attention[0] and not any(name.has_attention for name in names):
                 continue
-            if impl != self.impls[0] and all(name.symmetry in (None, "plain") for name in names):
+            chooses = [name.has_attention or name.symmetry not in (None, "plain") for name in names]
+            if impl != self.impls[0] and not any(chooses):
                 continue
             yield Cell.model_validate(
                 {

@@ -1,17 +1,28 @@
-"""Scaled dot-product attention of plain heads: the same for every symmetry.
+"""Scaled dot-product attention: the same for every symmetry.
 
-torch's fused operator, but for bf16 on a CPU that multiplies bf16 and has no AMX tiles. There two batched
-products with the scores in memory are 1.75 times as fast, and 2.4 times with the gradients; in fp32 they are
-slower, 0.98 and 0.85 (8 × 12 heads of 197 tokens and 64 channels, two cores of an AMD EPYC, torch 2.13;
-tests/benchmarks/test_kernels.py). fp16, which that CPU does not multiply, is left to the fused operator too.
+Which way it is computed goes by what was measured on 8 × 12 heads of 197 tokens and 64 channels (two cores of
+an AMD EPYC, torch 2.13; tests/benchmarks/test_kernels.py):
+
+- bf16 on a CPU that multiplies bf16 and has no AMX tiles: two batched products with the scores in memory,
+  1.75 times as fast as torch's fused operator, 2.4 times with the gradients. In fp32 they are slower, 0.98
+  and 0.85.
+- fp32 on a CPU where a C++ compiler is at hand: from the parts of a feature (`kernels.cpp.attention`).
+- Everything else: torch's fused operator. So is fp16, which that CPU does not multiply.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import version
+from flopbench.kernels.inductor import missing_compiler
+
 MOST_TOKENS = 1024
-"""A choice, not a measurement: the scores of 12 heads then take 24 MiB an image in bf16."""
+"""A choice, not a measurement: scores and gradients of scores then take 8 MiB a thread in C++, and the scores
+of 12 heads 24 MiB an image in bf16."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -31,6 +42,52 @@ def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # calling the fused operator in its stead.
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return scores.softmax(dim=-1) @ v
+
+
+def takes_parts(part: Tensor, heads: int, impl: Impl) -> bool:
+    """Whether attention is to be computed by `attention_parts`.
+
+    It is on a CPU, in fp32, unless every thread cannot have a head, where the version is compiled: with
+    `impl="fused"`, and with "auto" inside torch.compile. What is exported keeps to torch's operators.
+
+    Args:
+        part: a part of the feature, `[B, N, 3·C_p]`.
+        heads: how many.
+        impl: which version is asked for.
+    """
+    B, N = part.shape[:2]
+    compiling = torch.compiler.is_compiling()
+    asked = impl == "fused" or (impl == "auto" and compiling)
+    if not asked or part.device.type != "cpu" or part.dtype not in (torch.float32, torch.float64):
+        return False
+    if N > MOST_TOKENS or B * heads < _threads() or torch.compiler.is_exporting():
+        return False
+    return version(impl, part) != "triton" and (not compiling or _has_compiler())
+
+
+def attention_parts(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
+    """softmax(q kᵀ/√d) v of heads that are the concatenation of the same head of all parts.
+
+    Args:
+        qkv: `[B, N, 3·C_p]` each, on a CPU, fp32 or fp64, channels ordered (q, k, v) × head × C_p/heads.
+        heads: how many.
+
+    Returns:
+        `[B, N, C_p]` for each part.
+    """
+    from flopbench.kernels.cpp import attention as kernels
+
+    return kernels.attention_parts(list(qkv), heads)[:-1]
+
+
+@torch.compiler.assume_constant_result
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+@torch.compiler.assume_constant_result
+def _has_compiler() -> bool:
+    return missing_compiler() is None
 
 
 def _scores_in_memory(q: Tensor) -> bool:

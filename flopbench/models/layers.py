@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flopbench.kernels import Impl
-from flopbench.kernels.attention import attention, unfused_attention
-from flopbench.symmetries import Activation, Dropout, Symmetry
+from flopbench.kernels.attention import attention, attention_parts, takes_parts, unfused_attention
+from flopbench.symmetries import Activation, Dropout, Symmetry, together
 
 
 class Mlp(nn.Module):
@@ -55,7 +55,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """`[B, N, C]` to the same shape."""
-        q, k, v = self.symmetry.split_heads(self.qkv(x), self.heads, self.impl)
+        qkv = self.qkv(x)
+        first: Tensor = qkv if isinstance(qkv, Tensor) else qkv[0]
+        if self.fused and takes_parts(first, self.heads, self.impl):
+            return self.proj(together(lambda parts: attention_parts(parts, self.heads), qkv))
+        q, k, v = self.symmetry.split_heads(qkv, self.heads, self.impl)
         mixed = attention(q, k, v) if self.fused else unfused_attention(q, k, v)
         return self.proj(self.symmetry.merge_heads(mixed, self.impl))
 

@@ -18,6 +18,7 @@ from flopbench.symmetries.base import (
     Symmetry,
     each,
     mirror,
+    together,
 )
 from flopbench.symmetries.flop import Flop
 from flopbench.symmetries.plain import Plain
@@ -38,6 +39,7 @@ __all__ = [
     "each",
     "mirror",
     "schedule",
+    "together",
 ]
 
 PLAIN = Plain()

@@ -64,6 +64,13 @@ def each(fn: Callable[..., Tensor], feature: Feature, *others: Feature) -> Any:
     return type(feature)(*parts)
 
 
+def together(fn: Callable[[list[Tensor]], list[Tensor]], feature: Feature) -> Any:
+    """Apply `fn` to all parts of a feature at once, and make a feature of what it returns."""
+    if isinstance(feature, Tensor):
+        return fn([feature])[0]
+    return type(feature)(*fn(list(feature)))
+
+
 def mirror(x: Any) -> Any:
     """How a flop of the image acts on what a network computes from it.
 

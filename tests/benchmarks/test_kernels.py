@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from flopbench.kernels import dispatch, heads, layer_norm, linear, mirror_gelu
-from flopbench.kernels.attention import unfused_attention
+from flopbench.kernels.attention import attention_parts, unfused_attention
 from flopbench.kernels.inductor import missing_compiler
 
 CUDA = torch.cuda.is_available()
@@ -65,6 +65,29 @@ def test_operation(flopbench, name, monkeypatch):
         monkeypatch.setattr(dispatch, "_load", lambda: ("not for this benchmark", False))
     operation = OPERATIONS[name]()
     flopbench.compare(partial(operation, impl="eager"), partial(operation, impl="fused"))
+
+
+@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("grad", [False, True])
+def test_attention_of_parts(flopbench, parts, grad):
+    """From one part, as X has it, and from two halves, which torch's operator needs side by side."""
+    width = 2 * HALF // HEADS // parts
+    qkv = [_random(BATCH, TOKENS, 3 * HEADS * width).requires_grad_(grad) for _ in range(parts)]
+    upstream = [_random(BATCH, TOKENS, HEADS * width) for _ in range(parts)]
+
+    def operator(qkv, heads):
+        shape = (BATCH, TOKENS, 3, heads, width)
+        x = qkv[0].view(shape) if parts == 1 else torch.cat([half.view(shape) for half in qkv], dim=-1)
+        mixed = F.scaled_dot_product_attention(*x.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
+        return [half.flatten(2) for half in mixed.split(width, dim=-1)]
+
+    def call(operation):
+        mixed = operation(qkv, HEADS)
+        return torch.autograd.grad(mixed, qkv, upstream) if grad else mixed
+
+    flopbench.compare(partial(call, operator), partial(call, attention_parts), grad=grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

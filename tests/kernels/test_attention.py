@@ -1,12 +1,21 @@
-"""Attention of plain heads: which way it is computed, and that every way is the same function."""
+"""Attention: which way it is computed, and that every way is the same function."""
+
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._inductor import config as inductor
 from torch._inductor.utils import run_and_get_code
+from torch.autograd import gradcheck
 
 from flopbench.kernels import attention as module
-from flopbench.kernels.attention import attention, unfused_attention
+from flopbench.kernels import cpp, dispatch
+from flopbench.kernels.attention import attention, attention_parts, takes_parts, unfused_attention
+from flopbench.kernels.cpp import attention as module_in_cpp
+from flopbench.models.layers import Attention
+from flopbench.symmetries import FLOP, PLAIN, each
+from tests.kernels.agreement import TOLERANCE, check_operator, normal
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -57,3 +66,103 @@ def test_scores_stay_in_memory_when_compiled(cpp_compiler):
     torch.testing.assert_close(result, unfused_attention(*heads()), rtol=0, atol=2e-2)
     assert "bmm" in codes[0]
     assert "scaled_dot_product" not in codes[0]
+
+
+# Batch, tokens, heads, channels of a head by part: less than a tile, whole tiles, ragged ones, several parts.
+PARTS = [(1, 1, 1, (1,)), (2, 6, 3, (16,)), (1, 100, 2, (32, 32)), (2, 37, 1, (7, 9, 2)), (1, 197, 2, (64,))]
+
+
+def parts(batch, tokens, heads, widths, dtype=torch.float64):
+    return [normal(batch, tokens, 3 * heads * width, dtype=dtype) for width in widths]
+
+
+def by_heads(qkv, heads):
+    """What `attention_parts` specifies, in torch's operators."""
+    shape = (*qkv[0].shape[:2], 3, heads, -1)
+    q, k, v = torch.cat([x.view(shape) for x in qkv], dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return [x.flatten(2) for x in mixed.split([x.shape[2] // (3 * heads) for x in qkv], dim=-1)]
+
+
+@pytest.fixture(params=[None, 256])
+def instructions(request, monkeypatch, cpp_compiler):
+    """The kernel for this CPU's vectors, and the one for AVX2's, which has tiles of another shape."""
+    if request.param == 256 and not torch.cpu._is_avx2_supported():
+        pytest.skip("AVX2 is x86's")
+    monkeypatch.setattr(module_in_cpp, "library", cpp.library.__wrapped__)
+    with inductor.patch({"cpp.simdlen": request.param}):
+        yield
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", PARTS)
+def test_parts(instructions, shape, dtype):
+    given = parts(*shape, dtype=dtype)
+    wide = [x.detach().double().requires_grad_() for x in given]
+    mixed, expected = attention_parts(given, shape[2]), by_heads(wide, shape[2])
+    grads = [torch.randn_like(x) for x in mixed]
+    got = torch.autograd.grad(mixed, given, grads)
+    right = torch.autograd.grad(expected, wide, [x.double() for x in grads])
+    for one, two in zip([*mixed, *got], [*expected, *right], strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.double(), two, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def test_parts_of_large_scores(cpp_compiler):
+    """Exponentials are taken of differences to the largest score, so none overflows and no sum is 0."""
+    given = [(100 * x).detach() for x in parts(1, 20, 1, (8,), torch.float32)]
+    mixed = attention_parts(given, 1)
+    torch.testing.assert_close(mixed, by_heads(given, 1), rtol=1e-4, atol=1e-3)
+    assert attention_parts([torch.full_like(given[0], torch.nan)], 1)[0].isnan().all()
+
+
+def test_parts_in_any_layout_and_empty(cpp_compiler):
+    strided = [normal(3, 2, 12).detach().transpose(0, 1), normal(2, 3, 24).detach()[..., ::2]]
+    torch.testing.assert_close(attention_parts(strided, 2), by_heads([x.contiguous() for x in strided], 2))
+    assert attention_parts([torch.empty(0, 3, 12)], 2)[0].shape == (0, 3, 4)
+
+
+def test_parts_gradcheck_and_operator(cpp_compiler):
+    assert gradcheck(lambda *given: tuple(attention_parts(given, 2)), parts(1, 3, 2, (2, 1)))
+    given = parts(2, 5, 2, (3, 4), torch.float32)
+    check_operator(torch.ops.flopbench.attention_parts.default, given, 2)
+
+
+def test_which_computes_parts(monkeypatch):
+    monkeypatch.setattr(dispatch, "_load", lambda: ("No module named 'triton'", False))
+    monkeypatch.setattr(module, "_threads", lambda: 4)
+    monkeypatch.setattr(dispatch, "missing_compiler", lambda: None)
+    x = torch.empty(2, 5, 12)
+    takes = partial(takes_parts, heads=2, impl="fused")
+    assert takes(x)
+    assert takes(x.double())
+    assert not takes(x.bfloat16())
+    assert not takes(x.to("meta"))
+    assert not takes_parts(x, 2, "auto")
+    assert not takes_parts(x, 2, "eager")
+    # A thread without a head.
+    assert not takes(x[:1])
+    assert not takes(torch.empty(2, module.MOST_TOKENS + 1, 12))
+    # Triton's interpreter stands in for a GPU.
+    monkeypatch.setattr(dispatch, "_load", lambda: (None, True))
+    assert not takes(x)
+
+
+@pytest.mark.parametrize("symmetry", [PLAIN, FLOP])
+def test_compiled_networks_take_parts_and_exported_ones_do_not(symmetry, cpp_compiler, monkeypatch):
+    monkeypatch.setattr(module, "_threads", lambda: 1)
+    layer = Attention(symmetry, 16, 2, fused=True)
+    x = torch.randn(2, 5, 16)
+    feature = x if symmetry is PLAIN else symmetry.patch_embed(1, 16, 2)(torch.randn(2, 1, 2, 10))
+    feature = each(lambda part: part.detach().reshape(2, 5, -1), feature)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    torch.testing.assert_close(torch.compile(layer, backend=backend, fullgraph=True)(feature), layer(feature))
+    targets = [str(node.target) for node in graphs[0].graph.nodes]
+    assert any("attention_parts" in target for target in targets)
+    exported = torch.export.export(layer, (feature,))
+    assert not any("flopbench" in str(node.target) for node in exported.graph.nodes)

@@ -1,0 +1,30 @@
+"""Versions for a CPU in C++, where what torch and inductor have is far from the device's peak.
+
+The source is compiled when it is first needed, as inductor compiles what it generates: with its flags for
+this CPU, into its cache. `at::vec` is torch's own vector type, so one source serves every instruction set.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from torch import Tensor
+
+
+@cache
+def library(name: str) -> ctypes.CDLL:
+    """The functions of `name`.cpp beside this file, compiled unless they are in the cache."""
+    from torch._inductor.codecache import CppCodeCache
+
+    return CppCodeCache.load(Path(__file__).with_name(f"{name}.cpp").read_text())
+
+
+def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where each of the tensors begins, as an argument. They have to outlive the call."""
+    return (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
+
+
+def integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    """`values` as an argument: an array of int64."""
+    return (ctypes.c_int64 * len(values))(*values)
