@@ -80,7 +80,8 @@ def test_attention_of_parts(flopbench, parts, grad):
     def operator(qkv, heads):
         shape = (BATCH, TOKENS, 3, heads, width)
         x = qkv[0].view(shape) if parts == 1 else torch.cat([half.view(shape) for half in qkv], dim=-1)
-        mixed = F.scaled_dot_product_attention(*x.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
+        q, k, v = x.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         return [half.flatten(2) for half in mixed.split(width, dim=-1)]
 
     def call(operation):
