@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import version
-from flopbench.kernels.inductor import missing_compiler
+from flopbench.kernels.dispatch import in_cpp
 
 MOST_TOKENS = 1024
 """A choice, not a measurement: scores and gradients of scores then take 8 MiB a thread in C++, and the scores
@@ -49,8 +48,7 @@ def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def takes_parts(part: Tensor, heads: int, impl: Impl) -> bool:
     """Whether attention is to be computed by `attention_parts`.
 
-    It is on a CPU, in fp32, unless every thread cannot have a head, where the version is compiled: with
-    `impl="fused"`, and with "auto" inside torch.compile. What is exported keeps to torch's operators.
+    It is where C++ runs (`dispatch.in_cpp`), unless there are fewer heads than threads.
 
     Args:
         part: a part of the feature, `[B, N, 3·C_p]`.
@@ -58,13 +56,7 @@ def takes_parts(part: Tensor, heads: int, impl: Impl) -> bool:
         impl: which version is asked for.
     """
     B, N = part.shape[:2]
-    compiling = torch.compiler.is_compiling()
-    asked = impl == "fused" or (impl == "auto" and compiling)
-    if not asked or part.device.type != "cpu" or part.dtype not in (torch.float32, torch.float64):
-        return False
-    if N > MOST_TOKENS or B * heads < _threads() or torch.compiler.is_exporting():
-        return False
-    return version(impl, part) != "triton" and (not compiling or _has_compiler())
+    return N <= MOST_TOKENS and B * heads >= _threads() and in_cpp(impl, part)
 
 
 def attention_parts(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
@@ -85,11 +77,6 @@ def attention_parts(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
 @torch.compiler.assume_constant_result
 def _threads() -> int:
     return torch.get_num_threads()
-
-
-@torch.compiler.assume_constant_result
-def _has_compiler() -> bool:
-    return missing_compiler() is None
 
 
 def _scores_in_memory(q: Tensor) -> bool:

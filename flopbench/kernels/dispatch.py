@@ -1,8 +1,8 @@
 """Which version of an operation runs: the eager one that specifies it, or a fused one.
 
-Fused is the Triton kernel on a GPU, and on a CPU the eager operation compiled by inductor. Nothing falls back
-in silence: `fused` raises where it cannot run, and `auto` is a rule that can be told beforehand from the
-tensors and from whether a compiler is tracing.
+Fused is the Triton kernel on a GPU, and on a CPU the eager operation compiled by inductor, or C++ where that
+is not enough. Nothing falls back in silence: `fused` raises where it cannot run, and `auto` is a rule that
+can be told beforehand from the tensors and from whether a compiler is tracing.
 """
 
 from collections.abc import Iterator
@@ -72,6 +72,28 @@ def _fused(*tensors: Tensor) -> tuple[Version, str | None]:
     if missing is not None and all(x.is_meta for x in tensors):
         return "eager", None
     return "triton", None if missing is None else f"Triton is not installed ({missing})"
+
+
+def in_cpp(impl: Impl, x: Tensor) -> bool:
+    """Whether an operation that has a version in C++ is to run it on `x`.
+
+    It is on a CPU, in fp32 or fp64, with `impl="fused"`, and with "auto" where torch.compile is tracing and
+    there is the compiler that inductor needs too. What is exported keeps to torch's own operators.
+
+    Raises:
+        FlopbenchError: "fused" without a compiler.
+    """
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if not torch.compiler.is_compiling():
+        return impl == "fused" and version(impl, x) == "inductor"
+    asked = impl == "auto" or (impl == "fused" and version(impl, x) == "eager")
+    return asked and not torch.compiler.is_exporting() and _has_compiler()
+
+
+@torch.compiler.assume_constant_result
+def _has_compiler() -> bool:
+    return missing_compiler() is None
 
 
 @torch.compiler.assume_constant_result

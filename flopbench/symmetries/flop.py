@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
+from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import version
 from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
@@ -183,6 +184,8 @@ class FlopDepthwise(nn.Module):
     antisymmetric, [w, 0, −mirror(w)]; the bias is on what lands in s. Learnt are the left halves.
     """
 
+    impl: Impl = "auto"
+
     def __init__(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> None:
         super().__init__()
         if width % 4 or kernel_size % 2 == 0:
@@ -227,11 +230,7 @@ class FlopDepthwise(nn.Module):
         return kernel_s, torch.cat([bias_1, zeros]), kernel_a, torch.cat([bias_2, zeros])
 
     def _convolve(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        x = x.permute(0, 3, 1, 2)
-        if self.contiguous:
-            x = x.contiguous()
-        y = F.conv2d(x, kernel, bias, padding=self.kernel_size // 2, groups=x.shape[1])
-        return y.permute(0, 2, 3, 1)
+        return depthwise(x, kernel, bias, contiguous=self.contiguous, impl=self.impl)
 
     def extra_repr(self) -> str:
         """Shown by `print(module)`."""

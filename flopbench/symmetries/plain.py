@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.kernels import Impl
+from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.mirror_gelu import ACTIVATIONS, Activation
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
@@ -112,20 +113,6 @@ class Flatten(nn.Module):
 class GridConv2d(nn.Conv2d):
     """A convolution of channels-last features, a view of which is what torch calls channels_last."""
 
-    def __init__(
-        self,
-        width: int,
-        out_width: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        groups: int = 1,
-        memory_format: MemoryFormat = "channels_last",
-    ) -> None:
-        super().__init__(width, out_width, kernel_size, stride, padding, groups=groups)
-        self.contiguous = memory_format == "contiguous"
-
     def reset_parameters(self) -> None:
         """Truncated normal weights (σ = 0.02) and a zero bias, as ConvNeXt has them."""
         nn.init.trunc_normal_(self.weight, std=0.02)
@@ -134,8 +121,21 @@ class GridConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[B, H, W, C]` to `[B, H', W', C']`."""
-        x = input.permute(0, 3, 1, 2)
-        return super().forward(x.contiguous() if self.contiguous else x).permute(0, 2, 3, 1)
+        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Depthwise(GridConv2d):
+    """A convolution of each channel, padded to the same shape."""
+
+    impl: Impl = "auto"
+
+    def __init__(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> None:
+        super().__init__(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.contiguous = memory_format == "contiguous"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[B, H, W, C]` to the same shape."""
+        return depthwise(input, self.weight, self.bias, contiguous=self.contiguous, impl=self.impl)
 
 
 class Plain(Symmetry):
@@ -188,10 +188,7 @@ class Plain(Symmetry):
 
     def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
         """A grouped convolution."""
-        padding = kernel_size // 2
-        return GridConv2d(
-            width, width, kernel_size, padding=padding, groups=width, memory_format=memory_format
-        )
+        return Depthwise(width, kernel_size, memory_format)
 
     def downsample(self, width: int, out_width: int) -> nn.Module:
         """A strided convolution."""

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 import torch
 
+from flopbench.kernels import dispatch
 from flopbench.kernels.inductor import missing_compiler
 
 MODULES = ("layer_norm", "mirror_gelu", "heads", "linear")
@@ -35,3 +36,9 @@ def cpp_compiler() -> None:
     """What inductor needs on a CPU."""
     if missing_compiler() is not None:
         pytest.skip("no C++ compiler is installed")
+
+
+@pytest.fixture
+def no_triton(monkeypatch: pytest.MonkeyPatch, cpp_compiler: None) -> None:
+    """As where the build of torch is for the CPU: Triton's interpreter would stand in otherwise."""
+    monkeypatch.setattr(dispatch, "_load", lambda: ("No module named 'triton'", False))

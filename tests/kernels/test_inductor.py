@@ -17,12 +17,6 @@ from tests.models.networks import build_shallow
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-@pytest.fixture
-def no_triton(monkeypatch, cpp_compiler):
-    """As where the build of torch is for the CPU: Triton's interpreter would stand in otherwise."""
-    monkeypatch.setattr(dispatch, "_load", lambda: ("No module named 'triton'", False))
-
-
 def norm(s, a, gain_s, gain_a, bias, impl):
     return layer_norm.layer_norm_halves(s, a, gain_s, gain_a, bias, 1e-6, impl)
 

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
+
+DTYPES = {torch.float32: "float", torch.float64: "double"}
+"""What the functions of a library are called for each dtype."""
 
 
 @cache
@@ -20,9 +24,14 @@ def library(name: str) -> ctypes.CDLL:
     return CppCodeCache.load(Path(__file__).with_name(f"{name}.cpp").read_text())
 
 
+def pointer(x: Tensor) -> ctypes.c_void_p:
+    """Where `x` begins, as an argument. It has to outlive the call, and be dense."""
+    return ctypes.c_void_p(x.data_ptr())
+
+
 def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """Where each of the tensors begins, as an argument. They have to outlive the call."""
-    return (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
+    """Where each of the tensors begins, as an argument. See `pointer`."""
+    return (ctypes.c_void_p * len(tensors))(*map(pointer, tensors))
 
 
 def integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:

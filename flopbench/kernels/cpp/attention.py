@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.cpp import integers, library, pointers
-
-_NAMES = {torch.float32: "float", torch.float64: "double"}
+from flopbench.kernels.cpp import DTYPES, integers, library, pointer, pointers
 
 
 @custom_op("flopbench::attention_parts", mutates_args=(), device_types="cpu")
@@ -31,7 +29,7 @@ def attention_parts(qkv: list[Tensor], heads: int) -> list[Tensor]:
     """
     qkv = [x.contiguous() for x in qkv]
     outputs = _outputs(qkv, heads)
-    _call("forward", qkv, heads, pointers(qkv), pointers(outputs[:-1]), _pointer(outputs[-1]))
+    _call("forward", qkv, heads, pointers(qkv), pointers(outputs[:-1]), pointer(outputs[-1]))
     return outputs
 
 
@@ -43,7 +41,7 @@ def attention_parts_backward(
     grads, qkv, mixed = ([x.contiguous() for x in tensors] for tensors in (grads, qkv, mixed))
     normaliser = normaliser.contiguous()
     outputs = [torch.empty_like(x) for x in qkv]
-    given = pointers(grads), pointers(qkv), pointers(mixed), _pointer(normaliser)
+    given = pointers(grads), pointers(qkv), pointers(mixed), pointer(normaliser)
     _call("backward", qkv, heads, *given, pointers(outputs))
     return outputs
 
@@ -52,12 +50,8 @@ def _call(which: str, qkv: list[Tensor], heads: int, *args: Any) -> None:
     batch, tokens, _ = qkv[0].shape
     sizes = (ctypes.c_int64(n) for n in (len(qkv), batch, tokens, heads))
     widths = integers([x.shape[2] // (3 * heads) for x in qkv])
-    function = getattr(library("attention"), f"{which}_{_NAMES[qkv[0].dtype]}")
+    function = getattr(library("attention"), f"{which}_{DTYPES[qkv[0].dtype]}")
     function(*sizes, widths, ctypes.c_int64(torch.get_num_threads()), *args)
-
-
-def _pointer(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
 
 
 def _outputs(qkv: list[Tensor], heads: int) -> list[Tensor]:

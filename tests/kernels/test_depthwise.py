@@ -1,0 +1,106 @@
+"""Depthwise convolutions: whichever way the gradients are computed, they are torch's."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from flopbench.kernels import dispatch
+from flopbench.kernels.depthwise import depthwise
+from flopbench.symmetries import FLOP, PLAIN, Halves
+from tests.kernels.agreement import TOLERANCE, check_operator, normal
+
+# torch's own, of what inductor imports.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+# Batch, rows, columns, channels, taps in a row: part of a vector, several vectors, more taps than at once.
+SHAPES = [(1, 1, 1, 1, 1), (2, 5, 3, 7, 3), (1, 14, 14, 40, 7), (3, 4, 6, 16, 11)]
+
+
+def inputs(batch, rows, columns, channels, taps, dtype=torch.float64):
+    shapes = (batch, rows, columns, channels), (channels, 1, taps, taps), (channels,)
+    return [normal(*shape, dtype=dtype) for shape in shapes]
+
+
+def by_operator(output):
+    """Whether ours computed it, whose gradient is in C++."""
+    return "flopbench_depthwise" in type(output.grad_fn).__name__
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_gradients(no_triton, shape, dtype, contiguous):
+    given = inputs(*shape, dtype=dtype)
+    results = {}
+    for impl in ("fused", "eager"):
+        tensors = [x.detach().to(torch.float64 if impl == "eager" else dtype).requires_grad_() for x in given]
+        output = depthwise(*tensors, contiguous=contiguous, impl=impl)
+        assert (by_operator(output)) is (impl == "fused")
+        grad = torch.ones_like(output).cumsum(1).cos()
+        results[impl] = [output, *torch.autograd.grad(output, tensors, grad)]
+    for one, two in zip(results["fused"], results["eager"], strict=True):
+        scale = max(1.0, two.abs().max().item())
+        torch.testing.assert_close(one.double(), two, rtol=0, atol=scale * TOLERANCE[dtype])
+
+
+def test_gradcheck_and_operator(no_triton):
+    given = inputs(1, 3, 4, 2, 3)
+    assert gradcheck(lambda *args: depthwise(*args, impl="fused"), given)
+    # Only what is asked for; features of a frozen network, no bias.
+    x, kernel, _ = given
+    assert gradcheck(lambda kernel: depthwise(x.detach(), kernel, None, impl="fused"), kernel)
+    x = normal(2, 5, 3, 4).detach().transpose(1, 2)
+    for contiguous in (False, True):
+        single = inputs(1, 3, 4, 2, 3, torch.float32)
+        check_operator(torch.ops.flopbench.depthwise.default, *single, contiguous)
+    check_operator(torch.ops.flopbench.depthwise_weight_gradient.default, x, torch.randn_like(x), 3)
+
+
+def test_autocast_and_inference_keep_to_the_convolution(no_triton):
+    given = inputs(1, 3, 4, 2, 3, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = depthwise(*given, impl="fused")
+    assert output.dtype == torch.bfloat16
+    for other in (depthwise(*given), depthwise(given[0], given[1].detach(), None, impl="fused"), output):
+        assert not by_operator(other)
+
+
+@pytest.mark.parametrize("symmetry", [PLAIN, FLOP])
+def test_layers_compiled_whole(cpp_compiler, symmetry):
+    layer = symmetry.depthwise(8, 3, "contiguous")
+    parts = [normal(2, 4, 5, 8 if symmetry is PLAIN else 4, dtype=torch.float32) for _ in range(2)]
+    leaves = parts if symmetry is FLOP else parts[:1]
+    x = Halves(*parts) if symmetry is FLOP else parts[0]
+    called = []
+    operator = torch.ops.flopbench.depthwise_weight_gradient
+    results = []
+    for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        output = run(x)
+        loss = sum(part.square().sum() for part in ([output] if symmetry is PLAIN else output))
+        with torch.profiler.profile() as profile:
+            results.append(torch.autograd.grad(loss, [*leaves, *layer.parameters()]))
+        called.append(any(event.key == operator.default.name() for event in profile.key_averages()))
+    assert called == [False, True]
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_which_runs_in_cpp(no_triton, monkeypatch):
+    x = torch.empty(2, 3)
+    assert dispatch.in_cpp("fused", x)
+    assert dispatch.in_cpp("fused", x.double())
+    assert not dispatch.in_cpp("fused", x.bfloat16())
+    assert not dispatch.in_cpp("fused", x.to("meta"))
+    assert not dispatch.in_cpp("auto", x)
+    assert not dispatch.in_cpp("eager", x)
+    seen = []
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def traced(x):
+        seen.extend(dispatch.in_cpp(impl, x) for impl in ("auto", "fused", "eager"))
+        return x + 1
+
+    traced(x)
+    assert seen == [True, True, False]
+    # Triton's interpreter stands in for a GPU.
+    monkeypatch.setattr(dispatch, "_load", lambda: (None, True))
+    assert not dispatch.in_cpp("fused", x)
