@@ -74,7 +74,7 @@ def run(
         typer.Option(help="eager, compile, compile-blocks, max-autotune, cuda-graph; repeatable."),
     ] = None,
     impl: Annotated[
-        list[str] | None, typer.Option(help="Equivariant layers' kernels: eager, fused, auto; repeatable.")
+        list[str] | None, typer.Option(help="Our layers' kernels: eager, fused, auto; repeatable.")
     ] = None,
     image_size: Annotated[list[str] | None, typer.Option(help="Pixels: 224 or 224x192; repeatable.")] = None,
     replicates: Annotated[int | None, typer.Option(help="Fresh processes a cell.")] = None,

@@ -56,10 +56,11 @@ class Attention(nn.Module):
     def forward(self, x: Any) -> Any:
         """`[B, N, C]` to the same shape."""
         qkv = self.qkv(x)
-        first: Tensor = qkv if isinstance(qkv, Tensor) else qkv[0]
-        if self.fused and takes_parts(first, self.heads, self.impl):
+        if self.fused and takes_parts(qkv if isinstance(qkv, Tensor) else qkv[0], self.heads, self.impl):
             return self.proj(together(lambda parts: attention_parts(parts, self.heads), qkv))
         q, k, v = self.symmetry.split_heads(qkv, self.heads, self.impl)
+        # The heads may be a copy: without gradients nothing needs the other any more.
+        del qkv
         mixed = attention(q, k, v) if self.fused else unfused_attention(q, k, v)
         return self.proj(self.symmetry.merge_heads(mixed, self.impl))
 
