@@ -76,7 +76,8 @@ def test_layers_compiled_whole(cpp_compiler, symmetry):
     results = []
     for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
         output = run(x)
-        loss = torch.cat([part.square().flatten() for part in ([output] if symmetry is PLAIN else output)]).sum()
+        outputs = [output] if symmetry is PLAIN else output
+        loss = torch.cat([part.square().flatten() for part in outputs]).sum()
         with torch.profiler.profile() as profile:
             results.append(torch.autograd.grad(loss, [*leaves, *layer.parameters()]))
         called.append(any(event.key == operator.default.name() for event in profile.key_averages()))
