@@ -58,7 +58,7 @@ _ATTENTION = re.compile(r"scaled_dot_product|flash|fmha|sdpa|attention|softmax",
 _PRODUCT = re.compile(
     r"(?<![a-z])(?:addmm|mm|bmm|baddbmm|addbmm|matmul|mv|addmv|dot|einsum|grouped_mm|linear)(?![a-z])"
     r"|_linear_pointwise|_mkl_linear|mkldnn_linear|conv|gemm|gemv|nvjet|cutlass|xmma|splitk|winograd"
-    r"|fprop|dgrad|wgrad",
+    r"|fprop|dgrad|wgrad|depthwise",
     re.IGNORECASE,
 )
 _KERNEL = re.compile(r"^void |kernel|gemm|nvjet|xmma|cutlass|cudnn|flash|fmha|mem(?:cpy|set)", re.IGNORECASE)

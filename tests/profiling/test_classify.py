@@ -14,6 +14,8 @@ from flopbench.profiling.classify import group_of
         ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "attention"),
         ("aten::_softmax", "attention"),
+        ("flopbench::attention_parts_backward", "attention"),
+        ("flopbench::depthwise_weight_gradient", "matrix products"),
         ("aten::native_layer_norm", "normalisation"),
         ("aten::native_layer_norm_backward", "normalisation"),
         ("flopbench::layer_norm_halves", "normalisation"),
