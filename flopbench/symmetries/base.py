@@ -2,8 +2,9 @@
 
 A feature is a tensor for the plain symmetry, `Halves` for flopping and `Quarters` for flopping with
 transformed tokens. Models never look inside: they pass features from layer to layer, and `each` applies
-what acts on every part alike. So the layout is decided here alone: separate tensors a part, which on a CPU
-beat one stacked tensor with batched products both uncompiled and compiled.
+what acts on every part alike. So the layout is decided here alone: separate tensors a part. On a CPU a
+batched product of stacked halves is a little faster than two (tests/benchmarks/test_layouts.py), blocks
+are not.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from flopbench.kernels import dispatch, heads, layer_norm, linear, mirror_gelu
 from flopbench.kernels.attention import attention_parts, unfused_attention
-from flopbench.kernels.cpp.depthwise import weight_gradient
+from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.inductor import missing_compiler
 
 CUDA = torch.cuda.is_available()
@@ -95,22 +95,17 @@ def test_attention_of_parts(flopbench, parts, grad):
 @pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("contiguous", [False, True])
-def test_gradient_of_depthwise_kernels(flopbench, contiguous):
-    x, grad = (_random(BATCH, 14, 14, 2 * HALF) for _ in range(2))
+def test_depthwise(flopbench, contiguous, monkeypatch):
+    """The forward pass and the gradient of the kernels, which is what there are two versions of."""
+    monkeypatch.setattr(dispatch, "_load", lambda: ("not for this benchmark", False))
+    x, upstream = (_random(BATCH, 14, 14, 2 * HALF) for _ in range(2))
     kernel = _random(2 * HALF, 1, 7, 7).requires_grad_()
-    order = torch.contiguous_format if contiguous else torch.channels_last
-    images, upstream = (t.permute(0, 3, 1, 2).contiguous(memory_format=order) for t in (x, grad))
 
-    def library():
-        mixed = F.conv2d(images, kernel, padding=3, groups=2 * HALF)
+    def call(impl):
+        mixed = depthwise(x, kernel, None, contiguous=contiguous, impl=impl)
         return torch.autograd.grad(mixed, kernel, upstream)
 
-    def ours():
-        with torch.no_grad():
-            F.conv2d(images, kernel, padding=3, groups=2 * HALF)
-        return weight_gradient(x, grad, 7)
-
-    flopbench.compare(library, ours, grad=True)
+    flopbench.compare(partial(call, "eager"), partial(call, "fused"), grad=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
