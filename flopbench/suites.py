@@ -148,7 +148,7 @@ class Profile(Frozen):
         """The cells in the order in which they are measured: small before large, eager before compiled.
 
         Networks without attention are measured with the first kind of attention only, pairs without
-        equivariant layers with the first kind of kernels.
+        networks of our own with the first kind of kernels.
 
         Raises:
             FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
@@ -175,8 +175,7 @@ class Profile(Frozen):
                     )
             if attention != self.attention[0] and not any(name.has_attention for name in names):
                 continue
-            chooses = [name.has_attention or name.symmetry not in (None, "plain") for name in names]
-            if impl != self.impls[0] and not any(chooses):
+            if impl != self.impls[0] and all(name.symmetry is None for name in names):
                 continue
             yield Cell.model_validate(
                 {

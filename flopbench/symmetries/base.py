@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.kernels import Impl
+from flopbench.kernels.linear import in_one_call, linear_parts
 from flopbench.kernels.mirror_gelu import Activation
 
 Head = Literal["invariant", "absolute"]
+Operands = tuple[list[Tensor], list[Tensor | None]]
+"""Weights and biases of a linear layer as `kernels.linear.linear_parts` takes them."""
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 
@@ -154,7 +157,12 @@ class Symmetry:
         self._lacks("residual")
 
     def activated(self, linear: Any, activation: Any, x: Any) -> Any:
-        """`activation(linear(x))`, both of this symmetry; in one kernel where that is asked for."""
+        """`activation(linear(x))`, both of this symmetry; in one kernel where there is one for them."""
+        parts = [x] if isinstance(x, Tensor) else list(x)
+        # Torch's own GELU does not say its kind.
+        exact = getattr(activation, "kind", "gelu") == "gelu"
+        if exact and in_one_call(parts, *linear.operands, linear.impl):
+            return together(lambda parts: linear_parts(parts, *linear.operands, linear.impl, gelu=True), x)
         return activation(linear(x))
 
     def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:

@@ -16,11 +16,11 @@ from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import version
 from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
-from flopbench.kernels.linear import linear_gelu_halves, linear_halves
+from flopbench.kernels.linear import linear_gelu_halves, linear_halves, linear_parts
 from flopbench.kernels.mirror_gelu import SQRT_HALF, Activation, mirror_gelu, to_mirror_pairs
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.residual import add_scaled
-from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, each
+from flopbench.symmetries.base import Halves, Head, MemoryFormat, Operands, Symmetry, each
 from flopbench.symmetries.flop_tokens import FlopTokens
 from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
 
@@ -116,14 +116,19 @@ class FlopLinear(nn.Module):
 
     def forward(self, x: Halves) -> Halves:
         """`[..., in_features]` to `[..., out_features]`."""
-        if self.impl == "fused" and not self.invariant_only:
-            return Halves(*linear_halves(x.s, x.a, *self.weights, self.impl))
-        return Halves(self.s(x.s), None if self.invariant_only else self.a(x.a))
+        if self.invariant_only:
+            return Halves(linear_parts([x.s], [self.s.weight], [self.s.bias], self.impl)[0], None)
+        return Halves(*linear_halves(x.s, x.a, *self.weights, self.impl))
 
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """W_s, W_a and b."""
         return self.s.weight, self.a.weight, self.s.bias
+
+    @property
+    def operands(self) -> Operands:
+        """The same, by half."""
+        return [self.s.weight, self.a.weight], [self.s.bias, None]
 
 
 class FlopLayerNorm(nn.Module):
@@ -321,10 +326,10 @@ class Flop(Symmetry):
         return FlopResidual(self.check_channels(width), layer_scale, drop_path)
 
     def activated(self, linear: Any, activation: Any, x: Halves) -> Halves:
-        """In one kernel where both are fused and no gradients are taken."""
-        if "fused" == linear.impl == activation.impl:
+        """In one kernel where there is one for both and no gradients are taken."""
+        if "fused" == linear.impl == activation.impl and version("fused", x.s) == "triton":
             return Halves(*linear_gelu_halves(x.s, x.a, *linear.weights, kind=activation.kind, impl="fused"))
-        return activation(linear(x))
+        return super().activated(linear, activation, x)
 
     def split_heads(self, qkv: Halves, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """Each head is [its symmetric channels, its antisymmetric channels]: q·k = q_s·k_s + q_a·k_a."""

@@ -7,13 +7,14 @@ Every layer takes and gives `Quarters` and commutes with the change of sign of s
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flopbench.kernels import Impl
+from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import Activation, mirror_gelu_tokens, to_mirror_pairs
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry
+from flopbench.symmetries.base import Halves, Head, Operands, Quarters, Symmetry
 from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
 
 
@@ -91,6 +92,8 @@ class FlopTokensAffine(nn.Module):
 class FlopTokensLinear(nn.Module):
     """W_s on ss and sa, W_a on as and aa; b_s on ss, b_a on aa. Half the MACs and parameters."""
 
+    impl: Impl = "auto"
+
     def __init__(self, in_features: int, out_features: int, invariant_only: bool) -> None:
         super().__init__()
         self.invariant_only = invariant_only
@@ -99,10 +102,16 @@ class FlopTokensLinear(nn.Module):
 
     def forward(self, x: Quarters) -> Quarters:
         """`[B, N, in_features]` to `[B, N, out_features]`."""
-        ss, aa = self.s(x.ss), self.a(x.aa)
+        weights, biases = self.operands
         if self.invariant_only:
+            ss, aa = linear_parts([x.ss, x.aa], weights, [biases[0], biases[3]], self.impl)
             return Quarters(ss, None, None, aa)
-        return Quarters(ss, F.linear(x.sa, self.s.weight), F.linear(x.as_, self.a.weight), aa)
+        return Quarters(*linear_parts(x, weights, biases, self.impl))
+
+    @property
+    def operands(self) -> Operands:
+        """W_s and W_a; the biases by quarter."""
+        return [self.s.weight, self.a.weight], [self.s.bias, None, None, self.a.bias]
 
 
 class FlopTokensMixing(nn.Module):

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from flopbench.kernels import Impl
 from flopbench.kernels.depthwise import depthwise
+from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import ACTIVATIONS, Activation
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
+from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Operands, Symmetry
 
 
 class PatchEmbed(nn.Module):
@@ -94,6 +95,21 @@ class Pointwise(nn.Module):
         return self.kind
 
 
+class Linear(nn.Linear):
+    """Affine map of the channels."""
+
+    impl: Impl = "auto"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[..., in_features]` to `[..., out_features]`."""
+        return linear_parts([input], *self.operands, self.impl)[0]
+
+    @property
+    def operands(self) -> Operands:
+        """W and b."""
+        return [self.weight], [self.bias]
+
+
 class TokenLinear(nn.Linear):
     """An `nn.Linear` whose features are the tokens."""
 
@@ -157,8 +173,8 @@ class Plain(Symmetry):
         return ClassToken(width)
 
     def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
-        """`torch.nn.Linear`; all that it computes counts as invariant."""
-        return nn.Linear(in_features, out_features)
+        """Dense; all that it computes counts as invariant."""
+        return Linear(in_features, out_features)
 
     def layer_norm(self, width: int, eps: float) -> nn.Module:
         """`torch.nn.LayerNorm`."""

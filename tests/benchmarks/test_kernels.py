@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from flopbench.kernels import dispatch, heads, layer_norm, linear, mirror_gelu
 from flopbench.kernels.attention import attention_parts, unfused_attention
+from flopbench.kernels.cpp import linear as kernels
 from flopbench.kernels.depthwise import depthwise
-from flopbench.kernels.inductor import missing_compiler
+from flopbench.kernels.inductor import compiled, missing_compiler
 
 CUDA = torch.cuda.is_available()
 # ViT-B's halves.
@@ -29,6 +30,10 @@ def _feature(channels=HALF):
 
 def _vectors(count):
     return [_random(HALF) for _ in range(count)]
+
+
+def _gelu(*parts):
+    return F.gelu(*parts) if len(parts) == 1 else mirror_gelu.mirror_pointwise(*parts, F.gelu)
 
 
 OPERATIONS = {
@@ -90,6 +95,27 @@ def test_attention_of_parts(flopbench, parts, grad):
         return torch.autograd.grad(mixed, qkv, upstream) if grad else mixed
 
     flopbench.compare(partial(call, operator), partial(call, attention_parts), grad=grad)
+
+
+@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("width", [HALF, 2 * HALF])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_linear_of_parts(flopbench, width, parts, gelu):
+    """The first product of an MLP, of one part and of halves, against the library's and inductor's GELU."""
+    channels = width // parts
+    x = [_random(BATCH, TOKENS, channels) for _ in range(parts)]
+    weights = [_random(4 * channels, channels) * channels**-0.5 for _ in range(parts)]
+    bias = _random(4 * channels)
+    activate = compiled(_gelu, x[0])
+
+    def library():
+        products = [F.linear(x[p], weights[p], None if p else bias) for p in range(parts)]
+        return activate(*products) if gelu else products
+
+    with torch.no_grad():
+        flopbench.compare(library, partial(kernels.linear_parts, x, weights, [bias], [0], gelu))
 
 
 @pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")

@@ -6,8 +6,10 @@ from unittest import mock
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
-from flopbench.kernels import dispatch
+from flopbench.kernels import cpp, dispatch
+from flopbench.kernels.cpp import attention, linear
 from flopbench.kernels.inductor import missing_compiler
 
 MODULES = ("layer_norm", "mirror_gelu", "heads", "linear")
@@ -42,3 +44,14 @@ def cpp_compiler() -> None:
 def no_triton(monkeypatch: pytest.MonkeyPatch, cpp_compiler: None) -> None:
     """As where the build of torch is for the CPU: Triton's interpreter would stand in otherwise."""
     monkeypatch.setattr(dispatch, "_load", lambda: ("No module named 'triton'", False))
+
+
+@pytest.fixture(params=[None, 256])
+def instructions(request, monkeypatch, cpp_compiler):
+    """The kernel for this CPU's vectors, and the one for AVX2's, which has tiles of another shape."""
+    if request.param == 256 and not torch.cpu._is_avx2_supported():
+        pytest.skip("AVX2 is x86's")
+    for module in (attention, linear):
+        monkeypatch.setattr(module, "library", cpp.library.__wrapped__)
+    with inductor.patch({"cpp.simdlen": request.param}):
+        yield

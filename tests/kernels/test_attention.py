@@ -5,14 +5,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._inductor import config as inductor
 from torch._inductor.utils import run_and_get_code
 from torch.autograd import gradcheck
 
 from flopbench.kernels import attention as module
-from flopbench.kernels import cpp
 from flopbench.kernels.attention import attention, attention_parts, takes_parts, unfused_attention
-from flopbench.kernels.cpp import attention as module_in_cpp
 from flopbench.models.layers import Attention
 from flopbench.symmetries import FLOP, PLAIN, each
 from tests.kernels.agreement import TOLERANCE, check_operator, normal
@@ -82,16 +79,6 @@ def by_heads(qkv, heads):
     q, k, v = torch.cat([x.view(shape) for x in qkv], dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
     mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     return [x.flatten(2) for x in mixed.split([x.shape[2] // (3 * heads) for x in qkv], dim=-1)]
-
-
-@pytest.fixture(params=[None, 256])
-def instructions(request, monkeypatch, cpp_compiler):
-    """The kernel for this CPU's vectors, and the one for AVX2's, which has tiles of another shape."""
-    if request.param == 256 and not torch.cpu._is_avx2_supported():
-        pytest.skip("AVX2 is x86's")
-    monkeypatch.setattr(module_in_cpp, "library", cpp.library.__wrapped__)
-    with inductor.patch({"cpp.simdlen": request.param}):
-        yield
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -21,15 +21,18 @@ def library(name: str) -> ctypes.CDLL:
     """The functions of `name`.cpp beside this file, compiled unless they are in the cache."""
     from torch._inductor.codecache import CppCodeCache
 
-    return CppCodeCache.load(Path(__file__).with_name(f"{name}.cpp").read_text())
+    here = Path(__file__).parent
+    # What is compiled lies elsewhere, where it would find no neighbour.
+    source = (here / f"{name}.cpp").read_text()
+    return CppCodeCache.load(source.replace('#include "tile.h"', (here / "tile.h").read_text()))
 
 
-def pointer(x: Tensor) -> ctypes.c_void_p:
-    """Where `x` begins, as an argument. It has to outlive the call, and be dense."""
-    return ctypes.c_void_p(x.data_ptr())
+def pointer(x: Tensor | None) -> ctypes.c_void_p:
+    """Where `x` begins, as an argument; None is null. It has to outlive the call, and be dense."""
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
-def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
     """Where each of the tensors begins, as an argument. See `pointer`."""
     return (ctypes.c_void_p * len(tensors))(*map(pointer, tensors))
 

@@ -5,62 +5,16 @@
 // are padded to whole tiles: rows to ROWS, columns to the lanes of a vector. What is in the padding is finite
 // and never read as a result.
 
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
+#include "tile.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstdlib>
 #include <limits>
-#include <memory>
-#include <type_traits>
 
 namespace {
-
-// A tile of a product stays in registers: 6 rows of 4 vectors of 32 registers, or of 2 of AVX2's 16.
-constexpr int64_t ROWS = 6;
-#if defined(CPU_CAPABILITY_AVX2)
-constexpr int VECTORS = 2;
-#else
-constexpr int VECTORS = 4;
-#endif
-
-template <typename T>
-using Vec = at::vec::Vectorized<T>;
-template <typename T>
-constexpr int64_t LANES = Vec<T>::size();
-
-int64_t padded(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 template <typename T>
 Vec<T> add(Vec<T> a, Vec<T> b) {
   return a + b;
-}
-
-// c = a · b for ROWS rows and V vectors of columns.
-template <typename T, int V>
-inline void tile(int64_t inner, const T* a, int64_t row, int64_t column, const T* b, T* c, int64_t width) {
-  Vec<T> sum[ROWS][V];
-#pragma GCC unroll 6
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = Vec<T>(T(0));
-  for (int64_t k = 0; k < inner; ++k) {
-    Vec<T> right[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) right[v] = Vec<T>::loadu(b + k * width + v * LANES<T>);
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; ++r) {
-      const Vec<T> left(a[r * row + k * column]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = at::vec::fmadd(left, right[v], sum[r][v]);
-    }
-  }
-#pragma GCC unroll 6
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v].store(c + r * width + v * LANES<T>);
 }
 
 // c[rows, width] = a[rows, inner] · b[inner, width], where a(i, k) is a[i · row + k · column].
@@ -69,24 +23,10 @@ void product(int64_t rows, int64_t width, int64_t inner, const T* a, int64_t row
              T* c) {
   for (int64_t j = 0; j < width; j += VECTORS * LANES<T>)
     for (int64_t i = 0; i < rows; i += ROWS) {
-      const auto run = [&](auto vectors) {
-        tile<T, vectors()>(inner, a + i * row, row, column, b + j, c + i * width + j, width);
-      };
-      switch (std::min<int64_t>(VECTORS, (width - j) / LANES<T>)) {
-        case 1:
-          run(std::integral_constant<int, 1>());
-          break;
-        case 2:
-          run(std::integral_constant<int, 2>());
-          break;
-#if !defined(CPU_CAPABILITY_AVX2)
-        case 3:
-          run(std::integral_constant<int, 3>());
-          break;
-        default:
-          run(std::integral_constant<int, 4>());
-#endif
-      }
+      with_vectors<T>(width - j, [&](auto vectors) {
+        tile<T, vectors()>(ROWS, inner, a + i * row, row, column, b + j, width, nullptr, false, c + i * width + j,
+                           width);
+      });
     }
 }
 
@@ -119,25 +59,6 @@ T exponentials(T* x, int64_t n, int64_t size, T shift) {
   }
   return at::vec::vec_reduce_all<T>(add<T>, sum);
 }
-
-template <typename T>
-class Scratch {
- public:
-  explicit Scratch(int64_t size)
-      : memory_(static_cast<T*>(std::aligned_alloc(64, padded(size * sizeof(T), 64))), std::free),
-        next_(memory_.get()) {
-    std::fill_n(next_, size, T(0));
-  }
-  T* take(int64_t size) {
-    T* block = next_;
-    next_ += size;
-    return block;
-  }
-
- private:
-  std::unique_ptr<T, decltype(&std::free)> memory_;
-  T* next_;
-};
 
 // A feature in parts: `slots` heads' worth of part p lie as [batch, tokens, slots, heads, widths[p]].
 template <typename T>
@@ -186,8 +107,8 @@ void forward(const Heads<T>& shape, const T* const* qkv, T* const* mixed, T* nor
 #pragma omp parallel num_threads(threads)
   {
     Scratch<T> scratch(2 * M * D + 2 * L * D + ROWS * L);
-    T *q = scratch.take(M * D), *o = scratch.take(M * D);
-    T *x = scratch.take(L * D), *kt = scratch.take(L * D), *p = scratch.take(ROWS * L);
+    T *q = scratch.zeros(M * D), *o = scratch.zeros(M * D);
+    T *x = scratch.zeros(L * D), *kt = scratch.zeros(L * D), *p = scratch.zeros(ROWS * L);
 #pragma omp for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < shape.batch; ++b)
       for (int64_t h = 0; h < shape.heads; ++h) {
@@ -225,9 +146,9 @@ void backward(const Heads<T>& shape, const T* const* grad, const T* const* qkv, 
 #pragma omp parallel num_threads(threads)
   {
     Scratch<T> scratch(3 * M * D + 4 * L * D + 2 * M * L);
-    T *q = scratch.take(M * D), *g = scratch.take(M * D), *o = scratch.take(M * D);
-    T *k = scratch.take(L * D), *kt = scratch.take(L * D), *v = scratch.take(L * D), *vt = scratch.take(L * D);
-    T *p = scratch.take(M * L), *s = scratch.take(M * L);
+    T *q = scratch.zeros(M * D), *g = scratch.zeros(M * D), *o = scratch.zeros(M * D);
+    T *k = scratch.zeros(L * D), *kt = scratch.zeros(L * D), *v = scratch.zeros(L * D), *vt = scratch.zeros(L * D);
+    T *p = scratch.zeros(M * L), *s = scratch.zeros(M * L);
 #pragma omp for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < shape.batch; ++b)
       for (int64_t h = 0; h < shape.heads; ++h) {

@@ -1,0 +1,126 @@
+"""Linear maps of all parts of a feature in one call: what torch's products and GELUs give, part by part."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flopbench.kernels import dispatch, linear
+from flopbench.kernels.cpp import linear as kernels
+from flopbench.kernels.mirror_gelu import mirror_gelu, mirror_gelu_tokens
+from flopbench.models.layers import Mlp
+from flopbench.symmetries import FLOP, PLAIN, each
+from tests.kernels.agreement import TOLERANCE, check_operator, normal
+
+# torch's own, of what inductor imports.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+# Parts, weights, rows, channels in and out: less than a tile, ragged tiles and panels, several panels deep.
+SHAPES = [(1, 1, (1,), 16, 16), (2, 2, (2, 9), 48, 80), (4, 2, (3, 5), 64, 32), (2, 1, (200,), 2064, 16)]
+GELUS = {1: lambda x: (F.gelu(x),), 2: mirror_gelu, 4: mirror_gelu_tokens}
+
+
+def inputs(parts, weights, rows, inner, out, dtype=torch.float64):
+    x = [normal(*rows, inner, dtype=dtype).detach() for _ in range(parts)]
+    w = [(normal(out, inner, dtype=dtype) * inner**-0.5).detach() for _ in range(weights)]
+    # As the symmetries have them: on what is invariant.
+    biases = [normal(out, dtype=dtype).detach() if p in (0, 3) else None for p in range(parts)]
+    return x, w, biases
+
+
+def present(biases):
+    return [b for b in biases if b is not None], [p for p, b in enumerate(biases) if b is not None]
+
+
+def by_part(x, w, biases):
+    return [F.linear(part, w[p * len(w) // len(x)], biases[p]) for p, part in enumerate(x)]
+
+
+@pytest.fixture
+def here(monkeypatch, no_triton):
+    """As on a CPU whose library was found slower."""
+    monkeypatch.setattr(linear, "_library_is_slower", lambda: True)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products(instructions, shape, dtype, gelu):
+    x, w, biases = inputs(*shape, dtype)
+    outputs = kernels.linear_parts(x, w, *present(biases), gelu)
+    wide = [None if b is None else b.double() for b in biases]
+    expected = by_part([part.double() for part in x], [v.double() for v in w], wide)
+    expected = GELUS[len(x)](*expected) if gelu else expected
+    for one, two in zip(outputs, expected, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.double(), two, rtol=0, atol=5 * TOLERANCE[dtype])
+
+
+def test_operator(cpp_compiler):
+    x, w, biases = inputs(4, 2, (3,), 16, 32, torch.float32)
+    check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), True)
+
+
+def test_any_layout(cpp_compiler):
+    x, w = [torch.randn(4, 3, 16).transpose(0, 1)], [torch.randn(16, 32).T]
+    bias = torch.randn(64)[::2]
+    torch.testing.assert_close(kernels.linear_parts(x, w, [bias], [0], False)[0], F.linear(x[0], w[0], bias))
+
+
+def test_which_runs(here, monkeypatch):
+    x, w = torch.empty(3, 32), torch.empty(16, 32)
+
+    def runs(parts, weight=w, impl="fused"):
+        return linear.in_one_call(parts, [weight], [None], impl)
+
+    assert runs([x, x])
+    for other in ([x.bfloat16()], [x.to("meta")], [x[:0]], [x, x[:2]]):
+        assert not runs(other)
+    assert not runs([x], torch.empty(10, 32))
+    assert not runs([x], impl="auto")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not runs([x])
+    w.requires_grad_()
+    assert not runs([x])
+    with torch.no_grad():
+        assert runs([x])
+        monkeypatch.setattr(linear, "_library_is_slower", lambda: False)
+        assert not runs([x])
+
+
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel", ""])
+def test_the_library_runs_where_nothing_is_known(monkeypatch, vendor):
+    monkeypatch.setattr(linear, "_vendor", lambda: vendor)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert linear._library_is_slower() is (vendor == "AuthenticAMD")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not linear._library_is_slower()
+
+
+@pytest.mark.parametrize("symmetry", [PLAIN, FLOP, FLOP.with_tokens((2, 4))])
+@pytest.mark.parametrize("grad", [True, False])
+def test_networks_compiled_whole(here, symmetry, grad):
+    """The MLP with its products in one call each, and without gradients the GELU with them."""
+    layer = Mlp(symmetry, 32, 64)
+    images = torch.randn(2, 3, 4, 8)
+    x = (FLOP if symmetry is not PLAIN else PLAIN).patch_embed(3, 32, 2)(images)
+    x = x if symmetry in (PLAIN, FLOP) else symmetry.split_tokens()(x)
+    x = each(lambda part: part.detach(), x)
+    targets = []
+
+    def backend(graph, inputs):
+        targets.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    with torch.set_grad_enabled(grad):
+        output = torch.compile(layer, backend=backend, fullgraph=True)(x)
+        torch.testing.assert_close(output, layer(x), rtol=1e-5, atol=1e-5)
+        exported = torch.export.export(layer, (x,))
+    assert sum("linear_parts" in target for target in targets) == (0 if grad else 2)
+    assert any("gelu" in target for target in targets) is grad
+    assert not any("flopbench" in str(node.target) for node in exported.graph.nodes)
+
+
+def test_interpreted_triton_goes_before(monkeypatch, cpp_compiler):
+    monkeypatch.setattr(linear, "_library_is_slower", lambda: True)
+    monkeypatch.setattr(dispatch, "_load", lambda: (None, True))
+    assert not linear.in_one_call([torch.empty(3, 32)], [torch.empty(16, 32)], [None], "fused")
