@@ -161,8 +161,9 @@ class Symmetry:
         parts = [x] if isinstance(x, Tensor) else list(x)
         # Torch's own GELU does not say its kind.
         exact = getattr(activation, "kind", "gelu") == "gelu"
-        if exact and in_one_call(parts, *linear.operands, linear.impl):
-            return together(lambda parts: linear_parts(parts, *linear.operands, linear.impl, gelu=True), x)
+        weights, biases = linear.operands
+        if exact and in_one_call(parts, weights, biases, linear.impl):
+            return together(lambda parts: linear_parts(parts, weights, biases, linear.impl, gelu=True), x)
         return activation(linear(x))
 
     def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:

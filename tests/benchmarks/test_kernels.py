@@ -33,7 +33,7 @@ def _vectors(count):
 
 
 def _gelu(*parts):
-    return F.gelu(*parts) if len(parts) == 1 else mirror_gelu.mirror_pointwise(*parts, F.gelu)
+    return F.gelu(parts[0]) if len(parts) == 1 else mirror_gelu.mirror_gelu(*parts, impl="eager")
 
 
 OPERATIONS = {

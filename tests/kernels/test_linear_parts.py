@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flopbench.kernels import dispatch, linear
+from flopbench.kernels import Impl, dispatch, linear
 from flopbench.kernels.cpp import linear as kernels
 from flopbench.kernels.mirror_gelu import mirror_gelu, mirror_gelu_tokens
 from flopbench.models.layers import Mlp
@@ -45,8 +45,9 @@ def here(monkeypatch, no_triton):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_products(instructions, shape, dtype, gelu):
-    x, w, biases = inputs(*shape, dtype)
-    outputs = kernels.linear_parts(x, w, *present(biases), gelu)
+    x, w, biases = inputs(*shape, dtype=dtype)
+    bias, biased = present(biases)
+    outputs = kernels.linear_parts(x, w, bias, biased, gelu)
     wide = [None if b is None else b.double() for b in biases]
     expected = by_part([part.double() for part in x], [v.double() for v in w], wide)
     expected = GELUS[len(x)](*expected) if gelu else expected
@@ -69,7 +70,7 @@ def test_any_layout(cpp_compiler):
 def test_which_runs(here, monkeypatch):
     x, w = torch.empty(3, 32), torch.empty(16, 32)
 
-    def runs(parts, weight=w, impl="fused"):
+    def runs(parts, weight=w, impl: Impl = "fused"):
         return linear.in_one_call(parts, [weight], [None], impl)
 
     assert runs([x, x])
