@@ -118,16 +118,11 @@ class FlopLinear(nn.Module):
         """`[..., in_features]` to `[..., out_features]`."""
         if self.invariant_only:
             return Halves(linear_parts([x.s], [self.s.weight], [self.s.bias], self.impl)[0], None)
-        return Halves(*linear_halves(x.s, x.a, *self.weights, self.impl))
-
-    @property
-    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """W_s, W_a and b."""
-        return self.s.weight, self.a.weight, self.s.bias
+        return Halves(*linear_halves(x.s, x.a, self.s.weight, self.a.weight, self.s.bias, self.impl))
 
     @property
     def operands(self) -> Operands:
-        """The same, by half."""
+        """W_s and W_a; the biases by half."""
         return [self.s.weight, self.a.weight], [self.s.bias, None]
 
 
@@ -328,7 +323,8 @@ class Flop(Symmetry):
     def activated(self, linear: Any, activation: Any, x: Halves) -> Halves:
         """In one kernel where there is one for both and no gradients are taken."""
         if "fused" == linear.impl == activation.impl and version("fused", x.s) == "triton":
-            return Halves(*linear_gelu_halves(x.s, x.a, *linear.weights, kind=activation.kind, impl="fused"))
+            (weight_s, weight_a), (bias, _) = linear.operands
+            return Halves(*linear_gelu_halves(*x, weight_s, weight_a, bias, activation.kind, "fused"))
         return super().activated(linear, activation, x)
 
     def split_heads(self, qkv: Halves, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
