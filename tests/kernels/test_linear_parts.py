@@ -56,6 +56,19 @@ def test_products(instructions, shape, dtype, gelu):
         torch.testing.assert_close(one.double(), two, rtol=0, atol=5 * TOLERANCE[dtype])
 
 
+def test_gelu_in_single_precision(instructions):
+    # Nearer than torch's is. What is not a number stays so, and what is infinite.
+    x = torch.linspace(-12, 12, 1 << 16).reshape(-1, 16)
+    x[0, :3] = torch.tensor([0.0, 1e30, -1e30])
+    (one,) = kernels.linear_parts([x], [torch.eye(16)], [], [], True)
+    exact = F.gelu(x.double())
+    torch.testing.assert_close(one.double(), exact, rtol=1e-7, atol=4e-7)
+    torch.testing.assert_close(one[x > -3].double(), exact[x > -3], rtol=1e-5, atol=0)
+    special = torch.tensor([[torch.nan], [torch.inf], [-torch.inf]])
+    (one,) = kernels.linear_parts([special], [torch.ones(16, 1)], [], [], True)
+    torch.testing.assert_close(one[:, 0], torch.tensor([torch.nan, torch.inf, 0.0]), equal_nan=True)
+
+
 def test_operator(cpp_compiler):
     x, w, biases = inputs(4, 2, (3,), 16, 32, torch.float32)
     check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), True)

@@ -32,9 +32,31 @@ void pack(int64_t inner, int V, const T* weight, int64_t stride, T* panel) {
     for (int64_t j = 0; j < V * L; ++j) panel[k * V * L + j] = weight[j * stride + k];
 }
 
-template <typename T>
-Vec<T> gelu(Vec<T> x) {
-  const Vec<T> half(T(0.5)), one(T(1)), scale(T(M_SQRT1_2));
+// c[0] + c[1] x + …
+template <size_t N>
+inline Vec<float> polynomial(const float (&c)[N], Vec<float> x) {
+  Vec<float> y(c[N - 1]);
+#pragma GCC unroll 16
+  for (size_t i = N - 1; i-- > 0;) y = at::vec::fmadd(y, x, Vec<float>(c[i]));
+  return y;
+}
+
+// x Φ(x) as max(x, 0) − |x| Φ(−|x|). In the cache the library's erf took three times as long as the traffic that
+// the GELU saves, and is off by 1.3e-6: here Φ is a power of two, both by minimax polynomials (log2 Φ(−x) for
+// 0 ≤ x ≤ 6 to 7.5e-9 of Φ, 2^f for |f| ≤ ½ to 7.5e-8 of itself), and what is left of GELU(−x) beyond 8 is 1e-16.
+inline Vec<float> gelu(Vec<float> x) {
+  constexpr float log2_phi[] = {-0.999999978f,   -1.15110572f,     -0.459204907f,   -0.0525050287f, 0.00707547177f,
+                                -0.00014587012f, -0.000182547614f, 3.86207511e-05f, -2.7720496e-06f};
+  constexpr float power[] = {1.00000007f, 0.693146967f, 0.240221197f, 0.0555071348f, 0.0096755408f, 0.00132764051f};
+  const Vec<float> size = at::vec::clamp_max(x.abs(), Vec<float>(8));
+  const Vec<float> log2 = polynomial(log2_phi, size), whole = log2.round();
+  const auto exponent = at::vec::convert_to_int_of_same_size(whole) + Vec<int32_t>(127);
+  const Vec<float> phi = polynomial(power, log2 - whole) * at::vec::cast<float>(exponent << Vec<int32_t>(23));
+  return at::vec::fnmadd(size, phi, at::vec::clamp_min(x, Vec<float>(0)));
+}
+
+inline Vec<double> gelu(Vec<double> x) {
+  const Vec<double> half(0.5), one(1), scale(M_SQRT1_2);
   return x * half * (one + (x * scale).erf());
 }
 
