@@ -88,7 +88,13 @@ def in_cpp(impl: Impl, x: Tensor) -> bool:
     if not torch.compiler.is_compiling():
         return impl == "fused" and version(impl, x) == "inductor"
     asked = impl == "auto" or (impl == "fused" and version(impl, x) == "eager")
-    return asked and not torch.compiler.is_exporting() and _has_compiler()
+    return asked and not _exporting() and _has_compiler()
+
+
+@torch.compiler.assume_constant_result
+def _exporting() -> bool:
+    """Asked outside the trace: within one, torch 2.11 says yes whatever it traces for."""
+    return torch.compiler.is_exporting()
 
 
 @torch.compiler.assume_constant_result
