@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.library import Library
 from torch.overrides import TorchFunctionMode
 
 
@@ -48,12 +50,25 @@ class TracedConvolutions(TorchFunctionMode):
     ) -> Any:
         """Call `func`, or the recorded operator in place of a convolution."""
         if func in _CONVOLUTIONS:
+            _know_shapes_of_convolutions()
             return _convolution(func in _TRANSPOSED, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
 _TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d, *_TRANSPOSED)
+
+
+@cache
+def _know_shapes_of_convolutions() -> Library | None:
+    """Torch 2.11 has no shape function for what `aten::_convolution` chooses on the meta device."""
+    operator = "convolution_overrideable"
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{operator}", "Meta"):
+        return None
+    library = Library("aten", "IMPL")
+    library.impl(operator, torch.ops.aten.convolution.default, "Meta")
+    # It lasts as long as the library does.
+    return library
 
 
 def _convolution(
