@@ -78,7 +78,7 @@ def test_layers_compiled_whole(cpp_compiler, symmetry):
         output = run(x)
         outputs = [output] if symmetry is PLAIN else output
         loss = torch.cat([part.square().flatten() for part in outputs]).sum()
-        with torch.profiler.profile() as profile:
+        with torch.profiler.profile(acc_events=True) as profile:
             results.append(torch.autograd.grad(loss, [*leaves, *layer.parameters()]))
         called.append(any(event.key == operator.default.name() for event in profile.key_averages()))
     assert called == [False, True]
