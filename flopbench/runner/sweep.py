@@ -185,8 +185,7 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     cells = shard_of(list(profile.cells(device)), run.info.shard)
     check_cells(cells)
     jobs = list(again) or [(cell, replicate) for replicate in range(profile.replicates) for cell in cells]
-    finished = {record.key for record in run.records() if record.status != "skipped"}
-    missing = [job for job in jobs if (job[0].id, job[1]) not in finished]
+    missing = _unfinished(run, jobs)
     observer.begin(run, len(jobs), len(jobs) - len(missing))
     sweeper = _Sweep(run, observer, device)
     try:
@@ -195,7 +194,8 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
             sweeper.take(cell, replicate, jobs_left=len(missing))
             missing.pop(0)
     except KeyboardInterrupt:
-        for cell, replicate in missing:
+        # It may have come just after the last record.
+        for cell, replicate in _unfinished(run, missing):
             sweeper.keep(_without_times(cell, replicate, "skipped", "interrupted"))
         raise
     if profile.memory_frontier:
@@ -203,6 +203,11 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     if jobs and not any(record.status == "ok" for record in run.records()):
         reasons = {record.reason for record in run.records()}
         raise NothingMeasuredError(f"no cell could be measured: {'; '.join(sorted(reasons))[:500]}")
+
+
+def _unfinished(run: Run, jobs: list[tuple[Cell, int]]) -> list[tuple[Cell, int]]:
+    finished = {record.key for record in run.records() if record.status != "skipped"}
+    return [job for job in jobs if (job[0].id, job[1]) not in finished]
 
 
 class _Sweep:

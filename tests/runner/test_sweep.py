@@ -127,6 +127,18 @@ def test_skipped_cells_are_measured_when_the_run_goes_on(start, watcher: Watcher
     assert run.records()[0].status == "ok"
 
 
+def test_an_interrupt_just_after_a_record_does_not_undo_it(start, watcher: Watcher, monkeypatch):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = start(batch_sizes=[1, 2])
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher, "finished", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(run, watcher)
+    assert [record.status for record in run.records()] == ["ok", "skipped"]
+
+
 KILLED = """
 import sys
 from pathlib import Path
