@@ -6,9 +6,9 @@ an AMD EPYC, torch 2.13; tests/benchmarks/test_kernels.py):
 - bf16 on a CPU that multiplies bf16 and has no AMX tiles: two batched products with the scores in memory,
   1.75 times as fast as torch's fused operator, 2.4 times with the gradients. In fp32 they are slower, 0.98
   and 0.85.
-- fp32 on a CPU where a C++ compiler is at hand: from the parts of a feature (`kernels.cpp.attention`), 1.27
-  times as fast as torch's operator for one part, 1.43 times for two halves, which that operator needs side by
-  side; 1.45 and 1.42 times with the gradients.
+- fp32 on a CPU where a C++ compiler is at hand: from the parts of a feature (`kernels.cpp.attention`), 1.54
+  times as fast as torch's operator for one part, 1.73 times for two halves, which that operator needs side by
+  side; 1.5 and 1.6 times with the gradients.
 - Everything else: torch's fused operator. So is fp16, which that CPU does not multiply.
 """
 

@@ -2,9 +2,9 @@
 
 Without gradients, in fp32, on a CPU where it was found faster, all parts are computed in one call in C++,
 with biases and GELU in the cache (`kernels.cpp.linear`). For the first product of the MLPs of ViT-S and B,
-8 × 197 tokens, two cores of an AMD EPYC, torch 2.13, that is 1.1 to 1.25 times as fast as MKL's product, for
-X and for two halves; with the GELU 1.24 to 1.35 times as fast as MKL's and inductor's
-(tests/benchmarks/test_kernels.py, three runs).
+8 × 197 tokens, two cores of an AMD EPYC, torch 2.13, that is 1.05 to 1.25 times as fast as MKL's product, for
+X and for two halves; with the GELU 1.2 to 1.37 times as fast as MKL's and inductor's
+(tests/benchmarks/test_kernels.py, five runs).
 """
 
 import re
