@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,7 +42,37 @@ def _context() -> Any:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flopbench.runner.worker"])
+    from multiprocessing.forkserver import ensure_running
+
+    # The server hands on what it starts with: Ctrl-C is for the parent alone, from a worker's first moment.
+    with _on_interrupt(signal.SIG_IGN):
+        ensure_running()
     return context
+
+
+@contextmanager
+def _on_interrupt(handler: Any) -> Iterator[None]:
+    """Ctrl-C inside the block goes to `handler`. Only the main thread gets it: any other is left as it is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interrupt_delayed() -> Iterator[None]:
+    """Ctrl-C inside the block counts at its end."""
+    came: list[int] = []
+    try:
+        with _on_interrupt(lambda number, frame: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def run_job(
@@ -68,13 +99,10 @@ def run_job(
         log = Path(folder) / "output"
         process = context.Process(target=_serve, args=(sender, str(log), job, arguments), daemon=False)
         try:
-            process.start()
-        except (EOFError, OSError) as error:
-            raise FlopbenchError(
-                f"a worker process could not start: {error or type(error).__name__}"
-            ) from error
-        sender.close()
-        try:
+            # Interrupted halfway, this process would not know of the one to kill.
+            with _interrupt_delayed():
+                _start(process)
+                sender.close()
             outcome = _wait(process, receiver, timeout, on_report)
         finally:
             _kill(process)
@@ -82,6 +110,13 @@ def run_job(
         if outcome is None:
             return Outcome(*_cause_of_death(process.exitcode, log))
         return outcome
+
+
+def _start(process: Any) -> None:
+    try:
+        process.start()
+    except (EOFError, OSError) as error:
+        raise FlopbenchError(f"a worker process could not start: {error or type(error).__name__}") from error
 
 
 def _wait(process: Any, receiver: Connection, timeout: float, on_report: Report) -> Outcome | None:
@@ -105,6 +140,8 @@ def _wait(process: Any, receiver: Connection, timeout: float, on_report: Report)
 
 
 def _kill(process: Any) -> None:
+    if process.pid is None:
+        return
     if process.is_alive():
         # The job may have children of its own (compilers): the whole group goes.
         with suppress(ProcessLookupError, PermissionError, AttributeError):

@@ -1,9 +1,13 @@
 """A job in a fresh process: its result, its reports, and every way to end badly."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -80,3 +84,43 @@ def test_a_hang_is_ended():
     outcome = run_job(sleep, timeout=0.5)
     assert outcome.kind == "timeout"
     assert time.monotonic() - start < 30
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_while_a_process_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch):
+    started = []
+
+    def interrupted(process: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        process.start()
+        started.append(process)
+
+    monkeypatch.setattr("flopbench.runner.process._start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(sleep, timeout=60)
+    assert [process.exitcode for process in started] == [-signal.SIGKILL]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server")
+def test_a_worker_ignores_ctrl_c_from_its_first_moment():
+    code = """if True:
+        import signal
+        from flopbench.runner.process import _context
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with _context().Pool(1) as pool:
+            print(pool.apply(signal.getsignal, (signal.SIGINT,)).name)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "SIG_IGN"
