@@ -92,6 +92,15 @@ def in_cpp(impl: Impl, x: Tensor) -> bool:
 
 
 @torch.compiler.assume_constant_result
+def library_is_slower() -> bool:
+    """Whether C++ was found faster than what torch has for the same: on AMD's and Intel's CPUs with AVX-512.
+
+    Of others there are no figures.
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+@torch.compiler.assume_constant_result
 def _exporting() -> bool:
     """Asked outside the trace: within one, torch 2.11 says yes whatever it traces for."""
     return torch.compiler.is_exporting()

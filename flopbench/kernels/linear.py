@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels import Impl
+from flopbench.kernels import Impl, dispatch
 from flopbench.kernels.dispatch import autocast, in_cpp, version
 from flopbench.kernels.mirror_gelu import Activation, mirror_gelu
 
@@ -69,19 +69,13 @@ def in_one_call(
         and x.dtype == weight.dtype
         and not _differentiated(*parts, *weights, *biases)
         and not torch.is_autocast_enabled("cpu")
-        and _library_is_slower()
+        and dispatch.library_is_slower()
         and in_cpp(impl, x)
     )
 
 
 def _differentiated(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-
-
-@torch.compiler.assume_constant_result
-def _library_is_slower() -> bool:
-    """Whether that was measured: on AMD's and Intel's CPUs with AVX-512. Of others there are no figures."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def linear_halves(

@@ -1,14 +1,14 @@
 """A pointwise non-linearity on mirror pairs (DESIGN: paper, section 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import version
+from flopbench.kernels import Impl, dispatch
+from flopbench.kernels.dispatch import in_cpp, version
 from flopbench.kernels.inductor import compiled
 
 SQRT_HALF = 0.5**0.5
@@ -106,3 +106,17 @@ def mirror_gelu_tokens(
     if which == "inductor":
         return compiled(mirror_gelu_tokens, ss)(ss, sa, as_, aa, kind, "eager")
     return mirror_pointwise_tokens(ss, sa, as_, aa, ACTIVATIONS[kind])
+
+
+def gelu_in_cpp(parts: Sequence[Tensor], impl: Impl) -> bool:
+    """Whether C++ computes the exact GELU of a feature's parts (`kernels.cpp.gelu`).
+
+    It does where C++ runs (`dispatch.in_cpp`) and was found faster, for parts of one shape.
+    """
+    x = parts[0]
+    return (
+        all(part.shape == x.shape for part in parts)
+        and x.numel() > 0
+        and dispatch.library_is_slower()
+        and in_cpp(impl, x)
+    )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from flopbench.kernels import Impl
 from flopbench.kernels.linear import in_one_call, linear_parts
-from flopbench.kernels.mirror_gelu import Activation
+from flopbench.kernels.mirror_gelu import Activation, gelu_in_cpp
 
 Head = Literal["invariant", "absolute"]
 Operands = tuple[list[Tensor], list[Tensor | None]]
@@ -164,7 +164,12 @@ class Symmetry:
         weights, biases = linear.operands
         if exact and in_one_call(parts, weights, biases, linear.impl):
             return together(lambda parts: linear_parts(parts, weights, biases, linear.impl, gelu=True), x)
-        return activation(linear(x))
+        y = linear(x)
+        if exact and gelu_in_cpp([y] if isinstance(y, Tensor) else list(y), linear.impl):
+            from flopbench.kernels.cpp.gelu import gelu_parts
+
+            return together(gelu_parts, y)
+        return activation(y)
 
     def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """`[B, N, 3C]` to query, key and value `[B, heads, N, C/heads]`, plain tensors.

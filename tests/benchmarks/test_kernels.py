@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from flopbench.kernels import dispatch, heads, layer_norm, linear, mirror_gelu
 from flopbench.kernels.attention import attention_parts, unfused_attention
 from flopbench.kernels.cpp import linear as kernels
+from flopbench.kernels.cpp.gelu import gelu_parts
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.inductor import compiled, missing_compiler
 
@@ -148,3 +149,20 @@ def test_attention_with_scores_in_memory(flopbench, dtype, grad):
     flopbench.compare(
         partial(call, F.scaled_dot_product_attention), partial(call, unfused_attention), grad=grad
     )
+
+
+@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("grad", [False, True])
+def test_gelu_of_parts(flopbench, parts, grad):
+    """By itself, as training has it, against what inductor makes of the eager one."""
+    x = [_random(BATCH, TOKENS, 8 * HALF // parts).requires_grad_(grad) for _ in range(parts)]
+    upstream = [torch.randn_like(part) for part in x]
+    activate = compiled(_gelu, x[0])
+
+    def call(operation):
+        outputs = operation(x)
+        return torch.autograd.grad(outputs, x, upstream) if grad else outputs
+
+    flopbench.compare(partial(call, lambda x: activate(*x)), partial(call, gelu_parts), grad=grad)

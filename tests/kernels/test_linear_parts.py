@@ -38,7 +38,7 @@ def by_part(x, w, biases):
 @pytest.fixture
 def here(monkeypatch, no_triton):
     """As on a CPU whose library was found slower."""
-    monkeypatch.setattr(linear, "_library_is_slower", lambda: True)
+    monkeypatch.setattr(dispatch, "library_is_slower", lambda: True)
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -110,14 +110,14 @@ def test_which_runs(here, monkeypatch):
     assert not runs([x])
     with torch.no_grad():
         assert runs([x])
-        monkeypatch.setattr(linear, "_library_is_slower", lambda: False)
+        monkeypatch.setattr(dispatch, "library_is_slower", lambda: False)
         assert not runs([x])
 
 
 @pytest.mark.parametrize("capability", ["AVX512", "AVX2", "DEFAULT"])
 def test_the_library_runs_where_nothing_is_known(monkeypatch, capability):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert linear._library_is_slower() is (capability == "AVX512")
+    assert dispatch.library_is_slower() is (capability == "AVX512")
 
 
 @pytest.mark.parametrize("symmetry", [PLAIN, FLOP, FLOP.with_tokens((2, 4))])
@@ -145,6 +145,6 @@ def test_networks_compiled_whole(here, symmetry, grad):
 
 
 def test_interpreted_triton_goes_before(monkeypatch, cpp_compiler):
-    monkeypatch.setattr(linear, "_library_is_slower", lambda: True)
+    monkeypatch.setattr(dispatch, "library_is_slower", lambda: True)
     monkeypatch.setattr(dispatch, "_load", lambda: (None, True))
     assert not linear.in_one_call([torch.empty(3, 32)], [torch.empty(16, 32)], [None], "fused")

@@ -5,6 +5,7 @@ this CPU, into its cache. `at::vec` is torch's own vector type, so one source se
 """
 
 import ctypes
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -23,8 +24,12 @@ def library(name: str) -> ctypes.CDLL:
 
     here = Path(__file__).parent
     # What is compiled lies elsewhere, where it would find no neighbour.
-    source = (here / f"{name}.cpp").read_text()
-    return CppCodeCache.load(source.replace('#include "tile.h"', (here / "tile.h").read_text()))
+    source = re.sub(
+        r'#include "(\w+\.h)"',
+        lambda include: (here / include[1]).read_text(),
+        (here / f"{name}.cpp").read_text(),
+    )
+    return CppCodeCache.load(source)
 
 
 def pointer(x: Tensor | None) -> ctypes.c_void_p:

@@ -159,10 +159,10 @@ void forward(const Heads<T>& shape, const T* const* qkv, T* const* mixed, T* nor
     Scratch<T> scratch(2 * L * D + 2 * ROWS * D + ROWS * L + 2 * L);
     T *x = scratch.zeros(L * D), *kt = scratch.zeros(L * D), *q = scratch.zeros(ROWS * D);
     T *o = scratch.zeros(ROWS * D), *p = scratch.zeros(ROWS * L), *tops = scratch.zeros(L), *sums = scratch.zeros(L);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)
     for (int64_t item = 0; item < shape.items(); ++item) {
       // What this thread will probably do next, as the threads take turns.
-      const int64_t next = std::min(item + threads, shape.items() - 1);
+      const int64_t next = std::min(item + 1, shape.items() - 1);
       shape.gather(qkv, KEY, item, {0, N}, x, D);
       transpose(L, D, x, kt);
       shape.gather(qkv, VALUE, item, {0, N}, x, D);
@@ -199,7 +199,7 @@ void backward(const Heads<T>& shape, const T* const* grad, const T* const* qkv, 
     T *q = scratch.zeros(M * D), *g = scratch.zeros(M * D), *o = scratch.zeros(M * D);
     T *k = scratch.zeros(L * D), *kt = scratch.zeros(L * D), *v = scratch.zeros(L * D), *vt = scratch.zeros(L * D);
     T *p = scratch.zeros(M * L), *s = scratch.zeros(M * L);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)
     for (int64_t item = 0; item < shape.items(); ++item) {
       const Rows all{0, N};
       shape.gather(qkv, QUERY, item, all, q, D, scale);
@@ -209,7 +209,7 @@ void backward(const Heads<T>& shape, const T* const* grad, const T* const* qkv, 
       shape.gather(mixed, MIXED, item, all, o, D);
       transpose(L, D, k, kt);
       transpose(L, D, v, vt);
-      const int64_t next = std::min(item + threads, shape.items() - 1);
+      const int64_t next = std::min(item + 1, shape.items() - 1);
       for (int64_t i = 0; i < N; i += ROWS) {
         const Rows rows{i, std::min(ROWS, N - i)};
         for (const Slot slot : {QUERY, KEY, VALUE}) shape.prefetch(qkv, slot, next, rows);

@@ -6,9 +6,8 @@
 // where they lie. Each thread packs for itself: sharing the panels was 2 to 4 % slower, and with columns shared out
 // instead of rows, E(ViT-S) was 6 % slower, for what comes before and after has its rows in the same core's cache.
 
+#include "gelu.h"
 #include "tile.h"
-
-#include <cmath>
 
 namespace {
 
@@ -35,81 +34,6 @@ void pack(int64_t inner, int V, const T* weight, int64_t stride, T* panel) {
     }
   for (; k < inner; ++k)
     for (int64_t j = 0; j < V * L; ++j) panel[k * V * L + j] = weight[j * stride + k];
-}
-
-// Φ(−x) for 0 ≤ x ≤ 5.6 in 32 intervals, a polynomial in the distance from the middle of each: Taylor's of degree
-// 5, whose last two terms are replaced by what is nearest of lower degree (through Chebyshev's T4 and T5). In the
-// last it is 0.
-struct Phi {
-  static constexpr int COUNT = 32;
-  static constexpr double LAST = 5.6, WIDTH = LAST / (COUNT - 1);
-  alignas(64) float terms[4][COUNT];
-
-  // Constants for the compiler, which then keeps them in registers: hence series, not functions of the library.
-  constexpr Phi() : terms() {
-    for (int i = 0; i < COUNT - 1; ++i) {
-      const double x = i * WIDTH, h = WIDTH / 2;
-      double power = 1, exponential = 1, odd = x, integral = x;
-      for (int n = 1; n < 100; ++n) {
-        exponential += power *= x * x / (2 * n);
-        integral += odd *= x * x / (2 * n + 1);
-      }
-      const double density = M_2_SQRTPI * M_SQRT1_2 / 2 / exponential;
-      const double fourth = (x * x * x - 3 * x) * density / 24;
-      const double fifth = (-x * x * x * x + 6 * x * x - 3) * density / 120;
-      terms[0][i] = 0.5 - density * integral - fourth * h * h * h * h / 8;
-      terms[1][i] = -density - fifth * h * h * h * h * 5 / 16;
-      terms[2][i] = x * density / 2 + fourth * h * h;
-      terms[3][i] = (1 - x * x) * density / 6 + fifth * h * h * 5 / 4;
-    }
-  }
-
-  // Of the interval that the last bits of `at` say.
-  Vec<float> term(int n, Vec<int32_t> at) const {
-#if defined(CPU_CAPABILITY_AVX512)
-    return _mm512_permutex2var_ps(_mm512_load_ps(terms[n]), at, _mm512_load_ps(terms[n] + 16));
-#else
-    return at::vec::gather<sizeof(float)>(terms[n], at & Vec<int32_t>(COUNT - 1));
-#endif
-  }
-
-  Vec<float> operator()(Vec<float> x) const {
-    // At 1.5 · 2²³ a float's last bit is 1: the sum is rounded to whole intervals, and ends in their number.
-    const Vec<float> whole(12582912), sum = at::vec::fmadd(x, Vec<float>(1 / WIDTH), whole);
-    const Vec<float> distance = at::vec::fnmadd(sum - whole, Vec<float>(WIDTH), x);
-    const auto at = at::vec::cast<int32_t>(sum);
-    Vec<float> y = term(3, at);
-    for (int n = 3; n-- > 0;) y = at::vec::fmadd(y, distance, term(n, at));
-    return y;
-  }
-};
-constexpr Phi phi;
-
-// x Φ(x) as max(x, 0) − |x| Φ(−|x|), to 3e-7; the library's erf gives 1.3e-6. In the cache the GELU is bound by
-// arithmetic: with that erf it took three times as long as with a power of two near Φ, and the first product of an
-// MLP of two halves gained 2 to 4 % from this table over that power.
-inline Vec<float> gelu(Vec<float> x) {
-  const Vec<float> size = at::vec::clamp_max(x.abs(), Vec<float>(Phi::LAST));
-  return at::vec::fnmadd(size, phi(size), at::vec::clamp_min(x, Vec<float>(0)));
-}
-
-inline Vec<double> gelu(Vec<double> x) {
-  const Vec<double> half(0.5), one(1), scale(M_SQRT1_2);
-  return x * half * (one + (x * scale).erf());
-}
-
-// The Walsh–Hadamard transform, orthogonal: mirror pairs of halves, of both channels and tokens for quarters.
-template <typename T, int P>
-inline void transform(Vec<T>* x) {
-  for (int span = 1; span < P; span *= 2)
-    for (int i = 0; i < P; ++i)
-      if (!(i & span)) {
-        const Vec<T> sum = x[i] + x[i + span];
-        x[i + span] = x[i] - x[i + span];
-        x[i] = sum;
-      }
-  if (P > 1)
-    for (int i = 0; i < P; ++i) x[i] = x[i] * Vec<T>(T(1 / std::sqrt(double(P))));
 }
 
 template <typename T, int P>

@@ -1,0 +1,66 @@
+"""The GELU of all parts of a feature in C++: what torch's gives in mirror pairs, and its gradient."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flopbench.kernels import dispatch
+from flopbench.kernels.cpp.gelu import gelu_parts, gelu_parts_backward
+from flopbench.kernels.mirror_gelu import gelu_in_cpp, mirror_gelu, mirror_gelu_tokens
+from tests.kernels.agreement import TOLERANCE, check_operator, normal
+
+# torch's own, of what inductor imports.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+GELUS = {1: lambda x: (F.gelu(x),), 2: mirror_gelu, 4: mirror_gelu_tokens}
+# Less than a vector; several threads' chunks, and what is left over.
+SHAPES = [(1, 3), (2, 5, 1000)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("parts", GELUS)
+def test_values_and_gradients(instructions, parts, shape, dtype):
+    x = [normal(*shape, dtype=dtype) for _ in range(parts)]
+    wide = [part.detach().double().requires_grad_() for part in x]
+    outputs, expected = gelu_parts(x), GELUS[parts](*wide)
+    upstream = [torch.randn_like(part) for part in outputs]
+    grads = torch.autograd.grad(outputs, x, upstream)
+    wanted = torch.autograd.grad(expected, wide, [g.double() for g in upstream])
+    for one, two in zip((*outputs, *grads), (*expected, *wanted), strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.double(), two, rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_gradient_in_single_precision(instructions):
+    x = torch.linspace(-12, 12, 1 << 16)
+    x[:3] = torch.tensor([0.0, 1e30, -1e30])
+    (one,) = gelu_parts_backward([x], [torch.ones_like(x)])
+    exact = torch.ops.aten.gelu_backward(torch.ones_like(x).double(), x.double())
+    torch.testing.assert_close(one.double(), exact, rtol=1e-6, atol=4e-7)
+    special = torch.tensor([torch.nan])
+    assert gelu_parts_backward([special], [torch.ones(1)])[0].isnan().all()
+
+
+def test_operators(cpp_compiler):
+    x, grads = ([normal(3, 20).detach() for _ in range(2)] for _ in range(2))
+    check_operator(torch.ops.flopbench.gelu_parts.default, [part.requires_grad_() for part in x])
+    check_operator(torch.ops.flopbench.gelu_parts_backward.default, [part.detach() for part in x], grads)
+
+
+def test_any_layout(cpp_compiler):
+    x = [torch.randn(4, 30).T, torch.randn(30, 8)[:, ::2]]
+    for one, two in zip(gelu_parts(x), mirror_gelu(*x), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_which_runs(monkeypatch, no_triton):
+    monkeypatch.setattr(dispatch, "library_is_slower", lambda: True)
+    x = torch.empty(2, 32)
+    assert gelu_in_cpp([x, x], "fused")
+    for parts in ([x.bfloat16()], [x.to("meta")], [x[:0]], [x, x[:1]]):
+        assert not gelu_in_cpp(parts, "fused")
+    assert not gelu_in_cpp([x], "eager")
+    assert not gelu_in_cpp([x], "auto")
+    monkeypatch.setattr(dispatch, "library_is_slower", lambda: False)
+    assert not gelu_in_cpp([x], "fused")
