@@ -111,7 +111,9 @@ def mirror_gelu_tokens(
 def gelu_in_cpp(parts: Sequence[Tensor], impl: Impl) -> bool:
     """Whether C++ computes the exact GELU of a feature's parts (`kernels.cpp.gelu`).
 
-    It does where C++ runs (`dispatch.in_cpp`) and was found faster, for parts of one shape.
+    It does where C++ runs (`dispatch.in_cpp`) and was found faster, for parts of one shape: with gradients
+    1.4 times as fast as inductor's for one part and 2.1 times for halves, on two cores of an Intel Xeon,
+    torch 2.13 (tests/benchmarks/test_kernels.py, one run).
     """
     x = parts[0]
     return (
