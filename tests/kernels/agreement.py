@@ -5,15 +5,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.library import opcheck
 
+from flopbench.kernels.mirror_gelu import mirror_gelu, mirror_gelu_tokens
 from flopbench.suites import Cell
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 Operation = Callable[..., Any]
+
+GELUS: dict[int, Operation] = {1: lambda x: (F.gelu(x),), 2: mirror_gelu, 4: mirror_gelu_tokens}
+"""By the number of parts."""
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> Tensor:

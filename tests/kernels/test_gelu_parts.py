@@ -2,17 +2,15 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from flopbench.kernels import dispatch
 from flopbench.kernels.cpp.gelu import gelu_parts, gelu_parts_backward
-from flopbench.kernels.mirror_gelu import gelu_in_cpp, mirror_gelu, mirror_gelu_tokens
-from tests.kernels.agreement import TOLERANCE, check_operator, normal
+from flopbench.kernels.mirror_gelu import gelu_in_cpp, mirror_gelu
+from tests.kernels.agreement import GELUS, TOLERANCE, check_operator, normal
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-GELUS = {1: lambda x: (F.gelu(x),), 2: mirror_gelu, 4: mirror_gelu_tokens}
 # Less than a vector; several threads' chunks, and what is left over.
 SHAPES = [(1, 3), (2, 5, 1000)]
 

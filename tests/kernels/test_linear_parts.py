@@ -6,17 +6,15 @@ import torch.nn.functional as F
 
 from flopbench.kernels import Impl, dispatch, linear
 from flopbench.kernels.cpp import linear as kernels
-from flopbench.kernels.mirror_gelu import mirror_gelu, mirror_gelu_tokens
 from flopbench.models.layers import Mlp
 from flopbench.symmetries import FLOP, PLAIN, each
-from tests.kernels.agreement import TOLERANCE, check_operator, normal
+from tests.kernels.agreement import GELUS, TOLERANCE, check_operator, normal
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 # Parts, weights, rows, channels in and out: less than a tile, ragged tiles and panels, several panels deep.
 SHAPES = [(1, 1, (1,), 16, 16), (2, 2, (2, 9), 48, 80), (4, 2, (3, 5), 64, 32), (2, 1, (200,), 2064, 16)]
-GELUS = {1: lambda x: (F.gelu(x),), 2: mirror_gelu, 4: mirror_gelu_tokens}
 
 
 def inputs(parts, weights, rows, inner, out, dtype=torch.float64):
