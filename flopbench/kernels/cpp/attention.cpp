@@ -27,13 +27,16 @@ Vec<T> larger(Vec<T> a, Vec<T> b) {
 template <typename T>
 void product(int64_t rows, int64_t width, int64_t inner, const T* a, int64_t row, int64_t column, const T* b,
              T* c) {
-  for (int64_t j = 0; j < width; j += VECTORS * LANES<T>)
-    for (int64_t i = 0; i < rows; i += ROWS) {
-      with_vectors<T>(width - j, [&](auto vectors) {
+  // Panels as even as can be: the sums of a narrow one are too few to keep the multipliers busy.
+  int64_t panels = padded(width, VECTORS * LANES<T>) / (VECTORS * LANES<T>);
+  for (int64_t j = 0, columns; j < width; j += columns, --panels) {
+    columns = padded((width - j + panels - 1) / panels, LANES<T>);
+    for (int64_t i = 0; i < rows; i += ROWS)
+      with_vectors<T>(columns, [&](auto vectors) {
         tile<T, vectors()>(ROWS, inner, a + i * row, row, column, b + j, width, nullptr, false, c + i * width + j,
                            width);
       });
-    }
+  }
 }
 
 // y = scale · x. Between compilers' options one cannot count on a loop being vectorised, hence by hand.
