@@ -43,7 +43,7 @@ def linear_parts(
     Returns:
         `[..., out]` for each part.
     """
-    if in_one_call(parts, weights, biases, impl):
+    if in_one_call(parts, weights, biases, impl, gelu=gelu):
         from flopbench.kernels.cpp import linear as kernels
 
         biased = [p for p, bias in enumerate(biases) if bias is not None]
@@ -55,24 +55,33 @@ def linear_parts(
 
 
 def in_one_call(
-    parts: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor | None], impl: Impl
+    parts: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    impl: Impl,
+    *,
+    gelu: bool = False,
 ) -> bool:
     """Whether C++ computes `linear_parts`.
 
-    It does where C++ runs (`dispatch.in_cpp`) and was found faster, without gradients and autocast, for parts
-    of one shape and whole vectors of channels.
+    It does where C++ runs (`dispatch.in_cpp`) and was found faster, without autocast, for parts of one shape
+    and whole vectors of channels. With gradients it is without the GELU, and all parts and weights have them.
     """
     x, weight = parts[0], weights[0]
     return (
         all(part.shape == x.shape for part in parts)
         and x.numel() > 0
-        and weight.shape[0] % CHANNELS == 0
+        and weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
         and x.dtype == weight.dtype
-        and not _differentiated(*parts, *weights, *biases)
+        and (not _differentiated(*parts, *weights, *biases) or not (gelu or _frozen(*parts, *weights)))
         and not torch.is_autocast_enabled("cpu")
         and dispatch.library_is_slower()
         and in_cpp(impl, x)
     )
+
+
+def _frozen(*tensors: Tensor) -> bool:
+    return not all(x.requires_grad for x in tensors)
 
 
 def _differentiated(*tensors: Tensor | None) -> bool:

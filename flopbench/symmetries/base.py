@@ -162,7 +162,7 @@ class Symmetry:
         # Torch's own GELU does not say its kind.
         exact = getattr(activation, "kind", "gelu") == "gelu"
         weights, biases = linear.operands
-        if exact and in_one_call(parts, weights, biases, linear.impl):
+        if exact and in_one_call(parts, weights, biases, linear.impl, gelu=True):
             return together(lambda parts: linear_parts(parts, weights, biases, linear.impl, gelu=True), x)
         y = linear(x)
         if exact and gelu_in_cpp([y] if isinstance(y, Tensor) else list(y), linear.impl):

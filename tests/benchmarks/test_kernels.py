@@ -121,6 +121,23 @@ def test_linear_of_parts(flopbench, width, parts, gelu):
 
 @pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("width", [HALF, 2 * HALF])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gradients_of_linear_of_parts(flopbench, width, parts):
+    """Of the first product of an MLP: the gradients of features and weights."""
+    channels = width // parts
+    x = [_random(BATCH * TOKENS, channels) for _ in range(parts)]
+    weights = [_random(4 * channels, channels) * channels**-0.5 for _ in range(parts)]
+    grads = [_random(BATCH * TOKENS, 4 * channels) for _ in range(parts)]
+
+    def library():
+        return [(g @ w, g.t() @ part) for g, w, part in zip(grads, weights, x, strict=True)]
+
+    flopbench.compare(library, partial(kernels.linear_parts_backward, grads, x, weights), grad=True)
+
+
+@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("contiguous", [False, True])
 def test_depthwise(flopbench, contiguous, monkeypatch):
     """The forward pass and the gradient of the kernels, which is what there are two versions of."""

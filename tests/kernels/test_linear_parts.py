@@ -13,8 +13,15 @@ from tests.kernels.agreement import GELUS, TOLERANCE, check_operator, normal
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-# Parts, weights, rows, channels in and out: less than a tile, ragged tiles and panels, several panels deep.
-SHAPES = [(1, 1, (1,), 16, 16), (2, 2, (2, 9), 48, 80), (4, 2, (3, 5), 64, 32), (2, 1, (200,), 2064, 16)]
+# Parts, weights, rows, channels in and out: less than a tile, ragged tiles and panels, several panels deep, a
+# gradient of more than one strip.
+SHAPES = [
+    (1, 1, (1,), 16, 16),
+    (2, 2, (2, 9), 48, 80),
+    (4, 2, (3, 5), 64, 32),
+    (2, 1, (200,), 2064, 16),
+    (1, 1, (150,), 448, 400),
+]
 
 
 def inputs(parts, weights, rows, inner, out, dtype=torch.float64):
@@ -68,45 +75,84 @@ def test_gelu_in_single_precision(instructions):
     torch.testing.assert_close(one[:, 0], torch.tensor([torch.nan, torch.inf, 0.0]), equal_nan=True)
 
 
+@pytest.mark.parametrize("library", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients(instructions, monkeypatch, shape, dtype, library):
+    """In C++, and as where the weights are large."""
+    monkeypatch.setattr(kernels, "MOST_ELEMENTS", 0 if library else 1 << 30)
+    x, w, biases = inputs(*shape, dtype=dtype)
+    bias, biased = present(biases)
+    given = [tensor.requires_grad_() for tensor in (*x, *w, *bias)]
+    outputs = kernels.linear_parts(x, w, bias, biased, False)
+    upstream = [torch.randn_like(y) for y in outputs]
+    grads = torch.autograd.grad(outputs, given, upstream)
+    wide = [tensor.detach().double().requires_grad_() for tensor in given]
+    wide_bias = dict(zip(biased, wide[len(x) + len(w) :], strict=True))
+    wide_x, wide_w = wide[: len(x)], wide[len(x) : len(x) + len(w)]
+    expected = by_part(wide_x, wide_w, [wide_bias.get(p) for p in range(len(x))])
+    wanted = torch.autograd.grad(expected, wide, [g.double() for g in upstream])
+    for one, two in zip((*outputs, *grads), (*expected, *wanted), strict=True):
+        assert (one.dtype, one.shape) == (dtype, two.shape)
+        torch.testing.assert_close(one.double(), two, rtol=0, atol=20 * TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize("threads", [2, 3, 4, 16, 18])
 def test_threads_share_the_work(instructions, monkeypatch, threads, gelu):
-    x, w, biases = inputs(2, 2, (3, 41), 24, 384, torch.float32)
+    x, w, biases = inputs(2, 2, (3, 41), 32, 384, torch.float32)
     given = x, w, *present(biases), gelu
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    alone = kernels.linear_parts(*given)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    for one, two in zip(kernels.linear_parts(*given), alone, strict=True):
+
+    def outputs(threads):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        y = kernels.linear_parts(*given)
+        return [*y, *kernels.linear_parts_backward(y, x, w)]
+
+    for one, two in zip(outputs(threads), outputs(1), strict=True):
         assert one.equal(two)
 
 
-def test_operator(cpp_compiler):
+def test_operators(cpp_compiler):
     x, w, biases = inputs(4, 2, (3,), 16, 32, torch.float32)
     check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), True)
+    y = [torch.randn(3, 32) for _ in x]
+    check_operator(torch.ops.flopbench.linear_parts_backward.default, y, x, w)
+    x, w = ([tensor.requires_grad_() for tensor in tensors] for tensors in (x, w))
+    check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), False)
 
 
 def test_any_layout(cpp_compiler):
     x, w = [torch.randn(4, 3, 16).transpose(0, 1)], [torch.randn(16, 32).T]
     bias = torch.randn(64)[::2]
     torch.testing.assert_close(kernels.linear_parts(x, w, [bias], [0], False)[0], F.linear(x[0], w[0], bias))
+    upstream = torch.randn(4, 3, 32).transpose(0, 1)
+    grad_x, grad_w = kernels.linear_parts_backward([upstream], x, w)
+    torch.testing.assert_close(grad_x, upstream @ w[0])
+    torch.testing.assert_close(grad_w, upstream.flatten(0, 1).T @ x[0].flatten(0, 1))
 
 
 def test_which_runs(here, monkeypatch):
     x, w = torch.empty(3, 32), torch.empty(16, 32)
 
-    def runs(parts, weight=w, impl: Impl = "fused"):
-        return linear.in_one_call(parts, [weight], [None], impl)
+    def runs(parts, weight=w, impl: Impl = "fused", gelu=False):
+        return linear.in_one_call(parts, [weight], [None], impl, gelu=gelu)
 
     assert runs([x, x])
     for other in ([x.bfloat16()], [x.to("meta")], [x[:0]], [x, x[:2]]):
         assert not runs(other)
     assert not runs([x], torch.empty(10, 32))
+    assert not runs([x[:, :10]], torch.empty(16, 10))
     assert not runs([x], impl="auto")
     with torch.autocast("cpu", torch.bfloat16):
         assert not runs([x])
+    # With gradients, all of them, and no GELU.
     w.requires_grad_()
     assert not runs([x])
+    x.requires_grad_()
+    assert runs([x])
+    assert not runs([x], gelu=True)
     with torch.no_grad():
+        assert runs([x], gelu=True)
         assert runs([x])
         monkeypatch.setattr(dispatch, "library_is_slower", lambda: False)
         assert not runs([x])
@@ -121,12 +167,12 @@ def test_the_library_runs_where_nothing_is_known(monkeypatch, capability):
 @pytest.mark.parametrize("symmetry", [PLAIN, FLOP, FLOP.with_tokens((2, 4))])
 @pytest.mark.parametrize("grad", [True, False])
 def test_networks_compiled_whole(here, symmetry, grad):
-    """The MLP with its products in one call each, and without gradients the GELU with them."""
+    """The MLP with its products in one call each; without gradients the GELU is in the first."""
     layer = Mlp(symmetry, 32, 64)
     images = torch.randn(2, 3, 4, 8)
     x = (FLOP if symmetry is not PLAIN else PLAIN).patch_embed(3, 32, 2)(images)
     x = x if symmetry in (PLAIN, FLOP) else symmetry.split_tokens()(x)
-    x = each(lambda part: part.detach(), x)
+    x = each(lambda part: part.detach().requires_grad_(), x)
     targets = []
 
     def backend(graph, inputs):
@@ -137,8 +183,8 @@ def test_networks_compiled_whole(here, symmetry, grad):
         output = torch.compile(layer, backend=backend, fullgraph=True)(x)
         torch.testing.assert_close(output, layer(x), rtol=1e-5, atol=1e-5)
         exported = torch.export.export(layer, (x,))
-    assert sum("linear_parts" in target for target in targets) == (0 if grad else 2)
-    assert any("gelu" in target for target in targets) is grad
+    assert sum("linear_parts" in target for target in targets) == 2
+    assert any("gelu_parts" in target for target in targets) is grad
     assert not any("flopbench" in str(node.target) for node in exported.graph.nodes)
 
 

@@ -17,7 +17,7 @@ constexpr int64_t DEPTH = 1024;
 constexpr int64_t GROUP = 512 * 1024;
 // Of the rows that take one panel after the other, whole tiles. While the first panel takes them, the next rows are
 // fetched: from features outside the second-level cache, products of halves were up to 13 % faster with it.
-constexpr int64_t BLOCK = 8 * ROWS;
+constexpr int64_t BLOCK = 4 * ROWS;
 // Of a row of weights, how much of it packing fetches before its turn, in vectors: of 64 rows at once the hardware
 // does not.
 constexpr int64_t AHEAD = 4;
@@ -36,6 +36,17 @@ void pack(int64_t inner, int V, const T* weight, int64_t stride, T* panel) {
     for (int64_t j = 0; j < V * L; ++j) panel[k * V * L + j] = weight[j * stride + k];
 }
 
+// panel[k, j] = weight[k, j].
+template <typename T>
+void pack_transposed(int64_t inner, int V, const T* weight, int64_t stride, T* panel) {
+  constexpr int L = LANES<T>;
+  for (int64_t k = 0; k < inner; ++k)
+    for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(weight + (k + L) * stride + v * L);
+      Vec<T>::loadu(weight + k * stride + v * L).store(panel + (k * V + v) * L);
+    }
+}
+
 template <typename T, int P>
 void mirror_gelu(T* const* y, int64_t first, int64_t last) {
   for (int64_t at = first; at < last; at += LANES<T>) {
@@ -48,12 +59,12 @@ void mirror_gelu(T* const* y, int64_t first, int64_t last) {
   }
 }
 
-// y = x · weightᵀ + bias for every part, x [rows, inner] and weight [width, inner]. A weight that neighbouring
-// parts have in common is packed once.
+// y = x · weightᵀ + bias for every part, x [rows, inner] and weight [width, inner], or [inner, width] if it is
+// transposed already. A weight that neighbouring parts have in common is packed once.
 template <typename T>
 struct Linear {
   int64_t parts, rows, width, inner;
-  bool gelu;
+  bool transposed, gelu;
   const T *const *x, *const *weight, *const *bias;
   T* const* y;
 
@@ -67,13 +78,25 @@ struct Linear {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t thread = 0; thread < threads; ++thread) {
       const int64_t i = thread / across, j = thread % across;
-      share(tiles * i / down * ROWS, std::min(rows, tiles * (i + 1) / down * ROWS), panels * j / across * PANEL,
+      for (int64_t first = 0, count; first < parts; first += count) {
+        count = at_once(first);
+        Linear{count, rows, width, inner, transposed, gelu, x + first, weight + first, bias + first, y + first}.share(
+            tiles * i / down * ROWS, std::min(rows, tiles * (i + 1) / down * ROWS), panels * j / across * PANEL,
             std::min(width, panels * (j + 1) / across * PANEL));
+      }
     }
   }
 
  private:
   static constexpr int64_t PANEL = VECTORS * LANES<T>;
+
+  // Parts whose panels lie side by side: all, for what acts on mirror pairs, or those with one weight. The fewer, the
+  // more panels of each are packed together, and the less often rows are read.
+  int64_t at_once(int64_t first) const {
+    int64_t last = first + 1;
+    while (last < parts && (gelu || shared(last))) ++last;
+    return last - first;
+  }
 
   // One thread's rows and columns of the result.
   void share(int64_t top, int64_t bottom, int64_t left, int64_t right) const {
@@ -84,7 +107,6 @@ struct Linear {
     for (int64_t start = left; start < right; start += columns)
       for (int64_t k = 0; k < inner; k += depth) {
         const int64_t count = std::min(depth, inner - k), stop = std::min(right, start + columns);
-        // The panels of all parts side by side, for what acts on mirror pairs.
         const auto panel = [&](int64_t p, int64_t j) {
           while (shared(p)) --p;
           return packed + ((j - start) / PANEL * parts + p) * size;
@@ -95,7 +117,7 @@ struct Linear {
         };
         each([&](auto vectors, int64_t j) {
           for (int64_t p = 0; p < parts; ++p)
-            if (!shared(p)) pack<T>(count, vectors(), weight[p] + j * inner + k, inner, panel(p, j));
+            if (!shared(p)) pack_panel(p, vectors(), j, k, count, panel(p, j));
         });
         for (int64_t i = top; i < bottom; i += BLOCK)
           each([&](auto vectors, int64_t j) {
@@ -105,6 +127,11 @@ struct Linear {
             if (gelu && k + count == inner) activate(i, end, j, vectors() * LANES<T>);
           });
       }
+  }
+
+  void pack_panel(int64_t p, int V, int64_t j, int64_t k, int64_t count, T* panel) const {
+    transposed ? pack_transposed(count, V, weight[p] + k * width + j, width, panel)
+               : pack(count, V, weight[p] + j * inner + k, inner, panel);
   }
 
   bool shared(int64_t p) const { return p > 0 && weight[p] == weight[p - 1]; }
@@ -134,11 +161,11 @@ struct Linear {
 
 }  // namespace
 
-#define EXPORT(T)                                                                                             \
-  extern "C" void linear_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, bool gelu,            \
-                             int64_t threads, const T* const* x, const T* const* weight, const T* const* bias, \
-                             T* const* y) {                                                                   \
-    Linear<T>{parts, rows, width, inner, gelu, x, weight, bias, y}.run(threads);                              \
+#define EXPORT(T)                                                                                                     \
+  extern "C" void linear_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, bool transposed, bool gelu,  \
+                             int64_t threads, const T* const* x, const T* const* weight, const T* const* bias,       \
+                             T* const* y) {                                                                          \
+    Linear<T>{parts, rows, width, inner, transposed, gelu, x, weight, bias, y}.run(threads);                         \
   }
 
 EXPORT(float)
