@@ -5,7 +5,7 @@ is not enough. Nothing falls back in silence: `fused` raises where it cannot run
 can be told beforehand from the tensors and from whether a compiler is tracing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -89,6 +89,23 @@ def in_cpp(impl: Impl, x: Tensor) -> bool:
         return impl == "fused" and version(impl, x) == "inductor"
     asked = impl == "auto" or (impl == "fused" and version(impl, x) == "eager")
     return asked and not _exporting() and _has_compiler()
+
+
+def parts_in_cpp(impl: Impl, parts: Sequence[Tensor]) -> bool:
+    """Whether an operation on all parts of a feature at once is to run in C++.
+
+    It is where C++ runs (`in_cpp`) and was found faster, for parts of one shape that hold something.
+
+    Raises:
+        FlopbenchError: "fused" without a compiler.
+    """
+    x = parts[0]
+    return (
+        all(part.shape == x.shape for part in parts)
+        and x.numel() > 0
+        and library_is_slower()
+        and in_cpp(impl, x)
+    )
 
 
 @torch.compiler.assume_constant_result

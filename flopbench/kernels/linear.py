@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels import Impl, dispatch
-from flopbench.kernels.dispatch import autocast, in_cpp, version
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import autocast, parts_in_cpp, version
 from flopbench.kernels.mirror_gelu import Activation, mirror_gelu
 
 CHANNELS = 16
@@ -64,19 +64,16 @@ def in_one_call(
 ) -> bool:
     """Whether C++ computes `linear_parts`.
 
-    It does where C++ runs (`dispatch.in_cpp`) and was found faster, without autocast, for parts of one shape
-    and whole vectors of channels. With gradients it is without the GELU, and all parts and weights have them.
+    It does where it does for parts (`dispatch.parts_in_cpp`), without autocast, for whole vectors of
+    channels. With gradients it does without the GELU, if all parts and weights have them.
     """
     x, weight = parts[0], weights[0]
     return (
-        all(part.shape == x.shape for part in parts)
-        and x.numel() > 0
-        and weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
+        weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
         and x.dtype == weight.dtype
         and (not _differentiated(*parts, *weights, *biases) or not (gelu or _frozen(*parts, *weights)))
         and not torch.is_autocast_enabled("cpu")
-        and dispatch.library_is_slower()
-        and in_cpp(impl, x)
+        and parts_in_cpp(impl, parts)
     )
 
 

@@ -1,14 +1,14 @@
 """A pointwise non-linearity on mirror pairs (DESIGN: paper, section 4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels import Impl, dispatch
-from flopbench.kernels.dispatch import in_cpp, version
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import version
 from flopbench.kernels.inductor import compiled
 
 SQRT_HALF = 0.5**0.5
@@ -106,19 +106,3 @@ def mirror_gelu_tokens(
     if which == "inductor":
         return compiled(mirror_gelu_tokens, ss)(ss, sa, as_, aa, kind, "eager")
     return mirror_pointwise_tokens(ss, sa, as_, aa, ACTIVATIONS[kind])
-
-
-def gelu_in_cpp(parts: Sequence[Tensor], impl: Impl) -> bool:
-    """Whether C++ computes the exact GELU of a feature's parts (`kernels.cpp.gelu`).
-
-    It does where C++ runs (`dispatch.in_cpp`) and was found faster, for parts of one shape: with gradients
-    1.4 times as fast as inductor's for one part and 2.1 times for halves, on two cores of an Intel Xeon,
-    torch 2.13 (tests/benchmarks/test_kernels.py, one run).
-    """
-    x = parts[0]
-    return (
-        all(part.shape == x.shape for part in parts)
-        and x.numel() > 0
-        and dispatch.library_is_slower()
-        and in_cpp(impl, x)
-    )

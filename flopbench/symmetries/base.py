@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import parts_in_cpp
 from flopbench.kernels.linear import in_one_call, linear_parts
-from flopbench.kernels.mirror_gelu import Activation, gelu_in_cpp
+from flopbench.kernels.mirror_gelu import Activation
 
 Head = Literal["invariant", "absolute"]
 Operands = tuple[list[Tensor], list[Tensor | None]]
@@ -165,7 +166,7 @@ class Symmetry:
         if exact and in_one_call(parts, weights, biases, linear.impl, gelu=True):
             return together(lambda parts: linear_parts(parts, weights, biases, linear.impl, gelu=True), x)
         y = linear(x)
-        if exact and gelu_in_cpp([y] if isinstance(y, Tensor) else list(y), linear.impl):
+        if exact and parts_in_cpp(linear.impl, [y] if isinstance(y, Tensor) else list(y)):
             from flopbench.kernels.cpp.gelu import gelu_parts
 
             return together(gelu_parts, y)

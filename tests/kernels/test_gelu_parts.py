@@ -5,7 +5,7 @@ import torch
 
 from flopbench.kernels import dispatch
 from flopbench.kernels.cpp.gelu import gelu_parts, gelu_parts_backward
-from flopbench.kernels.mirror_gelu import gelu_in_cpp, mirror_gelu
+from flopbench.kernels.mirror_gelu import mirror_gelu
 from tests.kernels.agreement import GELUS, TOLERANCE, check_operator, normal
 
 # torch's own, of what inductor imports.
@@ -55,10 +55,10 @@ def test_any_layout(cpp_compiler):
 def test_which_runs(monkeypatch, no_triton):
     monkeypatch.setattr(dispatch, "library_is_slower", lambda: True)
     x = torch.empty(2, 32)
-    assert gelu_in_cpp([x, x], "fused")
+    assert dispatch.parts_in_cpp("fused", [x, x])
     for parts in ([x.bfloat16()], [x.to("meta")], [x[:0]], [x, x[:1]]):
-        assert not gelu_in_cpp(parts, "fused")
-    assert not gelu_in_cpp([x], "eager")
-    assert not gelu_in_cpp([x], "auto")
+        assert not dispatch.parts_in_cpp("fused", parts)
+    assert not dispatch.parts_in_cpp("eager", [x])
+    assert not dispatch.parts_in_cpp("auto", [x])
     monkeypatch.setattr(dispatch, "library_is_slower", lambda: False)
-    assert not gelu_in_cpp([x], "fused")
+    assert not dispatch.parts_in_cpp("fused", [x])

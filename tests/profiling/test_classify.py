@@ -19,6 +19,7 @@ from flopbench.profiling.classify import group_of
         ("aten::native_layer_norm", "normalisation"),
         ("aten::native_layer_norm_backward", "normalisation"),
         ("flopbench::linear_parts", "matrix products"),
+        ("flopbench::linear_parts_backward", "matrix products"),
         ("flopbench::layer_norm_halves", "normalisation"),
         ("flopbench::mirror_gelu", "elementwise"),
         ("aten::gelu", "elementwise"),
