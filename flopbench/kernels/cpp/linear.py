@@ -12,8 +12,9 @@ from flopbench.kernels.cpp import DTYPES, library, pointers
 MOST_ELEMENTS = 1 << 18
 """Of a weight whose gradients C++ computes: 1 MiB in fp32.
 
-On an Intel Xeon gradients of halves of ViT-S's weights, at most 576 KiB, are 1.17 times as fast as MKL's, and
-those of features 1.1 times; with 2.25 MiB, in ViT-S and halves of ViT-B, nothing was gained in the network.
+Of the first product of an MLP they are 1.07 times as fast as MKL's on an Intel Xeon for halves of ViT-S, with
+weights of 576 KiB; with 2.25 to 9 MiB, for ViT-S, ViT-B and halves of ViT-B, 0.94 to 0.99 times
+(tests/benchmarks/test_kernels.py, one run).
 """
 
 
