@@ -3,9 +3,9 @@
 In fp32, on a CPU where it was found faster, all parts are computed in one call in C++; without gradients the
 GELU too, in the cache (`kernels.cpp.linear`). For the first product of the MLPs of ViT-S and B, 8 × 197
 tokens, torch 2.13, two cores (tests/benchmarks/test_kernels.py), X and halves alike, it is 1.00 to 1.03 times
-as fast as MKL's product on an Intel Xeon, with the GELU 1.12 to 1.27 times as fast as MKL's and inductor's (one
-run). On an AMD EPYC it was 1.05 to 1.25 and 1.2 to 1.37 times (five runs), when threads packed all weights
-together; it has not been measured there since.
+as fast as MKL's product on an Intel Xeon, with the GELU 1.12 to 1.27 times as fast as MKL's and inductor's
+(one run). On an AMD EPYC it was 1.05 to 1.25 and 1.2 to 1.37 times (five runs), when threads packed all
+weights together; it has not been measured there since.
 """
 
 from collections.abc import Sequence
