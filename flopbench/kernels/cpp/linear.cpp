@@ -101,7 +101,9 @@ struct Linear {
   // One thread's rows and columns of the result.
   void share(int64_t top, int64_t bottom, int64_t left, int64_t right) const {
     const int64_t steps = padded(inner, DEPTH) / DEPTH, depth = (inner + steps - 1) / steps, size = PANEL * depth;
-    const int64_t columns = std::max<int64_t>(1, GROUP / (sizeof(T) * size * parts)) * PANEL;
+    int64_t distinct = 0;
+    for (int64_t p = 0; p < parts; ++p) distinct += !shared(p);
+    const int64_t columns = std::max<int64_t>(1, GROUP / (sizeof(T) * size * distinct)) * PANEL;
     Scratch<T> scratch(columns / PANEL * parts * size);
     T* const packed = scratch.take(columns / PANEL * parts * size);
     for (int64_t start = left; start < right; start += columns)
