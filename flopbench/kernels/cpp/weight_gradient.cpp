@@ -19,7 +19,7 @@ template <typename T>
 class Ahead {
  public:
   Ahead(int64_t rows, int64_t columns, const T* from, int64_t stride)
-      : rows_(columns > 0 ? rows : 0), columns_(columns), stride_(stride), from_(from) {}
+      : rows_(rows), columns_(columns), stride_(stride), from_(from) {}
   int64_t lines() const { return rows_ * (padded(columns_, LINE<T>) / LINE<T>); }
   void fetch(int64_t lines) {
     for (; lines > 0 && row_ < rows_; --lines) {
@@ -76,7 +76,8 @@ struct WeightGradient {
           with_vectors<T>(columns - j, [&](auto vectors) {
             for (int64_t o = top; o < bottom; o += ROWS) {
               T* const sum = grad[w] + o * inner + left + j;
-              Ahead<T>(std::min(ROWS, bottom - o - ROWS), vectors() * LANES<T>, sum + ROWS * inner, inner).fetch(ROWS * VECTORS);
+              Ahead<T>(std::min(ROWS, bottom - o - ROWS), vectors() * LANES<T>, sum + ROWS * inner, inner)
+                  .fetch(ROWS * VECTORS);
               of_g.fetch(lines_g);
               of_x.fetch(lines_x);
               tile<T, vectors()>(std::min(ROWS, bottom - o), count, rows_g + o, 1, width, block + j * BLOCK,
