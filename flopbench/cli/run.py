@@ -158,7 +158,6 @@ def _prepare(
         check_resumable(
             run, load_suite(suite_name or run.info.suite), probe_environment(run.info.environment.device)
         )
-        run.set_torn_line_aside()
         return run
     suite = load_suite(suite_name or "vit")
     for kind in (device,) if device else suite.profiles:

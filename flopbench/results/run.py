@@ -70,10 +70,9 @@ class Run:
         _append_line(self.path / "frontier.jsonl", record)
 
     def frontiers(self) -> list[FrontierRecord]:
-        """The memory frontiers found, if the suite asked for them."""
+        """The memory frontiers found, if the suite asked for them; torn and damaged lines as in `lines`."""
         path = self.path / "frontier.jsonl"
-        rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [FrontierRecord.model_validate_json(row) for row in rows]
+        return list(_read_lines(path, FrontierRecord)) if path.is_file() else []
 
     def lines(self) -> Iterator[CellRecord]:
         """Every record in the order of writing, later measurements of a cell included.
@@ -86,32 +85,21 @@ class Run:
         path = self.path / "cells.jsonl"
         if not path.is_file():
             raise FlopbenchError(f"{self.path} is not a run: it has no cells.jsonl")
-        text = path.read_text(encoding="utf-8", errors="replace")
-        rows = text.splitlines()
-        for number, row in enumerate(rows, 1):
-            if not row.strip():
-                continue
-            try:
-                yield CellRecord.model_validate_json(row)
-            except ValidationError as error:
-                if number == len(rows) and not text.endswith("\n"):
-                    warnings.warn(f"{path}: torn last line passed over", stacklevel=2)
-                    return
-                raise FlopbenchError(
-                    f"{path}, line {number} is damaged: {error.errors()[0]['msg']}"
-                ) from None
+        yield from _read_lines(path, CellRecord)
 
-    def set_torn_line_aside(self) -> None:
-        """Move an unfinished last line to `cells.torn`, so that the next record starts a new one."""
-        path = self.path / "cells.jsonl"
-        data = path.read_bytes() if path.is_file() else b""
-        whole, newline, torn = data.rpartition(b"\n")
-        if not torn:
-            return
-        warnings.warn(f"{path}: the last line was torn and is set aside in cells.torn", stacklevel=2)
-        with (self.path / "cells.torn").open("ab") as file:
-            file.write(torn + b"\n")
-        write_atomically(path, whole + newline)
+    def set_torn_lines_aside(self) -> None:
+        """Move unfinished last lines to `cells.torn` and `frontier.torn`; the next record starts a line."""
+        for path in (self.path / "cells.jsonl", self.path / "frontier.jsonl"):
+            data = path.read_bytes() if path.is_file() else b""
+            whole, newline, torn = data.rpartition(b"\n")
+            if torn:
+                aside = path.with_suffix(".torn")
+                warnings.warn(
+                    f"{path}: the last line was torn and is set aside in {aside.name}", stacklevel=2
+                )
+                with aside.open("ab") as file:
+                    file.write(torn + b"\n")
+                write_atomically(path, whole + newline)
 
     def records(self) -> list[CellRecord]:
         """The last record of each cell and replicate, in the order in which the cells first appeared."""
@@ -148,6 +136,21 @@ def _read(file: Path, record: type[_Record]) -> _Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise FlopbenchError(f"{file} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def _read_lines(path: Path, record: type[_Record]) -> Iterator[_Record]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    rows = text.splitlines()
+    for number, row in enumerate(rows, 1):
+        if not row.strip():
+            continue
+        try:
+            yield record.model_validate_json(row)
+        except ValidationError as error:
+            if number == len(rows) and not text.endswith("\n"):
+                warnings.warn(f"{path}: torn last line passed over", stacklevel=2)
+                return
+            raise FlopbenchError(f"{path}, line {number} is damaged: {error.errors()[0]['msg']}") from None
 
 
 def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:

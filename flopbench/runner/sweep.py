@@ -175,7 +175,8 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     """Measure what `run` lacks. Each record is on disk before the next cell starts.
 
     An interrupt (Ctrl-C) or the end of the budget leaves the cells not begun as `skipped`. `again` names
-    further replicates of some cells, to be measured instead.
+    further replicates of some cells, to be measured instead. A record that a killed sweep left unfinished
+    is set aside with a warning, and its cell measured again.
 
     Raises:
         NothingMeasuredError: there was something to measure and no cell ended well.
@@ -185,6 +186,7 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     cells = shard_of(list(profile.cells(device)), run.info.shard)
     check_cells(cells)
     jobs = list(again) or [(cell, replicate) for replicate in range(profile.replicates) for cell in cells]
+    run.set_torn_lines_aside()
     missing = _unfinished(run, jobs)
     observer.begin(run, len(jobs), len(jobs) - len(missing))
     sweeper = _Sweep(run, observer, device)

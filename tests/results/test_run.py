@@ -37,16 +37,21 @@ def test_a_torn_last_line_is_passed_over_with_a_warning(tmp_path: Path):
         assert run.records() == whole
 
 
-def test_a_torn_last_line_is_set_aside_and_kept(tmp_path: Path):
+@pytest.mark.parametrize("file", ["cells", "frontier"])
+def test_a_torn_last_line_is_set_aside_and_kept(tmp_path: Path, file: str):
     run = make_run(tmp_path / "a", batch_sizes=(1,))
-    whole = run.records()
-    with (run.path / "cells.jsonl").open("a") as file:
-        file.write('{"torn')
-    with pytest.warns(UserWarning, match="set aside"):
-        run.set_torn_line_aside()
-    run.append(whole[0])
-    assert run.records() == whole
-    assert (run.path / "cells.torn").read_text() == '{"torn\n'
+    cells = run.records()
+    frontier = FrontierRecord(name="vit_s16", label="ViT-S/16", cell=cells[0].cell, largest_batch=64)
+    run.append_frontier(frontier)
+    with (run.path / f"{file}.jsonl").open("a") as stream:
+        stream.write('{"torn')
+    with pytest.warns(UserWarning, match=f"set aside in {file}.torn"):
+        run.set_torn_lines_aside()
+    run.append(cells[0])
+    run.append_frontier(frontier)
+    assert run.records() == cells
+    assert run.frontiers() == [frontier] * 2
+    assert (run.path / f"{file}.torn").read_text() == '{"torn\n'
 
 
 def test_damage_elsewhere_is_an_error_with_its_line(tmp_path: Path):
