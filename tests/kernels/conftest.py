@@ -9,7 +9,6 @@ import torch
 from torch._inductor import config as inductor
 
 from flopbench.kernels import cpp, dispatch
-from flopbench.kernels.cpp import attention, gelu, linear
 from flopbench.kernels.inductor import missing_compiler
 
 MODULES = ("layer_norm", "mirror_gelu", "heads", "linear")
@@ -51,7 +50,6 @@ def instructions(request, monkeypatch, cpp_compiler):
     """The kernel for this CPU's vectors, and the one for AVX2's, which has tiles of another shape."""
     if request.param == 256 and not torch.cpu._is_avx2_supported():
         pytest.skip("AVX2 is x86's")
-    for module in (attention, gelu, linear):
-        monkeypatch.setattr(module, "library", cpp.library.__wrapped__)
+    monkeypatch.setattr(cpp, "library", cpp.library.__wrapped__)
     with inductor.patch({"cpp.simdlen": request.param}):
         yield

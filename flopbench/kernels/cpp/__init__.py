@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,16 +33,29 @@ def library(name: str) -> ctypes.CDLL:
     return CppCodeCache.load(source)
 
 
-def pointer(x: Tensor | None) -> ctypes.c_void_p:
-    """Where `x` begins, as an argument; None is null. It has to outlive the call, and be dense."""
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
+Argument = int | Tensor | None | Sequence[Tensor | None] | tuple[int, ...]
 
 
-def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
-    """Where each of the tensors begins, as an argument. See `pointer`."""
-    return (ctypes.c_void_p * len(tensors))(*map(pointer, tensors))
+def run(source: str, function: str, dtype: torch.dtype, *arguments: Argument) -> None:
+    """Call a function of `library(source)`.
+
+    Args:
+        source: its file.
+        function: its name without the dtype's, which follows it.
+        dtype: of all tensors, which are dense.
+        arguments: numbers and flags, int64 there; tensors, where they begin; lists of tensors and tuples of
+            numbers, arrays of those. None is null.
+    """
+    getattr(library(source), f"{function}_{DTYPES[dtype]}")(*map(_argument, arguments))
 
 
-def integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
-    """`values` as an argument: an array of int64."""
-    return (ctypes.c_int64 * len(values))(*values)
+def _argument(value: Argument) -> Any:
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, tuple):
+        return (ctypes.c_int64 * len(value))(*value)
+    if value is None:
+        return None
+    return (ctypes.c_void_p * len(value))(*[None if x is None else x.data_ptr() for x in value])

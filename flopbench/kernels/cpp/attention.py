@@ -5,14 +5,13 @@ and the halves of an equivariant feature have to be put side by side for it. Her
 stays in the cache.
 """
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.cpp import DTYPES, integers, library, pointer, pointers
+from flopbench.kernels.cpp import Argument, run
 
 
 @custom_op("flopbench::attention_parts", mutates_args=(), device_types="cpu")
@@ -29,7 +28,7 @@ def attention_parts(qkv: list[Tensor], heads: int) -> list[Tensor]:
     """
     qkv = [x.contiguous() for x in qkv]
     outputs = _outputs(qkv, heads)
-    _call("forward", qkv, heads, pointers(qkv), pointers(outputs[:-1]), pointer(outputs[-1]))
+    _call("forward", qkv, heads, qkv, outputs[:-1], outputs[-1])
     return outputs
 
 
@@ -41,17 +40,15 @@ def attention_parts_backward(
     grads, qkv, mixed = ([x.contiguous() for x in tensors] for tensors in (grads, qkv, mixed))
     normaliser = normaliser.contiguous()
     outputs = [torch.empty_like(x) for x in qkv]
-    given = pointers(grads), pointers(qkv), pointers(mixed), pointer(normaliser)
-    _call("backward", qkv, heads, *given, pointers(outputs))
+    _call("backward", qkv, heads, grads, qkv, mixed, normaliser, outputs)
     return outputs
 
 
-def _call(which: str, qkv: list[Tensor], heads: int, *args: Any) -> None:
+def _call(which: str, qkv: list[Tensor], heads: int, *given: Argument) -> None:
     batch, tokens, _ = qkv[0].shape
-    sizes = (ctypes.c_int64(n) for n in (len(qkv), batch, tokens, heads))
-    widths = integers([x.shape[2] // (3 * heads) for x in qkv])
-    function = getattr(library("attention"), f"{which}_{DTYPES[qkv[0].dtype]}")
-    function(*sizes, widths, ctypes.c_int64(torch.get_num_threads()), *args)
+    widths = tuple(x.shape[2] // (3 * heads) for x in qkv)
+    sizes = len(qkv), batch, tokens, heads, widths, torch.get_num_threads()
+    run("attention", which, qkv[0].dtype, *sizes, *given)
 
 
 def _outputs(qkv: list[Tensor], heads: int) -> list[Tensor]:

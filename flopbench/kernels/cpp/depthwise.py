@@ -4,14 +4,13 @@ That is a sum over all pixels for each channel and tap: with the pixels of a few
 reads each feature once. At 8 × 14 × 14 × 768 and 7 × 7 taps these are 118 MFLOP and 9.6 MB.
 """
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.cpp import DTYPES, library, pointer
+from flopbench.kernels.cpp import run
 from flopbench.kernels.depthwise import convolve
 
 
@@ -33,9 +32,8 @@ def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
     """
     x, grad = x.contiguous(), grad.contiguous()
     weight = _weight(x, size)
-    sizes = (ctypes.c_int64(n) for n in (*x.shape, size, torch.get_num_threads()))
-    function = getattr(library("depthwise"), f"weight_gradient_{DTYPES[x.dtype]}")
-    function(*sizes, pointer(x), pointer(grad), pointer(weight))
+    threads = torch.get_num_threads()
+    run("depthwise", "weight_gradient", x.dtype, *x.shape, size, threads, x, grad, weight)
     return weight
 
 

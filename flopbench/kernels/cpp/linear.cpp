@@ -164,11 +164,11 @@ struct Linear {
 
 }  // namespace
 
-#define EXPORT(T)                                                                                                     \
-  extern "C" void linear_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, bool transposed, bool gelu,  \
-                             int64_t threads, const T* const* x, const T* const* weight, const T* const* bias,       \
-                             T* const* y) {                                                                          \
-    Linear<T>{parts, rows, width, inner, transposed, gelu, x, weight, bias, y}.run(threads);                         \
+#define EXPORT(T)                                                                                           \
+  extern "C" void linear_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, int64_t transposed, \
+                             int64_t gelu, int64_t threads, const T* const* x, const T* const* weight,      \
+                             const T* const* bias, T* const* y) {                                           \
+    Linear<T>{parts, rows, width, inner, transposed != 0, gelu != 0, x, weight, bias, y}.run(threads);      \
   }
 
 EXPORT(float)

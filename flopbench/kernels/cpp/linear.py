@@ -1,13 +1,12 @@
 """Linear maps of all parts of a feature in one call, and the GELU after them, in C++."""
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.cpp import DTYPES, library, pointers
+from flopbench.kernels.cpp import run
 
 MOST_ELEMENTS = 1 << 18
 """Of a weight whose gradients C++ computes: 1 MiB in fp32.
@@ -56,8 +55,7 @@ def linear_parts_backward(grads: list[Tensor], x: list[Tensor], weight: list[Ten
     grad_x, grad_weight = _outputs(grads, weight[0].shape[1]), _like(weight)
     _multiply(grads, weight, [None] * len(x), grad_x, transposed=True)
     sizes = len(x), len(weight), _rows(x), *weight[0].shape, torch.get_num_threads()
-    function = getattr(library("weight_gradient"), f"weight_gradient_{DTYPES[x[0].dtype]}")
-    function(*map(ctypes.c_int64, sizes), *map(pointers, (grads, x, grad_weight)))
+    run("weight_gradient", "weight_gradient", x[0].dtype, *sizes, grads, x, grad_weight)
     return [*grad_x, *grad_weight]
 
 
@@ -71,10 +69,9 @@ def _multiply(
     gelu: bool = False,
 ) -> None:
     sizes = len(x), _rows(x), outputs[0].shape[-1], x[0].shape[-1]
-    options = ctypes.c_bool(transposed), ctypes.c_bool(gelu), ctypes.c_int64(torch.get_num_threads())
+    options = transposed, gelu, torch.get_num_threads()
     weights = [weight[p * len(weight) // len(x)] for p in range(len(x))]
-    function = getattr(library("linear"), f"linear_{DTYPES[x[0].dtype]}")
-    function(*map(ctypes.c_int64, sizes), *options, *map(pointers, (x, weights, biases, outputs)))
+    run("linear", "linear", x[0].dtype, *sizes, *options, x, weights, biases, outputs)
 
 
 def _dense(tensors: list[Tensor]) -> list[Tensor]:
