@@ -23,14 +23,16 @@ def library(name: str) -> ctypes.CDLL:
     """The functions of `name`.cpp beside this file, compiled unless they are in the cache."""
     from torch._inductor.codecache import CppCodeCache
 
-    here = Path(__file__).parent
-    # What is compiled lies elsewhere, where it would find no neighbour.
-    source = re.sub(
-        r'#include "(\w+\.h)"',
-        lambda include: (here / include[1]).read_text(),
-        (here / f"{name}.cpp").read_text(),
-    )
-    return CppCodeCache.load(source)
+    return CppCodeCache.load(_source(f"{name}.cpp", set()))
+
+
+def _source(name: str, seen: set[str]) -> str:
+    """A file with those it includes in their places: it is compiled elsewhere, where it has no neighbours."""
+    if name in seen:
+        return ""
+    seen.add(name)
+    text = (Path(__file__).parent / name).read_text()
+    return re.sub(r'#include "(\w+\.h)"', lambda include: _source(include[1], seen), text)
 
 
 Argument = int | Tensor | None | Sequence[Tensor | None] | tuple[int, ...]

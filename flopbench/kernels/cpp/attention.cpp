@@ -86,7 +86,7 @@ void exponentials(T* x, int64_t size, const T* shifts, T* sums) {
   for (int64_t j = 0; j < size; j += LANES<T>)
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
-      const Vec<T> e = (Vec<T>::loadu(x + r * size + j) - shift[r]).exp_u20();
+      const Vec<T> e = exponential(Vec<T>::loadu(x + r * size + j) - shift[r]);
       e.store(x + r * size + j);
       sum[r] = sum[r] + e;
     }

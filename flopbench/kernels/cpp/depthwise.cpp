@@ -3,10 +3,9 @@
 // A thread takes one vector of channels at a time. Image by image, its pixels are gathered into blocks that stay
 // in the first-level cache, the input's with a border of zeros, so that no tap has to know of the edges.
 
-#include <ATen/cpu/vec/vec.h>
+#include "vector.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <type_traits>
 #include <vector>
 
@@ -14,11 +13,6 @@ namespace {
 
 // Taps of one row of the kernel that are summed at once, each in a register.
 constexpr int64_t TAPS = 8;
-
-template <typename T>
-using Vec = at::vec::Vectorized<T>;
-template <typename T>
-constexpr int64_t LANES = Vec<T>::size();
 
 // sums[tap] += Σ grad(h, w) · input(h, w + tap), over an image of rows × columns.
 template <typename T, int N>

@@ -30,7 +30,7 @@ void run(int64_t size, const T* const* x, const T* const* g, T* const* y, int64_
   for (int64_t begin = 0; begin < size; begin += CHUNK) {
     const int64_t end = std::min(size, begin + CHUNK);
     int64_t at = begin;
-    for (; at + Vec<T>::size() <= end; at += Vec<T>::size()) pairs<T, P>(x, g, y, at, Vec<T>::size(), of);
+    for (; at + LANES<T> <= end; at += LANES<T>) pairs<T, P>(x, g, y, at, LANES<T>, of);
     if (at < end) pairs<T, P>(x, g, y, at, end - at, of);
   }
 }

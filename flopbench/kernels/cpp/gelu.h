@@ -2,15 +2,11 @@
 
 #pragma once
 
-#include <ATen/cpu/vec/vec.h>
+#include "vector.h"
 
 #include <cmath>
-#include <cstdint>
 
 namespace {
-
-template <typename T>
-using Vec = at::vec::Vectorized<T>;
 
 // Φ(−x) for 0 ≤ x ≤ 5.6 in 32 intervals, a polynomial in the distance from the middle of each: Taylor's of degree
 // 5, whose last two terms are replaced by what is nearest of lower degree (through Chebyshev's T4 and T5). In the
@@ -76,14 +72,14 @@ inline Vec<double> gelu(Vec<double> x) {
 // Φ(x) + x φ(x).
 inline Vec<float> gelu_derivative(Vec<float> x) {
   const Vec<float> tail = phi(at::vec::clamp_max(x.abs(), Vec<float>(Phi::LAST)));
-  const Vec<float> density = (x * x * Vec<float>(-0.5)).exp_u20() * Vec<float>(M_2_SQRTPI * M_SQRT1_2 / 2);
+  const Vec<float> density = exponential(x * x * Vec<float>(-0.5)) * Vec<float>(M_2_SQRTPI * M_SQRT1_2 / 2);
   const Vec<float> integral = Vec<float>::blendv(Vec<float>(1) - tail, tail, x < Vec<float>(0));
   return at::vec::fmadd(x, density, integral);
 }
 
 inline Vec<double> gelu_derivative(Vec<double> x) {
   const Vec<double> half(0.5), one(1), scale(M_SQRT1_2);
-  const Vec<double> density = (x * x * Vec<double>(-0.5)).exp() * Vec<double>(M_2_SQRTPI * M_SQRT1_2 / 2);
+  const Vec<double> density = exponential(x * x * Vec<double>(-0.5)) * Vec<double>(M_2_SQRTPI * M_SQRT1_2 / 2);
   return half * (one + (x * scale).erf()) + x * density;
 }
 

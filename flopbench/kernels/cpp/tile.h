@@ -1,9 +1,8 @@
-// What the kernels share: vectors, a product in registers, scratch memory.
+// A product in registers, and scratch memory.
 
 #pragma once
 
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
+#include "vector.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -21,10 +20,6 @@ constexpr int VECTORS = 2;
 constexpr int VECTORS = 4;
 #endif
 
-template <typename T>
-using Vec = at::vec::Vectorized<T>;
-template <typename T>
-constexpr int64_t LANES = Vec<T>::size();
 template <typename T>
 constexpr int64_t LINE = 64 / sizeof(T);  // of a cache
 
