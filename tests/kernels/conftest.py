@@ -46,10 +46,11 @@ def no_triton(monkeypatch: pytest.MonkeyPatch, cpp_compiler: None) -> None:
 
 
 @pytest.fixture(params=[None, 256])
-def instructions(request, monkeypatch, cpp_compiler):
+def instructions(request, cpp_compiler):
     """The kernel for this CPU's vectors, and the one for AVX2's, which has tiles of another shape."""
     if request.param == 256 and not torch.cpu._is_avx2_supported():
         pytest.skip("AVX2 is x86's")
-    monkeypatch.setattr(cpp, "library", cpp.library.__wrapped__)
     with inductor.patch({"cpp.simdlen": request.param}):
+        cpp.forget()
         yield
+    cpp.forget()

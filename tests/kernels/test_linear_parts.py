@@ -23,6 +23,9 @@ SHAPES = [
     (1, 1, (150,), 448, 400),
 ]
 
+# Weights whose gradients are the library's products.
+LARGE = [(1, 1, (2, 3), 528, 512), (4, 2, (5,), 512, 528)]
+
 
 def inputs(parts, weights, rows, inner, out, dtype=torch.float64):
     x = [normal(*rows, inner, dtype=dtype).detach() for _ in range(parts)]
@@ -75,12 +78,9 @@ def test_gelu_in_single_precision(instructions):
     torch.testing.assert_close(one[:, 0], torch.tensor([torch.nan, torch.inf, 0.0]), equal_nan=True)
 
 
-@pytest.mark.parametrize("library", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_gradients(instructions, monkeypatch, shape, dtype, library):
-    """In C++, and as where the weights are large."""
-    monkeypatch.setattr(kernels, "MOST_ELEMENTS", 0 if library else 1 << 30)
+@pytest.mark.parametrize("shape", [*SHAPES, *LARGE])
+def test_gradients(instructions, shape, dtype):
     x, w, biases = inputs(*shape, dtype=dtype)
     bias, biased = present(biases)
     given = [tensor.requires_grad_() for tensor in (*x, *w, *bias)]
@@ -99,16 +99,21 @@ def test_gradients(instructions, monkeypatch, shape, dtype, library):
 
 @pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize("threads", [2, 3, 4, 16, 18])
-def test_threads_share_the_work(instructions, monkeypatch, threads, gelu):
+def test_threads_share_the_work(instructions, threads, gelu):
     x, w, biases = inputs(2, 2, (3, 41), 32, 384, torch.float32)
     given = x, w, *present(biases), gelu
 
     def outputs(threads):
-        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        torch.set_num_threads(threads)
         y = kernels.linear_parts(*given)
         return [*y, *kernels.linear_parts_backward(y, x, w)]
 
-    for one, two in zip(outputs(threads), outputs(1), strict=True):
+    before = torch.get_num_threads()
+    try:
+        results = outputs(threads), outputs(1)
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*results, strict=True):
         assert one.equal(two)
 
 

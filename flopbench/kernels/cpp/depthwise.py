@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from flopbench.kernels.cpp import run
+from flopbench.kernels.cpp import load
 from flopbench.kernels.depthwise import convolve
 
 
@@ -21,7 +21,9 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, contiguous: bool) 
     return _laid_out(convolve(x, kernel, bias, contiguous), contiguous)
 
 
-@custom_op("flopbench::depthwise_weight_gradient", mutates_args=(), device_types="cpu")
+torch.library.define("flopbench::depthwise_weight_gradient", "(Tensor x, Tensor grad, int size) -> Tensor")
+
+
 def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
     """The gradient of the kernels `[C, 1, size, size]` of a depthwise convolution padded to the same shape.
 
@@ -30,20 +32,13 @@ def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
         grad: the gradient of the result, the same shape.
         size: K, odd.
     """
-    x, grad = x.contiguous(), grad.contiguous()
-    weight = _weight(x, size)
-    threads = torch.get_num_threads()
-    run("depthwise", "weight_gradient", x.dtype, *x.shape, size, threads, x, grad, weight)
-    return weight
+    load()
+    return torch.ops.flopbench.depthwise_weight_gradient.default(x, grad, size)
 
 
-def _weight(x: Tensor, size: int) -> Tensor:
-    return x.new_empty(x.shape[3], 1, size, size)
-
-
-@weight_gradient.register_fake
+@torch.library.register_fake("flopbench::depthwise_weight_gradient")
 def _(x, grad, size):  # noqa: ANN001
-    return _weight(x, size)
+    return x.new_empty(x.shape[3], 1, size, size)
 
 
 def _laid_out(y: Tensor, contiguous: bool) -> Tensor:
