@@ -7,6 +7,7 @@ Torch calls the operators (operators.cpp), and these the kernels, one library ea
 
 import ctypes
 import re
+import traceback
 from functools import cache
 from pathlib import Path
 
@@ -41,7 +42,12 @@ def _operators() -> ctypes.CDLL:
 @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool)
 def _find(source: bytes, function: bytes, single: bool) -> int | None:
     name = f"{function.decode()}_{'float' if single else 'double'}"
-    return ctypes.cast(getattr(library(source.decode()), name), ctypes.c_void_p).value
+    try:
+        return ctypes.cast(getattr(library(source.decode()), name), ctypes.c_void_p).value
+    except Exception:
+        # There is no way for it past C++, which raises an error of its own.
+        traceback.print_exc()
+        return None
 
 
 def _source(name: str, seen: set[str]) -> str:
