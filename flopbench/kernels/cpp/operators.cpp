@@ -207,12 +207,14 @@ Tensors joined(std::initializer_list<TensorList> lists) {
 
 // Of a weight whose gradients are computed here: 1 MiB in fp32. For the first product of an MLP they are 1.07 times as
 // fast as MKL's on an Intel Xeon for halves of ViT-S, with weights of 576 KiB; with 2.25 to 9 MiB, for ViT-S, ViT-B and
-// halves of ViT-B, 0.94 to 0.99 times (tests/benchmarks/test_kernels.py, one run).
+// halves of ViT-B, 0.94 to 0.99 times (tests/benchmarks/test_kernels.py, one run, while operators were in Python). By
+// hand since, up to 4 MiB, training ViT-B and its halves is 1.00 times as fast.
 constexpr int64_t MOST_ELEMENTS = 1 << 18;
 
 struct LinearGradient : Function<LinearGradient> {
   static auto op() {
-    static const auto op = named<Tensors(TensorList, TensorList, TensorList, IntArrayRef, bool)>("flopbench::linear_parts");
+    using Signature = Tensors(TensorList, TensorList, TensorList, IntArrayRef, bool);
+    static const auto op = named<Signature>("flopbench::linear_parts");
     return op;
   }
   static Tensors forward(AutogradContext* context, TensorList x, TensorList weight, TensorList bias, IntArrayRef biased,
@@ -230,7 +232,8 @@ struct LinearGradient : Function<LinearGradient> {
     // The sizes may be a compiler's symbols.
     const bool small = weight[0].sym_numel().sym_le(MOST_ELEMENTS).guard_bool(__FILE__, __LINE__);
     Tensors result = small ? fused(grads, x, weight) : products(grads, x, weight);
-    for (const int64_t p : context->saved_data["biased"].toIntVector()) result.push_back(grads[p].flatten(0, -2).sum(0));
+    for (const int64_t p : context->saved_data["biased"].toIntVector())
+      result.push_back(grads[p].flatten(0, -2).sum(0));
     result.resize(result.size() + 2);  // Of what is no tensor.
     return result;
   }
