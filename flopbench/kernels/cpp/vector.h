@@ -17,6 +17,7 @@ constexpr int64_t LANES = Vec<T>::size();
 
 // eˣ as 2^(n + f), n whole: 2^f a polynomial, for |f| ≤ 1/2 to 8e-8 of its value, and 2ⁿ an exponent. The library's
 // exp_u20 takes half as many instructions again. Below 2^−126.5 it is 0: no number that slows down what comes after.
+// For x up to 88 alone: above, n runs into the sign. What is taken here is of differences to a maximum, and of −x²/2.
 inline Vec<float> exponential(Vec<float> x) {
   // At 1.5 · 2²³ a float's last bit is 1: the sum is rounded to whole numbers, and ends in n and an exponent's bias.
   const Vec<float> whole(12582912 + 127);
