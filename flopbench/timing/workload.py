@@ -52,7 +52,8 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     """A cell's model on its device, with perturbed weights, in the cell's dtype.
 
     Our own networks are laid out on the meta device first, so that no time goes into an
-    initialisation that the perturbation overwrites.
+    initialisation that the perturbation overwrites. The cell's memory format is that of images and
+    weights; in between our networks keep to their own.
     """
     parsed = parse_name(name)
     options: dict[str, Any] = {"image_size": cell.image_size, "num_classes": cell.num_classes}
@@ -62,8 +63,6 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     else:
         if parsed.has_attention:
             options["attention"] = cell.attention
-        if parsed.spec.family == "convnext":
-            options["memory_format"] = cell.memory_format
         with torch.device("meta"):
             model = create_model(name, impl=cell.impl, **options)
         model = model.to_empty(device=device)

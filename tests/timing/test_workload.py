@@ -79,6 +79,15 @@ def test_channels_last_reaches_the_images():
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_convnext_convolves_its_features_where_they_lie(memory_format):
+    this = cell(pair=Pair.of("convnext_iso_s.flop"), memory_format=memory_format)
+    for name in ("convnext_iso_s", "convnext_iso_s.flop"):
+        layers = [layer for layer in build_model(name, this, CPU).modules() if hasattr(layer, "contiguous")]
+        assert len(layers) == 18
+        assert not any(layer.contiguous for layer in layers)
+
+
 def test_unfused_attention_gives_the_same_logits():
     images = make_images(cell(), CPU)
     fused, unfused = (workload(cell(attention=kind)).logits(images) for kind in ("fused", "unfused"))
