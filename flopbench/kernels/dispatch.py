@@ -74,15 +74,6 @@ def _fused(*tensors: Tensor) -> tuple[Version, str | None]:
     return "triton", None if missing is None else f"Triton is not installed ({missing})"
 
 
-def traced(impl: Impl) -> bool:
-    """Whether the eager version of an operation is for a compiler to fuse.
-
-    Then it may be written as a compiler has most of it. What is asked for as "eager" is left as it is
-    specified, and so is what is exported, which keeps to torch's own operators.
-    """
-    return impl != "eager" and torch.compiler.is_compiling() and not _exporting()
-
-
 def in_cpp(impl: Impl, x: Tensor) -> bool:
     """Whether an operation that has a version in C++ is to run it on `x`.
 

@@ -1,13 +1,10 @@
 """Layer norm of a feature's two halves with one common deviation (DESIGN: paper, section 4)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import traced, version
+from flopbench.kernels.dispatch import version
 from flopbench.kernels.inductor import compiled
 from flopbench.kernels.residual import add_scaled
 
@@ -43,13 +40,13 @@ def layer_norm_halves(
 
         return kernels.layer_norm_halves(s, a, gain_s, gain_a, bias, eps)
     if which == "inductor":
-        return compiled(layer_norm_halves, s)(s, a, gain_s, gain_a, bias, eps)
-    if traced(impl):
-        return _LayerNormHalves.apply(s, a, gain_s, gain_a, bias, eps)
+        return compiled(layer_norm_halves, s)(s, a, gain_s, gain_a, bias, eps, "eager")
     dtype = s.dtype
     s, a = _wide(s), _wide(a)
-    s, a = s - _mean(s), a - _mean(a)
-    scale = _scale(s, a, eps)
+    s = s - s.mean(-1, keepdim=True)
+    a = a - a.mean(-1, keepdim=True)
+    variance = s.square().mean(-1, keepdim=True) + a.square().mean(-1, keepdim=True)
+    scale = torch.rsqrt((variance + eps) / 2)
     return (s * scale * gain_s + bias).to(dtype), (a * scale * gain_a).to(dtype)
 
 
@@ -91,65 +88,9 @@ def add_layer_norm_halves(
 
         return kernels.add_layer_norm_halves(*given)
     if which == "inductor":
-        return compiled(add_layer_norm_halves, s)(*given)
+        return compiled(add_layer_norm_halves, s)(*given, "eager")
     s, a = add_scaled(s, branch_s, gamma_s), add_scaled(a, branch_a, gamma_a)
-    return s, a, *layer_norm_halves(s, a, gain_s, gain_a, bias, eps, "eager" if impl == "eager" else "auto")
-
-
-class _LayerNormHalves(Function):
-    """The norm with its gradient written out, for a compiler.
-
-    Derived operation by operation, the gradient takes three passes over a row, and the first two write what
-    the last reads. Written out it takes two, as that of torch's own layer norm does, and the sums over all
-    rows can be told how to run (`_over_rows`): that is where its time was. Training a compiled E(ViT-S) at
-    batch 8, 3/4 of what the norms' gradients took is left (two cores of an Intel Xeon, by hand).
-    """
-
-    @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, s: Tensor, a: Tensor, gain_s: Tensor, gain_a: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor]:
-        mean_s, mean_a = _mean(_wide(s)), _mean(_wide(a))
-        scale = _scale(_wide(s) - mean_s, _wide(a) - mean_a, eps)
-        ctx.save_for_backward(s, a, mean_s, mean_a, scale, gain_s, gain_a)
-        # The statistics in it are those above: to a compiler, one and the same.
-        return layer_norm_halves(s, a, gain_s, gain_a, bias, eps, "eager")
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        s, a, mean_s, mean_a, scale, gain_s, gain_a = ctx.saved_tensors
-        grad_s, grad_a = map(_wide, grads)
-        normal_s, normal_a = (_wide(s) - mean_s) * scale, (_wide(a) - mean_a) * scale
-        inner_s, inner_a = grad_s * gain_s, grad_a * gain_a
-        # Of each half its own mean goes, of both together what would change their common deviation.
-        share = (_mean(inner_s * normal_s) + _mean(inner_a * normal_a)) / 2
-        return (
-            (scale * (inner_s - _mean(inner_s) - normal_s * share)).to(s.dtype),
-            (scale * (inner_a - _mean(inner_a) - normal_a * share)).to(a.dtype),
-            _over_rows(grad_s * normal_s).to(gain_s.dtype),
-            _over_rows(grad_a * normal_a).to(gain_a.dtype),
-            _over_rows(grad_s).to(gain_s.dtype),
-            None,
-        )
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.mean(-1, keepdim=True)
-
-
-def _scale(s: Tensor, a: Tensor, eps: float) -> Tensor:
-    """1/σ of centred halves."""
-    return torch.rsqrt((_mean(s.square()) + _mean(a.square()) + eps) / 2)
-
-
-def _over_rows(x: Tensor) -> Tensor:
-    """The sum `[C]` of all rows `[..., C]`."""
-    x = x.reshape(-1, x.shape[-1])
-    # On a CPU inductor walks down the rows, a vector wide: a few at a time stay in the cache.
-    few = 8
-    if x.device.type == "cpu" and x.shape[0] % few == 0:
-        x = x.reshape(x.shape[0] // few, few, x.shape[1]).sum(1)
-    return x.sum(0)
+    return s, a, *layer_norm_halves(s, a, gain_s, gain_a, bias, eps, "eager")
 
 
 def _wide(x: Tensor) -> Tensor:

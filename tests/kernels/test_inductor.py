@@ -66,31 +66,6 @@ def test_half_precision(no_triton, name):
     assert_agrees(OPERATIONS[name][0], inputs(name, 2, 3, 40, torch.bfloat16))
 
 
-@pytest.mark.parametrize("name", ["norm", "add_norm"])
-def test_the_gradient_of_a_norm_is_written_out_for_compilers(no_triton, name):
-    operation, given = OPERATIONS[name][0], inputs(name, 2, 3, 40)
-    targets = []
-
-    def backend(graph, _):
-        targets.append({str(node.target) for node in graph.graph.nodes})
-        return graph
-
-    compiled = torch.compile(operation, backend=backend, fullgraph=True)
-    outputs = [compiled(*given, impl) for impl in ("auto", "eager")]
-    torch.testing.assert_close(*outputs)
-    grads = [torch.randn_like(y) for y in outputs[0]]
-    torch.testing.assert_close(*(torch.autograd.grad(output, given, grads) for output in outputs))
-    written, specified = targets
-    assert "autograd_function_apply" in written - specified
-
-    class Layer(torch.nn.Module):
-        def forward(self, *given):
-            return operation(*given, "auto")
-
-    exported = torch.export.export(Layer(), tuple(given))
-    assert all("aten" in str(node.target) for node in exported.graph.nodes if node.op == "call_function")
-
-
 def test_each_kind_of_tensor_has_its_own(no_triton):
     def double(x):
         return x * 2
