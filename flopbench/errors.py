@@ -27,9 +27,18 @@ class NothingMeasuredError(FlopbenchError):
     exit_code = ExitCode.NOTHING_MEASURED
 
 
+# That a line can name.
+_FEW = 100
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> FlopbenchError:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif len(names) <= _FEW:
+        hint = f"known: {', '.join(names)}"
+    else:
+        hint = f"none of the {len(names)} known has a name like it"
     return FlopbenchError(f"unknown {kind} {given!r}; {hint}")
