@@ -3,12 +3,14 @@
 // A thread takes one head of one image at a time: its tokens are gathered from the parts of the feature into
 // dense blocks that stay in the second-level cache, and everything else is products of those blocks. Blocks
 // are padded to whole tiles: rows to ROWS, columns to the lanes of a vector. What is in the padding is finite
-// and never read as a result. A head's rows lie far apart, and waiting for them took up to a tenth of the time:
-// while one head is computed, those of the next are fetched.
+// and never read as a result. A head's rows lie far apart, and waiting for them took up to a quarter of the time, for
+// those to be written no less than for those to be read: within the products before, they are fetched, a line at a
+// time, and what the products read many times stays in the first-level cache, or it would have to wait for those lines.
 
 #include "tile.h"
 
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 
 namespace {
@@ -23,19 +25,30 @@ Vec<T> larger(Vec<T> a, Vec<T> b) {
   return at::vec::maximum(a, b);
 }
 
-// c[rows, width] = a[rows, inner] · b[inner, width], where a(i, k) is a[i · row + k · column].
-template <typename T>
-void product(int64_t rows, int64_t width, int64_t inner, const T* a, int64_t row, int64_t column, const T* b,
-             T* c) {
-  // Panels as even as can be: the sums of a narrow one are too few to keep the multipliers busy.
-  int64_t panels = padded(width, VECTORS * LANES<T>) / (VECTORS * LANES<T>);
-  for (int64_t j = 0, columns; j < width; j += columns, --panels) {
-    columns = padded((width - j + panels - 1) / panels, LANES<T>);
-    for (int64_t i = 0; i < rows; i += ROWS)
-      with_vectors<T>(columns, [&](auto vectors) {
-        tile<T, vectors()>(ROWS, inner, a + i * row, row, column, b + j, width, nullptr, false, c + i * width + j,
-                           width);
-      });
+// Of a panel of what is multiplied, in rows: 128 of 4 vectors are 32 KiB.
+constexpr int64_t DEPTH = 128;
+// Of the rows of scores that are computed together: four tiles to each panel, and 20 KiB for 197 tokens in fp32. Half as
+// many were 2 to 6 % slower.
+constexpr int64_t BLOCK = 4 * ROWS;
+
+// c[rows, width] = a[rows, inner] · b[inner, width], where a(i, k) is a[i · row + k · column]. Each tile fetches what it
+// is given to.
+template <typename T, typename Fetch>
+void product(int64_t rows, int64_t width, int64_t inner, const T* a, int64_t row, int64_t column, const T* b, T* c,
+             Fetch&& fetch) {
+  const int64_t steps = padded(inner, DEPTH) / DEPTH, depth = (inner + steps - 1) / steps;
+  for (int64_t k = 0; k < inner; k += depth) {
+    const int64_t count = std::min(depth, inner - k);
+    // Panels as even as can be: the sums of a narrow one are too few to keep the multipliers busy.
+    int64_t panels = padded(width, VECTORS * LANES<T>) / (VECTORS * LANES<T>);
+    for (int64_t j = 0, columns; j < width; j += columns, --panels) {
+      columns = padded((width - j + panels - 1) / panels, LANES<T>);
+      for (int64_t i = 0; i < rows; i += ROWS)
+        with_vectors<T>(columns, [&](auto vectors) __attribute__((always_inline)) {
+          tile<T, vectors()>(ROWS, count, a + i * row + k * column, row, column, b + k * width + j, width, nullptr,
+                             k > 0, c + i * width + j, width, fetch.take(count));
+        });
+    }
   }
 }
 
@@ -45,15 +58,6 @@ inline void scaled(const T* x, T* y, int64_t n, Vec<T> scale) {
   int64_t i = 0;
   for (; i + LANES<T> <= n; i += LANES<T>) (Vec<T>::loadu(x + i) * scale).store(y + i);
   if (i < n) (Vec<T>::loadu(x + i, n - i) * scale).store(y + i, n - i);
-}
-
-// y[columns, rows] = x[rows, columns]ᵀ; both are multiples of the lanes.
-template <typename T>
-void transpose(int64_t rows, int64_t columns, const T* x, T* y) {
-  constexpr int L = LANES<T>;
-  for (int64_t i = 0; i < rows; i += L)
-    for (int64_t j = 0; j < columns; j += L)
-      at::vec::transpose_mxn<T, L, L>(x + i * columns + j, columns, y + j * rows + i, rows);
 }
 
 // What follows acts on R rows of scores side by side: what one waits for, another fills.
@@ -135,21 +139,78 @@ struct Heads {
     }
   }
 
-  // Ask for rows that will be gathered. Inlined in any case: of a function that only asks, GCC drops the calls.
-  [[gnu::always_inline]] void prefetch(const T* const* from, Slot slot, int64_t item, Rows rows) const {
-    for (int64_t p = 0; p < parts; ++p) {
-      const T* x = from[p] + offset(slot, item, rows, p);
-      for (int64_t n = 0; n < rows.count; ++n)
-        for (int64_t j = 0; j < widths[p]; j += LANES<T>) __builtin_prefetch(x + n * step(slot, p) + j, 0, 2);
+  // The same as columns, [stride, rows], by way of a few rows at a time. Both sides are multiples of the lanes.
+  void gather_transposed(const T* const* from, Slot slot, int64_t item, T* block, int64_t columns, T* few,
+                         int64_t stride) const {
+    constexpr int L = LANES<T>;
+    for (int64_t n = 0; n < tokens; n += L) {
+      gather(from, slot, item, {n, std::min<int64_t>(L, tokens - n)}, few, stride);
+      for (int64_t j = 0; j < stride; j += L)
+        at::vec::transpose_mxn<T, L, L>(few + j, stride, block + j * columns + n, columns);
     }
   }
 
- private:
   int64_t step(Slot slot, int64_t part) const { return slot.of * heads * widths[part]; }
   int64_t offset(Slot slot, int64_t item, Rows rows, int64_t part) const {
     const int64_t image = item / heads, head = item % heads;
     return (image * tokens + rows.first) * step(slot, part) + (slot.index * heads + head) * widths[part];
   }
+};
+
+// Rows of an item that products are to fetch meanwhile, to be written or to be read: each tile a column of lines, one
+// every `every` terms of its sums. Past the last row nothing is there, and fetching it does no harm.
+template <typename T, int every, bool writes>
+class Fetch {
+ public:
+  struct Source {
+    const T* const* parts;
+    Slot slot;
+  };
+  struct Column {
+    const T* at;
+    int64_t step;
+    [[gnu::always_inline]] void operator()(int64_t k, const T* const*) {
+      if (k % every == 0) {
+        __builtin_prefetch(at, writes, 2);
+        at += step;
+      }
+    }
+  };
+
+  Fetch(const Heads<T>& shape, int64_t item, Rows rows, std::initializer_list<Source> sources)
+      : shape_(shape), item_(item), rows_(rows), count_(sources.size()) {
+    std::copy(sources.begin(), sources.end(), sources_);
+    begin();
+  }
+
+  // The column for a tile of so many terms; when there are no more, one line again and again.
+  Column take(int64_t terms) {
+    const Column column{top_ + row_ * step_, step_};
+    row_ += (terms + every - 1) / every;
+    if (row_ >= rows_.count) advance();
+    return column;
+  }
+
+ private:
+  void begin() {
+    const auto [parts, slot] = sources_[source_];
+    top_ = parts[part_] + shape_.offset(slot, item_, rows_, part_) + line_;
+    step_ = shape_.step(slot, part_);
+  }
+  void advance() {
+    row_ = 0, line_ += LINE<T>;
+    if (line_ >= shape_.widths[part_]) line_ = 0, ++part_;
+    if (part_ == shape_.parts) part_ = 0, ++source_;
+    source_ < count_ ? begin() : void(step_ = source_ = 0);
+  }
+
+  const Heads<T>& shape_;
+  const int64_t item_;
+  const Rows rows_;
+  const int64_t count_;
+  Source sources_[5];
+  int64_t source_ = 0, part_ = 0, line_ = 0, row_ = 0, step_ = 0;
+  const T* top_ = nullptr;
 };
 
 template <typename T>
@@ -159,26 +220,30 @@ void forward(const Heads<T>& shape, const T* const* qkv, T* const* mixed, T* nor
   const T scale = 1 / std::sqrt(T(width));
 #pragma omp parallel num_threads(threads)
   {
-    Scratch<T> scratch(2 * L * D + 2 * ROWS * D + ROWS * L + 2 * L);
-    T *x = scratch.zeros(L * D), *kt = scratch.zeros(L * D), *q = scratch.zeros(ROWS * D);
-    T *o = scratch.zeros(ROWS * D), *p = scratch.zeros(ROWS * L), *tops = scratch.zeros(L), *sums = scratch.zeros(L);
+    Scratch<T> scratch(2 * L * D + LANES<T> * D + 2 * BLOCK * D + BLOCK * L + 2 * L);
+    T *kt = scratch.zeros(L * D), *v = scratch.zeros(L * D), *few = scratch.zeros(LANES<T> * D);
+    T *q = scratch.zeros(BLOCK * D), *o = scratch.zeros(BLOCK * D), *p = scratch.zeros(BLOCK * L);
+    T *tops = scratch.zeros(L), *sums = scratch.zeros(L);
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < shape.items(); ++item) {
+      const Rows all{0, N};
+      shape.gather_transposed(qkv, KEY, item, kt, L, few, D);
+      shape.gather(qkv, VALUE, item, all, v, D);
       // What this thread will probably do next, as the threads take turns.
-      const int64_t next = std::min(item + 1, shape.items() - 1);
-      shape.gather(qkv, KEY, item, {0, N}, x, D);
-      transpose(L, D, x, kt);
-      shape.gather(qkv, VALUE, item, {0, N}, x, D);
-      for (int64_t i = 0; i < N; i += ROWS) {
-        const Rows rows{i, std::min(ROWS, N - i)};
-        for (const Slot slot : {QUERY, KEY, VALUE}) shape.prefetch(qkv, slot, next, rows);
+      const int64_t after = std::min(item + 1, shape.items() - 1);
+      Fetch<T, 4, false> next(shape, after, all, {{qkv, KEY}, {qkv, VALUE}, {qkv, QUERY}});
+      for (int64_t i = 0; i < N; i += BLOCK) {
+        const Rows rows{i, std::min(BLOCK, N - i)};
+        const int64_t computed = padded(rows.count, ROWS);
         shape.gather(qkv, QUERY, item, rows, q, D, scale);
-        product<T>(ROWS, L, width, q, D, 1, kt, p);
-        mask<T, ROWS>(p, N, L);
-        maxima<T, ROWS>(p, L, tops + i);
-        exponentials<T, ROWS>(p, L, tops + i, sums + i);
-        product<T>(ROWS, D, N, p, L, 1, x, o);
-        for (int64_t r = 0; r < ROWS; ++r) scaled<T>(o + r * D, o + r * D, D, Vec<T>(1 / sums[i + r]));
+        product<T>(computed, L, width, q, D, 1, kt, p, next);
+        for (int64_t r = 0; r < computed; r += ROWS) {
+          mask<T, ROWS>(p + r * L, N, L);
+          maxima<T, ROWS>(p + r * L, L, tops + i + r);
+          exponentials<T, ROWS>(p + r * L, L, tops + i + r, sums + i + r);
+        }
+        product<T>(computed, D, N, p, L, 1, v, o, Fetch<T, 8, true>(shape, item, rows, {{mixed, MIXED}}));
+        for (int64_t r = 0; r < computed; ++r) scaled<T>(o + r * D, o + r * D, D, Vec<T>(1 / sums[i + r]));
         shape.scatter(mixed, MIXED, item, rows, o, D);
       }
       for (int64_t i = 0; i < N; i += LANES<T>)
@@ -198,29 +263,27 @@ void backward(const Heads<T>& shape, const T* const* grad, const T* const* qkv, 
   const T scale = 1 / std::sqrt(T(width));
 #pragma omp parallel num_threads(threads)
   {
-    Scratch<T> scratch(3 * M * D + 4 * L * D + 2 * M * L);
-    T *q = scratch.zeros(M * D), *g = scratch.zeros(M * D), *o = scratch.zeros(M * D);
-    T *k = scratch.zeros(L * D), *kt = scratch.zeros(L * D), *v = scratch.zeros(L * D), *vt = scratch.zeros(L * D);
+    Scratch<T> scratch(3 * M * D + 3 * L * D + LANES<T> * D + 2 * M * L);
+    T *q = scratch.zeros(M * D), *g = scratch.zeros(M * D), *o = scratch.zeros(M * D), *k = scratch.zeros(L * D);
+    T *kt = scratch.zeros(L * D), *vt = scratch.zeros(L * D), *few = scratch.zeros(LANES<T> * D);
     T *p = scratch.zeros(M * L), *s = scratch.zeros(M * L);
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < shape.items(); ++item) {
       const Rows all{0, N};
       shape.gather(qkv, QUERY, item, all, q, D, scale);
       shape.gather(qkv, KEY, item, all, k, D);
-      shape.gather(qkv, VALUE, item, all, v, D);
       shape.gather(grad, MIXED, item, all, g, D);
       shape.gather(mixed, MIXED, item, all, o, D);
-      transpose(L, D, k, kt);
-      transpose(L, D, v, vt);
-      const int64_t next = std::min(item + 1, shape.items() - 1);
-      for (int64_t i = 0; i < N; i += ROWS) {
-        const Rows rows{i, std::min(ROWS, N - i)};
-        for (const Slot slot : {QUERY, KEY, VALUE}) shape.prefetch(qkv, slot, next, rows);
-        shape.prefetch(grad, MIXED, next, rows);
-        shape.prefetch(mixed, MIXED, next, rows);
-        product<T>(ROWS, L, width, q + i * D, D, 1, kt, p + i * L);
-        product<T>(ROWS, L, width, g + i * D, D, 1, vt, s + i * L);
-        for (int64_t row = i; row < std::min(i + ROWS, N); ++row) {
+      shape.gather_transposed(qkv, KEY, item, kt, L, few, D);
+      shape.gather_transposed(qkv, VALUE, item, vt, L, few, D);
+      const int64_t after = std::min(item + 1, shape.items() - 1);
+      Fetch<T, 4, false> next(shape, after, all,
+                              {{qkv, QUERY}, {qkv, KEY}, {qkv, VALUE}, {grad, MIXED}, {mixed, MIXED}});
+      for (int64_t i = 0; i < N; i += BLOCK) {
+        const int64_t last = std::min(i + BLOCK, N), computed = padded(last - i, ROWS);
+        product<T>(computed, L, width, q + i * D, D, 1, kt, p + i * L, next);
+        product<T>(computed, L, width, g + i * D, D, 1, vt, s + i * L, next);
+        for (int64_t row = i; row < last; ++row) {
           // All rows at once were up to 2 % slower here.
           T ignored;
           mask<T, 1>(p + row * L, N, L);
@@ -232,11 +295,12 @@ void backward(const Heads<T>& shape, const T* const* grad, const T* const* qkv, 
         }
       }
       // The gradients take turns in one block. What was scaled in q is the scale of dK.
-      product<T>(M, D, N, s, L, 1, k, o);
+      const auto to = [&](Slot slot) { return Fetch<T, 8, true>(shape, item, all, {{grad_qkv, slot}}); };
+      product<T>(M, D, N, s, L, 1, k, o, to(QUERY));
       shape.scatter(grad_qkv, QUERY, item, all, o, D, scale);
-      product<T>(M, D, N, s, 1, L, q, o);
+      product<T>(M, D, N, s, 1, L, q, o, to(KEY));
       shape.scatter(grad_qkv, KEY, item, all, o, D);
-      product<T>(M, D, N, p, 1, L, g, o);
+      product<T>(M, D, N, p, 1, L, g, o, to(VALUE));
       shape.scatter(grad_qkv, VALUE, item, all, o, D);
     }
   }

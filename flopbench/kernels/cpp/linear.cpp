@@ -143,9 +143,14 @@ struct Linear {
   void block(int64_t p, int64_t first, int64_t last, int64_t j, int64_t k, int64_t count, const T* panel,
              int64_t ahead) const {
     const T* const start = bias[p] ? bias[p] + j : nullptr;
+    const auto fetch = [ahead](int64_t n, const T* const* row) __attribute__((always_inline)) {
+      if (ahead && n % LINE<T> == 0)
+#pragma GCC unroll 6
+        for (int r = 0; r < ROWS; ++r) __builtin_prefetch(row[r] + n + ahead);
+    };
     for (int64_t i = first; i < last; i += ROWS)
       tile<T, V>(std::min(ROWS, last - i), count, x[p] + i * inner + k, inner, 1, panel, V * LANES<T>, start, k > 0,
-                 y[p] + i * width + j, width, ahead);
+                 y[p] + i * width + j, width, fetch);
   }
 
   void activate(int64_t first, int64_t last, int64_t j, int64_t columns) const {
