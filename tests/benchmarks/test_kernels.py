@@ -123,17 +123,19 @@ def test_linear_of_parts(flopbench, width, parts, gelu):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("width", [HALF, 2 * HALF])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_gradients_of_linear_of_parts(flopbench, width, parts):
-    """Of the first product of an MLP: the gradients of features and weights."""
+@pytest.mark.parametrize("features", [True, False])
+def test_gradients_of_linear_of_parts(flopbench, width, parts, features):
+    """Of the first product of an MLP: the gradients of weights, and of features too or not."""
     channels = width // parts
     x = [_random(BATCH * TOKENS, channels) for _ in range(parts)]
     weights = [_random(4 * channels, channels) * channels**-0.5 for _ in range(parts)]
     grads = [_random(BATCH * TOKENS, 4 * channels) for _ in range(parts)]
 
     def library():
-        return [(g @ w, g.t() @ part) for g, w, part in zip(grads, weights, x, strict=True)]
+        of_weights = [g.t() @ part for g, part in zip(grads, x, strict=True)]
+        return of_weights + ([g @ w for g, w in zip(grads, weights, strict=True)] if features else [])
 
-    flopbench.compare(library, partial(kernels.linear_parts_backward, grads, x, weights), grad=True)
+    flopbench.compare(library, partial(kernels.linear_parts_backward, grads, x, weights, features), grad=True)
 
 
 @pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")

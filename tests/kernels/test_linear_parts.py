@@ -23,8 +23,8 @@ SHAPES = [
     (1, 1, (150,), 448, 400),
 ]
 
-# Weights whose gradients are the library's products.
-LARGE = [(1, 1, (2, 3), 528, 512), (4, 2, (5,), 512, 528)]
+# Those for which the gradients of features are the library's products, and of weights too.
+LARGE = [(1, 1, (2, 3), 528, 512), (4, 2, (5,), 512, 528), (1, 1, (2, 3), 1040, 1024), (4, 2, (5,), 1024, 1040)]
 
 
 def inputs(parts, weights, rows, inner, out, dtype=torch.float64):
@@ -106,7 +106,7 @@ def test_threads_share_the_work(instructions, threads, gelu):
     def outputs(threads):
         torch.set_num_threads(threads)
         y = kernels.linear_parts(*given)
-        return [*y, *kernels.linear_parts_backward(y, x, w)]
+        return [*y, *kernels.linear_parts_backward(y, x, w, True)]
 
     before = torch.get_num_threads()
     try:
@@ -121,7 +121,8 @@ def test_operators(cpp_compiler):
     x, w, biases = inputs(4, 2, (3,), 16, 32, torch.float32)
     check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), True)
     y = [torch.randn(3, 32) for _ in x]
-    check_operator(torch.ops.flopbench.linear_parts_backward.default, y, x, w)
+    for features in (True, False):
+        check_operator(torch.ops.flopbench.linear_parts_backward.default, y, x, w, features)
     x, w = ([tensor.requires_grad_() for tensor in tensors] for tensors in (x, w))
     check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), False)
 
@@ -131,9 +132,11 @@ def test_any_layout(cpp_compiler):
     bias = torch.randn(64)[::2]
     torch.testing.assert_close(kernels.linear_parts(x, w, [bias], [0], False)[0], F.linear(x[0], w[0], bias))
     upstream = torch.randn(4, 3, 32).transpose(0, 1)
-    grad_x, grad_w = kernels.linear_parts_backward([upstream], x, w)
+    grad_x, grad_w = kernels.linear_parts_backward([upstream], x, w, True)
     torch.testing.assert_close(grad_x, upstream @ w[0])
     torch.testing.assert_close(grad_w, upstream.flatten(0, 1).T @ x[0].flatten(0, 1))
+    (alone,) = kernels.linear_parts_backward([upstream], x, w, False)
+    assert alone.equal(grad_w)
 
 
 def test_which_runs(here, monkeypatch):

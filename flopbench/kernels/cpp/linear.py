@@ -10,7 +10,8 @@ torch.library.define(
     "(Tensor[] x, Tensor[] weight, Tensor[] bias, int[] biased, bool gelu) -> Tensor[]",
 )
 torch.library.define(
-    "flopbench::linear_parts_backward", "(Tensor[] grads, Tensor[] x, Tensor[] weight) -> Tensor[]"
+    "flopbench::linear_parts_backward",
+    "(Tensor[] grads, Tensor[] x, Tensor[] weight, bool features) -> Tensor[]",
 )
 
 
@@ -35,16 +36,19 @@ def linear_parts(
     return torch.ops.flopbench.linear_parts.default(x, weight, bias, biased, gelu)
 
 
-def linear_parts_backward(grads: list[Tensor], x: list[Tensor], weight: list[Tensor]) -> list[Tensor]:
+def linear_parts_backward(
+    grads: list[Tensor], x: list[Tensor], weight: list[Tensor], features: bool
+) -> list[Tensor]:
     """Gradients of the parts, then of the weights, from those of what `linear_parts` made of them.
 
     Args:
         grads: `[..., out]` for each part.
         x: the parts `[..., in]`, `in` a multiple of 16 too.
         weight: `[out, in]` each.
+        features: whether those of the parts are asked for.
     """
     load()
-    return torch.ops.flopbench.linear_parts_backward.default(grads, x, weight)
+    return torch.ops.flopbench.linear_parts_backward.default(grads, x, weight, features)
 
 
 @torch.library.register_fake("flopbench::linear_parts")
@@ -53,5 +57,5 @@ def _(x, weight, bias, biased, gelu):  # noqa: ANN001
 
 
 @torch.library.register_fake("flopbench::linear_parts_backward")
-def _(grads, x, weight):  # noqa: ANN001
-    return [tensor.new_empty(tensor.shape) for tensor in (*x, *weight)]
+def _(grads, x, weight, features):  # noqa: ANN001
+    return [tensor.new_empty(tensor.shape) for tensor in (*(x if features else ()), *weight)]

@@ -109,12 +109,15 @@ Tensors linear_parts(TensorList x, TensorList weight, TensorList bias, IntArrayR
   return y;
 }
 
-Tensors linear_parts_backward(TensorList grads, TensorList x, TensorList weight) {
+Tensors linear_parts_backward(TensorList grads, TensorList x, TensorList weight, bool features) {
   const Tensors g = dense(grads), parts = dense(x), weights = dense(weight), grad_weight = like(weights);
-  Tensors result = like(g, channels(weights[0]));
-  Pointers none;
-  none.resize(g.size());
-  multiply(g, weights, none, result, true, false);
+  Tensors result;
+  if (features) {
+    result = like(g, channels(weights[0]));
+    Pointers none;
+    none.resize(g.size());
+    multiply(g, weights, none, result, true, false);
+  }
   weight_gradient(g[0], count(parts), count(weights), rows(parts[0]), weights[0].size(0), weights[0].size(1),
                   int64_t(at::get_num_threads()), Pointers(g), Pointers(parts), Pointers(grad_weight));
   result.insert(result.end(), grad_weight.begin(), grad_weight.end());
@@ -205,11 +208,8 @@ Tensors joined(std::initializer_list<TensorList> lists) {
   return result;
 }
 
-// Of a weight whose gradients are computed here: 1 MiB in fp32. For the first product of an MLP they are 1.07 times as
-// fast as MKL's on an Intel Xeon for halves of ViT-S, with weights of 576 KiB; with 2.25 to 9 MiB, for ViT-S, ViT-B and
-// halves of ViT-B, 0.94 to 0.99 times (tests/benchmarks/test_kernels.py, one run, while operators were in Python). By
-// hand since, up to 4 MiB, training ViT-B and its halves is 1.00 times as fast.
-constexpr int64_t MOST_ELEMENTS = 1 << 18;
+// Of a weight whose gradient is computed here, 4 MiB in fp32, and of one whose features' gradient is too, 1 MiB.
+constexpr int64_t MOST_ELEMENTS = 1 << 20, MOST_FOR_FEATURES = 1 << 18;
 
 struct LinearGradient : Function<LinearGradient> {
   static auto op() {
@@ -230,26 +230,36 @@ struct LinearGradient : Function<LinearGradient> {
     const int64_t parts = context->saved_data["parts"].toInt();
     const TensorList all = saved, x = all.slice(0, parts), weight = all.slice(parts);
     // The sizes may be a compiler's symbols.
-    const bool small = weight[0].sym_numel().sym_le(MOST_ELEMENTS).guard_bool(__FILE__, __LINE__);
-    Tensors result = small ? fused(grads, x, weight) : products(grads, x, weight);
+    const auto up_to = [&](int64_t most) {
+      return weight[0].sym_numel().sym_le(most).guard_bool(__FILE__, __LINE__);
+    };
+    const bool features = up_to(MOST_FOR_FEATURES), weights = up_to(MOST_ELEMENTS);
+    Tensors result = features ? Tensors() : of_features(grads, weight);
+    const Tensors rest = weights ? fused(grads, x, weight, features) : of_weights(grads, x, weight);
+    result.insert(result.end(), rest.begin(), rest.end());
     for (const int64_t p : context->saved_data["biased"].toIntVector())
       result.push_back(grads[p].flatten(0, -2).sum(0));
     result.resize(result.size() + 2);  // Of what is no tensor.
     return result;
   }
-  static Tensors fused(TensorList grads, TensorList x, TensorList weight) {
-    static const auto op = named<Tensors(TensorList, TensorList, TensorList)>("flopbench::linear_parts_backward");
-    return op.call(grads, x, weight);
+  static Tensors fused(TensorList grads, TensorList x, TensorList weight, bool features) {
+    using Signature = Tensors(TensorList, TensorList, TensorList, bool);
+    static const auto op = named<Signature>("flopbench::linear_parts_backward");
+    return op.call(grads, x, weight, features);
   }
-  static Tensors products(TensorList grads, TensorList x, TensorList weight) {
-    Tensors result, grad_weight(weight.size());
+  static Tensors of_features(TensorList grads, TensorList weight) {
+    Tensors result;
+    for (size_t p = 0; p < grads.size(); ++p) result.push_back(grads[p].matmul(weight[p * weight.size() / grads.size()]));
+    return result;
+  }
+  static Tensors of_weights(TensorList grads, TensorList x, TensorList weight) {
+    Tensors result(weight.size());
     for (size_t p = 0; p < x.size(); ++p) {
-      const size_t w = p * weight.size() / x.size();
+      Tensor& sum = result[p * weight.size() / x.size()];
       const Tensor product = grads[p].flatten(0, -2).t().mm(x[p].flatten(0, -2));
-      grad_weight[w] = grad_weight[w].defined() ? grad_weight[w] + product : product;
-      result.push_back(grads[p].matmul(weight[w]));
+      sum = sum.defined() ? sum + product : product;
     }
-    return joined({result, grad_weight});
+    return result;
   }
 };
 

@@ -76,12 +76,15 @@ struct WeightGradient {
           with_vectors<T>(columns - j, [&](auto vectors) {
             for (int64_t o = top; o < bottom; o += ROWS) {
               T* const sum = grad[w] + o * inner + left + j;
-              Ahead<T>(std::min(ROWS, bottom - o - ROWS), vectors() * LANES<T>, sum + ROWS * inner, inner)
-                  .fetch(ROWS * VECTORS);
               of_g.fetch(lines_g);
               of_x.fetch(lines_x);
+              // The next tile's sums, from the second-level cache to the first.
+              const auto fetch = [next_sum = sum + (o + ROWS < bottom ? ROWS * inner : 0), width = inner](
+                                     int64_t k, const T* const*) __attribute__((always_inline)) {
+                if (k < ROWS * VECTORS) __builtin_prefetch(next_sum + k / VECTORS * width + k % VECTORS * LINE<T>);
+              };
               tile<T, vectors()>(std::min(ROWS, bottom - o), count, rows_g + o, 1, width, block + j * BLOCK,
-                                 vectors() * LANES<T>, nullptr, adds, sum, inner);
+                                 vectors() * LANES<T>, nullptr, adds, sum, inner, fetch);
             }
           });
       }
