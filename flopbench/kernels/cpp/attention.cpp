@@ -60,6 +60,21 @@ inline void scaled(const T* x, T* y, int64_t n, Vec<T> scale) {
   if (i < n) (Vec<T>::loadu(x + i, n - i) * scale).store(y + i, n - i);
 }
 
+// The same for rows of n, `x_step` and `y_step` apart: those of a few whole vectors with no loop for each.
+template <typename T>
+void scaled(int64_t rows, const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, Vec<T> scale) {
+  if (n % LANES<T> || n > VECTORS * LANES<T>) {
+    for (int64_t r = 0; r < rows; ++r) scaled<T>(x + r * x_step, y + r * y_step, n, scale);
+    return;
+  }
+  with_vectors<T>(n, [&](auto vectors) __attribute__((always_inline)) {
+    for (int64_t r = 0; r < rows; ++r)
+      repeat<vectors()>(EACH(v) {
+        (Vec<T>::loadu(x + r * x_step + v * LANES<T>) * scale).store(y + r * y_step + v * LANES<T>);
+      });
+  });
+}
+
 // What follows acts on R rows of scores side by side: what one waits for, another fills.
 
 // −∞ from `n` on: exponentials of the padding become 0.
@@ -124,18 +139,16 @@ struct Heads {
   void gather(const T* const* from, Slot slot, int64_t item, Rows rows, T* block, int64_t stride,
               T scale = 1) const {
     for (int64_t p = 0; p < parts; block += widths[p++]) {
-      const T* x = from[p] + offset(slot, item, rows, p);
-      for (int64_t n = 0; n < rows.count; ++n)
-        scaled<T>(x + n * step(slot, p), block + n * stride, widths[p], Vec<T>(scale));
+      const T* const x = from[p] + offset(slot, item, rows, p);
+      scaled<T>(rows.count, x, step(slot, p), block, stride, widths[p], Vec<T>(scale));
     }
   }
 
   void scatter(T* const* to, Slot slot, int64_t item, Rows rows, const T* block, int64_t stride,
                T scale = 1) const {
     for (int64_t p = 0; p < parts; block += widths[p++]) {
-      T* x = to[p] + offset(slot, item, rows, p);
-      for (int64_t n = 0; n < rows.count; ++n)
-        scaled<T>(block + n * stride, x + n * step(slot, p), widths[p], Vec<T>(scale));
+      T* const x = to[p] + offset(slot, item, rows, p);
+      scaled<T>(rows.count, block, stride, x, step(slot, p), widths[p], Vec<T>(scale));
     }
   }
 
