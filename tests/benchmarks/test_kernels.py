@@ -125,7 +125,7 @@ def test_linear_of_parts(flopbench, width, parts, gelu):
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("features", [True, False])
 def test_gradients_of_linear_of_parts(flopbench, width, parts, features):
-    """Of the first product of an MLP: the gradients of weights, and of features too or not."""
+    """Of the first product of an MLP: the gradients of weights and bias, and of features too or not."""
     channels = width // parts
     x = [_random(BATCH * TOKENS, channels) for _ in range(parts)]
     weights = [_random(4 * channels, channels) * channels**-0.5 for _ in range(parts)]
@@ -133,9 +133,14 @@ def test_gradients_of_linear_of_parts(flopbench, width, parts, features):
 
     def library():
         of_weights = [g.t() @ part for g, part in zip(grads, x, strict=True)]
-        return of_weights + ([g @ w for g, w in zip(grads, weights, strict=True)] if features else [])
+        of_bias = [grads[0].sum(0)]
+        return (
+            of_weights + of_bias + ([g @ w for g, w in zip(grads, weights, strict=True)] if features else [])
+        )
 
-    flopbench.compare(library, partial(kernels.linear_parts_backward, grads, x, weights, features), grad=True)
+    flopbench.compare(
+        library, partial(kernels.linear_parts_backward, grads, x, weights, [0], features), grad=True
+    )
 
 
 @pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")

@@ -1,5 +1,8 @@
 """Operators in C++: kernels are looked for when they are needed."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,3 +33,15 @@ def test_a_kernel_that_cannot_be_compiled_is_an_error(cpp_compiler, monkeypatch,
 def test_other_numbers_are_refused(cpp_compiler):
     with pytest.raises(RuntimeError, match="fp32 or fp64, got Half"):
         gelu_parts([torch.randn(3, 16).half()])
+
+
+def test_what_other_sources_compiled_to_is_not_taken(tmp_path):
+    """The tag is in the key of what torch keeps on disk; any change of a source is in the tag."""
+    sources = Path(cpp.__file__).parent
+    assert f" flopbench {cpp.fingerprint(sources)}" in torch.compiler.config.cache_key_tag
+    copied = Path(shutil.copytree(sources, tmp_path / "cpp", ignore=shutil.ignore_patterns("__pycache__")))
+    assert cpp.fingerprint(copied) == cpp.fingerprint(sources)
+    for name in ("linear.py", "operators.cpp", "tile.h"):
+        before = cpp.fingerprint(copied)
+        (copied / name).write_text((copied / name).read_text() + "\n")
+        assert cpp.fingerprint(copied) != before

@@ -24,7 +24,12 @@ SHAPES = [
 ]
 
 # Those for which the gradients of features are the library's products, and of weights too.
-LARGE = [(1, 1, (2, 3), 528, 512), (4, 2, (5,), 512, 528), (1, 1, (2, 3), 1040, 1024), (4, 2, (5,), 1024, 1040)]
+LARGE = [
+    (1, 1, (2, 3), 528, 512),
+    (4, 2, (5,), 512, 528),
+    (1, 1, (2, 3), 1040, 1024),
+    (4, 2, (5,), 1024, 1040),
+]
 
 
 def inputs(parts, weights, rows, inner, out, dtype=torch.float64):
@@ -106,7 +111,7 @@ def test_threads_share_the_work(instructions, threads, gelu):
     def outputs(threads):
         torch.set_num_threads(threads)
         y = kernels.linear_parts(*given)
-        return [*y, *kernels.linear_parts_backward(y, x, w, True)]
+        return [*y, *kernels.linear_parts_backward(y, x, w, present(biases)[1], True)]
 
     before = torch.get_num_threads()
     try:
@@ -122,7 +127,7 @@ def test_operators(cpp_compiler):
     check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), True)
     y = [torch.randn(3, 32) for _ in x]
     for features in (True, False):
-        check_operator(torch.ops.flopbench.linear_parts_backward.default, y, x, w, features)
+        check_operator(torch.ops.flopbench.linear_parts_backward.default, y, x, w, [0, 3], features)
     x, w = ([tensor.requires_grad_() for tensor in tensors] for tensors in (x, w))
     check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), False)
 
@@ -132,11 +137,12 @@ def test_any_layout(cpp_compiler):
     bias = torch.randn(64)[::2]
     torch.testing.assert_close(kernels.linear_parts(x, w, [bias], [0], False)[0], F.linear(x[0], w[0], bias))
     upstream = torch.randn(4, 3, 32).transpose(0, 1)
-    grad_x, grad_w = kernels.linear_parts_backward([upstream], x, w, True)
+    grad_x, grad_w = kernels.linear_parts_backward([upstream], x, w, [], True)
     torch.testing.assert_close(grad_x, upstream @ w[0])
     torch.testing.assert_close(grad_w, upstream.flatten(0, 1).T @ x[0].flatten(0, 1))
-    (alone,) = kernels.linear_parts_backward([upstream], x, w, False)
+    alone, grad_bias = kernels.linear_parts_backward([upstream], x, w, [0], False)
     assert alone.equal(grad_w)
+    torch.testing.assert_close(grad_bias, upstream.sum((0, 1)))
 
 
 def test_which_runs(here, monkeypatch):

@@ -6,12 +6,27 @@ Torch calls the operators (operators.cpp), and these the kernels, one library ea
 """
 
 import ctypes
+import hashlib
 import re
 import traceback
 from functools import cache
 from pathlib import Path
 
 import torch
+import torch.compiler.config
+
+
+def fingerprint(folder: Path) -> str:
+    """What changes with any source in `folder`, in C++ or Python."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.*")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# Torch keeps what it compiled by the graph that was traced forward, which does not tell what the operators'
+# gradients were then, nor their arguments: those of another version would fail.
+torch.compiler.config.cache_key_tag += f" flopbench {fingerprint(Path(__file__).parent)}"
 
 
 @torch.compiler.assume_constant_result

@@ -11,7 +11,7 @@ torch.library.define(
 )
 torch.library.define(
     "flopbench::linear_parts_backward",
-    "(Tensor[] grads, Tensor[] x, Tensor[] weight, bool features) -> Tensor[]",
+    "(Tensor[] grads, Tensor[] x, Tensor[] weight, int[] biased, bool features) -> Tensor[]",
 )
 
 
@@ -37,18 +37,19 @@ def linear_parts(
 
 
 def linear_parts_backward(
-    grads: list[Tensor], x: list[Tensor], weight: list[Tensor], features: bool
+    grads: list[Tensor], x: list[Tensor], weight: list[Tensor], biased: list[int], features: bool
 ) -> list[Tensor]:
-    """Gradients of the parts, then of the weights, from those of what `linear_parts` made of them.
+    """Gradients of the parts, the weights and the biases, from those of what `linear_parts` made of them.
 
     Args:
         grads: `[..., out]` for each part.
         x: the parts `[..., in]`, `in` a multiple of 16 too.
         weight: `[out, in]` each.
+        biased: the part that each bias is for.
         features: whether those of the parts are asked for.
     """
     load()
-    return torch.ops.flopbench.linear_parts_backward.default(grads, x, weight, features)
+    return torch.ops.flopbench.linear_parts_backward.default(grads, x, weight, biased, features)
 
 
 @torch.library.register_fake("flopbench::linear_parts")
@@ -57,5 +58,6 @@ def _(x, weight, bias, biased, gelu):  # noqa: ANN001
 
 
 @torch.library.register_fake("flopbench::linear_parts_backward")
-def _(grads, x, weight, features):  # noqa: ANN001
-    return [tensor.new_empty(tensor.shape) for tensor in (*(x if features else ()), *weight)]
+def _(grads, x, weight, biased, features):  # noqa: ANN001
+    shapes = [tensor.shape for tensor in (*(x if features else ()), *weight)]
+    return [grads[0].new_empty(shape) for shape in (*shapes, *[grads[p].shape[-1:] for p in biased])]

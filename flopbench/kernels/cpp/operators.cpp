@@ -85,11 +85,25 @@ Tensors like(TensorList tensors, int64_t channels) {
   return result;
 }
 
+Tensors joined(std::initializer_list<TensorList> lists) {
+  Tensors result;
+  for (const TensorList& tensors : lists) result.insert(result.end(), tensors.begin(), tensors.end());
+  return result;
+}
+
 int64_t channels(const Tensor& x) { return x.size(-1); }
 int64_t rows(const Tensor& x) { return x.numel() / channels(x); }
 int64_t count(TensorList tensors) { return tensors.size(); }
 
 Kernel linear("linear", "linear"), weight_gradient("weight_gradient", "weight_gradient");
+
+// For each part where its bias begins, null for one without.
+Pointers of_parts(int64_t parts, TensorList biases, IntArrayRef biased) {
+  Pointers result;
+  result.resize(parts);
+  for (size_t b = 0; b < biases.size(); ++b) result[biased[b]] = biases[b].data_ptr();
+  return result;
+}
 
 void multiply(const Tensors& x, const Tensors& weight, const Pointers& bias, const Tensors& y, bool transposed,
               bool gelu) {
@@ -102,26 +116,22 @@ void multiply(const Tensors& x, const Tensors& weight, const Pointers& bias, con
 Tensors linear_parts(TensorList x, TensorList weight, TensorList bias, IntArrayRef biased, bool gelu) {
   const Tensors parts = dense(x), weights = dense(weight), biases = dense(bias);
   const Tensors y = like(parts, weights[0].size(0));
-  Pointers present;
-  present.resize(parts.size());
-  for (size_t b = 0; b < biases.size(); ++b) present[biased[b]] = biases[b].data_ptr();
-  multiply(parts, weights, present, y, false, gelu);
+  multiply(parts, weights, of_parts(count(parts), biases, biased), y, false, gelu);
   return y;
 }
 
-Tensors linear_parts_backward(TensorList grads, TensorList x, TensorList weight, bool features) {
+Tensors linear_parts_backward(TensorList grads, TensorList x, TensorList weight, IntArrayRef biased, bool features) {
   const Tensors g = dense(grads), parts = dense(x), weights = dense(weight), grad_weight = like(weights);
-  Tensors result;
+  Tensors grad_bias, grad_x;
+  for (size_t b = 0; b < biased.size(); ++b) grad_bias.push_back(at::empty({channels(g[0])}, g[0].options()));
   if (features) {
-    result = like(g, channels(weights[0]));
-    Pointers none;
-    none.resize(g.size());
-    multiply(g, weights, none, result, true, false);
+    grad_x = like(g, channels(weights[0]));
+    multiply(g, weights, of_parts(count(g), {}, {}), grad_x, true, false);
   }
   weight_gradient(g[0], count(parts), count(weights), rows(parts[0]), weights[0].size(0), weights[0].size(1),
-                  int64_t(at::get_num_threads()), Pointers(g), Pointers(parts), Pointers(grad_weight));
-  result.insert(result.end(), grad_weight.begin(), grad_weight.end());
-  return result;
+                  int64_t(at::get_num_threads()), Pointers(g), Pointers(parts), Pointers(grad_weight),
+                  of_parts(count(g), grad_bias, biased));
+  return joined({grad_x, grad_weight, grad_bias});
 }
 
 Kernel gelu("gelu", "gelu"), gelu_backward("gelu", "gelu_backward");
@@ -202,12 +212,6 @@ bool differentiated(std::initializer_list<TensorList> lists) {
   return false;
 }
 
-Tensors joined(std::initializer_list<TensorList> lists) {
-  Tensors result;
-  for (const TensorList& tensors : lists) result.insert(result.end(), tensors.begin(), tensors.end());
-  return result;
-}
-
 // Of a weight whose gradient is computed here, 4 MiB in fp32, and of one whose features' gradient is too, 1 MiB.
 constexpr int64_t MOST_ELEMENTS = 1 << 20, MOST_FOR_FEATURES = 1 << 18;
 
@@ -234,31 +238,32 @@ struct LinearGradient : Function<LinearGradient> {
       return weight[0].sym_numel().sym_le(most).guard_bool(__FILE__, __LINE__);
     };
     const bool features = up_to(MOST_FOR_FEATURES), weights = up_to(MOST_ELEMENTS);
-    Tensors result = features ? Tensors() : of_features(grads, weight);
-    const Tensors rest = weights ? fused(grads, x, weight, features) : of_weights(grads, x, weight);
-    result.insert(result.end(), rest.begin(), rest.end());
-    for (const int64_t p : context->saved_data["biased"].toIntVector())
-      result.push_back(grads[p].flatten(0, -2).sum(0));
+    const std::vector<int64_t> biased = context->saved_data["biased"].toIntVector();
+    Tensors result =
+        joined({features ? Tensors() : of_features(grads, weight),
+                weights ? fused(grads, x, weight, biased, features) : of_weights(grads, x, weight, biased)});
     result.resize(result.size() + 2);  // Of what is no tensor.
     return result;
   }
-  static Tensors fused(TensorList grads, TensorList x, TensorList weight, bool features) {
-    using Signature = Tensors(TensorList, TensorList, TensorList, bool);
+  static Tensors fused(TensorList grads, TensorList x, TensorList weight, IntArrayRef biased, bool features) {
+    using Signature = Tensors(TensorList, TensorList, TensorList, IntArrayRef, bool);
     static const auto op = named<Signature>("flopbench::linear_parts_backward");
-    return op.call(grads, x, weight, features);
+    return op.call(grads, x, weight, biased, features);
   }
   static Tensors of_features(TensorList grads, TensorList weight) {
     Tensors result;
-    for (size_t p = 0; p < grads.size(); ++p) result.push_back(grads[p].matmul(weight[p * weight.size() / grads.size()]));
+    for (size_t p = 0; p < grads.size(); ++p)
+      result.push_back(grads[p].matmul(weight[p * weight.size() / grads.size()]));
     return result;
   }
-  static Tensors of_weights(TensorList grads, TensorList x, TensorList weight) {
+  static Tensors of_weights(TensorList grads, TensorList x, TensorList weight, IntArrayRef biased) {
     Tensors result(weight.size());
     for (size_t p = 0; p < x.size(); ++p) {
       Tensor& sum = result[p * weight.size() / x.size()];
       const Tensor product = grads[p].flatten(0, -2).t().mm(x[p].flatten(0, -2));
       sum = sum.defined() ? sum + product : product;
     }
+    for (const int64_t p : biased) result.push_back(grads[p].flatten(0, -2).sum(0));
     return result;
   }
 };

@@ -1,5 +1,5 @@
-// Gradients of the weights of linear maps: gᵀ · x for every part of a feature, g the gradient of what came out;
-// linear.py says where they run.
+// Gradients of the weights of linear maps: gᵀ · x for every part of a feature, g the gradient of what came out, and of
+// the biases, sums of g; linear.py says where they run.
 //
 // What is added up, a strip of a gradient at a time, stays in the second-level cache while g and x pass it in blocks
 // of rows; the next block is fetched meanwhile, a few lines before each tile. g is read where it lies: a library
@@ -38,7 +38,7 @@ template <typename T>
 struct WeightGradient {
   int64_t parts, weights, rows, width, inner;
   const T *const *g, *const *x;
-  T* const* grad;
+  T *const *grad, *const *grad_bias;  // Null for parts without a bias.
 
   void run(int64_t threads) const {
     // Strips of the longer side, the same for each thread: then the shorter operand alone is read for every strip.
@@ -68,6 +68,8 @@ struct WeightGradient {
         const int64_t count = std::min(BLOCK, rows - i), next = std::min(rows, i + BLOCK);
         const bool adds = p > w * common || i > 0;
         const T* const rows_g = g[p] + i * width;
+        // g is there already, for the products.
+        if (grad_bias[p] && left == 0) sum_rows(count, bottom - top, rows_g + top, i > 0, grad_bias[p] + top);
         pack(count, columns, x[p] + i * inner + left, block);
         Ahead<T> of_g(std::min(BLOCK, rows - next), bottom - top, g[p] + next * width + top, width);
         Ahead<T> of_x(std::min(BLOCK, rows - next), columns, x[p] + next * inner + left, inner);
@@ -90,6 +92,28 @@ struct WeightGradient {
       }
   }
 
+  // sum[j] = Σ from[row, j], or added to it.
+  void sum_rows(int64_t rows, int64_t columns, const T* from, bool adds, T* sum) const {
+    int64_t j = 0;
+    for (; j + PANEL <= columns; j += PANEL) {
+      Values<Vec<T>, VECTORS> total;
+      repeat<VECTORS>(EACH(v) {
+        total.template at<v>() = adds ? Vec<T>::loadu(sum + j + v * LANES<T>) : Vec<T>(T(0));
+      });
+      for (int64_t r = 0; r < rows; ++r)
+        repeat<VECTORS>(EACH(v) {
+          total.template at<v>() = total.template at<v>() + Vec<T>::loadu(from + r * width + j + v * LANES<T>);
+        });
+      repeat<VECTORS>(EACH(v) { total.template at<v>().store(sum + j + v * LANES<T>); });
+    }
+    for (int64_t n; j < columns; j += n) {
+      n = std::min(LANES<T>, columns - j);
+      Vec<T> total = adds ? Vec<T>::loadu(sum + j, n) : Vec<T>(T(0));
+      for (int64_t r = 0; r < rows; ++r) total = total + Vec<T>::loadu(from + r * width + j, n);
+      total.store(sum + j, n);
+    }
+  }
+
   // Panels of one tile's width: to[j / PANEL, row, j % PANEL] = from[row, j].
   void pack(int64_t rows, int64_t columns, const T* from, T* to) const {
     for (int64_t j = 0; j < columns; j += PANEL)
@@ -103,10 +127,11 @@ struct WeightGradient {
 
 }  // namespace
 
-#define EXPORT(T)                                                                                                  \
-  extern "C" void weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, int64_t width, int64_t inner, \
-                                      int64_t threads, const T* const* g, const T* const* x, T* const* grad) {    \
-    WeightGradient<T>{parts, weights, rows, width, inner, g, x, grad}.run(threads);                                \
+#define EXPORT(T)                                                                                                   \
+  extern "C" void weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, int64_t width, int64_t inner,  \
+                                      int64_t threads, const T* const* g, const T* const* x, T* const* grad,       \
+                                      T* const* grad_bias) {                                                       \
+    WeightGradient<T>{parts, weights, rows, width, inner, g, x, grad, grad_bias}.run(threads);                      \
   }
 
 EXPORT(float)
