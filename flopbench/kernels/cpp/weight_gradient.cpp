@@ -83,7 +83,7 @@ struct WeightGradient {
               // The next tile's sums, from the second-level cache to the first.
               const auto fetch = [next_sum = sum + (o + ROWS < bottom ? ROWS * inner : 0), width = inner](
                                      int64_t k, const T* const*) __attribute__((always_inline)) {
-                if (k < ROWS * VECTORS) __builtin_prefetch(next_sum + k / VECTORS * width + k % VECTORS * LINE<T>);
+                if (k < ROWS * VECTORS) __builtin_prefetch(next_sum + k / VECTORS * width + k % VECTORS * LANES<T>);
               };
               tile<T, vectors()>(std::min(ROWS, bottom - o), count, rows_g + o, 1, width, block + j * BLOCK,
                                  vectors() * LANES<T>, nullptr, adds, sum, inner, fetch);
