@@ -213,9 +213,9 @@ bool differentiated(std::initializer_list<TensorList> lists) {
 }
 
 // Of a weight whose gradient is computed here, 4 MiB in fp32, and of one whose features' gradient is too, 1 MiB. On an
-// Intel Xeon, for the first product of an MLP (tests/benchmarks/test_kernels.py, one run), gradients of weights are 1.05
-// times as fast as MKL's for ViT-S and 1.06 times for halves of ViT-B, 1.00 times for ViT-B; with the features', 1.14
-// times for halves of ViT-S, but in networks of larger weights nothing is left of what features gain.
+// Intel Xeon, for the first product of an MLP (tests/benchmarks/test_kernels.py, the quietest of three runs), gradients
+// of weights are 1.05 times as fast as MKL's for ViT-S and 1.06 times for halves of ViT-B, 1.00 times for ViT-B; with
+// the features', 1.14 times for halves of ViT-S, but in networks of larger weights nothing is left of what these gain.
 constexpr int64_t MOST_ELEMENTS = 1 << 20, MOST_FOR_FEATURES = 1 << 18;
 
 struct LinearGradient : Function<LinearGradient> {
