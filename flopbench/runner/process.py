@@ -42,37 +42,43 @@ def _context() -> Any:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flopbench.runner.worker"])
-    from multiprocessing.forkserver import ensure_running
+    from multiprocessing import forkserver, resource_tracker
 
     # The server hands on what it starts with: Ctrl-C is for the parent alone, from a worker's first moment.
-    with _on_interrupt(signal.SIG_IGN):
-        ensure_running()
+    # Starting the tracker lets it through again, so that comes first.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
 @contextmanager
-def _on_interrupt(handler: Any) -> Iterator[None]:
-    """Ctrl-C inside the block goes to `handler`. Only the main thread gets it: any other is left as it is."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+def _interrupts_held() -> Iterator[Callable[[], None]]:
+    """Ctrl-C inside the block counts at calls of what this yields and at its end, nowhere else.
+
+    Raised anywhere, it could leave a process behind of which nobody knows, and Python drops it where it
+    comes within a finaliser. Only the main thread gets it, and only where it is not ignored: else nothing
+    is changed.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield lambda: None
         return
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _interrupt_delayed() -> Iterator[None]:
-    """Ctrl-C inside the block counts at its end."""
     came: list[int] = []
+
+    def let_through() -> None:
+        while came:
+            handler(came.pop(), None)
+
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
-        with _on_interrupt(lambda number, frame: came.append(number)):
-            yield
+        yield let_through
     finally:
-        if came:
-            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, handler)
+        let_through()
 
 
 def run_job(
@@ -93,17 +99,27 @@ def run_job(
     Returns:
         How it ended. An interrupt (Ctrl-C) here kills the process and is raised again.
     """
+    with _interrupts_held() as let_through:
+
+        def report(kind: str, value: Any) -> None:
+            on_report(kind, value)
+            let_through()
+
+        return _run(job, arguments, timeout, report)
+
+
+def _run(
+    job: Callable[..., Any] | str, arguments: tuple[Any, ...], timeout: float, report: Report
+) -> Outcome:
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         log = Path(folder) / "output"
         process = context.Process(target=_serve, args=(sender, str(log), job, arguments), daemon=False)
         try:
-            # Interrupted halfway, this process would not know of the one to kill.
-            with _interrupt_delayed():
-                _start(process)
-                sender.close()
-            outcome = _wait(process, receiver, timeout, on_report)
+            _start(process)
+            sender.close()
+            outcome = _wait(process, receiver, timeout, report)
         finally:
             _kill(process)
             receiver.close()
@@ -147,7 +163,8 @@ def _kill(process: Any) -> None:
         with suppress(ProcessLookupError, PermissionError, AttributeError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-    process.join()
+    # One that hangs in the kernel does not end, whatever one sends it.
+    process.join(30)
 
 
 def _cause_of_death(code: int | None, log: Path) -> tuple[OutcomeKind, str]:

@@ -100,7 +100,7 @@ def test_an_interrupt_keeps_the_finished_cells_and_says_how_to_go_on(suite: Path
         finished = sum(len(f.read_text().splitlines()) for f in tmp_path.glob("results/*/cells.jsonl"))
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    assert process.returncode == 130, output + errors
     assert "Traceback" not in errors
     assert "continue with: flopbench run --resume" in output
     (run,) = (tmp_path / "results").iterdir()

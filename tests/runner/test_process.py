@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count, takewhile
 from typing import Any
 
 import pytest
@@ -110,17 +111,57 @@ def test_an_interrupt_while_a_process_starts_leaves_none_behind(monkeypatch: pyt
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def interrupt_at(line: int) -> str:
+    """Run a job with Ctrl-C at this line of all that this process runs for it: what became of it."""
+    passed = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal passed
+        if event == "line":
+            passed += 1
+            if passed == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        run_job(double, 1, timeout=60)
+    except KeyboardInterrupt:
+        return "counted"
+    finally:
+        sys.settrace(None)
+    return "lost" if passed >= line else "not reached"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_is_not_lost_wherever_it_comes():
+    run_job(double, 1, timeout=60)  # which starts the server
+    ends = list(takewhile(lambda end: end != "not reached", map(interrupt_at, count(1, 43))))
+    assert set(ends) == {"counted"}
+    assert len(ends) > 20
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ended = run_job(
+            double, 1, timeout=60, on_report=lambda kind, value: signal.raise_signal(signal.SIGINT)
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == ("done", 2)
+
+
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server")
-def test_a_worker_ignores_ctrl_c_from_its_first_moment():
+def test_a_worker_gets_no_ctrl_c_from_its_first_moment():
     code = """if True:
         import signal
         from flopbench.runner.process import _context
 
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         with _context().Pool(1) as pool:
-            print(pool.apply(signal.getsignal, (signal.SIGINT,)).name)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            print(*pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())))
+        print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "SIG_IGN"
+    assert done.stdout.splitlines() == [str(signal.SIGINT.value), ""]
