@@ -1,4 +1,4 @@
-"""From a feature's two halves to the heads of attention and back (DESIGN: attention, section 4).
+"""From a feature's two halves to the heads of attention and back (paper: see `symmetries.flop`).
 
 On a CPU fused is eager: joining the halves is one copy already.
 """

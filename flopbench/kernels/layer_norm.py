@@ -1,4 +1,4 @@
-"""Layer norm of a feature's two halves with one common deviation (DESIGN: paper, section 4)."""
+"""Layer norm of a feature's two halves with one common deviation (paper: see `symmetries.flop`)."""
 
 import torch
 from torch import Tensor

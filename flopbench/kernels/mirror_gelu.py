@@ -1,4 +1,4 @@
-"""A pointwise non-linearity on mirror pairs (DESIGN: paper, section 4)."""
+"""A pointwise non-linearity on mirror pairs (paper: see `symmetries.flop`)."""
 
 from collections.abc import Callable
 from typing import Literal

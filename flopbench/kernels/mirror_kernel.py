@@ -1,4 +1,4 @@
-"""Convolution kernels of odd width built from their left half (DESIGN: paper, section 4)."""
+"""Convolution kernels of odd width built from their left half (paper: see `symmetries.flop`)."""
 
 import torch
 from torch import Tensor

@@ -24,7 +24,7 @@ def macs(fn, size=(8, 6), batch=2):
     return count.macs
 
 
-# ViT-B/16 at 224 × 224: what its published definition counts to (DESIGN: models).
+# ViT-B/16 at 224 × 224: what its published definition counts to.
 @pytest.mark.parametrize(("name", "expected"), [("vit_ti16", 1_253_683_200), ("vit_b16", 17_563_828_224)])
 def test_baselines_count_exactly(name, expected):
     count = count_forward(build_on_meta(name))
