@@ -183,14 +183,15 @@ def _predict(
 
 def _check(folder: Path, out: Path, console: "Console") -> None:
     from flopbench.profiling.predict import (
+        check_lines,
         check_prediction,
         checked_table,
-        error_line,
         find_runs,
         write_check,
     )
 
-    checked = check_prediction(find_runs(folder))
+    checked, left_out = check_prediction(find_runs(folder))
     console.print(checked_table(checked).rich())
-    console.print(error_line(checked), markup=False)
-    console.print(f"report: {write_check(checked, out)}", soft_wrap=True, markup=False)
+    for line in check_lines(checked, left_out):
+        console.print(line, markup=False)
+    console.print(f"report: {write_check(checked, left_out, out)}", soft_wrap=True, markup=False)

@@ -1,6 +1,6 @@
 """What-if: the speed-up that a roofline predicts, and how far off it is where the speed-up was measured."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -131,16 +131,19 @@ def find_runs(folder: Path) -> list[Run]:
     return [Run.open(file.parent) for file in files]
 
 
-def check_prediction(runs: Sequence[Run]) -> list[Checked]:
+def check_prediction(runs: Sequence[Run]) -> tuple[list[Checked], dict[str, str]]:
     """Every measured cell of the runs whose device's peaks are known, with its prediction.
 
     The peaks are those of the run's own calibration or profile, else of another run's on a like machine.
 
+    Returns:
+        The cells, and the networks of cells left out, by name, with why they cannot be built here.
+
     Raises:
-        FlopbenchError: no run has peaks, or none has a measured cell of two networks.
+        FlopbenchError: no run has peaks, or none has a measured cell of two networks that can be built here.
     """
-    checked = []
-    known: dict[tuple[str, Cell], Any] = {}
+    checked: list[Checked] = []
+    works = _Works()
     for run in runs:
         peaks = _peaks_of(run, runs)
         for record in run.records() if peaks else ():
@@ -150,23 +153,36 @@ def check_prediction(runs: Sequence[Run]) -> list[Checked]:
             # Of a network against itself, as calibration runs have it, there is nothing to predict.
             if cell.pair.baseline == cell.pair.candidate:
                 continue
-            bounds = []
-            for name in (cell.pair.baseline, cell.pair.candidate):
-                # Both members of many pairs recur: X is the baseline of E(X) and of H(X).
-                key = (
-                    name,
-                    cell.model_copy(update={"pair": cell.pair.model_copy(update={"candidate": name})}),
+            baseline, candidate = (works.of(name, cell) for name in (cell.pair.baseline, cell.pair.candidate))
+            if baseline and candidate:
+                predicted = predicted_speedup(
+                    baseline.bound(peaks), candidate.bound(peaks), cell.device, cell.mode
                 )
-                if key not in known:
-                    known[key] = Work(name, cell)
-                bounds.append(known[key].bound(peaks))
-            predicted = predicted_speedup(bounds[0], bounds[1], cell.device, cell.mode)
-            checked.append(Checked(run.info.id, cell, predicted, record.speedup.estimate))
+                checked.append(Checked(run.info.id, cell, predicted, record.speedup.estimate))
     if not checked:
         raise FlopbenchError(
-            "no run has both measured cells and peaks: flopbench calibrate measures the peaks"
+            "; ".join(works.lacking.values())
+            or "no run has both measured cells and peaks: flopbench calibrate measures the peaks"
         )
-    return checked
+    return checked, works.lacking
+
+
+class _Works:
+    """The work of networks in cells, each counted once; `lacking` says why some cannot be built here."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, Cell], Work] = {}
+        self.lacking: dict[str, str] = {}
+
+    def of(self, name: str, cell: Cell) -> Work | None:
+        # Both members of many pairs recur: X is the baseline of E(X) and of H(X).
+        key = name, cell.model_copy(update={"pair": cell.pair.model_copy(update={"candidate": name})})
+        if key not in self.known and name not in self.lacking:
+            try:
+                self.known[key] = Work(name, cell)
+            except FlopbenchError as error:
+                self.lacking[name] = str(error)
+        return self.known.get(key)
 
 
 def _covered(peaks: Peaks, dtype: DType) -> bool:
@@ -188,16 +204,21 @@ def _stored(run: Run) -> Iterator[Peaks]:
     yield from (profile.peaks for profile in run.profiles() if profile.peaks)
 
 
-def error_line(checked: Sequence[Checked]) -> str:
-    """The median error of the prediction, in a sentence."""
+def check_lines(checked: Sequence[Checked], left_out: Mapping[str, str]) -> list[str]:
+    """The median error of the prediction, in a sentence; another on what was left out, if anything was."""
     errors = sorted(check.error for check in checked)
     runs = len({check.run for check in checked})
     high = sum(check.predicted > check.measured for check in checked)
-    return (
+    lines = [
         f"Cells measured: {len(errors)}, in {runs} {'run' if runs == 1 else 'runs'}. "
         f"The roofline's speed-up is off by {100 * median(errors):.1f} % in the median and "
         f"{100 * errors[-1]:.1f} % at worst; it is too high in {high} of {len(errors)}."
-    )
+    ]
+    if left_out:
+        lines.append(
+            f"Left out: cells of {', '.join(left_out)} ({'; '.join(dict.fromkeys(left_out.values()))})."
+        )
+    return lines
 
 
 def checked_table(checked: Sequence[Checked]) -> TextTable:
@@ -217,8 +238,8 @@ def checked_table(checked: Sequence[Checked]) -> TextTable:
     )
 
 
-def write_check(checked: Sequence[Checked], out: Path) -> Path:
-    """Write `out/prediction/prediction.md`, the line and the table; its path."""
+def write_check(checked: Sequence[Checked], left_out: Mapping[str, str], out: Path) -> Path:
+    """Write `out/prediction/prediction.md`, the lines and the table; its path."""
     from flopbench.profiling.page import write_page
 
     return write_page(
@@ -227,7 +248,7 @@ def write_check(checked: Sequence[Checked], out: Path) -> Path:
             "title": "How far the roofline's prediction is off",
             "setting": "Predicted from counted MACs and bytes and the device's measured peaks alone, "
             "without any timing of a network.",
-            "sentences": [error_line(checked)],
+            "sentences": check_lines(checked, left_out),
             "tables": [checked_table(checked)],
             "command": "flopbench profile --check-prediction results",
         },

@@ -1,7 +1,7 @@
 import pytest
 
 from flopbench.errors import FlopbenchError
-from flopbench.profiling.predict import check_prediction, error_line, predict, what_if, write_check
+from flopbench.profiling.predict import check_lines, check_prediction, predict, what_if, write_check
 from flopbench.profiling.roofline import Work, least_seconds, peak_of
 from flopbench.profiling.widths import family_of, width_options
 from flopbench.results import Bound, Calibration, Peaks, write_atomically
@@ -103,12 +103,32 @@ def test_the_prediction_is_checked_against_every_measured_cell_with_peaks(tmp_pa
     peaks = Peaks(flops_per_second={"bf16": 1e9}, copy_bytes_per_second=1e15)
     content = Calibration(peaks=peaks).model_dump_json(by_alias=True)
     write_atomically(calibrated.path / "calibration.json", content)
-    checked = check_prediction([calibrated, alike, elsewhere])
+    checked, left_out = check_prediction([calibrated, alike, elsewhere])
+    assert not left_out
     assert [check.run for check in checked] == ["a", "b"]
     # No memory limits: the promise of the MACs.
     assert checked[1].predicted == pytest.approx(1.745, abs=0.02)
     assert checked[1].error == pytest.approx(abs(checked[1].predicted / checked[1].measured - 1))
     middle = 50 * sum(check.error for check in checked)
-    assert f"off by {middle:.1f} % in the median" in error_line(checked)
-    page = write_check(checked, tmp_path / "out").read_text(encoding="utf-8")
+    assert f"off by {middle:.1f} % in the median" in check_lines(checked, left_out)[0]
+    page = write_check(checked, left_out, tmp_path / "out").read_text(encoding="utf-8")
     assert "in 2 runs" in page
+
+
+def test_cells_of_networks_that_cannot_be_built_here_are_left_out_and_named(tmp_path):
+    common = {"pairs": ("vit_ti16.flop",), "batch_sizes": (1,), "passes": ("forward",), "modes": ("eager",)}
+    ours, theirs = (make_run(tmp_path / name, rounds=4, **common) for name in ("ours", "theirs"))
+    peaks = Peaks(flops_per_second={"bf16": 1e9}, copy_bytes_per_second=1e15)
+    write_atomically(
+        theirs.path / "calibration.json", Calibration(peaks=peaks).model_dump_json(by_alias=True)
+    )
+    cells = (theirs.path / "cells.jsonl").read_text(encoding="utf-8")
+    write_atomically(
+        theirs.path / "cells.jsonl", cells.replace('"baseline":"vit_ti16"', '"baseline":"absent:network"')
+    )
+    with pytest.raises(FlopbenchError, match="absent"):
+        check_prediction([theirs])
+    checked, left_out = check_prediction([theirs, ours])
+    assert [check.run for check in checked] == ["ours"]
+    assert list(left_out) == ["absent:network"]
+    assert check_lines(checked, left_out)[1].startswith("Left out: cells of absent:network (")
