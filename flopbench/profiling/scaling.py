@@ -48,6 +48,8 @@ class ScalingRecord(Frozen):
     dtype: DType
     mode: Mode
     image_size: tuple[int, int]
+    cell_seconds: float | None = None
+    budget_seconds: float | None = None
     points: tuple[ScalingPoint, ...]
     environment: Environment | None = None
 
@@ -133,6 +135,8 @@ def sweep_widths(
         dtype=plan.dtype,
         mode=plan.mode,
         image_size=plan.image_size,
+        cell_seconds=plan.cell_seconds,
+        budget_seconds=plan.budget,
         points=tuple(points),
         environment=environment,
     )
@@ -202,22 +206,27 @@ def answers(record: ScalingRecord) -> list[str]:
         for batch in batches:
             at = [(point.width, point.speedup) for point in own if point.batch_size == batch]
             sentences += [f"{pass_.capitalize()}, batch {batch}: {_crossover(at, 'width')}."] if at else []
-        if len(batches) > 1:
-            widths = sorted({point.width for point in own})
-            pays = [(w, pays_from([(p.batch_size, p.speedup) for p in own if p.width == w])) for w in widths]
-            said = [f"{batch} at width {width}" for width, batch in pays if batch]
-            never = [str(width) for width, batch in pays if batch is None]
-            words = f"it pays from batch {text.joined(said)} on" if said else ""
-            words += (
-                f"{'; ' if said and never else ''}at no batch size at width {text.joined(never)}"
-                if never
-                else ""
-            )
-            sentences += [f"{pass_.capitalize()}: {words}."] if words else []
+        if len(batches) > 1 and own:
+            sentences.append(f"{pass_.capitalize()}: {_batches_that_pay(own)}.")
     skipped = sum(point.speedup is None for point in record.points)
     if skipped:
         sentences.append(f"{skipped} of {len(record.points)} points were not measured; the table says why.")
     return sentences
+
+
+def _batches_that_pay(points: Sequence[ScalingPoint]) -> str:
+    widths: dict[int | None, list[str]] = {}
+    for width in sorted({point.width for point in points}):
+        batch = pays_from([(point.batch_size, point.speedup) for point in points if point.width == width])
+        widths.setdefault(batch, []).append(str(width))
+
+    def where(batch: int | None) -> str:
+        if len(widths) == 1:
+            return "at every width measured" if batch else "at any width measured"
+        return f"at width{'s' if len(widths[batch]) > 1 else ''} {text.joined(widths[batch])}"
+
+    said = [f"from batch {batch} on {where(batch)}" for batch in sorted(filter(None, widths))]
+    return "it pays " + "; ".join(said + [f"at no batch size {where(None)}"] * (None in widths))
 
 
 def _crossover(points: Sequence[tuple[int, Interval | None]], what: str) -> str:
@@ -291,6 +300,8 @@ def scaling_picture(record: ScalingRecord) -> "Drawing | None":
         axis.plot(*zip(*ideal, strict=True), color=MUTED, linestyle=(0, (2, 2)), label="MACs ratio")
         axis.axhline(1.0, color=INK, linewidth=0.9)
         batch_axis(axis, widths)
+        # Four digits each, and neighbours less than half an octave apart.
+        axis.tick_params(axis="x", labelrotation=45)
         axis.set_title(pass_)
         axis.set_xlabel("width (channels)")
         axis.legend()
@@ -325,6 +336,8 @@ def write_scaling(record: ScalingRecord, out: Path) -> Path:
     command += "".join(f" --pass {pass_}" for pass_ in dict.fromkeys(p.pass_ for p in record.points))
     command += f" --dtype {record.dtype} --mode {record.mode} --device {record.device}"
     command += f" --image-size {'x'.join(map(str, record.image_size))}"
+    if record.cell_seconds and record.budget_seconds:
+        command += f" --cell-seconds {record.cell_seconds:.10g} --budget {record.budget_seconds:.10g}s"
     return write_page(
         folder / "scaling.md",
         {

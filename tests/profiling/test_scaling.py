@@ -64,7 +64,10 @@ def test_a_sweep_measures_every_point_and_says_where_it_pays(tmp_path):
     said = answers(record)
     assert said[0] == "Forward, batch 1: equivariance pays from width 256 on."
     assert said[1] == "Forward, batch 4: equivariance pays from width 128 on."
-    assert "from batch 4 at width 128 and 1 at width 256 on; at no batch size at width 64" in said[2]
+    assert said[2] == (
+        "Forward: it pays from batch 1 on at width 256; from batch 4 on at width 128; "
+        "at no batch size at width 64."
+    )
     assert said[3].startswith("1 of 6 points were not measured")
     page = write_scaling(record, tmp_path)
     assert {file.name for file in page.parent.iterdir()} == {
@@ -75,7 +78,21 @@ def test_a_sweep_measures_every_point_and_says_where_it_pays(tmp_path):
     }
     again = ScalingRecord.model_validate_json((page.parent / "scaling.json").read_bytes())
     assert again == record
-    assert "--widths 64 --widths 128 --widths 256" in page.read_text(encoding="utf-8").replace("\\", "")
+    command = page.read_text(encoding="utf-8").replace("\\", "")
+    assert "--widths 64 --widths 128 --widths 256" in command
+    assert "--cell-seconds 2 --budget 1000s" in command
+
+
+@pytest.mark.parametrize(
+    ("speedup", "said"),
+    [
+        (1.3, "Forward: it pays from batch 1 on at every width measured."),
+        (0.8, "Forward: it pays at no batch size at any width measured."),
+    ],
+)
+def test_what_holds_at_every_width_is_said_once(speedup: float, said: str):
+    everywhere = {(width, batch): speedup for width in (64, 128, 256) for batch in (1, 4)}
+    assert answers(sweep_widths(plan(), run=stand_in(everywhere, [])))[2] == said
 
 
 def test_what_does_not_fit_the_budget_is_skipped_and_listed():
