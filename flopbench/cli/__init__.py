@@ -24,6 +24,7 @@ from flopbench.cli import (
     submit,
     verify,
 )
+from flopbench.cli.subcommands import with_subcommands
 from flopbench.errors import ExitCode, FlopbenchError
 
 INTERRUPTED = 130
@@ -62,14 +63,16 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("merge")(calibrate.merge)
 app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
-app.command("gate")(gate.gate)
 app.command("history")(history.history)
 app.command("verify")(verify.verify)
-app.command("flops")(flops.flops)
-app.command("profile")(profile.profile)
 app.command("scaling")(scaling.scaling)
 app.command("list")(inspect.list_)
 app.command("env")(inspect.env)
+app.add_typer(with_subcommands(flops.flops, {"audit": flops.audit}), name="flops")
+app.add_typer(
+    with_subcommands(profile.profile, {"predict": profile.predict, "check": profile.check}), name="profile"
+)
+app.add_typer(with_subcommands(gate.gate, {"self-test": gate.self_test}), name="gate")
 
 
 def main() -> None:

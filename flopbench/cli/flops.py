@@ -1,4 +1,4 @@
-"""`flopbench flops [NAME]`: counts of a network or a pair, layer by layer."""
+"""`flopbench flops NAME`: counts of a network or a pair, layer by layer; `flopbench flops audit`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from flopbench.cli.console import make_console
-from flopbench.errors import FlopbenchError
 
 
 class By(StrEnum):
@@ -43,13 +42,13 @@ class Convention(StrEnum):
 
 def flops(
     name: Annotated[
-        str | None,
+        str,
         typer.Argument(
             metavar="MODEL|PAIR",
             help="vit_b16 alone, vit_b16.flop beside its plain twin, CANDIDATE@BASELINE, "
             "timm:NAME or package.module:callable.",
         ),
-    ] = None,
+    ],
     by: Annotated[By, typer.Option("--by", help="Rows: layers or operators.")] = By.LAYER,
     depth: Annotated[int, typer.Option(min=1, help="Levels of layers.")] = 2,
     pass_: Annotated[PassName, typer.Option("--pass", help="What is counted.")] = PassName.FORWARD,
@@ -60,40 +59,42 @@ def flops(
         Convention, typer.Option(help="paper: also the paper's sum of MACs and elementwise operations.")
     ] = Convention.MACS,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Audit the counts of every model of the catalogue instead.")
-    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
 ) -> None:
     """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
-    if audit == (name is not None):
-        raise FlopbenchError("give a model or pair to count, e.g. flopbench flops vit_b16.flop, or --audit")
+    from flopbench.flops import command, present
 
-    if audit:
-        from rich.progress import track
+    counted = command.count(
+        name,
+        images,
+        by.value,
+        depth,
+        pass_.value,
+        batch_size,
+        dtype_bytes,
+        paper=convention is Convention.PAPER,
+    )
+    if output is Format.TABLE and out is None:
+        console = make_console(markup=False)
+        for grid in counted.grids():
+            console.print(present.rich_table(grid, console.width))
+        return
+    _write(counted.text("markdown" if output is Format.TABLE else output.value), out)
 
-        from flopbench.flops.audit_report import audit_catalogue
 
-        text = audit_catalogue(lambda names: track(names, "auditing", console=make_console(stderr=True)))
-    else:
-        from flopbench.flops import command, present
+def audit(out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None) -> None:
+    """Audit the counts of the whole catalogue.
 
-        counted = command.count(
-            name or "",
-            images,
-            by.value,
-            depth,
-            pass_.value,
-            batch_size,
-            dtype_bytes,
-            paper=convention is Convention.PAPER,
-        )
-        if output is Format.TABLE and out is None:
-            console = make_console(markup=False)
-            for grid in counted.grids():
-                console.print(present.rich_table(grid, console.width))
-            return
-        text = counted.text("markdown" if output is Format.TABLE else output.value)
+    Every count of every model, every difference between counters, and why.
+    """
+    from rich.progress import track
+
+    from flopbench.flops.audit_report import audit_catalogue
+
+    _write(audit_catalogue(lambda names: track(names, "auditing", console=make_console(stderr=True))), out)
+
+
+def _write(text: str, out: Path | None) -> None:
     if out is None:
         typer.echo(text, nl=False)
     else:

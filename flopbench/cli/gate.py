@@ -1,4 +1,4 @@
-"""`flopbench gate`."""
+"""`flopbench gate` and `flopbench gate self-test`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,13 +37,6 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write comparison.json and comparison.md here.")] = None,
     results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
-    self_test: Annotated[
-        bool, typer.Option("--self-test", help="Find out what this gate sees on this machine.")
-    ] = False,
-    trials: Annotated[
-        int,
-        typer.Option(min=5, help="With --self-test: trials without a change; 24 take five minutes in all."),
-    ] = 24,
 ) -> None:
     """Measure, compare with a baseline, fail on a regression. Without a baseline, write one and pass."""
 
@@ -52,9 +45,6 @@ def gate(
 
     chosen = load_suite(suite)
     kind = _device(device)
-    if self_test:
-        _self_test(kind, chosen.minimum_effect.throughput, trials)
-        return
     if tier not in list(Tier):
         raise FlopbenchError(f"--tier {tier!r}: choose one of {', '.join(Tier)}")
     if against and (baseline or write_baseline):
@@ -112,20 +102,34 @@ def _device(device: str | None) -> "DeviceKind | None":
     raise FlopbenchError(f"--device {device!r}: choose cpu or cuda")
 
 
-def _self_test(device: "DeviceKind | None", effect: float, trials: int) -> None:
+def self_test(
+    suite: Annotated[str, typer.Option(help="Suite whose minimum effect the gate must see.")] = "vit",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+    trials: Annotated[
+        int, typer.Option(min=5, help="Trials without a change; 24 take five minutes in all.")
+    ] = 24,
+) -> None:
+    """Find out what the gate sees on this machine.
+
+    How often it fails without a change, and which slow-downs it finds. Exit code 1 if it misses a target.
+    """
     from rich import box
     from rich.progress import Progress
     from rich.table import Table
 
     from flopbench.regression.decision import Outcome
-    from flopbench.regression.self_test import FALSE_ALARMS, POWER, POWER_AT, self_test
+    from flopbench.regression.self_test import FALSE_ALARMS, POWER, POWER_AT
+    from flopbench.regression.self_test import self_test as test_gate
+    from flopbench.suites import load_suite
     from flopbench.timing.environment import choose_device
 
+    effect = load_suite(suite).minimum_effect.throughput
+    kind = _device(device)
     console = make_console()
     with Progress(console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("trials")
-        power = self_test(
-            choose_device(device),
+        power = test_gate(
+            choose_device(kind),
             effect=effect,
             trials=trials,
             on_trial=lambda done, of: progress.update(task, completed=done, total=of),

@@ -1,4 +1,4 @@
-"""`flopbench profile PAIR`."""
+"""`flopbench profile PAIR`, `flopbench profile predict` and `flopbench profile check`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -53,16 +53,20 @@ def make_cell(pair: str, device: Any, batch: int, pass_: str, dtype: str, mode: 
     return cell
 
 
+PairName = Annotated[str, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")]
+PassName = Annotated[str, typer.Option("--pass", help="forward, backward or train.")]
+ModeName = Annotated[str, typer.Option(help="eager, compile, compile-blocks, …")]
+Pixels = Annotated[str, typer.Option(help="Pixels: 224 or 224x192.")]
+
+
 def profile(
-    pair: Annotated[
-        str | None, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")
-    ] = None,
-    pass_: Annotated[str, typer.Option("--pass", help="forward, backward or train.")] = "forward",
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images; 4 by default, on CUDA 64.")] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="fp32 by default, on CUDA bf16.")] = None,
-    mode: Annotated[str, typer.Option(help="eager, compile, compile-blocks, …")] = "eager",
+    pair: PairName,
+    pass_: PassName = "forward",
+    batch: Annotated[int | None, typer.Option(min=1, help="Images; 4 by default, on CUDA 64.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp32 by default, on CUDA bf16.")] = None,
+    mode: ModeName = "eager",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
-    image_size: Annotated[str, typer.Option(help="Pixels: 224 or 224x192.")] = "224",
+    image_size: Pixels = "224",
     seconds: Annotated[
         float, typer.Option(min=0.1, help="For timing the pair, and for each profile.")
     ] = 10.0,
@@ -75,41 +79,27 @@ def profile(
         Path | None, typer.Option(help="Write a Chrome trace a model to FILE-role.json.")
     ] = None,
     stacks: Annotated[Path | None, typer.Option(help="Write folded stacks for a flame graph.")] = None,
-    predict: Annotated[
-        Path | None, typer.Option(help="Only predict, by the peaks of this calibration.json.")
-    ] = None,
-    width: Annotated[list[int] | None, typer.Option(help="With --predict: channels; repeatable.")] = None,
-    check_prediction: Annotated[
-        Path | None, typer.Option(help="Only compare predictions with the runs in this folder.")
-    ] = None,
 ) -> None:
-    """Show where a pair's time goes, what the device allows, and what is missing.
-
-    --batch and --dtype may be repeated with --predict.
-    """
-
-    console = make_console()
-    if check_prediction is not None:
-        _check(check_prediction, out, console)
-        return
-    if pair is None:
-        raise FlopbenchError("profile needs a pair, e.g. flopbench profile vit_s16.flop")
-    if width and not predict:
-        raise FlopbenchError("--width is for --predict; flopbench scaling measures widths")
-    if predict is not None:
-        _predict(pair, predict, batch, dtype, pass_, mode, device, image_size, width, console)
-        return
-    if len(batch or ()) > 1 or len(dtype or ()) > 1:
-        raise FlopbenchError("a profile has one --batch and one --dtype; only --predict takes several")
+    """Show where a pair's time goes, what the device allows, and what is missing."""
     from flopbench.results import Run
     from flopbench.runner.sweep import probe_environment
 
     beside = Run.open(run) if run else None
     kind = probe_environment(device).device
-    batches, dtypes = batch or [4 if kind == "cpu" else 64], dtype or ["fp32" if kind == "cpu" else "bf16"]
-    cell = make_cell(pair, kind, batches[0], pass_, dtypes[0], mode, image_size)
+    cell = make_cell(
+        pair, kind, batch or _default_batch(kind), pass_, dtype or _default_dtype(kind), mode, image_size
+    )
+    console = make_console()
     record = _measure(cell, seconds, calibration, trace, stacks, console)
     _show(record, beside, out, console)
+
+
+def _default_batch(device: str) -> int:
+    return 4 if device == "cpu" else 64
+
+
+def _default_dtype(device: str) -> str:
+    return "fp32" if device == "cpu" else "bf16"
 
 
 def _measure(
@@ -156,32 +146,51 @@ def _show(record: Any, beside: Any, out: Path, console: "Console") -> None:
     console.print(f"report: {write_profile(record, out)}", soft_wrap=True, markup=False)
 
 
-def _predict(
-    pair: str,
-    calibration: Path,
-    batch: list[int] | None,
-    dtype: list[str] | None,
-    pass_: str,
-    mode: str,
-    device: str | None,
-    image_size: str,
-    width: list[int] | None,
-    console: "Console",
+def predict(
+    pair: PairName,
+    calibration: Annotated[Path, typer.Option(help="The calibration.json whose peaks are believed.")],
+    width: Annotated[
+        list[int] | None, typer.Option(help="Channels; repeatable. Those of the pair by default.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Images; repeatable. 4 by default, on CUDA 64.")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Repeatable. fp32 by default, on CUDA bf16.")
+    ] = None,
+    pass_: PassName = "forward",
+    mode: ModeName = "eager",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda, where the calibration does not say; by default cpu.")
+    ] = None,
+    image_size: Pixels = "224",
 ) -> None:
+    """Predict a speed-up from the peaks of a device.
+
+    Nothing is measured: the pair's MACs and bytes are counted.
+    """
     from flopbench.profiling.predict import prediction_table, read_calibration, what_if
     from flopbench.suites import DeviceKind, DType
 
     known = read_calibration(calibration)
     kind = known.environment.device if known.environment else choice("device", device or "cpu", DeviceKind)
-    dtypes = [choice("dtype", name, DType) for name in dtype or ["fp32" if kind == "cpu" else "bf16"]]
-    cell = make_cell(
-        pair, kind, (batch or [4 if kind == "cpu" else 64])[0], pass_, dtypes[0], mode, image_size
-    )
-    predictions = what_if(cell, known.peaks, widths=width or (), batches=batch or (), dtypes=dtypes)
-    console.print(prediction_table(predictions).rich())
+    batches = batch or [_default_batch(kind)]
+    dtypes = [choice("dtype", name, DType) for name in dtype or [_default_dtype(kind)]]
+    cell = make_cell(pair, kind, batches[0], pass_, dtypes[0], mode, image_size)
+    predictions = what_if(cell, known.peaks, widths=width or (), batches=batches, dtypes=dtypes)
+    make_console().print(prediction_table(predictions).rich())
 
 
-def _check(folder: Path, out: Path, console: "Console") -> None:
+def check(
+    runs: Annotated[
+        Path, typer.Argument(metavar="RUNS", help="Folder with run folders and calibrations, e.g. results.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("reports"),
+) -> None:
+    """Check predictions against measured runs.
+
+    Every cell of two networks counts whose device has a calibration among the runs.
+    """
     from flopbench.profiling.predict import (
         check_lines,
         check_prediction,
@@ -190,7 +199,8 @@ def _check(folder: Path, out: Path, console: "Console") -> None:
         write_check,
     )
 
-    checked, left_out = check_prediction(find_runs(folder))
+    console = make_console()
+    checked, left_out = check_prediction(find_runs(runs))
     console.print(checked_table(checked).rich())
     for line in check_lines(checked, left_out):
         console.print(line, markup=False)

@@ -14,7 +14,7 @@ from flopbench.models import list_models
 from flopbench.models.catalog import Spec, label_of, parse_name
 
 DATA = Path(__file__).parent.parent / "data"
-COMMAND = "flopbench flops --audit --out reports/flops-audit.md"
+COMMAND = "flopbench flops audit --out reports/flops-audit.md"
 PAPER_TOLERANCE = 0.015
 """How near the paper's figures the paper's convention must come."""
 

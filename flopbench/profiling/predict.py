@@ -250,6 +250,6 @@ def write_check(checked: Sequence[Checked], left_out: Mapping[str, str], out: Pa
             "without any timing of a network.",
             "sentences": check_lines(checked, left_out),
             "tables": [checked_table(checked)],
-            "command": "flopbench profile --check-prediction results",
+            "command": "flopbench profile check results",
         },
     )

@@ -48,12 +48,16 @@ def suite(tmp_path: Path) -> Path:
 
 def test_help_does_not_wait_for_heavy_imports(tmp_path: Path):
     code = (
-        "import sys, flopbench.cli;"
+        "import sys; from flopbench.cli import app;"
+        "commands = [], ['flops'], ['profile'], ['gate'];"
+        "[app([*words, '--help'], standalone_mode=False) for words in commands];"
         "heavy = {'torch', 'pandas', 'matplotlib', 'numpy', 'fvcore', 'jinja2'} & set(sys.modules);"
-        "print(*heavy)"
+        "print(*heavy, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == ("", "")
+    assert (done.stderr.strip(), done.returncode) == ("", 0)
+    for subcommand in ("audit", "predict", "check", "self-test"):
+        assert re.search(rf"^  {subcommand}  ", done.stdout, re.MULTILINE)
 
 
 def test_a_run_from_suite_file_to_report(suite: Path, tmp_path: Path):
@@ -144,6 +148,15 @@ def test_shards_merge_into_the_same_cells(suite: Path, tmp_path: Path):
         (["merge", "absent", "other", "--out", "x"], "absent is not a run"),
         (["report", "absent"], "absent is not a run"),
         (["frobnicate"], "No such command 'frobnicate'"),
+        (["flops"], "Missing argument 'MODEL|PAIR'"),
+        (["flops", "--audit"], "No such option: --audit"),
+        (["flops", "audit", "vit_b16"], "unexpected extra argument"),
+        (["profile", "vit_s16.flop", "--width", "64"], "No such option: --width"),
+        (["profile", "predict", "vit_s16.flop"], "Missing option '--calibration'"),
+        (["profile", "check", "absent"], "absent holds no runs"),
+        (["gate", "self-tset"], "unexpected extra argument"),
+        (["gate", "--trials", "5"], "No such option: --trials"),
+        (["gate", "self-test", "--tier", "all"], "No such option: --tier"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str):

@@ -1,6 +1,6 @@
 import pytest
 
-from flopbench.cli.profile import make_cell, profile
+from flopbench.cli.profile import make_cell
 from flopbench.errors import FlopbenchError
 
 
@@ -23,12 +23,3 @@ def test_options_that_do_not_suit_are_named(changes: dict[str, str], message: st
 def test_a_baseline_can_be_stated():
     cell = make_cell("vit_s16.flop@vit_ti16", "cpu", 4, "forward", "fp32", "eager", "224")
     assert cell.pair.baseline == "vit_ti16"
-
-
-def test_options_that_contradict_each_other_are_named():
-    with pytest.raises(FlopbenchError, match="needs a pair"):
-        profile()
-    with pytest.raises(FlopbenchError, match="--width is for --predict"):
-        profile("vit_s16.flop", width=[64])
-    with pytest.raises(FlopbenchError, match="one --batch"):
-        profile("vit_s16.flop", batch=[1, 2])
