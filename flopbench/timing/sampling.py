@@ -70,8 +70,9 @@ def sample_pair(
     calls: int,
     precision: float,
     seconds: float,
+    min_rounds: int = 2,
     max_rounds: int = 1000,
-    min_rounds: int = MIN_ROUNDS,
+    rounds: Rounds | None = None,
     after_round: Callable[[Rounds], None] = lambda rounds: None,
     now: Callable[[], float] = time.monotonic,
 ) -> Rounds:
@@ -83,18 +84,21 @@ def sample_pair(
         candidate: B.
         calls: calls a block; a round holds twice as many of each model.
         precision: stop once the 95 % interval lies within ± this, relative.
-        seconds: stop before a round would end after so many seconds, once two rounds are there.
+        seconds: stop before a round would end after so many seconds.
+        min_rounds: at least so many, two or more, whatever the time; fewer than `MIN_ROUNDS` never stop on
+            precision: their interval is not to be trusted.
         max_rounds: stop after so many.
-        min_rounds: fewer rounds never stop on precision: their interval is not to be trusted.
+        rounds: of an earlier call, to be added to; the limits on rounds and seconds count anew.
         after_round: called after each round, outside the timed calls.
         now: the wall clock.
 
     Returns:
         All samples, the speed-up with its interval, and what ended the sampling.
     """
-    rounds = Rounds()
+    rounds = rounds or Rounds()
+    before = len(rounds.baseline)
     start = now()
-    check_at = min_rounds
+    check_at = max(MIN_ROUNDS, min_rounds)
     while True:
         begun = now()
         samples: dict[str, list[float]] = {"A": [], "B": []}
@@ -109,15 +113,15 @@ def sample_pair(
             rounds.baseline_host.append(host["A"])
             rounds.candidate_host.append(host["B"])
         after_round(rounds)
-        count = len(rounds.baseline)
+        count = len(rounds.baseline) - before
         length = now() - begun
-        out_of_time = count >= 2 and now() - start + length > seconds
+        out_of_time = count >= min_rounds and now() - start + length > seconds
         if count >= check_at or out_of_time or count >= max_rounds:
             # Looking after every round would stop on lucky streaks; a growing step keeps looks few.
             check_at = max(count + 1, round(count * 1.25))
             if count >= 2:
                 rounds.speedup = _interval(rounds)
-                if count >= min_rounds and rounds.speedup.half_width <= precision:
+                if count >= MIN_ROUNDS and rounds.speedup.half_width <= precision:
                     rounds.stop = "precision"
                     return rounds
         if out_of_time or count >= max_rounds:

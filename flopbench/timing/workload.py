@@ -1,6 +1,6 @@
 """One model, ready to run one pass: what is timed, and what has to happen before each timed call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,22 +21,30 @@ _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph":
 
 @dataclass(frozen=True)
 class Workload:
-    """A pass of a model on a fixed input.
+    """A pass of a model on a fixed input, or a callable with its inputs.
 
     Attributes:
         model: the module, not compiled; its parameters and gradients are what the pass holds.
         prepare: runs before each call, outside the timed region.
         step: the timed call; its result is what `prepare` returned, worked on.
         logits: the forward pass as the timed one runs it (same mode and dtype), for the check of outputs,
-            `[B, K]`; of a single layer all that it gives.
+            `[B, K]`; of a single layer or a callable all that it gives.
+        inputs: what `logits` takes.
         optimiser: of a train pass; its state is part of what the pass holds.
     """
 
     model: nn.Module
     prepare: Callable[[], Any]
     step: Callable[[Any], Any]
-    logits: Callable[[Tensor], Tensor]
+    logits: Callable[..., Any]
+    inputs: tuple[Any, ...] = ()
     optimiser: torch.optim.Optimizer | None = None
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *inputs: Any) -> "Workload":
+        """Calls of `function(*inputs)`, with gradients where the caller has them switched on."""
+        model = function if isinstance(function, nn.Module) else nn.Identity()
+        return cls(model, lambda: None, lambda _: function(*inputs), function, inputs)
 
     def run(self) -> None:
         """One call, with what comes before it."""
@@ -96,7 +104,7 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     def logits(x: Tensor) -> Tensor:
         # With gradients wherever the timed call has them: it must be the same compiled graph.
         with torch.set_grad_enabled(cell.pass_ != "forward"):
-            return torch.cat([part.detach().float().flatten(1) for part in _parts(run(x))], dim=1)
+            return torch.cat([part.detach().float().flatten(1) for part in tensors(run(x))], dim=1)
 
     if cell.pass_ == "forward":
         model.eval()
@@ -105,20 +113,20 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
             with torch.no_grad():
                 return run(images)
 
-        return Workload(model, lambda: None, forward, logits)
+        return Workload(model, lambda: None, forward, logits, (images,))
     model.train()
     if cell.pass_ == "backward":
 
-        def prepare() -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        def prepare() -> tuple[list[Tensor], list[Tensor]]:
             # The gradients of the call before are dropped, not added to: adding is the optimiser's business.
             model.zero_grad(set_to_none=True)
-            outputs = _parts(run(images))
+            outputs = tensors(run(images))
             return outputs, [torch.randn_like(part) / part.numel() for part in outputs]
 
-        def backward(prepared: tuple[tuple[Tensor, ...], list[Tensor]]) -> None:
+        def backward(prepared: tuple[list[Tensor], list[Tensor]]) -> None:
             torch.autograd.backward(*prepared)
 
-        return Workload(model, prepare, backward, logits)
+        return Workload(model, prepare, backward, logits, (images,))
 
     labels = torch.arange(cell.batch_size, device=images.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -129,7 +137,7 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
         F.cross_entropy(logits, labels % logits.shape[-1]).backward()
         optimiser.step()
 
-    return Workload(model, lambda: None, train, logits, optimiser)
+    return Workload(model, lambda: None, train, logits, (images,), optimiser)
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
@@ -148,9 +156,12 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     return [b for b in blocks if not any(id(part) in members for part in b.modules() if part is not b)]
 
 
-def _parts(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What a network or a single layer returned, as a tuple."""
-    return (output,) if isinstance(output, Tensor) else output
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors in what a network or a callable takes or returns: nested lists, tuples and mappings."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    items = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list | tuple) else ()
+    return [tensor for item in items for tensor in tensors(item)]
 
 
 def _forward(network: Callable[[Tensor], Any], cell: Cell) -> Callable[[Tensor], Any]:

@@ -12,9 +12,7 @@ from flopbench.flops.dispatch import observe
 from flopbench.flops.trace import count_forward
 from flopbench.kernels import dispatch
 from flopbench.models.factory import create_model, perturb
-from flopbench.results import ModelResult
-from flopbench.runner.jobs import PairFacts
-from flopbench.runner.worker import WrongOutputError, check_outputs
+from flopbench.timing.bench import Bench, WrongOutputError
 from flopbench.timing.workload import build_model, make_images, make_workload
 from tests.kernels.agreement import fused_cell
 from tests.models.networks import build_shallow
@@ -118,25 +116,21 @@ def test_auto_and_eager_leave_the_cpu_alone():
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_cell_whose_kernels_are_wrong_fails(device, monkeypatch, wrong):
     cell = fused_cell().model_copy(update={"image_size": (8, 12)})
-    name, images = cell.pair.candidate, make_images(cell, device)
-    workload = make_workload(network("vit", "fused", device), images, cell)
+    images = make_images(cell, device)
+    eager, workload = (
+        make_workload(network("vit", impl, device), images, cell) for impl in ("eager", "fused")
+    )
     heads = import_module("flopbench.kernels.triton.heads")
     if wrong:
         unpack = heads.unpack_heads
         # Still invariant, and not what the layer is.
         monkeypatch.setattr(heads, "unpack_heads", lambda parts: [half * 1.1 for half in unpack(parts)])
-    facts = PairFacts(
-        baseline=ModelResult(name=name, label="X", parameters=1),
-        candidate=ModelResult(name=name, label="E(X)", parameters=1),
-        tolerance=1e-4,
-    )
-    workloads = {"candidate": workload}
-    logits = {"candidate": workload.logits(images)}
+    bench = Bench({"baseline": eager, "candidate": workload}, cell.device, cell)
     if wrong:
-        with pytest.raises(WrongOutputError, match=r"E\(X\) with fused kernels differs"):
-            check_outputs(cell, workloads, images, logits, facts)
+        with pytest.raises(WrongOutputError, match=r"E\(.*\) with fused kernels differs"):
+            bench.check()
     else:
-        assert check_outputs(cell, workloads, images, logits, facts).agreement
+        assert bench.check().agreement
     assert {m.impl for m in workload.model.modules() if hasattr(m, "impl")} == {"fused"}
 
 

@@ -1,0 +1,235 @@
+"""One pair on one device: built, called, checked, warmed up and sampled, in one way whoever asks for it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flopbench.kernels.dispatch import specified
+from flopbench.models.catalog import parse_name
+from flopbench.results import Flag
+from flopbench.suites import Cell, DeviceKind
+from flopbench.testing.invariance import TOLERANCE, invariance_error
+from flopbench.timing.clock import CLOCKS, Clock
+from flopbench.timing.device_state import Watch, watch
+from flopbench.timing.flags import find_flags
+from flopbench.timing.memory import peak_bytes
+from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
+from flopbench.timing.workload import Workload, build_model, make_images, make_workload, tensors
+
+ROLES = ("baseline", "candidate")
+
+
+class WrongOutputError(AssertionError):
+    """An output is not what it must be, so that no time of this pair would mean anything."""
+
+
+class Checked(NamedTuple):
+    """Largest errors relative to the spread of the logits; None where there was nothing to compare with.
+
+    `agreement` is between compiled or fused and eager operations, the worse of both models; `in_cell` between
+    the candidate's logits of the cell's images and of their mirror images.
+    """
+
+    agreement: float | None = None
+    in_cell: float | None = None
+
+
+class Sampled(NamedTuple):
+    """All rounds of a pair, what the device did meanwhile (JSON values), and what is questionable in them."""
+
+    rounds: Rounds
+    state: dict[str, Any]
+    flags: tuple[Flag, ...]
+
+
+@dataclass
+class Bench:
+    """A pair that is taken through its steps in order: first calls, check, warm-up, (memory,) sampling.
+
+    Attributes:
+        workloads: the models by role, baseline and candidate.
+        device: on which both run.
+        cell: what the models are built for; None for callables, which have no eager twin and no symmetry.
+        on_phase: told the name of each phase when it begins.
+        phases: seconds of wall time by phase.
+        first_seconds: by role, of the first call, compilation included.
+        pace: by role, seconds a call once warm.
+    """
+
+    workloads: dict[str, Workload]
+    device: DeviceKind
+    cell: Cell | None = None
+    on_phase: Callable[[str], object] = lambda name: None
+    phases: dict[str, float] = field(default_factory=dict, init=False)
+    first_seconds: dict[str, float] = field(default_factory=dict, init=False)
+    pace: dict[str, float] = field(default_factory=dict, init=False)
+    _rounds: Rounds = field(default_factory=Rounds, init=False)
+
+    @classmethod
+    def of(cls, cell: Cell, on_phase: Callable[[str], object] = lambda name: None) -> "Bench":
+        """Both models of a cell, with perturbed weights and the same images."""
+        bench, device = cls({}, cell.device, cell, on_phase), torch.device(cell.device)
+        with bench._phase("build"):
+            images = make_images(cell, device)
+            models = [
+                build_model(getattr(cell.pair, role), cell, device, seed) for seed, role in enumerate(ROLES)
+            ]
+        # Compiling begins with the compiler's import, when the workload asks for it.
+        with bench._phase(bench._first_phase):
+            for role, model in zip(ROLES, models, strict=True):
+                bench.workloads[role] = make_workload(model, images, cell)
+        return bench
+
+    def first_calls(self) -> None:
+        """Call each model once, which compiles what is to be compiled."""
+        with self._phase(self._first_phase):
+            for role, workload in self.workloads.items():
+                start = time.monotonic()
+                workload.run()
+                self.clock.synchronise()
+                self.first_seconds[role] = time.monotonic() - start
+
+    def check(self) -> Checked:
+        """Outputs are finite and of one size, compiled and fused ones equal eager ones, E(X)'s are invariant.
+
+        Raises:
+            WrongOutputError: one of these does not hold.
+        """
+        # These are calls like any other; the check is of what they return.
+        with self._phase("warm-up"):
+            outputs = {role: workload.logits(*workload.inputs) for role, workload in self.workloads.items()}
+        with self._phase("check"):
+            labels = self.cell.pair.labels if self.cell else [f"the {role}" for role in ROLES]
+            sizes = [
+                _finite_numbers(outputs[role], label, self.cell)
+                for role, label in zip(ROLES, labels, strict=True)
+            ]
+            if sizes[0] != sizes[1]:
+                raise WrongOutputError(
+                    f"{labels[0]} gives {sizes[0]} numbers, {labels[1]} {sizes[1]}: not the same task"
+                )
+            if self.cell is None:
+                return Checked()
+            errors = [
+                _agreement(self.cell, self.workloads[role], outputs[role], label)
+                for role, label in zip(ROLES, labels, strict=True)
+            ]
+            in_cell = _invariance(self.cell, self.workloads["candidate"], outputs["candidate"])
+        return Checked(max((error for error in errors if error is not None), default=None), in_cell)
+
+    def warm_up(self, seconds: float) -> None:
+        """Call each model until its time has settled, for `seconds` at most, and learn its pace."""
+        with self._phase("warm-up"):
+            for role, workload in self.workloads.items():
+                self.pace[role] = median(warm_up(self.clock, workload, seconds=seconds)[-3:])
+
+    def peak_bytes(self) -> dict[str, int]:
+        """Peak memory of a call by role."""
+        with self._phase("memory"):
+            return {role: peak_bytes(workload, self.device) for role, workload in self.workloads.items()}
+
+    def sample(
+        self,
+        *,
+        seconds: float,
+        precision: float = 0.01,
+        min_rounds: int = 2,
+        max_rounds: int = 1000,
+        on_round: Callable[[Rounds], object] = lambda rounds: None,
+    ) -> Sampled:
+        """Time both models in rounds A B B A; called again, it adds to the rounds that are there.
+
+        Args:
+            seconds, precision, min_rounds, max_rounds: what ends it, as in `sample_pair`; a precision that
+                is missed is flagged.
+            on_round: told all rounds after each.
+        """
+        device_watch = self._watch
+
+        def after_round(rounds: Rounds) -> None:
+            device_watch.sample()
+            on_round(rounds)
+
+        with self._phase("sampling"):
+            sample_pair(
+                self.clock,
+                *(self.workloads[role] for role in ROLES),
+                calls=calls_a_block(min(self.pace.values())),
+                precision=precision,
+                seconds=seconds,
+                min_rounds=min_rounds,
+                max_rounds=max_rounds,
+                rounds=self._rounds,
+                after_round=after_round,
+            )
+            state = device_watch.report()
+        return Sampled(self._rounds, state, find_flags(self._rounds, state, precision=precision))
+
+    @cached_property
+    def clock(self) -> Clock:
+        """Of the device."""
+        return CLOCKS[self.device]()
+
+    @cached_property
+    def _watch(self) -> Watch:
+        return watch(self.device)
+
+    @property
+    def _first_phase(self) -> str:
+        return "compile" if self.cell and self.cell.mode != "eager" else "warm-up"
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.on_phase(name)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = round(self.phases.get(name, 0.0) + time.monotonic() - start, 4)
+
+
+def _finite_numbers(output: Any, label: str, cell: Cell | None) -> int:
+    """How many numbers an output holds, all of which must be finite."""
+    # Features laid out differently (two halves for one tensor) hold as many numbers all the same.
+    for tensor in tensors(output):
+        if not bool(tensor.isfinite().all()):
+            within = f" in {cell.dtype}" if cell else ""
+            raise WrongOutputError(f"{label}'s output {tuple(tensor.shape)} is not finite{within}")
+    return sum(tensor.numel() for tensor in tensors(output))
+
+
+def _agreement(cell: Cell, workload: Workload, logits: Tensor, label: str) -> float | None:
+    """The error of compiled or fused operations against the eager ones; None where eager ones ran."""
+    fused = cell.impl == "fused" or (cell.impl == "auto" and cell.device == "cuda")
+    if not fused and cell.mode == "eager":
+        return None
+    with torch.compiler.set_stance("force_eager"), specified(workload.model):
+        eager = workload.logits(*workload.inputs)
+    error = ((logits - eager).abs().max() / eager.std()).item()
+    if not error <= TOLERANCE[cell.dtype]:
+        raise WrongOutputError(
+            f"{label} {'compiled' if cell.mode != 'eager' else 'with fused kernels'} differs from "
+            f"the eager operations by {error:.1e}, at most {TOLERANCE[cell.dtype]:.0e} allowed"
+        )
+    return error
+
+
+def _invariance(cell: Cell, workload: Workload, logits: Tensor) -> float | None:
+    """The candidate's error of invariance on the cell's own images; None where it promises none."""
+    if not parse_name(cell.pair.candidate).invariant:
+        return None
+    (images,) = workload.inputs
+    error = invariance_error(workload.logits, images, logits)
+    if not error <= TOLERANCE[cell.dtype]:
+        raise WrongOutputError(
+            f"{cell.pair.labels[1]} is not invariant in {cell.dtype} {cell.mode}: relative error "
+            f"{error:.1e}, at most {TOLERANCE[cell.dtype]:.0e} allowed"
+        )
+    return error

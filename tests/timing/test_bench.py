@@ -1,0 +1,136 @@
+"""The steps of a measurement, with models whose outputs and times the test decides."""
+
+import math
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flopbench.suites import Cell, Pair
+from flopbench.timing import bench as module
+from flopbench.timing.bench import Bench, Checked, WrongOutputError
+from flopbench.timing.clock import CudaClock
+from flopbench.timing.device_state import CudaWatch
+from flopbench.timing.workload import Workload, tensors
+from tests.timing.test_clock_and_state import FakeCuda, FakeNvml
+
+
+def bench(baseline: Callable[..., Any], candidate: Callable[..., Any], *inputs: Any, **fields: Any) -> Bench:
+    workloads = {"baseline": Workload.of(baseline, *inputs), "candidate": Workload.of(candidate, *inputs)}
+    return Bench(workloads, "cpu", **fields)
+
+
+def cell(candidate: str = "vit_ti16.flop", **changes: Any) -> Cell:
+    fields = {"device": "cpu", "batch_size": 2, "pass": "forward", "dtype": "fp32", "mode": "eager"}
+    small = {"image_size": (32, 48), "num_classes": 10}
+    return Cell.model_validate({"pair": Pair.of(candidate), **fields, **small, **changes})
+
+
+def test_the_steps_of_a_cell_in_order(monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+    pair = Bench.of(cell(), told.append)
+    pair.first_calls()
+    assert set(pair.first_seconds) == {"baseline", "candidate"}
+    checked = pair.check()
+    assert checked.agreement is None
+    assert checked.in_cell is not None
+    assert 0 <= checked.in_cell < 1e-4
+    pair.warm_up(0.0)
+    assert all(count > 0 for count in pair.peak_bytes().values())
+    seen: list[int] = []
+    rounds, state, flags = pair.sample(
+        seconds=0.0, min_rounds=3, on_round=lambda rounds: seen.append(len(rounds.candidate))
+    )
+    assert (len(rounds.baseline), rounds.stop, seen) == (3, "time", [1, 2, 3])
+    assert "few-rounds" in {flag.kind for flag in flags}
+    assert "load_average" in state
+    steps = ["build", "warm-up", "check", "warm-up", "memory", "sampling"]
+    assert [name for name, _ in groupby(told)] == steps
+    assert set(pair.phases) == set(told)
+
+
+def test_sampling_again_adds_rounds():
+    pair = bench(torch.neg, torch.neg, torch.ones(2))
+    pair.warm_up(0.0)
+    pair.sample(seconds=0.0, min_rounds=4)
+    assert len(pair.sample(seconds=0.0, min_rounds=3).rounds.baseline) == 7
+
+
+def test_each_model_is_called_once_before_anything_else():
+    called: list[str] = []
+    pair = bench(lambda: called.append("A"), lambda: called.append("B"))
+    pair.first_calls()
+    assert called == ["A", "B"]
+
+
+@pytest.mark.parametrize("wrong", ["baseline", "candidate"])
+def test_an_output_that_is_not_finite_is_refused(wrong: str):
+    functions = {"baseline": torch.neg, "candidate": torch.neg, wrong: lambda x: {"a": [x, x / 0 * 0]}}
+    with pytest.raises(WrongOutputError, match=rf"the {wrong}'s output \(3,\) is not finite$"):
+        bench(functions["baseline"], functions["candidate"], torch.zeros(3)).check()
+
+
+def test_outputs_of_different_sizes_are_refused_and_layouts_are_free():
+    x = torch.ones(4)
+    assert bench(torch.neg, lambda x: (x[:2], x[2:]), x).check() == Checked()
+    with pytest.raises(WrongOutputError, match="gives 4 numbers, the candidate 3: not the same task"):
+        bench(torch.neg, lambda x: x[:3], x).check()
+
+
+def replaced(pair: Bench, role: str, logits: Callable[[Tensor], Tensor]) -> Bench:
+    pair.workloads[role] = Workload.of(logits, *pair.workloads[role].inputs)
+    return pair
+
+
+def test_a_candidate_that_lost_its_symmetry_is_refused():
+    pair = Bench.of(cell())
+    weight = torch.randn(3 * 32 * 48, 10)
+    with pytest.raises(WrongOutputError, match=r"^E\(ViT-Ti/16\) is not invariant in fp32 eager:"):
+        replaced(pair, "candidate", lambda images: images.flatten(1) @ weight).check()
+
+
+def test_a_cell_says_in_which_dtype_an_output_is_not_finite():
+    pair = Bench.of(cell(dtype="bf16"))
+    with pytest.raises(WrongOutputError, match=r"^ViT-Ti/16's output \(2, 10\) is not finite in bf16$"):
+        replaced(pair, "baseline", lambda images: torch.full((len(images), 10), math.nan)).check()
+
+
+def test_a_fused_model_that_differs_from_the_eager_one_is_refused():
+    pair = Bench.of(cell(impl="eager"))
+    pair.cell = cell(impl="fused")
+    calls: list[Tensor] = []
+
+    def wanders(images: Tensor) -> Tensor:
+        calls.append(images)
+        return torch.randn(2, 10, generator=torch.Generator().manual_seed(len(calls)))
+
+    with pytest.raises(WrongOutputError, match=r"^ViT-Ti/16 with fused kernels differs from the eager op"):
+        replaced(pair, "baseline", wanders).check()
+
+
+def test_on_a_gpu_events_time_the_calls(monkeypatch: pytest.MonkeyPatch):
+    cuda = FakeCuda()
+    monkeypatch.setattr(module, "CLOCKS", {"cuda": lambda: CudaClock(cuda)})
+    monkeypatch.setattr(module, "watch", lambda device: CudaWatch(FakeNvml()))
+    pair = bench(torch.neg, torch.neg, torch.ones(2))
+    pair.device = "cuda"
+    pair.first_calls()
+    assert cuda.log == ["synchronise"] * 2
+    pair.warm_up(0.0)
+    rounds, state, flags = pair.sample(seconds=0.0)
+    # Events are a millisecond apart, and the host's dispatch is kept beside them.
+    assert np.array(rounds.candidate) == pytest.approx(1e-3)
+    assert len(rounds.candidate_host) == len(rounds.candidate)
+    assert "throttled" in {flag.kind for flag in flags}
+    # Looked at when the sampling begins, and after each round.
+    assert state["sm_mhz"] == [1900 - 200 * len(rounds.candidate), 1900]
+
+
+def test_tensors_are_found_in_nested_containers():
+    x = torch.ones(1)
+    assert len(tensors({"a": [x, (x, 3)], "b": x, "c": "text"})) == 3
+    assert tensors(None) == []
