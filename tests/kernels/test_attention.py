@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 
 from flopbench.kernels import attention as module
 from flopbench.kernels.attention import attention, attention_parts, takes_parts, unfused_attention
+from flopbench.kernels.cpp import attention as kernels
 from flopbench.models.layers import Attention
 from flopbench.symmetries import FLOP, PLAIN, each
 from tests.kernels.agreement import TOLERANCE, check_operator, normal
@@ -106,7 +107,47 @@ def test_parts_of_large_scores(cpp_compiler):
 def test_parts_in_any_layout_and_empty(cpp_compiler):
     strided = [normal(3, 2, 12).detach().transpose(0, 1), normal(2, 3, 24).detach()[..., ::2]]
     torch.testing.assert_close(attention_parts(strided, 2), by_heads([x.contiguous() for x in strided], 2))
-    assert attention_parts([torch.empty(0, 3, 12)], 2)[0].shape == (0, 3, 4)
+    for shape in ((0, 3), (3, 0)):
+        given = torch.empty(*shape, 12, requires_grad=True)
+        (mixed,) = attention_parts([given], 2)
+        assert mixed.shape == (*shape, 4)
+        assert torch.autograd.grad(mixed.sum(), given)[0].shape == given.shape
+
+
+QKV = torch.ones(2, 5, 12)
+
+
+@pytest.mark.parametrize(
+    ("qkv", "heads", "message"),
+    [
+        ([QKV], 0, "at least one head, got 0"),
+        ([QKV], 3, "q, k and v of 3 heads side by side, got 12 channels"),
+        ([QKV, QKV[..., :8]], 1, "got 8 channels"),
+        ([QKV, QKV[..., :0]], 1, "got 0 channels"),
+        ([QKV, QKV[:1]], 2, r"parts of shape \[2, 5, 12\], got \[1, 5, 12\]"),
+        ([QKV, QKV[:, :4]], 2, r"parts of shape \[2, 5, 12\], got \[2, 4, 12\]"),
+        ([QKV[0]], 2, r"parts \[batch, tokens, channels\], got \[5, 12\]"),
+        ([QKV, QKV.double()], 2, "tensors of Float on a CPU, got one of Double"),
+        ([QKV.half()], 2, "fp32 or fp64, got Half"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(cpp_compiler, qkv, heads, message):
+    with pytest.raises(RuntimeError, match=message):
+        kernels.attention_parts(qkv, heads)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.flopbench.attention_parts_backward(qkv, qkv, qkv, QKV, heads)
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_gradients_of_parts_that_do_not_fit_are_refused(cpp_compiler, wrong):
+    *mixed, normaliser = kernels.attention_parts([QKV, QKV], 2)
+    given = [mixed, mixed, normaliser]
+    gradient = torch.ops.flopbench.attention_parts_backward
+    gradient(given[0], [QKV, QKV], *given[1:], 2)
+    refused = [mixed[:1], [mixed[0], QKV], normaliser[:, :1], normaliser.double()][wrong]
+    given[min(wrong, 2)] = refused
+    with pytest.raises(RuntimeError, match="got"):
+        gradient(given[0], [QKV, QKV], *given[1:], 2)
 
 
 def test_parts_gradcheck_and_operator(cpp_compiler):

@@ -1,5 +1,6 @@
 """Operators in C++: kernels are looked for when they are needed."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,29 @@ def test_a_kernel_that_cannot_be_compiled_is_an_error(cpp_compiler, monkeypatch,
 def test_other_numbers_are_refused(cpp_compiler):
     with pytest.raises(RuntimeError, match="fp32 or fp64, got Half"):
         gelu_parts([torch.randn(3, 16).half()])
+
+
+@pytest.mark.parametrize("name", ["gelu", "operators"])
+def test_signatures_that_differ_do_not_compile(cpp_compiler, monkeypatch, name):
+    """Neither the kernel nor the operators that call it, where the one is not what the other takes it for."""
+    source = cpp._source
+
+    def changed(name, seen):
+        text = source(name, seen)
+        return (
+            re.sub(r"(void gelu_parts_##T)\(int64_t parts, ", r"\1(", text)
+            if name == "signatures.h"
+            else text
+        )
+
+    monkeypatch.setattr(cpp, "_source", changed)
+    with pytest.raises(RuntimeError, match=r"conflicting (declaration|types)|too many arguments"):
+        cpp.library(name)
+
+
+def test_every_kernel_is_declared_where_operators_see_it():
+    for source in Path(cpp.__file__).parent.glob("*.cpp"):
+        assert '#include "signatures.h"' in source.read_text(), source.name
 
 
 def test_what_other_sources_compiled_to_is_not_taken(tmp_path):

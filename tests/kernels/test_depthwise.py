@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from flopbench.kernels import dispatch
+from flopbench.kernels.cpp import depthwise as kernels
 from flopbench.kernels.depthwise import depthwise
 from flopbench.symmetries import FLOP, PLAIN, Halves
 from tests.kernels.agreement import TOLERANCE, check_operator, normal
@@ -54,6 +55,37 @@ def test_gradcheck_and_operator(no_triton):
         single = inputs(1, 3, 4, 2, 3, torch.float32)
         check_operator(torch.ops.flopbench.depthwise.default, *single, contiguous)
     check_operator(torch.ops.flopbench.depthwise_weight_gradient.default, x, torch.randn_like(x), 3)
+
+
+X = torch.ones(2, 4, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((X, X[:, :3], 3), r"gradients of shape \[2, 4, 5, 3\], got \[2, 3, 5, 3\]"),
+        ((X[0], X[0], 3), r"features \[batch, rows, columns, channels\]"),
+        ((X, X.double(), 3), "tensors of Float on a CPU, got one of Double"),
+        ((X.half(), X.half(), 3), "fp32 or fp64, got Half"),
+        ((X, X, 4), "an odd size of the kernel, got 4"),
+        ((X, X, -1), "an odd size of the kernel, got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(cpp_compiler, given, message):
+    with pytest.raises(RuntimeError, match=message):
+        kernels.weight_gradient(*given)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 4, 4), (3, 1, 3, 5), (2, 1, 3, 3)])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_kernels_that_do_not_fit_are_refused(shape, device):
+    with pytest.raises(ValueError, match=r"kernels \[3, 1, K, K\] of odd K, got"):
+        kernels.depthwise(X.to(device), torch.ones(shape, device=device), None, False)
+
+
+def test_of_nothing_the_gradient_is_zero(cpp_compiler):
+    for x in (X[:0], X[:, :0]):
+        assert kernels.weight_gradient(x, x, 3).equal(torch.zeros(3, 1, 3, 3))
 
 
 def test_autocast_and_inference_keep_to_the_convolution(no_triton):

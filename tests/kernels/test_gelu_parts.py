@@ -46,6 +46,36 @@ def test_operators(cpp_compiler):
     check_operator(torch.ops.flopbench.gelu_parts_backward.default, [part.detach() for part in x], grads)
 
 
+X = torch.ones(3, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([X] * 3, "1, 2 or 4 parts, got 3"),
+        ([X] * 8, "1, 2 or 4 parts, got 8"),
+        ([X, X[:2]], r"parts of shape \[3, 16\], got \[2, 16\]"),
+        ([X, X.double()], "tensors of Float on a CPU, got one of Double"),
+        ([X.int()], "fp32 or fp64, got Int"),
+    ],
+)
+def test_what_does_not_fit_is_refused(cpp_compiler, given, message):
+    with pytest.raises(RuntimeError, match=message):
+        gelu_parts(given)
+    with pytest.raises(RuntimeError, match=message):
+        gelu_parts_backward(given, given)
+
+
+def test_gradients_that_do_not_fit_are_refused(cpp_compiler):
+    for grads in ([X], [X, X[:, :8]], [X, X.double()]):
+        with pytest.raises(RuntimeError, match="got"):
+            gelu_parts_backward([X, X], grads)
+
+
+def test_nothing(cpp_compiler):
+    assert gelu_parts([X[:0]] * 2)[1].shape == (0, 16)
+
+
 def test_any_layout(cpp_compiler):
     s, a = torch.randn(4, 30).T, torch.randn(30, 8)[:, ::2]
     for one, two in zip(gelu_parts([s, a]), mirror_gelu(s, a), strict=True):

@@ -132,6 +132,71 @@ def test_operators(cpp_compiler):
     check_operator(torch.ops.flopbench.linear_parts.default, x, w, *present(biases), False)
 
 
+X, W, B = torch.ones(3, 32), torch.ones(16, 32), torch.ones(16)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (([X] * 3, [W], [], [], True), "1, 2 or 4 parts, got 3"),
+        (([X] * 8, [W], [], [], True), "1, 2 or 4 parts, got 8"),
+        (([], [W], [], [], False), "at least one part"),
+        (([X], [], [], [], False), "a weight for each part or for every so many, got 0 for 1"),
+        (([X] * 3, [W] * 2, [], [], False), "got 2 for 3"),
+        (([X], [W] * 2, [], [], False), "got 2 for 1"),
+        (([X, X[:2]], [W], [], [], False), r"parts of shape \[3, 32\], got \[2, 32\]"),
+        (([X[:, :16]], [W], [], [], False), r"parts of shape \[3, 32\], got \[3, 16\]"),
+        (([X] * 2, [W, W[:, :16]], [], [], False), r"weights of shape \[16, 32\], got \[16, 16\]"),
+        (([X], [W[:10]], [], [], False), "a multiple of 16 channels out of some, got 10 out of 32"),
+        (([X[:, :0]], [W[:, :0]], [], [], False), "got 16 out of 0"),
+        (([X], [W[0]], [], [], False), r"weights \[out, in\]"),
+        (([X[0, 0]], [W], [], [], False), r"parts \[..., in\]"),
+        (([X], [W.double()], [], [], False), "tensors of Float on a CPU, got one of Double"),
+        (([X.half()], [W], [], [], False), "fp32 or fp64, got Half"),
+        (([X], [W], [B], [], False), "0 biases, got 1"),
+        (([X], [W], [], [0], False), "1 biases, got 0"),
+        (([X], [W], [B[:8]], [0], False), r"biases of shape \[16\], got \[8\]"),
+        (([X], [W], [B], [1], False), "biases of different parts of 1"),
+        (([X], [W], [B], [-1], False), "biases of different parts of 1"),
+        (([X] * 2, [W], [B, B], [1, 1], False), "biases of different parts of 2"),
+    ],
+)
+def test_what_does_not_fit_is_refused(cpp_compiler, given, message):
+    with pytest.raises(RuntimeError, match=message):
+        kernels.linear_parts(*given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (([B.new_ones(3, 16)] * 2, [X], [W], [], True), "1 gradients, got 2"),
+        (([X], [X], [W], [], True), r"gradients of shape \[3, 16\], got \[3, 32\]"),
+        (([X[:, :16]], [X], [], [], True), "a weight for each part"),
+        (([X[:, :16]], [X[:, :24]], [W[:, :24]], [], True), "16 channels in, for gradients, got 24"),
+        (([X[:, :16]], [X], [W], [1], True), "biases of different parts of 1"),
+    ],
+)
+def test_gradients_that_do_not_fit_are_refused(cpp_compiler, given, message):
+    with pytest.raises(RuntimeError, match=message):
+        kernels.linear_parts_backward(*given)
+
+
+def test_numbers_are_checked_before_gradients_are_traced(cpp_compiler):
+    """What a compiler traces of the gradient picks parts by them."""
+    large = torch.empty(1040, 1024, requires_grad=True)
+    call = torch.compile(torch.ops.flopbench.linear_parts.default, backend="aot_eager")
+    with pytest.raises(Exception, match="biases of different parts of 1"):
+        call([torch.empty(3, 1024)], [large], [torch.empty(1040)], [7], False)
+
+
+def test_without_rows_gradients_are_zero(cpp_compiler):
+    (y,) = kernels.linear_parts([X[:0]], [W], [B], [0], False)
+    assert y.shape == (0, 16)
+    grads = kernels.linear_parts_backward([y], [X[:0]], [W], [0], True)
+    for grad, like in zip(grads, (X[:0], W, B), strict=True):
+        assert grad.equal(torch.zeros_like(like))
+
+
 def test_any_layout(cpp_compiler):
     x, w = [torch.randn(4, 3, 16).transpose(0, 1)], [torch.randn(16, 32).T]
     bias = torch.randn(64)[::2]

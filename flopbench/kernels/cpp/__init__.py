@@ -54,11 +54,10 @@ def _operators() -> ctypes.CDLL:
     return operators
 
 
-@ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_bool)
-def _find(source: bytes, function: bytes, single: bool) -> int | None:
-    name = f"{function.decode()}_{'float' if single else 'double'}"
+@ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
+def _find(source: bytes, function: bytes) -> int | None:
     try:
-        return ctypes.cast(getattr(library(source.decode()), name), ctypes.c_void_p).value
+        return ctypes.cast(getattr(library(source.decode()), function.decode()), ctypes.c_void_p).value
     except Exception:
         # There is no way for it past C++, which raises an error of its own.
         traceback.print_exc()

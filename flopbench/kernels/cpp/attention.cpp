@@ -7,6 +7,7 @@
 // those to be written no less than for those to be read: within the products before, they are fetched, a line at a
 // time, and what the products read many times stays in the first-level cache, or it would have to wait for those lines.
 
+#include "signatures.h"
 #include "tile.h"
 
 #include <cmath>
@@ -321,17 +322,17 @@ void backward(const Heads<T>& shape, const T* const* grad, const T* const* qkv, 
 
 }  // namespace
 
-#define EXPORT(T)                                                                                             \
-  extern "C" void forward_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads,                    \
-                              const int64_t* widths, int64_t threads, const T* const* qkv, T* const* mixed,   \
-                              T* normaliser) {                                                                \
-    forward<T>({parts, batch, tokens, heads, widths}, qkv, mixed, normaliser, threads);                       \
-  }                                                                                                           \
-  extern "C" void backward_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads,                   \
-                               const int64_t* widths, int64_t threads, const T* const* grad,                  \
-                               const T* const* qkv, const T* const* mixed, const T* normaliser,               \
-                               T* const* grad_qkv) {                                                          \
-    backward<T>({parts, batch, tokens, heads, widths}, grad, qkv, mixed, normaliser, grad_qkv, threads);      \
+#define EXPORT(T)                                                                                                   \
+  extern "C" void attention_parts_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads,                  \
+                                      const int64_t* widths, int64_t threads, const T* const* qkv, T* const* mixed, \
+                                      T* normaliser) {                                                              \
+    forward<T>({parts, batch, tokens, heads, widths}, qkv, mixed, normaliser, threads);                             \
+  }                                                                                                                 \
+  extern "C" void attention_parts_backward_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads,         \
+                                               const int64_t* widths, int64_t threads, const T* const* grad,        \
+                                               const T* const* qkv, const T* const* mixed, const T* normaliser,     \
+                                               T* const* grad_qkv) {                                                \
+    backward<T>({parts, batch, tokens, heads, widths}, grad, qkv, mixed, normaliser, grad_qkv, threads);            \
   }
 
 EXPORT(float)

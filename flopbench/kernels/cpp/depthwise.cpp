@@ -3,6 +3,7 @@
 // A thread takes one vector of channels at a time. Image by image, its pixels are gathered into blocks that stay
 // in the first-level cache, the input's with a border of zeros, so that no tap has to know of the edges.
 
+#include "signatures.h"
 #include "vector.h"
 
 #include <algorithm>
@@ -78,10 +79,11 @@ void weight_gradient(int64_t batch, int64_t rows, int64_t columns, int64_t chann
 
 }  // namespace
 
-#define EXPORT(T)                                                                                                \
-  extern "C" void weight_gradient_##T(int64_t batch, int64_t rows, int64_t columns, int64_t channels,            \
-                                      int64_t kernel, int64_t threads, const T* input, const T* grad, T* weight) { \
-    weight_gradient<T>(batch, rows, columns, channels, kernel, threads, input, grad, weight);                    \
+#define EXPORT(T)                                                                                               \
+  extern "C" void depthwise_weight_gradient_##T(int64_t batch, int64_t rows, int64_t columns, int64_t channels, \
+                                                int64_t kernel, int64_t threads, const T* input, const T* grad, \
+                                                T* weight) {                                                    \
+    weight_gradient<T>(batch, rows, columns, channels, kernel, threads, input, grad, weight);                   \
   }
 
 EXPORT(float)

@@ -17,6 +17,7 @@ from flopbench.kernels.depthwise import convolve
 @custom_op("flopbench::depthwise", mutates_args=(), device_types="cpu")
 def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, contiguous: bool) -> Tensor:
     """See `flopbench.kernels.depthwise`. Fp32 and fp64."""
+    _check(x, kernel)
     x = x.contiguous()
     return _laid_out(convolve(x, kernel, bias, contiguous), contiguous)
 
@@ -41,6 +42,13 @@ def _(x, grad, size):  # noqa: ANN001
     return x.new_empty(x.shape[3], 1, size, size)
 
 
+def _check(x: Tensor, kernel: Tensor) -> None:
+    """Raise unless the result is of the shape of `x`."""
+    channels, size = x.shape[-1], kernel.shape[-1]
+    if kernel.shape != (channels, 1, size, size) or size % 2 == 0:
+        raise ValueError(f"kernels [{channels}, 1, K, K] of odd K, got {list(kernel.shape)}")
+
+
 def _laid_out(y: Tensor, contiguous: bool) -> Tensor:
     """`[B, H, W, C]`, dense, or where the convolution ran so, with channels before pixels."""
     return y.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1) if contiguous else y.contiguous()
@@ -48,6 +56,7 @@ def _laid_out(y: Tensor, contiguous: bool) -> Tensor:
 
 @depthwise.register_fake
 def _(x, kernel, bias, contiguous):  # noqa: ANN001
+    _check(x, kernel)
     return _laid_out(x.new_empty(x.shape), contiguous)
 
 

@@ -1,6 +1,7 @@
 // The GELU in mirror pairs and its gradient; gelu.py says what they compute and why they are here.
 
 #include "gelu.h"
+#include "signatures.h"
 
 #include <algorithm>
 
@@ -50,13 +51,13 @@ void with_parts(int64_t parts, int64_t size, const T* const* x, const T* const* 
 
 }  // namespace
 
-#define EXPORT(T)                                                                                               \
-  extern "C" void gelu_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x, T* const* y) {      \
-    with_parts<T>(parts, size, x, x, y, threads, [](Vec<T> x, Vec<T>) { return gelu(x); });                     \
-  }                                                                                                             \
-  extern "C" void gelu_backward_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x,            \
-                                    const T* const* g, T* const* y) {                                           \
-    with_parts<T>(parts, size, x, g, y, threads, [](Vec<T> x, Vec<T> g) { return gelu_derivative(x) * g; });    \
+#define EXPORT(T)                                                                                                \
+  extern "C" void gelu_parts_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x, T* const* y) { \
+    with_parts<T>(parts, size, x, x, y, threads, [](Vec<T> x, Vec<T>) { return gelu(x); });                      \
+  }                                                                                                              \
+  extern "C" void gelu_parts_backward_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x,       \
+                                          const T* const* g, T* const* y) {                                      \
+    with_parts<T>(parts, size, x, g, y, threads, [](Vec<T> x, Vec<T> g) { return gelu_derivative(x) * g; });     \
   }
 
 EXPORT(float)

@@ -7,6 +7,7 @@
 // instead of rows, E(ViT-S) was 6 % slower, for what comes before and after has its rows in the same core's cache.
 
 #include "gelu.h"
+#include "signatures.h"
 #include "tile.h"
 
 namespace {
@@ -90,6 +91,7 @@ struct Linear {
 
  private:
   static constexpr int64_t PANEL = VECTORS * LANES<T>;
+  static_assert(CHANNELS % LANES<T> == 0);
 
   // Parts whose panels lie side by side: all, for what acts on mirror pairs, or those with one weight. The fewer, the
   // more panels of each are packed together, and the less often rows are read.
@@ -169,11 +171,11 @@ struct Linear {
 
 }  // namespace
 
-#define EXPORT(T)                                                                                           \
-  extern "C" void linear_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, int64_t transposed, \
-                             int64_t gelu, int64_t threads, const T* const* x, const T* const* weight,      \
-                             const T* const* bias, T* const* y) {                                           \
-    Linear<T>{parts, rows, width, inner, transposed != 0, gelu != 0, x, weight, bias, y}.run(threads);      \
+#define EXPORT(T)                                                                                                 \
+  extern "C" void linear_parts_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, int64_t transposed, \
+                                   int64_t gelu, int64_t threads, const T* const* x, const T* const* weight,      \
+                                   const T* const* bias, T* const* y) {                                           \
+    Linear<T>{parts, rows, width, inner, transposed != 0, gelu != 0, x, weight, bias, y}.run(threads);            \
   }
 
 EXPORT(float)

@@ -5,62 +5,25 @@
 // equivariant version 0.3 ms, 60 times in one forward pass. Python's code has left the caches by then, and where its
 // stack of frames passes from one piece of memory to the next, calls of functions map that piece anew.
 
-#include <ATen/ATen.h>
+#include "checks.h"
+#include "kernel.h"
+#include "signatures.h"
+
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <atomic>
-#include <initializer_list>
-#include <type_traits>
-#include <vector>
-
 namespace {
 
-using at::IntArrayRef;
-using at::Tensor;
-using at::TensorList;
 using Tensors = std::vector<Tensor>;
 
-// Where a function of a library is, from Python; null if it cannot be compiled.
-using Find = void* (*)(const char* source, const char* function, bool single);
-Find find = nullptr;
-
-// Arguments as the kernels take them: whole numbers, and where tensors or arrays of them begin.
-struct Pointers : std::vector<void*> {
-  Pointers() = default;
-  Pointers(TensorList tensors) {
-    for (const Tensor& x : tensors) push_back(x.data_ptr());
-  }
-};
-int64_t argument(int64_t x) { return x; }
-const int64_t* argument(IntArrayRef x) { return x.data(); }
-void* argument(const Tensor& x) { return x.data_ptr(); }
-void* const* argument(const Pointers& x) { return x.data(); }
-
-// A function that there is for float and for double.
-class Kernel {
- public:
-  Kernel(const char* source, const char* function) : source_(source), function_(function) { all().push_back(this); }
-  template <typename... Arguments>
-  void operator()(const Tensor& like, const Arguments&... arguments) {
-    const bool single = like.scalar_type() == at::kFloat;
-    TORCH_CHECK(single || like.scalar_type() == at::kDouble, "fp32 or fp64, got ", like.scalar_type());
-    std::atomic<void*>& at = at_[single];
-    if (!at) at = find(source_, function_, single);
-    TORCH_CHECK(at, source_, ".cpp could not be compiled");
-    reinterpret_cast<void (*)(decltype(argument(arguments))...)>(at.load())(argument(arguments)...);
-  }
-  static std::vector<Kernel*>& all() {
-    static std::vector<Kernel*> kernels;
-    return kernels;
-  }
-  void forget() { at_[0] = at_[1] = nullptr; }
-
- private:
-  const char *source_, *function_;
-  std::atomic<void*> at_[2]{};
-};
+auto linear = KERNEL(linear, linear_parts);
+auto linear_weights = KERNEL(weight_gradient, linear_weight_gradient);
+auto gelu = KERNEL(gelu, gelu_parts);
+auto gelu_backward = KERNEL(gelu, gelu_parts_backward);
+auto attention = KERNEL(attention, attention_parts);
+auto attention_backward = KERNEL(attention, attention_parts_backward);
+auto depthwise_weights = KERNEL(depthwise, depthwise_weight_gradient);
 
 Tensors dense(TensorList tensors) {
   Tensors result;
@@ -77,11 +40,7 @@ Tensors like(TensorList tensors) {
 // As `tensors`, with so many channels.
 Tensors like(TensorList tensors, int64_t channels) {
   Tensors result;
-  for (const Tensor& x : tensors) {
-    auto shape = x.sizes().vec();
-    shape.back() = channels;
-    result.push_back(at::empty(shape, x.options()));
-  }
+  for (const Tensor& x : tensors) result.push_back(at::empty(with_channels(x, channels), x.options()));
   return result;
 }
 
@@ -95,25 +54,49 @@ int64_t channels(const Tensor& x) { return x.size(-1); }
 int64_t rows(const Tensor& x) { return x.numel() / channels(x); }
 int64_t count(TensorList tensors) { return tensors.size(); }
 
-Kernel linear("linear", "linear"), weight_gradient("weight_gradient", "weight_gradient");
+// How many there are, which is known where a compiler traces sizes as symbols too.
+void check_linear_numbers(TensorList x, TensorList weight, IntArrayRef biased) {
+  const int64_t parts = count(x), weights = count(weight);
+  TORCH_CHECK(parts > 0 && weights > 0 && parts % weights == 0,
+              "a weight for each part or for every so many, got ", weights, " for ", parts);
+  std::vector<bool> seen(parts);
+  for (const int64_t p : biased) {
+    TORCH_CHECK(0 <= p && p < parts && !seen[p], "biases of different parts of ", parts, ", got ", biased);
+    seen[p] = true;
+  }
+}
 
-// For each part where its bias begins, null for one without.
-Pointers of_parts(int64_t parts, TensorList biases, IntArrayRef biased) {
-  Pointers result;
-  result.resize(parts);
-  for (size_t b = 0; b < biases.size(); ++b) result[biased[b]] = biases[b].data_ptr();
+void check_linear(TensorList x, TensorList weight, IntArrayRef biased) {
+  check_linear_numbers(x, weight, biased);
+  TORCH_CHECK(weight[0].dim() == 2 && x[0].dim() > 0, "weights [out, in] and parts [..., in], got ",
+              weight[0].sizes(), " and ", x[0].sizes());
+  const int64_t out = weight[0].size(0), in = weight[0].size(1);
+  TORCH_CHECK(out > 0 && in > 0 && out % CHANNELS == 0, "a multiple of ", CHANNELS, " channels out of some, got ", out,
+              " out of ", in);
+  check_shapes("weights", weight, weight.size(), {out, in});
+  check_shapes("parts", x, x.size(), with_channels(x[0], in));
+}
+
+// For each part its bias, undefined for one without.
+Tensors of_parts(int64_t parts, TensorList biases, IntArrayRef biased) {
+  Tensors result(parts);
+  for (size_t b = 0; b < biases.size(); ++b) result[biased[b]] = biases[b];
   return result;
 }
 
-void multiply(const Tensors& x, const Tensors& weight, const Pointers& bias, const Tensors& y, bool transposed,
+void multiply(const Tensors& x, const Tensors& weight, const Tensors& bias, const Tensors& y, bool transposed,
               bool gelu) {
-  Pointers weights;
-  for (size_t p = 0; p < x.size(); ++p) weights.push_back(weight[p * weight.size() / x.size()].data_ptr());
-  linear(x[0], count(x), rows(x[0]), channels(y[0]), channels(x[0]), int64_t(transposed), int64_t(gelu),
-         int64_t(at::get_num_threads()), Pointers(x), weights, bias, Pointers(y));
+  Tensors weights;
+  for (size_t p = 0; p < x.size(); ++p) weights.push_back(weight[p * weight.size() / x.size()]);
+  linear(x[0], count(x), rows(x[0]), channels(y[0]), channels(x[0]), transposed, gelu, at::get_num_threads(), x,
+         weights, bias, y);
 }
 
 Tensors linear_parts(TensorList x, TensorList weight, TensorList bias, IntArrayRef biased, bool gelu) {
+  check_tensors({x, weight, bias});
+  check_linear(x, weight, biased);
+  check_shapes("biases", bias, biased.size(), {weight[0].size(0)});
+  if (gelu) check_mirrored(x.size());
   const Tensors parts = dense(x), weights = dense(weight), biases = dense(bias);
   const Tensors y = like(parts, weights[0].size(0));
   multiply(parts, weights, of_parts(count(parts), biases, biased), y, false, gelu);
@@ -121,69 +104,106 @@ Tensors linear_parts(TensorList x, TensorList weight, TensorList bias, IntArrayR
 }
 
 Tensors linear_parts_backward(TensorList grads, TensorList x, TensorList weight, IntArrayRef biased, bool features) {
+  check_tensors({x, grads, weight});
+  check_linear(x, weight, biased);
+  const int64_t out = weight[0].size(0), in = weight[0].size(1);
+  check_shapes("gradients", grads, x.size(), with_channels(x[0], out));
+  TORCH_CHECK(in % CHANNELS == 0, "a multiple of ", CHANNELS, " channels in, for gradients, got ", in);
   const Tensors g = dense(grads), parts = dense(x), weights = dense(weight), grad_weight = like(weights);
   Tensors grad_bias, grad_x;
-  for (size_t b = 0; b < biased.size(); ++b) grad_bias.push_back(at::empty({channels(g[0])}, g[0].options()));
+  for (size_t b = 0; b < biased.size(); ++b) grad_bias.push_back(at::empty({out}, g[0].options()));
   if (features) {
-    grad_x = like(g, channels(weights[0]));
-    multiply(g, weights, of_parts(count(g), {}, {}), grad_x, true, false);
+    grad_x = like(g, in);
+    multiply(g, weights, Tensors(g.size()), grad_x, true, false);
   }
-  weight_gradient(g[0], count(parts), count(weights), rows(parts[0]), weights[0].size(0), weights[0].size(1),
-                  int64_t(at::get_num_threads()), Pointers(g), Pointers(parts), Pointers(grad_weight),
-                  of_parts(count(g), grad_bias, biased));
-  return joined({grad_x, grad_weight, grad_bias});
+  const Tensors result = joined({grad_x, grad_weight, grad_bias});
+  if (rows(parts[0]) > 0)
+    linear_weights(g[0], count(parts), count(weights), rows(parts[0]), out, in, at::get_num_threads(), g, parts,
+                   grad_weight, of_parts(count(g), grad_bias, biased));
+  else
+    for (const Tensor& sum : result) sum.zero_();
+  return result;
 }
 
-Kernel gelu("gelu", "gelu"), gelu_backward("gelu", "gelu_backward");
-
 Tensors gelu_parts(TensorList x) {
+  check_tensors({x});
+  check_mirrored(x.size());
+  check_shapes("parts", x, x.size(), x[0].sizes());
   const Tensors parts = dense(x), y = like(parts);
-  gelu(parts[0], count(parts), parts[0].numel(), int64_t(at::get_num_threads()), Pointers(parts), Pointers(y));
+  gelu(parts[0], count(parts), parts[0].numel(), at::get_num_threads(), parts, y);
   return y;
 }
 
 Tensors gelu_parts_backward(TensorList x, TensorList grads) {
+  check_tensors({x, grads});
+  check_mirrored(x.size());
+  check_shapes("parts", x, x.size(), x[0].sizes());
+  check_shapes("gradients", grads, x.size(), x[0].sizes());
   const Tensors parts = dense(x), g = dense(grads), y = like(parts);
-  gelu_backward(parts[0], count(parts), parts[0].numel(), int64_t(at::get_num_threads()), Pointers(parts),
-                Pointers(g), Pointers(y));
+  gelu_backward(parts[0], count(parts), parts[0].numel(), at::get_num_threads(), parts, g, y);
   return y;
 }
 
-Kernel attention("attention", "forward"), attention_backward("attention", "backward");
+void check_attention(TensorList qkv, int64_t heads) {
+  TORCH_CHECK(heads > 0, "at least one head, got ", heads);
+  TORCH_CHECK(qkv[0].dim() == 3, "parts [batch, tokens, channels], got ", qkv[0].sizes());
+  for (const Tensor& x : qkv) {
+    check_shape("parts", x, with_channels(qkv[0], channels(x)));
+    const int64_t width = channels(x) / 3;
+    TORCH_CHECK(width > 0 && channels(x) % 3 == 0 && width % heads == 0, "q, k and v of ", heads,
+                " heads side by side, got ", channels(x), " channels");
+  }
+}
 
 std::vector<int64_t> widths(const Tensors& qkv, int64_t heads) {
   std::vector<int64_t> result;
-  for (const Tensor& x : qkv) result.push_back(channels(x) / (3 * heads));
+  for (const Tensor& x : qkv) result.push_back(channels(x) / 3 / heads);
   return result;
 }
 
 Tensors attention_parts(TensorList qkv, int64_t heads) {
+  check_tensors({qkv});
+  check_attention(qkv, heads);
   const Tensors parts = dense(qkv);
   const int64_t batch = parts[0].size(0), tokens = parts[0].size(1);
   Tensors mixed;
   for (const Tensor& x : parts) mixed.push_back(at::empty({batch, tokens, channels(x) / 3}, x.options()));
   const Tensor normaliser = at::empty({batch, heads, tokens}, parts[0].options());
-  attention(parts[0], count(parts), batch, tokens, heads, IntArrayRef(widths(parts, heads)),
-            int64_t(at::get_num_threads()), Pointers(parts), Pointers(mixed), normaliser);
+  if (tokens > 0)
+    attention(parts[0], count(parts), batch, tokens, heads, widths(parts, heads), at::get_num_threads(), parts, mixed,
+              normaliser);
   mixed.push_back(normaliser);
   return mixed;
 }
 
 Tensors attention_parts_backward(TensorList grads, TensorList qkv, TensorList mixed, const Tensor& normaliser,
                                  int64_t heads) {
+  check_tensors({qkv, grads, mixed, normaliser});
+  check_attention(qkv, heads);
+  const int64_t batch = qkv[0].size(0), tokens = qkv[0].size(1);
+  check_shape("the normaliser", normaliser, {batch, heads, tokens});
+  check_number("gradients", grads.size(), qkv.size());
+  check_number("mixed parts", mixed.size(), qkv.size());
+  for (size_t p = 0; p < qkv.size(); ++p) {
+    const auto shape = with_channels(qkv[p], channels(qkv[p]) / 3);
+    check_shape("gradients", grads[p], shape);
+    check_shape("mixed parts", mixed[p], shape);
+  }
   const Tensors g = dense(grads), parts = dense(qkv), m = dense(mixed), y = like(parts);
-  attention_backward(parts[0], count(parts), parts[0].size(0), parts[0].size(1), heads,
-                     IntArrayRef(widths(parts, heads)), int64_t(at::get_num_threads()), Pointers(g), Pointers(parts),
-                     Pointers(m), normaliser.contiguous(), Pointers(y));
+  if (tokens > 0)
+    attention_backward(parts[0], count(parts), batch, tokens, heads, widths(parts, heads), at::get_num_threads(), g,
+                       parts, m, normaliser.contiguous(), y);
   return y;
 }
 
-Kernel depthwise("depthwise", "weight_gradient");
-
 Tensor depthwise_weight_gradient(const Tensor& x, const Tensor& grad, int64_t size) {
+  check_tensors({x, grad});
+  TORCH_CHECK(x.dim() == 4, "features [batch, rows, columns, channels], got ", x.sizes());
+  check_shape("gradients", grad, x.sizes());
+  TORCH_CHECK(size > 0 && size % 2 == 1, "an odd size of the kernel, got ", size);
   const Tensor input = x.contiguous(), g = grad.contiguous();
   const Tensor weight = at::empty({x.size(3), 1, size, size}, x.options());
-  depthwise(x, x.size(0), x.size(1), x.size(2), x.size(3), size, int64_t(at::get_num_threads()), input, g, weight);
+  depthwise_weights(x, x.size(0), x.size(1), x.size(2), x.size(3), size, at::get_num_threads(), input, g, weight);
   return weight;
 }
 
@@ -227,6 +247,7 @@ struct LinearGradient : Function<LinearGradient> {
   static Tensors forward(AutogradContext* context, TensorList x, TensorList weight, TensorList bias, IntArrayRef biased,
                          bool gelu) {
     TORCH_CHECK(!gelu, "linear_parts has no gradient with the GELU");
+    check_linear_numbers(x, weight, biased);
     context->save_for_backward(joined({x, weight}));
     context->saved_data["parts"] = count(x);
     context->saved_data["biased"] = biased.vec();
@@ -345,5 +366,5 @@ TORCH_LIBRARY_IMPL(flopbench, Autograd, library) {
 extern "C" void find_kernels_by(Find function) { find = function; }
 
 extern "C" void forget_kernels() {
-  for (Kernel* kernel : Kernel::all()) kernel->forget();
+  for (Symbol* symbol : Symbol::all()) symbol->forget();
 }

@@ -5,6 +5,7 @@
 // of rows; the next block is fetched meanwhile, a few lines before each tile. g is read where it lies: a library
 // packs it, which for halves, with few columns of x to each of g, took a sixth of the time.
 
+#include "signatures.h"
 #include "tile.h"
 
 namespace {
@@ -56,6 +57,7 @@ struct WeightGradient {
 
  private:
   static constexpr int64_t PANEL = VECTORS * LANES<T>;
+  static_assert(CHANNELS % LANES<T> == 0);
 
   // Rows from `top` and columns from `left` of the gradient of weight w.
   void strip(int64_t w, int64_t top, int64_t bottom, int64_t left, int64_t right) const {
@@ -127,11 +129,11 @@ struct WeightGradient {
 
 }  // namespace
 
-#define EXPORT(T)                                                                                                   \
-  extern "C" void weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, int64_t width, int64_t inner,  \
-                                      int64_t threads, const T* const* g, const T* const* x, T* const* grad,       \
-                                      T* const* grad_bias) {                                                       \
-    WeightGradient<T>{parts, weights, rows, width, inner, g, x, grad, grad_bias}.run(threads);                      \
+#define EXPORT(T)                                                                                                  \
+  extern "C" void linear_weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, int64_t width,          \
+                                             int64_t inner, int64_t threads, const T* const* g, const T* const* x, \
+                                             T* const* grad, T* const* grad_bias) {                                \
+    WeightGradient<T>{parts, weights, rows, width, inner, g, x, grad, grad_bias}.run(threads);                     \
   }
 
 EXPORT(float)

@@ -1,0 +1,39 @@
+// The kernels, each for float and for double, declared once for the source that defines them and for the operators
+// that call them: what does not fit compiles in neither.
+//
+// Tensors are dense, a list of them is an array of where each begins, and kernels check nothing: the operators do.
+
+#pragma once
+
+#include <cstdint>
+
+namespace {
+
+// Channels of linear maps are multiples of it: whole vectors of every CPU.
+constexpr int64_t CHANNELS = 16;
+
+}  // namespace
+
+#define DECLARE(T)                                                                                                   \
+  void linear_parts_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, int64_t transposed, int64_t gelu, \
+                        int64_t threads, const T* const* x, const T* const* weight, const T* const* bias,            \
+                        T* const* y);                                                                                \
+  void linear_weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, int64_t width, int64_t inner,        \
+                                  int64_t threads, const T* const* g, const T* const* x, T* const* grad,             \
+                                  T* const* grad_bias);                                                              \
+  void gelu_parts_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x, T* const* y);                 \
+  void gelu_parts_backward_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x, const T* const* g,   \
+                               T* const* y);                                                                         \
+  void attention_parts_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads, const int64_t* widths,       \
+                           int64_t threads, const T* const* qkv, T* const* mixed, T* normaliser);                    \
+  void attention_parts_backward_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads,                     \
+                                    const int64_t* widths, int64_t threads, const T* const* grad,                    \
+                                    const T* const* qkv, const T* const* mixed, const T* normaliser,                 \
+                                    T* const* grad_qkv);                                                             \
+  void depthwise_weight_gradient_##T(int64_t batch, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, \
+                                     int64_t threads, const T* input, const T* grad, T* weight);
+
+extern "C" {
+DECLARE(float)
+DECLARE(double)
+}
