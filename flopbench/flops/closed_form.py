@@ -14,7 +14,7 @@ from torch import nn
 from flopbench.flops.dispatch import Shapes
 from flopbench.models import convnext, resmlp, vit
 from flopbench.models.layers import Attention, Mlp
-from flopbench.symmetries import base, flop, flop_tokens, plain
+from flopbench.symmetries import base, flop, flop_tokens, plain, shared
 
 # Operations an element of what is no multiply-add; the convention is that of `operators`.
 GELU, SIGMOID, LAYER_NORM, SOFTMAX, DIVIDE, ROOT = 8, 4, 5, 5, 4, 4
@@ -182,9 +182,12 @@ def _gelu(layer: nn.GELU, shapes: Shapes) -> Cost:
     return Cost(elementwise=GELU * _elements(shapes.inputs))
 
 
-@_form(plain.Pointwise)
-def _pointwise(layer: plain.Pointwise, shapes: Shapes) -> Cost:
-    return Cost(elementwise=POINTWISE[layer.kind] * _elements(shapes.inputs))
+@_form(shared.Gelu)
+def _gelu_of_parts(layer: shared.Gelu, shapes: Shapes) -> Cost:
+    # Of halves, to mirror pairs and back: a sum and a factor each way. Of quarters, a 4-point Hadamard
+    # transform each way: two sums and a factor.
+    transforms = {1: 0, 2: 4, 4: 6}[len(shapes.inputs)]
+    return Cost(elementwise=(POINTWISE[layer.kind] + transforms) * _elements(shapes.inputs))
 
 
 @_form(plain.Affine)
@@ -260,12 +263,6 @@ def _flop_layer_norm(layer: flop.FlopLayerNorm, shapes: Shapes) -> Cost:
     return Cost(elementwise=6 * elements + elements // 2 + position * _positions(shapes))
 
 
-@_form(flop.FlopActivation)
-def _flop_activation(layer: flop.FlopActivation, shapes: Shapes) -> Cost:
-    # To mirror pairs and back: a sum and a factor each way.
-    return Cost(elementwise=(POINTWISE[layer.kind] + 4) * _elements(shapes.inputs))
-
-
 @_form(flop.FlopResidual, flop_tokens.FlopTokensResidual)
 def _flop_residual(layer: flop.FlopResidual, shapes: Shapes) -> Cost:
     sums = shapes.outputs[:2] if isinstance(layer, flop.FlopResidual) else shapes.outputs
@@ -324,9 +321,3 @@ def _flop_tokens_mixing(layer: nn.Module, shapes: Shapes) -> Cost:
 def _flop_tokens_affine(layer: nn.Module, shapes: Shapes) -> Cost:
     # A factor for all, a shift for what is invariant.
     return Cost(elementwise=_elements(shapes.inputs) + prod(shapes.inputs[0]) + prod(shapes.inputs[3]))
-
-
-@_form(flop_tokens.FlopTokensActivation)
-def _flop_tokens_activation(layer: flop_tokens.FlopTokensActivation, shapes: Shapes) -> Cost:
-    # A 4-point Hadamard transform and back: two sums and a factor each way.
-    return Cost(elementwise=(POINTWISE[layer.kind] + 6) * _elements(shapes.inputs))

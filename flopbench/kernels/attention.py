@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import in_cpp
+from flopbench.kernels.dispatch import Implementation, Operation, Why, cpp
 
 MOST_TOKENS = 1024
 """A choice, not a measurement: scores and gradients of scores then take 8 MiB a thread in C++, and the scores
@@ -27,40 +26,23 @@ of 12 heads 24 MiB an image in bf16."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ/√d) v by what is fastest where the tensors are. `[B, heads, N, d]` each.
-
-    Whichever it is has the same MACs. With scores in memory these are rounded to bf16, as the result of
-    every product is; the softmax itself is computed in fp32.
-    """
-    if _scores_in_memory(q):
-        return unfused_attention(q, k, v)
+    """softmax(q kᵀ/√d) v by torch's fused operator. `[B, heads, N, d]` each."""
     return F.scaled_dot_product_attention(q, k, v)
 
 
 def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ/√d) v with the scores in memory, as the paper timed it. `[B, heads, N, d]` each."""
+    """softmax(q kᵀ/√d) v with the scores in memory, as the paper timed it. `[B, heads, N, d]` each.
+
+    It has the same MACs. In low precision scores are rounded to it, as the result of every product is.
+    """
     # The scale goes on the smaller operand. It also keeps inductor from recognising attention and
     # calling the fused operator in its stead.
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return scores.softmax(dim=-1) @ v
 
 
-def takes_parts(part: Tensor, heads: int, impl: Impl) -> bool:
-    """Whether attention is to be computed by `attention_parts`.
-
-    It is where C++ runs (`dispatch.in_cpp`), unless there are fewer heads than threads.
-
-    Args:
-        part: a part of the feature, `[B, N, 3·C_p]`.
-        heads: how many.
-        impl: which version is asked for.
-    """
-    B, N = part.shape[:2]
-    return N <= MOST_TOKENS and B * heads >= _threads() and in_cpp(impl, part)
-
-
 def attention_parts(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
-    """softmax(q kᵀ/√d) v of heads that are the concatenation of the same head of all parts.
+    """softmax(q kᵀ/√d) v of heads that are the concatenation of the same head of all parts, in C++.
 
     Args:
         qkv: `[B, N, 3·C_p]` each, on a CPU, fp32 or fp64, channels ordered (q, k, v) × head × C_p/heads.
@@ -74,18 +56,35 @@ def attention_parts(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
     return kernels.attention_parts(list(qkv), heads)[:-1]
 
 
+def _many_tokens(parts: Sequence[Tensor], heads: int) -> Why:
+    return f"more than {MOST_TOKENS} tokens" if parts[0].shape[1] > MOST_TOKENS else ""
+
+
+def _idle_threads(parts: Sequence[Tensor], heads: int) -> Why:
+    return "fewer heads than threads" if parts[0].shape[0] * heads < _threads() else ""
+
+
+def _fused_is_faster(parts: Sequence[Tensor], heads: int) -> Why:
+    x = parts[0]
+    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not _multiplies_bf16_without_tiles():
+        return "for bf16 on a CPU that multiplies it and has no tiles for it"
+    return _many_tokens(parts, heads)
+
+
 @torch.compiler.assume_constant_result
 def _threads() -> int:
     return torch.get_num_threads()
-
-
-def _scores_in_memory(q: Tensor) -> bool:
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[-2] > MOST_TOKENS:
-        return False
-    return _multiplies_bf16_without_tiles()
 
 
 @torch.compiler.assume_constant_result
 def _multiplies_bf16_without_tiles() -> bool:
     # torch has no public name for these in all versions that are supported.
     return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+
+
+ATTENTION = Operation(
+    "attention",
+    attention,
+    (cpp(cannot=_many_tokens, slower=_idle_threads), Implementation("unfused", slower=_fused_is_faster)),
+)
+"""Its parts are those of query, key and value together, `[B, N, 3·C_p]`."""

@@ -6,12 +6,16 @@ gradient are 3.8 and 5.5 times as fast as with oneDNN's in two runs, channels la
 tests/benchmarks/test_kernels.py). The other gradient is a convolution like the forward one.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import in_cpp
+from flopbench.kernels.dispatch import Choice, Operation, Why, choose, cpp, note
+
+_NO_GRADIENT = Choice("torch", "what is in C++ is the gradient of the kernel")
 
 
 def depthwise(
@@ -24,13 +28,14 @@ def depthwise(
         kernel: `[C, 1, K, K]`, K odd.
         bias: `[C]` or None.
         contiguous: whether the convolution itself runs on `[B, C, H, W]` as it lies in memory.
-        impl: the version that runs, see `flopbench.kernels.dispatch`; it concerns the gradient alone.
+        impl: what it runs as, see `flopbench.kernels.dispatch`; it concerns the gradient alone.
 
     Returns:
         `[B, H, W, C]`.
     """
-    differentiated = torch.is_grad_enabled() and kernel.requires_grad
-    if differentiated and in_cpp(impl, x) and not torch.is_autocast_enabled("cpu"):
+    if not (torch.is_grad_enabled() and kernel.requires_grad):
+        note(DEPTHWISE, _NO_GRADIENT)
+    elif choose(DEPTHWISE, impl, (x,)).name == "cpp":
         from flopbench.kernels.cpp import depthwise as kernels
 
         return kernels.depthwise(x, kernel, bias, contiguous)
@@ -44,3 +49,10 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, contiguous: bool) -
     # A pair, for torch.jit.trace has tensors for sizes and takes no tensor for both of them.
     border = kernel.shape[-1] // 2
     return F.conv2d(x, kernel, bias, padding=(border, border), groups=x.shape[1]).permute(0, 2, 3, 1)
+
+
+def _autocast(parts: Sequence[Tensor]) -> Why:
+    return "autocast" if torch.is_autocast_enabled("cpu") else ""
+
+
+DEPTHWISE = Operation("depthwise", convolve, (cpp(1, cannot=_autocast),))

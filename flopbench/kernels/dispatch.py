@@ -1,131 +1,258 @@
-"""Which version of an operation runs: the eager one that specifies it, or a fused one.
+"""Which implementation of an operation runs, and why: decided here, and nowhere else.
 
-Fused is the Triton kernel on a GPU, and on a CPU the eager operation compiled by inductor, or C++ where that
-is not enough. Nothing falls back in silence: `fused` raises where it cannot run, and `auto` is a rule that
-can be told beforehand from the tensors and from whether a compiler is tracing.
+An operation declares what it can run as and what each of these needs; `choose` picks one and says why.
+Nothing falls back in silence: what was asked for by name and cannot run raises, and every choice is told to
+whoever observes (`observe`), in compiled networks too, where it is made while the compiler traces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Literal, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
-from flopbench.kernels import Impl
+from flopbench.kernels import Impl, Name
 from flopbench.kernels.inductor import missing_compiler
 
-Version = Literal["eager", "triton", "inductor"]
+Why = str
+"""A reason against an implementation, in a few words; empty where there is none."""
+Ran = dict[str, dict[Name, Why]]
+"""Operation → what it ran as → why."""
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_LOW = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def version(impl: Impl, *tensors: Tensor) -> Version:
-    """Which version of an operation is to run on `tensors`.
+class Choice(NamedTuple):
+    """What an operation is to run as, and why."""
+
+    name: Name
+    reason: Why
+
+
+def _never(*arguments: Any) -> Why:
+    return ""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to run an operation. The functions get the operation's own arguments and give a reason or "".
+
+    Attributes:
+        name: what it is.
+        parts: for features of how many parts it is written; none for any.
+        cannot: why it cannot run on these.
+        slower: why something else was found faster on these, which only a request by name overrules.
+        unasked: why "auto" leaves it; gets the first of the parts alone, and comes first.
+        lacks: what software it needs and does not find.
+    """
+
+    name: Name
+    parts: tuple[int, ...] = ()
+    cannot: Callable[..., Why] = _never
+    slower: Callable[..., Why] = _never
+    unasked: Callable[[Tensor], Why] = _never
+    lacks: Callable[[], Why] = _never
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on the parts of a feature, which are the first of its arguments.
+
+    Attributes:
+        name: as records call it.
+        specification: in torch's own operators. What it gives is right by definition.
+        implementations: the others, the fastest first.
+        composed: whether it is two operations in one. Then nothing is lost where they run apart: each is
+            chosen, recorded and refused for itself.
+    """
+
+    name: str
+    specification: Callable[..., Any]
+    implementations: tuple[Implementation, ...] = ()
+    composed: bool = False
+
+
+_ASKED = Choice("torch", "asked for")
+_UNCOMPILED = Choice("torch", "uncompiled on a CPU, where auto waits for no C++ compiler")
+
+
+def choose(operation: Operation, impl: Impl | Name, parts: Sequence[Tensor], *arguments: Any) -> Choice:
+    """What `operation` is to run as.
 
     Args:
-        impl: "eager", the specification; "fused", the Triton kernel for CUDA tensors and inductor's for those
-            on a CPU; "auto", the Triton kernel for CUDA tensors of fp32, bf16 or fp16 where Triton is
-            installed, otherwise the eager operations: a call on a CPU does not wait for a C++ compiler
-            unless asked to.
-            Where torch.compile is tracing, "auto" is eager, and so is "fused" on a CPU: the compiler fuses
-            the eager operations itself, with their neighbours too, which a kernel would keep apart.
-        tensors: what the operation is to read.
+        operation: what is to be computed.
+        impl: "eager", torch's own operators, which specify it; "fused", the first of its implementations that
+            can run here and was not found slower; "auto", on a GPU its Triton kernel, and where torch.compile
+            traces for a CPU its C++, for all that remains the compiler fuses itself, with its neighbours too;
+            a name, that implementation, where the operation has one for so many parts.
+        parts: of the feature, `[...]` each.
+        arguments: what else the operation takes.
 
     Raises:
-        FlopbenchError: "fused" where no kernel can run.
+        FlopbenchError: what was asked for by name cannot run, or "fused" lacks a compiler or Triton.
     """
     if impl == "eager":
-        return "eager"
-    if impl == "auto":
-        if torch.compiler.is_compiling() or not all(x.is_cuda and x.dtype in _DTYPES for x in tensors):
-            return "eager"
-        return "triton" if _triton()[0] is None else "eager"
-    found, obstacle = _fused(*tensors)
-    if obstacle is not None:
-        raise FlopbenchError(f"impl='fused' cannot run: {obstacle}; use impl='auto' or 'eager'")
-    return found
+        choice = _ASKED
+    elif impl == "auto" and not (torch.compiler.is_compiling() or parts[0].is_cuda) and _waits(operation):
+        choice = _UNCOMPILED
+    else:
+        choice = _choose(operation, impl, parts, arguments)
+    if choice.name != "torch" or not operation.composed:
+        note(operation, choice)
+    return choice
 
 
-def _fused(*tensors: Tensor) -> tuple[Version, str | None]:
-    """The fused version for `tensors`, and what it lacks.
-
-    Meta tensors have nothing to compute: Triton's operators say what they would, and where they are not to be
-    had, nothing is lost on the eager ones.
-    """
-    for x in tensors:
-        # Double precision is for checks of gradients; on a GPU nothing is gained by it.
-        if x.dtype not in (*_DTYPES, torch.float64):
-            kind = str(x.dtype).removeprefix("torch.")
-            return "eager", f"kernels take fp32, bf16, fp16 and fp64, got {kind}"
-        if x.device.type not in ("cuda", "cpu", "meta"):
-            return "eager", f"kernels run on CUDA and CPU tensors, got one on {x.device.type}"
-    missing, interpreted = _triton()
-    if not interpreted and all(x.device.type == "cpu" for x in tensors):
-        if torch.compiler.is_compiling():
-            return "eager", None
-        lacking = missing_compiler()
-        return "inductor", None if lacking is None else f"no C++ compiler is installed ({lacking})"
-    if missing is not None and all(x.is_meta for x in tensors):
-        return "eager", None
-    return "triton", None if missing is None else f"Triton is not installed ({missing})"
+def _waits(operation: Operation) -> bool:
+    return all(i.name != "unfused" for i in operation.implementations)
 
 
-def in_cpp(impl: Impl, x: Tensor) -> bool:
-    """Whether an operation that has a version in C++ is to run it on `x`.
-
-    It is on a CPU, in fp32 or fp64, with `impl="fused"`, and with "auto" where torch.compile is tracing and
-    there is the compiler that inductor needs too. What is exported keeps to torch's own operators.
-
-    Raises:
-        FlopbenchError: "fused" without a compiler.
-    """
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return False
-    if not torch.compiler.is_compiling():
-        return impl == "fused" and version(impl, x) == "inductor"
-    asked = impl == "auto" or (impl == "fused" and version(impl, x) == "eager")
-    return asked and not _exporting() and _has_compiler()
-
-
-def parts_in_cpp(impl: Impl, parts: Sequence[Tensor]) -> bool:
-    """Whether an operation on all parts of a feature at once is to run in C++.
-
-    It is where C++ runs (`in_cpp`) and was found faster, for parts of one shape that hold something.
-
-    Raises:
-        FlopbenchError: "fused" without a compiler.
-    """
-    x = parts[0]
-    return (
-        all(part.shape == x.shape for part in parts)
-        and x.numel() > 0
-        and library_is_slower()
-        and in_cpp(impl, x)
-    )
+def _choose(
+    operation: Operation, impl: Impl | Name, parts: Sequence[Tensor], arguments: tuple[Any, ...]
+) -> Choice:
+    reasons = []
+    for one in operation.implementations:
+        named = impl == one.name
+        if not named and impl not in ("auto", "fused"):
+            continue
+        lacking = ""
+        if one.parts and len(parts) not in one.parts:
+            why = f"written for {' and '.join(map(str, one.parts))} parts"
+        else:
+            why = (
+                (one.unasked(parts[0]) if impl == "auto" else "")
+                or one.cannot(parts, *arguments)
+                or ("" if named else one.slower(parts, *arguments))
+            )
+            lacking = "" if why else one.lacks()
+            if lacking if impl == "fused" else (named and (why or lacking) and not operation.composed):
+                _refuse(f"impl={impl!r} cannot run {operation.name}: {why or lacking}")
+        if not (why or lacking):
+            return Choice(one.name, "asked for" if named else f"{impl}: the fastest known here")
+        reasons.append(f"{one.name}: {why or lacking}")
+    none = "there is no other" if impl in ("auto", "fused") else f"there is none of {impl}"
+    return Choice("torch", "; ".join(reasons) or none)
 
 
 @torch.compiler.assume_constant_result
-def library_is_slower() -> bool:
-    """Whether C++ was found faster than what torch has for the same: on AMD's and Intel's CPUs with AVX-512.
+def _refuse(problem: str) -> None:
+    # Outside the trace, where an exception of ours would be one of the compiler's.
+    raise FlopbenchError(f"{problem}; use impl='auto' or 'eager'")
 
-    Of others there are no figures.
-    """
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+# What the common kinds of implementation need.
+
+
+def triton(
+    *parts: int,
+    cannot: Callable[..., Why] = _never,
+    auto: bool = True,
+) -> Implementation:
+    """A Triton kernel, for CUDA tensors; `auto` takes it uncompiled: a compiler fuses torch's operators."""
+
+    def unasked(x: Tensor) -> Why:
+        if not auto:
+            return "not measured against the library's"
+        if torch.compiler.is_compiling():
+            return "the compiler fuses torch's own"
+        # Double precision is for checks of gradients; on a GPU nothing is gained by it.
+        return "" if x.dtype in _LOW else f"no gain in {_short(x.dtype)}"
+
+    def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
+        # Meta tensors have nothing to compute: the kernels' operators say what they would.
+        where = ("cuda", "meta", "cpu") if _triton()[1] else ("cuda", "meta")
+        return _unfit(parts, where, (*_LOW, torch.float64)) or cannot(parts, *arguments)
+
+    return Implementation("triton", parts, unable, unasked=unasked, lacks=_no_triton)
+
+
+def cpp(
+    *parts: int, cannot: Callable[..., Why] = _never, slower: Callable[..., Why] = _never
+) -> Implementation:
+    """C++ on a CPU, in fp32 and fp64; `auto` takes it where torch.compile traces: both need a compiler."""
+
+    def unasked(x: Tensor) -> Why:
+        return "" if torch.compiler.is_compiling() else "uncompiled"
+
+    def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
+        if torch.compiler.is_compiling() and _exporting():
+            return "what is exported keeps to torch's own"
+        return _on_a_cpu(parts, (torch.float32, torch.float64)) or cannot(parts, *arguments)
+
+    return Implementation("cpp", parts, unable, slower, unasked, _no_compiler)
+
+
+def inductor(*parts: int) -> Implementation:
+    """The specification compiled by inductor, on a CPU; a compiler that traces the network does so itself."""
+
+    def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
+        if torch.compiler.is_compiling():
+            return "the compiler that traces the network fuses it"
+        return _on_a_cpu(parts, (*_LOW, torch.float64))
+
+    return Implementation(
+        "inductor", parts, unable, unasked=lambda x: "waits for a compiler", lacks=_no_compiler
+    )
+
+
+def _on_a_cpu(parts: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> Why:
+    if _triton()[1]:
+        return "Triton's interpreter stands in for a GPU"
+    return _unfit(parts, ("cpu",), dtypes)
+
+
+def _unfit(parts: Sequence[Tensor], devices: tuple[str, ...], dtypes: tuple[torch.dtype, ...]) -> Why:
+    for x in parts:
+        if x.device.type not in devices:
+            return f"a tensor on {x.device.type}"
+        if x.dtype not in dtypes:
+            return f"a tensor of {_short(x.dtype)}"
+    return ""
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def unlike(parts: Sequence[Tensor]) -> Why:
+    """A reason against what needs parts of one shape that hold something."""
+    shape = parts[0].shape
+    if any(x.shape != shape for x in parts):
+        return "parts of unlike shapes"
+    return "" if parts[0].numel() > 0 else "nothing in them"
+
+
+def library_is_faster(*arguments: Any) -> Why:
+    """A reason against C++ but on AMD's and Intel's CPUs with AVX-512: of others there are no figures."""
+    return "" if _capability() == "AVX512" else "not measured on a CPU without AVX-512"
+
+
+# Asked outside the trace: of torch's state a compiler knows little.
+
+
+@torch.compiler.assume_constant_result
+def _capability() -> str:
+    return torch.backends.cpu.get_cpu_capability()
 
 
 @torch.compiler.assume_constant_result
 def _exporting() -> bool:
-    """Asked outside the trace: within one, torch 2.11 says yes whatever it traces for."""
     return torch.compiler.is_exporting()
 
 
 @torch.compiler.assume_constant_result
-def _has_compiler() -> bool:
-    return missing_compiler() is None
+def _no_compiler() -> Why:
+    lacking = missing_compiler()
+    return "" if lacking is None else f"no C++ compiler is installed ({lacking})"
+
+
+def _no_triton() -> Why:
+    missing = _triton()[0]
+    return "" if missing is None else f"Triton is not installed ({missing})"
 
 
 @torch.compiler.assume_constant_result
@@ -142,8 +269,38 @@ def _load() -> tuple[str | None, bool]:
         return str(error), False
 
 
+# Who observes what is chosen.
+
+_observers: list[Ran] = []
+
+
+@contextmanager
+def observe() -> Iterator[Ran]:
+    """Within it, what every operation runs as is noted in what this yields.
+
+    Of a compiled network that is what its compilation chose, so it has to be compiled within.
+    """
+    ran: Ran = {}
+    _observers.append(ran)
+    try:
+        yield ran
+    finally:
+        _observers.remove(ran)
+
+
+def note(operation: Operation, choice: Choice) -> None:
+    """Tell whoever observes."""
+    _note(operation.name, choice.name, choice.reason)
+
+
+@torch.compiler.assume_constant_result
+def _note(operation: str, name: Name, reason: Why) -> None:
+    for ran in _observers:
+        ran.setdefault(operation, {}).setdefault(name, reason)
+
+
 def select(model: nn.Module, impl: Impl) -> None:
-    """Let every layer of `model` that has a choice run the version `impl`, in place."""
+    """Let every layer of `model` that has a choice run `impl`, in place."""
     for module in model.modules():
         if hasattr(module, "impl"):
             module.impl = impl  # pyright: ignore[reportArgumentType]
@@ -159,11 +316,3 @@ def specified(model: nn.Module) -> Iterator[None]:
     finally:
         for module, impl in chosen:
             module.impl = impl
-
-
-def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """`tensors` in the dtype that autocast would give a matrix product of theirs; they stay without it."""
-    device = tensors[0].device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return tensors
-    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)

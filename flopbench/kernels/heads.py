@@ -1,13 +1,13 @@
 """From a feature's two halves to the heads of attention and back (paper: see `symmetries.flop`).
 
-On a CPU fused is eager: joining the halves is one copy already.
+On a CPU there is no other: joining the halves is one copy already.
 """
 
 import torch
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import version
+from flopbench.kernels.dispatch import Operation, choose, triton
 
 
 def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
@@ -19,12 +19,12 @@ def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[
         s: `[B, N, 3C/2]`, channels ordered (q, k, v) × head × C/(2·heads).
         a: the same.
         heads: how many.
-        impl: the version that runs, see `flopbench.kernels.dispatch`.
+        impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
         `[B, heads, N, C/heads]` each; eager they are views of one tensor `[B, N, 3, heads, C/heads]`.
     """
-    if version(impl, s, a) == "triton":
+    if choose(SPLIT_HEADS, impl, (s, a)).name == "triton":
         from flopbench.kernels.triton import heads as kernels
 
         q, k, v = kernels.pack_heads(s, a, 3, heads)
@@ -37,9 +37,13 @@ def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[
 
 def merge_heads(x: Tensor, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
     """`[B, heads, N, C/heads]`, laid out like those of `split_heads`, to both halves `[B, N, C/2]`."""
-    if version(impl, x) == "triton":
+    if choose(MERGE_HEADS, impl, (x,)).name == "triton":
         from flopbench.kernels.triton import heads as kernels
 
         return kernels.unpack_heads([x])
     s, a = x.transpose(1, 2).chunk(2, dim=-1)
     return s.flatten(2), a.flatten(2)
+
+
+SPLIT_HEADS = Operation("split_heads", split_heads, (triton(2),))
+MERGE_HEADS = Operation("merge_heads", merge_heads, (triton(1),))

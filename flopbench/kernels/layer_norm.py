@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import version
+from flopbench.kernels.dispatch import Operation, choose, inductor, triton
 from flopbench.kernels.inductor import compiled
 from flopbench.kernels.residual import add_scaled
 
@@ -29,18 +29,25 @@ def layer_norm_halves(
         gain_a: γ_a `[C/2]`.
         bias: β `[C/2]`, on the symmetric half only: a constant cannot change its sign.
         eps: ε.
-        impl: the version that runs, see `flopbench.kernels.dispatch`.
+        impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
         Both halves in the dtype they came in.
     """
-    which = version(impl, s, a)
+    which = choose(LAYER_NORM, impl, (s, a)).name
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
         return kernels.layer_norm_halves(s, a, gain_s, gain_a, bias, eps)
     if which == "inductor":
-        return compiled(layer_norm_halves, s)(s, a, gain_s, gain_a, bias, eps, "eager")
+        return compiled(norm_halves, s)(s, a, gain_s, gain_a, bias, eps)
+    return norm_halves(s, a, gain_s, gain_a, bias, eps)
+
+
+def norm_halves(
+    s: Tensor, a: Tensor, gain_s: Tensor, gain_a: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """What `layer_norm_halves` computes, in torch's operators."""
     dtype = s.dtype
     s, a = _wide(s), _wide(a)
     s = s - s.mean(-1, keepdim=True)
@@ -76,21 +83,44 @@ def add_layer_norm_halves(
         gain_a: γ_a of the norm `[C/2]`.
         bias: β of the norm `[C/2]`.
         eps: ε of the norm.
-        impl: the version that runs, see `flopbench.kernels.dispatch`.
+        impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
         Both sums, then the norms of both.
     """
     given = s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, eps
-    which = version(impl, s, a, branch_s, branch_a)
+    which = choose(ADD_LAYER_NORM, impl, (s, a, branch_s, branch_a)).name
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
         return kernels.add_layer_norm_halves(*given)
     if which == "inductor":
-        return compiled(add_layer_norm_halves, s)(*given, "eager")
+        return compiled(add_norm_halves, s)(*given)
+    return add_norm_halves(*given)
+
+
+def add_norm_halves(
+    s: Tensor,
+    a: Tensor,
+    branch_s: Tensor,
+    branch_a: Tensor,
+    gamma_s: Tensor | None,
+    gamma_a: Tensor | None,
+    gain_s: Tensor,
+    gain_a: Tensor,
+    bias: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `add_layer_norm_halves` computes, in torch's operators."""
     s, a = add_scaled(s, branch_s, gamma_s), add_scaled(a, branch_a, gamma_a)
-    return s, a, *layer_norm_halves(s, a, gain_s, gain_a, bias, eps, "eager")
+    return s, a, *norm_halves(s, a, gain_s, gain_a, bias, eps)
+
+
+LAYER_NORM = Operation("layer_norm", norm_halves, (triton(2), inductor(2)))
+"""Of one part it is `torch.nn.LayerNorm`, one kernel already."""
+
+ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_halves, (triton(4), inductor(4)), composed=True)
+"""Its parts are both halves of the feature and of the branch."""
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -14,21 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import autocast, parts_in_cpp, version
-from flopbench.kernels.mirror_gelu import Activation, mirror_gelu
+from flopbench.kernels import Impl, Name
+from flopbench.kernels.dispatch import Operation, Why, choose, cpp, library_is_faster, triton, unlike
+from flopbench.kernels.mirror_gelu import Activation, gelu, not_exact
 
 CHANNELS = 16
 """Products in C++ compute multiples of it: the lanes of the widest vector."""
 
+Weights = Sequence[Tensor]
+Biases = Sequence[Tensor | None]
+
 
 def linear_parts(
-    parts: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor | None],
-    impl: Impl = "auto",
-    *,
-    gelu: bool = False,
+    parts: Sequence[Tensor], weights: Weights, biases: Biases, impl: Impl = "auto"
 ) -> list[Tensor]:
     """x_p W_pᵀ + b_p for every part of a feature.
 
@@ -36,98 +34,101 @@ def linear_parts(
         parts: `[..., in]` each.
         weights: `[out, in]` each; one a part, or one for every so many parts in a row.
         biases: `[out]` or None for each part.
-        impl: the version that runs. On a GPU it is always the library's; Triton has `linear_halves`.
-        gelu: follow with the exact GELU, in mirror pairs if there are several parts. Only where
-            `in_one_call`.
+        impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
         `[..., out]` for each part.
     """
-    if in_one_call(parts, weights, biases, impl, gelu=gelu):
-        from flopbench.kernels.cpp import linear as kernels
+    which = choose(LINEAR, impl, parts, weights, biases).name
+    if which == "cpp":
+        return _in_cpp(parts, weights, biases, activate=False)
+    if which == "triton":
+        from flopbench.kernels.triton import linear as kernels
 
-        biased = [p for p, bias in enumerate(biases) if bias is not None]
-        present = [bias for bias in biases if bias is not None]
-        return kernels.linear_parts(list(parts), list(weights), present, biased, gelu)
-    assert not gelu
+        return list(kernels.linear_halves(*_autocast(*parts, *weights), biases[0]))
+    return by_part(parts, weights, biases)
+
+
+def by_part(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> list[Tensor]:
+    """A product of the library for each part."""
     shared = len(parts) // len(weights)
     return [F.linear(x, weights[p // shared], b) for p, (x, b) in enumerate(zip(parts, biases, strict=True))]
 
 
-def in_one_call(
-    parts: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor | None],
-    impl: Impl,
-    *,
-    gelu: bool = False,
-) -> bool:
-    """Whether C++ computes `linear_parts`.
+def linear_gelu_parts(
+    parts: Sequence[Tensor], weights: Weights, biases: Biases, kind: Activation, which: Name
+) -> Sequence[Tensor]:
+    """`gelu` of `linear_parts` in one kernel, "cpp" or "triton", as `choose(LINEAR_GELU, …)` says.
 
-    It does where it does for parts (`dispatch.parts_in_cpp`), without autocast, for whole vectors of
-    channels. With gradients it does without the GELU, if all parts and weights have them.
+    Without gradients: these need what goes into the GELU, so it has to be written, by another kernel.
     """
-    x, weight = parts[0], weights[0]
+    if which == "cpp":
+        return _in_cpp(parts, weights, biases, activate=True)
+    from flopbench.kernels.triton import linear as kernels
+
+    return kernels.linear_gelu_halves(*_autocast(*parts, *weights), biases[0], kind)
+
+
+def _in_cpp(parts: Sequence[Tensor], weights: Weights, biases: Biases, *, activate: bool) -> list[Tensor]:
+    from flopbench.kernels.cpp import linear as kernels
+
+    biased = [p for p, bias in enumerate(biases) if bias is not None]
+    present = [bias for bias in biases if bias is not None]
+    return kernels.linear_parts(list(parts), list(weights), present, biased, activate)
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """`tensors` in the dtype that autocast would give a matrix product of theirs; they stay without it."""
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)
+
+
+def _not_in_cpp(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
+    """With gradients C++ needs that all parts and weights have them."""
+    if weights[0].shape[0] % CHANNELS or weights[0].shape[1] % CHANNELS:
+        return f"channels that are no multiples of {CHANNELS}"
+    if parts[0].dtype != weights[0].dtype:
+        return "weights of another dtype"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if _differentiated(*parts, *weights, *biases) and not all(x.requires_grad for x in (*parts, *weights)):
+        return "some parts or weights take no gradient"
+    return unlike(parts)
+
+
+def _not_with_gelu(parts: Sequence[Tensor], weights: Weights, biases: Biases, kind: Activation) -> Why:
     return (
-        weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
-        and x.dtype == weight.dtype
-        and (not _differentiated(*parts, *weights, *biases) or not (gelu or _frozen(*parts, *weights)))
-        and not torch.is_autocast_enabled("cpu")
-        and parts_in_cpp(impl, parts)
+        _with_gradients(parts, weights, biases)
+        or not_exact(parts, kind)
+        or _not_in_cpp(parts, weights, biases)
     )
 
 
-def _frozen(*tensors: Tensor) -> bool:
-    return not all(x.requires_grad for x in tensors)
+def _with_gradients(parts: Sequence[Tensor], weights: Weights, biases: Biases, *_: object) -> Why:
+    return "gradients need what goes into the GELU" if _differentiated(*parts, *weights, *biases) else ""
 
 
 def _differentiated(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def linear_halves(
-    s: Tensor, a: Tensor, weight_s: Tensor, weight_a: Tensor, bias: Tensor | None, impl: Impl = "auto"
-) -> tuple[Tensor, Tensor]:
-    """s ↦ W_s s + b, a ↦ W_a a.
-
-    Args:
-        s: symmetric half `[..., in/2]`.
-        a: antisymmetric half `[..., in/2]`.
-        weight_s: W_s `[out/2, in/2]`.
-        weight_a: W_a `[out/2, in/2]`.
-        bias: b `[out/2]` or None.
-        impl: the version that runs; "auto" on a GPU is the eager one, two products of the library, against
-            which the kernel has not been measured there.
-
-    Returns:
-        Both halves `[..., out/2]`.
-    """
-    if impl == "fused" and version(impl, s, a) == "triton":
-        from flopbench.kernels.triton import linear as kernels
-
-        s, a, weight_s, weight_a = autocast(s, a, weight_s, weight_a)
-        return kernels.linear_halves(s, a, weight_s, weight_a, bias)
-    s, a = linear_parts((s, a), (weight_s, weight_a), (bias, None), impl)
-    return s, a
+def _not_halves(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
+    return "" if len(weights) == 2 and biases[1] is None else "not the weights of two halves"
 
 
-def linear_gelu_halves(
-    s: Tensor,
-    a: Tensor,
-    weight_s: Tensor,
-    weight_a: Tensor,
-    bias: Tensor | None,
-    kind: Activation = "gelu",
-    impl: Impl = "auto",
-) -> tuple[Tensor, Tensor]:
-    """`mirror_gelu` of `linear_halves`; fused and without gradients in one kernel.
-
-    Gradients need what goes into the GELU: it has to be written then, and there are two kernels.
-    """
-    given = s, a, weight_s, weight_a
-    if impl == "fused" and not _differentiated(*given, bias) and version(impl, s, a) == "triton":
-        from flopbench.kernels.triton import linear as kernels
-
-        s, a, weight_s, weight_a = autocast(*given)
-        return kernels.linear_gelu_halves(s, a, weight_s, weight_a, bias, kind)
-    return mirror_gelu(*linear_halves(*given, bias, impl), kind, impl)
+LINEAR = Operation(
+    "linear",
+    by_part,
+    (triton(2, cannot=_not_halves, auto=False), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
+)
+LINEAR_GELU = Operation(
+    "linear_gelu",
+    lambda parts, weights, biases, kind: gelu(by_part(parts, weights, biases), kind, "eager"),
+    (
+        triton(2, cannot=_with_gradients, auto=False),
+        cpp(1, 2, 4, cannot=_not_with_gelu, slower=library_is_faster),
+    ),
+    composed=True,
+)

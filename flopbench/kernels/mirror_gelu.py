@@ -1,6 +1,6 @@
 """A pointwise non-linearity on mirror pairs (paper: see `symmetries.flop`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import version
+from flopbench.kernels.dispatch import (
+    Operation,
+    Why,
+    choose,
+    cpp,
+    inductor,
+    library_is_faster,
+    triton,
+    unlike,
+)
 from flopbench.kernels.inductor import compiled
 
 SQRT_HALF = 0.5**0.5
@@ -80,29 +89,55 @@ def mirror_pointwise_tokens(
     return torch.cat([pairs[0], single[0]], 1), pairs[1], torch.cat([pairs[2], single[1]], 1), pairs[3]
 
 
-def mirror_gelu(
-    s: Tensor, a: Tensor, kind: Activation = "gelu", impl: Impl = "auto"
-) -> tuple[Tensor, Tensor]:
-    """`mirror_pointwise` with a GELU: "gelu" is the exact one. Shapes `[..., C/2]`."""
-    which = version(impl, s, a)
+def pointwise_parts(parts: Sequence[Tensor], kind: Activation) -> Sequence[Tensor]:
+    """A GELU of one part itself, of two halves or four quarters in mirror pairs."""
+    fn = ACTIVATIONS[kind]
+    match len(parts):
+        case 1:
+            return [fn(parts[0])]
+        case 2:
+            return mirror_pointwise(parts[0], parts[1], fn)
+        case 4:
+            return mirror_pointwise_tokens(parts[0], parts[1], parts[2], parts[3], fn)
+    raise ValueError(f"a GELU is of 1, 2 or 4 parts, got {len(parts)}")
+
+
+def gelu(parts: Sequence[Tensor], kind: Activation = "gelu", impl: Impl = "auto") -> Sequence[Tensor]:
+    """A GELU of a feature's parts: "gelu" is the exact one.
+
+    Args:
+        parts: one; two halves of one shape; or four quarters as `mirror_pointwise_tokens` takes them.
+        kind: which.
+        impl: what it runs as, see `flopbench.kernels.dispatch`.
+
+    Returns:
+        As many, of the same shapes.
+
+    Raises:
+        ValueError: another number of parts.
+    """
+    which = choose(GELU, impl, parts, kind).name
     if which == "triton":
         from flopbench.kernels.triton import mirror_gelu as kernels
 
-        return kernels.mirror_gelu(s, a, kind)
+        return (kernels.mirror_gelu if len(parts) == 2 else kernels.mirror_gelu_tokens)(*parts, kind)
+    if which == "cpp":
+        from flopbench.kernels.cpp.gelu import gelu_parts
+
+        return gelu_parts(list(parts))
     if which == "inductor":
-        return compiled(mirror_gelu, s)(s, a, kind, "eager")
-    return mirror_pointwise(s, a, ACTIVATIONS[kind])
+        return compiled(_OF_PARTS[len(parts)], parts[0])(*parts, ACTIVATIONS[kind])
+    return pointwise_parts(parts, kind)
 
 
-def mirror_gelu_tokens(
-    ss: Tensor, sa: Tensor, as_: Tensor, aa: Tensor, kind: Activation = "gelu", impl: Impl = "auto"
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`mirror_pointwise_tokens` with a GELU: "gelu" is the exact one."""
-    which = version(impl, ss, sa, as_, aa)
-    if which == "triton":
-        from flopbench.kernels.triton import mirror_gelu as kernels
+def not_exact(parts: Sequence[Tensor], kind: Activation) -> Why:
+    """A reason against what has the exact GELU alone, of parts of one shape."""
+    return unlike(parts) if kind == "gelu" else f"{kind} is not the exact GELU"
 
-        return kernels.mirror_gelu_tokens(ss, sa, as_, aa, kind)
-    if which == "inductor":
-        return compiled(mirror_gelu_tokens, ss)(ss, sa, as_, aa, kind, "eager")
-    return mirror_pointwise_tokens(ss, sa, as_, aa, ACTIVATIONS[kind])
+
+_OF_PARTS = {2: mirror_pointwise, 4: mirror_pointwise_tokens}
+GELU = Operation(
+    "gelu",
+    pointwise_parts,
+    (triton(2, 4), cpp(1, 2, 4, cannot=not_exact, slower=library_is_faster), inductor(2, 4)),
+)

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from flopbench.kernels import Impl
-from flopbench.kernels.attention import attention, attention_parts, takes_parts, unfused_attention
-from flopbench.symmetries import Activation, Dropout, Symmetry, together
+from flopbench.kernels.attention import ATTENTION, attention, attention_parts, unfused_attention
+from flopbench.kernels.dispatch import choose
+from flopbench.symmetries import Activation, Dropout, Symmetry, parts_of, together
 
 
 class Mlp(nn.Module):
@@ -56,12 +57,13 @@ class Attention(nn.Module):
     def forward(self, x: Any) -> Any:
         """`[B, N, C]` to the same shape."""
         qkv = self.qkv(x)
-        if self.fused and takes_parts(qkv if isinstance(qkv, Tensor) else qkv[0], self.heads, self.impl):
+        which = choose(ATTENTION, self.impl if self.fused else "unfused", parts_of(qkv), self.heads).name
+        if which == "cpp":
             return self.proj(together(lambda parts: attention_parts(parts, self.heads), qkv))
         q, k, v = self.symmetry.split_heads(qkv, self.heads, self.impl)
         # The heads may be a copy: without gradients nothing needs the other any more.
         del qkv
-        mixed = attention(q, k, v) if self.fused else unfused_attention(q, k, v)
+        mixed = unfused_attention(q, k, v) if which == "unfused" else attention(q, k, v)
         return self.proj(self.symmetry.merge_heads(mixed, self.impl))
 
 

@@ -213,8 +213,10 @@ def _find(job: Callable[..., Any] | str) -> Callable[..., Any]:
 def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
     import torch
 
-    if isinstance(error, FlopbenchError):
-        return "usage", str(error)
+    for own in (error, error.__cause__, error.__context__):
+        # A compiler that met it while tracing wraps it and adds where.
+        if isinstance(own, FlopbenchError):
+            return "usage", str(own).partition("\n")[0]
     text = str(error).strip()
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         return "oom", text.splitlines()[0][:300] if text else "out of memory"

@@ -18,6 +18,7 @@ from flopbench.symmetries.base import (
     Symmetry,
     each,
     mirror,
+    parts_of,
     together,
 )
 from flopbench.symmetries.flop import Flop
@@ -38,6 +39,7 @@ __all__ = [
     "Symmetry",
     "each",
     "mirror",
+    "parts_of",
     "schedule",
     "together",
 ]

@@ -7,20 +7,16 @@ batched product of stacked halves is a little faster than two (tests/benchmarks/
 are not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import parts_in_cpp
-from flopbench.kernels.linear import in_one_call, linear_parts
 from flopbench.kernels.mirror_gelu import Activation
 
 Head = Literal["invariant", "absolute"]
-Operands = tuple[list[Tensor], list[Tensor | None]]
-"""Weights and biases of a linear layer as `kernels.linear.linear_parts` takes them."""
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 
@@ -69,11 +65,15 @@ def each(fn: Callable[..., Tensor], feature: Feature, *others: Feature) -> Any:
     return type(feature)(*parts)
 
 
-def together(fn: Callable[[list[Tensor]], list[Tensor]], feature: Feature) -> Any:
+def parts_of(feature: Feature) -> list[Tensor]:
+    """The parts of a feature; of a tensor, itself."""
+    return [feature] if isinstance(feature, Tensor) else list(feature)
+
+
+def together(fn: Callable[[list[Tensor]], Sequence[Tensor]], feature: Feature) -> Any:
     """Apply `fn` to all parts of a feature at once, and make a feature of what it returns."""
-    if isinstance(feature, Tensor):
-        return fn([feature])[0]
-    return type(feature)(*fn(list(feature)))
+    parts = fn(parts_of(feature))
+    return parts[0] if isinstance(feature, Tensor) else type(feature)(*parts)
 
 
 def mirror(x: Any) -> Any:
@@ -157,20 +157,9 @@ class Symmetry:
         """
         self._lacks("residual")
 
-    def activated(self, linear: Any, activation: Any, x: Any) -> Any:
+    def activated(self, linear: nn.Module, activation: nn.Module, x: Any) -> Any:
         """`activation(linear(x))`, both of this symmetry; in one kernel where there is one for them."""
-        parts = [x] if isinstance(x, Tensor) else list(x)
-        # Torch's own GELU does not say its kind.
-        exact = getattr(activation, "kind", "gelu") == "gelu"
-        weights, biases = linear.operands
-        if exact and in_one_call(parts, weights, biases, linear.impl, gelu=True):
-            return together(lambda parts: linear_parts(parts, weights, biases, linear.impl, gelu=True), x)
-        y = linear(x)
-        if exact and parts_in_cpp(linear.impl, [y] if isinstance(y, Tensor) else list(y)):
-            from flopbench.kernels.cpp.gelu import gelu_parts
-
-            return together(gelu_parts, y)
-        return activation(y)
+        return activation(linear(x))
 
     def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """`[B, N, 3C]` to query, key and value `[B, heads, N, C/heads]`, plain tensors.

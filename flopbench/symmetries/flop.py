@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.depthwise import depthwise
-from flopbench.kernels.dispatch import version
+from flopbench.kernels.dispatch import choose
 from flopbench.kernels.heads import merge_heads, split_heads
-from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
-from flopbench.kernels.linear import linear_gelu_halves, linear_halves, linear_parts
-from flopbench.kernels.mirror_gelu import SQRT_HALF, Activation, mirror_gelu, to_mirror_pairs
+from flopbench.kernels.layer_norm import ADD_LAYER_NORM, add_layer_norm_halves, layer_norm_halves
+from flopbench.kernels.linear import linear_parts
+from flopbench.kernels.mirror_gelu import SQRT_HALF, Activation, to_mirror_pairs
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.residual import add_scaled
-from flopbench.symmetries.base import Halves, Head, MemoryFormat, Operands, Symmetry, each
+from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, each
 from flopbench.symmetries.flop_tokens import FlopTokens
-from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
+from flopbench.symmetries.shared import Gelu, IrrepLinear, IrrepResidual, Operands, activated, apart
 
 
 class FlopPatchEmbed(nn.Module):
@@ -103,22 +103,20 @@ class FlopClassToken(nn.Module):
         return Halves(torch.cat([token, x.s], dim=1), torch.cat([torch.zeros_like(token), x.a], dim=1))
 
 
-class FlopLinear(nn.Module):
+class FlopLinear(IrrepLinear):
     """s ↦ W_s s + b, a ↦ W_a a: block-diagonal, half the MACs and half the parameters."""
 
-    impl: Impl = "auto"
-
     def __init__(self, in_features: int, out_features: int, invariant_only: bool) -> None:
-        super().__init__()
-        self.invariant_only = invariant_only
-        self.s = nn.Linear(in_features // 2, out_features // 2)
-        self.a = nn.Linear(in_features // 2, out_features // 2, bias=False)
+        super().__init__(in_features, out_features, invariant_only, bias=False)
 
     def forward(self, x: Halves) -> Halves:
         """`[..., in_features]` to `[..., out_features]`."""
-        if self.invariant_only:
-            return Halves(linear_parts([x.s], [self.s.weight], [self.s.bias], self.impl)[0], None)
-        return Halves(*linear_halves(x.s, x.a, self.s.weight, self.a.weight, self.s.bias, self.impl))
+        if self.called_apart():
+            return Halves(self.s(x.s), None if self.invariant_only else self.a(x.a))
+        weights, biases = self.operands
+        count = 1 if self.invariant_only else 2
+        s, *a = linear_parts(x[:count], weights[:count], biases[:count], self.impl)
+        return Halves(s, *(a or [None]))
 
     @property
     def operands(self) -> Operands:
@@ -152,29 +150,25 @@ class FlopLayerNorm(nn.Module):
         return f"{2 * self.bias.numel()}, eps={self.eps}"
 
 
-class FlopActivation(IrrepActivation):
-    """A pointwise non-linearity on mirror pairs."""
-
-    def forward(self, x: Halves) -> Halves:
-        """`[..., C]` to the same shape."""
-        return Halves(*mirror_gelu(x.s, x.a, self.kind, self.impl))
-
-
 class FlopResidual(IrrepResidual):
     """x + λ · drop_path(branch), λ_s and λ_a learnt apart, one mask for both halves."""
 
     impl: Impl = "auto"
 
-    def forward(self, x: Halves, branch: Halves, norm: FlopLayerNorm | None = None) -> Any:
+    def forward(self, x: Halves, branch: Halves, norm: Any = None) -> Any:
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
-        if norm is not None and version(self.impl, *x, *branch) != "eager":
-            gammas = self.gamma_s, self.gamma_a
-            s, a, *normed = add_layer_norm_halves(*x, *branch, *gammas, *norm.affine, norm.eps, self.impl)
+        if norm is not None and self._with(norm, *x, *branch):
+            given: Any = (*x, *branch, self.gamma_s, self.gamma_a, *norm.affine, norm.eps)
+            s, a, *normed = add_layer_norm_halves(*given, self.impl)
             return Halves(s, a), Halves(*normed)
         s = add_scaled(x.s, branch.s, self.gamma_s)
         x = Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))
         return x if norm is None else (x, norm(x))
+
+    def _with(self, norm: nn.Module, *parts: Tensor) -> bool:
+        """Whether one kernel adds and normalises."""
+        return not apart(FlopLayerNorm, norm) and choose(ADD_LAYER_NORM, self.impl, parts).name != "torch"
 
 
 class FlopDepthwise(nn.Module):
@@ -314,18 +308,15 @@ class Flop(Symmetry):
 
     def activation(self, kind: Activation = "gelu") -> nn.Module:
         """On mirror pairs."""
-        return FlopActivation(kind)
+        return Gelu(kind)
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """λ per half, one drop mask for both."""
         return FlopResidual(self.check_channels(width), layer_scale, drop_path)
 
-    def activated(self, linear: Any, activation: Any, x: Halves) -> Halves:
+    def activated(self, linear: nn.Module, activation: nn.Module, x: Halves) -> Halves:
         """In one kernel where there is one for both and no gradients are taken."""
-        if "fused" == linear.impl == activation.impl and version("fused", x.s) == "triton":
-            (weight_s, weight_a), (bias, _) = linear.operands
-            return Halves(*linear_gelu_halves(*x, weight_s, weight_a, bias, activation.kind, "fused"))
-        return super().activated(linear, activation, x)
+        return activated(FlopLinear, linear, activation, x)
 
     def split_heads(self, qkv: Halves, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """Each head is [its symmetric channels, its antisymmetric channels]: q·k = q_s·k_s + q_a·k_a."""

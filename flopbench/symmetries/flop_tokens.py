@@ -9,13 +9,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from flopbench.kernels import Impl
 from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import Activation, mirror_gelu_tokens, to_mirror_pairs
+from flopbench.kernels.mirror_gelu import Activation, to_mirror_pairs
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import Halves, Head, Operands, Quarters, Symmetry
-from flopbench.symmetries.irreps import IrrepActivation, IrrepResidual
+from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry
+from flopbench.symmetries.plain import TokenLinear
+from flopbench.symmetries.shared import (
+    Gelu,
+    IrrepLinear,
+    IrrepResidual,
+    Operands,
+    activated,
+    apart,
+    without_shift,
+)
 
 
 class SplitTokens(nn.Module):
@@ -89,19 +97,19 @@ class FlopTokensAffine(nn.Module):
         )
 
 
-class FlopTokensLinear(nn.Module):
+class FlopTokensLinear(IrrepLinear):
     """W_s on ss and sa, W_a on as and aa; b_s on ss, b_a on aa. Half the MACs and parameters."""
 
-    impl: Impl = "auto"
-
     def __init__(self, in_features: int, out_features: int, invariant_only: bool) -> None:
-        super().__init__()
-        self.invariant_only = invariant_only
-        self.s = nn.Linear(in_features // 2, out_features // 2)
-        self.a = nn.Linear(in_features // 2, out_features // 2)
+        super().__init__(in_features, out_features, invariant_only, bias=True)
 
     def forward(self, x: Quarters) -> Quarters:
         """`[B, N, in_features]` to `[B, N, out_features]`."""
+        if self.called_apart():
+            ss, aa = self.s(x.ss), self.a(x.aa)
+            if self.invariant_only:
+                return Quarters(ss, None, None, aa)
+            return Quarters(ss, without_shift(self.s, x.sa), without_shift(self.a, x.as_), aa)
         weights, biases = self.operands
         if self.invariant_only:
             ss, aa = linear_parts([x.ss, x.aa], weights, [biases[0], biases[3]], self.impl)
@@ -121,26 +129,20 @@ class FlopTokensMixing(nn.Module):
         super().__init__()
         rows, columns = grid
         n_s, n_a = rows * (columns - columns // 2), rows * (columns // 2)
-        self.s = nn.Linear(n_s, n_s)
-        self.a = nn.Linear(n_a, n_a)
+        self.s = TokenLinear(n_s, n_s)
+        self.a = TokenLinear(n_a, n_a)
 
     def forward(self, x: Quarters) -> Quarters:
         """`[B, N, C]` to the same shape."""
         s, a = self.s, self.a
+        if apart(TokenLinear, s, a):
+            return Quarters(s(x.ss), without_shift(a, x.sa), without_shift(s, x.as_), a(x.aa))
         return Quarters(
             token_linear(x.ss, s.weight, s.bias),
             token_linear(x.sa, a.weight, None),
             token_linear(x.as_, s.weight, None),
             token_linear(x.aa, a.weight, a.bias),
         )
-
-
-class FlopTokensActivation(IrrepActivation):
-    """A pointwise non-linearity on what flopping and the token transform mix."""
-
-    def forward(self, x: Quarters) -> Quarters:
-        """`[B, N, C]` to the same shape."""
-        return Quarters(*mirror_gelu_tokens(*x, self.kind, self.impl))
 
 
 class FlopTokensResidual(IrrepResidual):
@@ -193,7 +195,11 @@ class FlopTokens(Symmetry):
 
     def activation(self, kind: Activation = "gelu") -> nn.Module:
         """After a 4-point Hadamard transform."""
-        return FlopTokensActivation(kind)
+        return Gelu(kind)
+
+    def activated(self, linear: nn.Module, activation: nn.Module, x: Quarters) -> Quarters:
+        """In one kernel where there is one for both and no gradients are taken."""
+        return activated(FlopTokensLinear, linear, activation, x)
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """λ by the channel's irrep."""

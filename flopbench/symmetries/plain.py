@@ -7,11 +7,14 @@ from torch import Tensor, nn
 
 from flopbench.kernels import Impl
 from flopbench.kernels.depthwise import depthwise
+from flopbench.kernels.dispatch import choose
+from flopbench.kernels.layer_norm import LAYER_NORM
 from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import ACTIVATIONS, Activation
+from flopbench.kernels.mirror_gelu import Activation
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Operands, Symmetry
+from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
+from flopbench.symmetries.shared import Gelu, Operands, activated
 
 
 class PatchEmbed(nn.Module):
@@ -79,22 +82,6 @@ class Affine(nn.Module):
         return torch.addcmul(self.bias, self.weight, x)
 
 
-class Pointwise(nn.Module):
-    """A non-linearity that has no module in torch."""
-
-    def __init__(self, kind: Activation) -> None:
-        super().__init__()
-        self.kind: Activation = kind
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[...]` to the same shape."""
-        return ACTIVATIONS[self.kind](x)
-
-    def extra_repr(self) -> str:
-        """Shown by `print(module)`."""
-        return self.kind
-
-
 class Linear(nn.Linear):
     """Affine map of the channels."""
 
@@ -108,6 +95,21 @@ class Linear(nn.Linear):
     def operands(self) -> Operands:
         """W and b."""
         return [self.weight], [self.bias]
+
+    def called_apart(self) -> bool:
+        """It has no modules that could be."""
+        return False
+
+
+class LayerNorm(nn.LayerNorm):
+    """Torch's, one kernel already."""
+
+    impl: Impl = "auto"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[..., C]` to the same shape."""
+        choose(LAYER_NORM, self.impl, (input,))
+        return super().forward(input)
 
 
 class TokenLinear(nn.Linear):
@@ -178,15 +180,19 @@ class Plain(Symmetry):
 
     def layer_norm(self, width: int, eps: float) -> nn.Module:
         """`torch.nn.LayerNorm`."""
-        return nn.LayerNorm(width, eps=eps)
+        return LayerNorm(width, eps=eps)
 
     def affine(self, width: int) -> nn.Module:
         """α x + β."""
         return Affine(width)
 
     def activation(self, kind: Activation = "gelu") -> nn.Module:
-        """`torch.nn.GELU`, or the approximation."""
-        return nn.GELU() if kind == "gelu" else Pointwise(kind)
+        """Of each element."""
+        return Gelu(kind)
+
+    def activated(self, linear: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
+        """In one kernel where there is one for both and no gradients are taken."""
+        return activated(Linear, linear, activation, x)
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """x + λ · drop_path(branch)."""
