@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flopbench.kernels import dispatch, heads, layer_norm, linear, mirror_gelu
+from flopbench.kernels import dispatch, heads, layer_norm
 from flopbench.kernels.attention import attention_parts, unfused_attention
 from flopbench.kernels.cpp import linear as kernels
 from flopbench.kernels.cpp.gelu import gelu_parts
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.inductor import compiled, missing_compiler
+from flopbench.kernels.linear import linear_parts
+from flopbench.kernels.mirror_gelu import gelu, pointwise_parts
 
 CUDA = torch.cuda.is_available()
 # ViT-B's halves.
@@ -34,7 +36,7 @@ def _vectors(count):
 
 
 def _gelu(*parts):
-    return F.gelu(parts[0]) if len(parts) == 1 else mirror_gelu.mirror_gelu(*parts, impl="eager")
+    return pointwise_parts(parts, "gelu")
 
 
 OPERATIONS = {
@@ -42,17 +44,12 @@ OPERATIONS = {
     "add_layer_norm": lambda: partial(
         layer_norm.add_layer_norm_halves, *_feature(), *_feature(), *_vectors(5), 1e-6
     ),
-    "mirror_gelu": lambda: partial(mirror_gelu.mirror_gelu, *_feature(4 * HALF), "gelu"),
-    "mirror_gelu_tokens": lambda: partial(
-        mirror_gelu.mirror_gelu_tokens, *(_random(BATCH, 98, 4 * HALF) for _ in range(4)), "gelu"
-    ),
+    "mirror_gelu": lambda: partial(gelu, _feature(4 * HALF), "gelu"),
+    "mirror_gelu_tokens": lambda: partial(gelu, [_random(BATCH, 98, 4 * HALF) for _ in range(4)], "gelu"),
     "split_heads": lambda: partial(heads.split_heads, *_feature(3 * HALF), HEADS),
     "merge_heads": lambda: partial(heads.merge_heads, _random(BATCH, HEADS, TOKENS, 2 * HALF // HEADS)),
     "linear": lambda: partial(
-        linear.linear_halves, *_feature(), _random(4 * HALF, HALF), _random(4 * HALF, HALF), None
-    ),
-    "linear_gelu": lambda: partial(
-        linear.linear_gelu_halves, *_feature(), _random(4 * HALF, HALF), _random(4 * HALF, HALF), None, "gelu"
+        linear_parts, _feature(), [_random(4 * HALF, HALF) for _ in range(2)], (None, None)
     ),
 }
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.library import opcheck
 
-from flopbench.kernels.mirror_gelu import mirror_gelu, mirror_gelu_tokens
+from flopbench.kernels.linear import linear_parts
+from flopbench.kernels.mirror_gelu import pointwise_parts
 from flopbench.suites import Cell
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -17,8 +17,18 @@ TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 Operation = Callable[..., Any]
 
-GELUS: dict[int, Operation] = {1: lambda x: (F.gelu(x),), 2: mirror_gelu, 4: mirror_gelu_tokens}
-"""By the number of parts."""
+PARTS = (1, 2, 4)
+"""Numbers of parts that a GELU knows."""
+
+
+def gelus(*parts: Tensor) -> Sequence[Tensor]:
+    """The exact GELU of parts, as it is specified."""
+    return pointwise_parts(parts, "gelu")
+
+
+def linear_halves(s: Any, a: Any, weight_s: Any, weight_a: Any, bias: Any, impl: Any = "auto") -> Any:
+    """The linear map of both halves, with a bias on s."""
+    return linear_parts((s, a), (weight_s, weight_a), (bias, None), impl)
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> Tensor:

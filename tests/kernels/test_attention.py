@@ -1,7 +1,5 @@
 """Attention: which way it is computed, and that every way is the same function."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +7,7 @@ from torch._inductor.utils import run_and_get_code
 from torch.autograd import gradcheck
 
 from flopbench.kernels import attention as module
-from flopbench.kernels.attention import attention, attention_parts, takes_parts, unfused_attention
+from flopbench.kernels.attention import attention, attention_parts, unfused_attention
 from flopbench.kernels.cpp import attention as kernels
 from flopbench.models.layers import Attention
 from flopbench.symmetries import FLOP, PLAIN, each
@@ -25,34 +23,11 @@ def heads(tokens=7, dtype=torch.bfloat16, device="cpu"):
     return q, k, v
 
 
-def calls_the_fused_operator(*given) -> bool:
-    called = []
-
-    def spy(*args):
-        called.append(args)
-        return args[0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "scaled_dot_product_attention", spy)
-        attention(*given)
-    return bool(called)
-
-
-@pytest.mark.parametrize("without_tiles", [True, False])
-def test_bf16_on_a_cpu_without_tiles_alone_keeps_scores(monkeypatch, without_tiles):
-    monkeypatch.setattr(module, "_multiplies_bf16_without_tiles", lambda: without_tiles)
-    assert calls_the_fused_operator(*heads()) is not without_tiles
-    for other in (torch.float32, torch.float16, torch.float64):
-        assert calls_the_fused_operator(*heads(dtype=other))
-    assert calls_the_fused_operator(*heads(device="meta"))
-    assert calls_the_fused_operator(*heads(tokens=module.MOST_TOKENS + 1))
-
-
-def test_either_way_is_softmax_of_scores(monkeypatch):
-    monkeypatch.setattr(module, "_multiplies_bf16_without_tiles", lambda: True)
+def test_either_way_is_softmax_of_scores():
     q, k, v = heads()
     wide = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
-    torch.testing.assert_close(attention(q, k, v).double(), wide, rtol=0, atol=2e-2)
+    for way in (attention, unfused_attention):
+        torch.testing.assert_close(way(q, k, v).double(), wide, rtol=0, atol=2e-2)
     exact = unfused_attention(q.double(), k.double(), v.double())
     torch.testing.assert_close(exact, wide, rtol=1e-12, atol=1e-12)
 
@@ -154,17 +129,6 @@ def test_parts_gradcheck_and_operator(cpp_compiler):
     assert gradcheck(lambda *given: tuple(attention_parts(given, 2)), parts(1, 3, 2, (2, 1)))
     given = parts(2, 5, 2, (3, 4), torch.float32)
     check_operator(torch.ops.flopbench.attention_parts.default, given, 2)
-
-
-def test_which_computes_parts(monkeypatch, no_triton):
-    monkeypatch.setattr(module, "_threads", lambda: 4)
-    x = torch.empty(2, 5, 12)
-    takes = partial(takes_parts, heads=2, impl="fused")
-    assert takes(x)
-    # A thread without a head.
-    assert not takes(x[:1])
-    assert not takes(torch.empty(2, module.MOST_TOKENS + 1, 12))
-    assert not takes(x.bfloat16())
 
 
 @pytest.mark.parametrize("symmetry", [PLAIN, FLOP])

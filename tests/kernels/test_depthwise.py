@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from flopbench.kernels import dispatch
 from flopbench.kernels.cpp import depthwise as kernels
 from flopbench.kernels.depthwise import depthwise
 from flopbench.symmetries import FLOP, PLAIN, Halves
@@ -115,25 +114,3 @@ def test_layers_compiled_whole(cpp_compiler, symmetry):
         called.append(any(event.key == operator.default.name() for event in profile.key_averages()))
     assert called == [False, True]
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
-
-
-def test_which_runs_in_cpp(no_triton, monkeypatch):
-    x = torch.empty(2, 3)
-    assert dispatch.in_cpp("fused", x)
-    assert dispatch.in_cpp("fused", x.double())
-    assert not dispatch.in_cpp("fused", x.bfloat16())
-    assert not dispatch.in_cpp("fused", x.to("meta"))
-    assert not dispatch.in_cpp("auto", x)
-    assert not dispatch.in_cpp("eager", x)
-    seen = []
-
-    @torch.compile(backend="eager", fullgraph=True)
-    def traced(x):
-        seen.extend(dispatch.in_cpp(impl, x) for impl in ("auto", "fused", "eager"))
-        return x + 1
-
-    traced(x)
-    assert seen == [True, True, False]
-    # Triton's interpreter stands in for a GPU.
-    monkeypatch.setattr(dispatch, "_load", lambda: (None, True))
-    assert not dispatch.in_cpp("fused", x)

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from flopbench.kernels import dispatch
 from flopbench.kernels.cpp.gelu import gelu_parts, gelu_parts_backward
-from flopbench.kernels.mirror_gelu import mirror_gelu
-from tests.kernels.agreement import GELUS, TOLERANCE, check_operator, normal
+from tests.kernels.agreement import PARTS, TOLERANCE, check_operator, gelus, normal
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -17,11 +15,11 @@ SHAPES = [(1, 3), (2, 5, 1000)]
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("parts", GELUS)
+@pytest.mark.parametrize("parts", PARTS)
 def test_values_and_gradients(instructions, parts, shape, dtype):
     x = [normal(*shape, dtype=dtype) for _ in range(parts)]
     wide = [part.detach().double().requires_grad_() for part in x]
-    outputs, expected = gelu_parts(x), GELUS[parts](*wide)
+    outputs, expected = gelu_parts(x), gelus(*wide)
     upstream = [torch.randn_like(part) for part in outputs]
     grads = torch.autograd.grad(outputs, x, upstream)
     wanted = torch.autograd.grad(expected, wide, [g.double() for g in upstream])
@@ -78,17 +76,5 @@ def test_nothing(cpp_compiler):
 
 def test_any_layout(cpp_compiler):
     s, a = torch.randn(4, 30).T, torch.randn(30, 8)[:, ::2]
-    for one, two in zip(gelu_parts([s, a]), mirror_gelu(s, a), strict=True):
+    for one, two in zip(gelu_parts([s, a]), gelus(s, a), strict=True):
         torch.testing.assert_close(one, two)
-
-
-def test_which_runs(monkeypatch, no_triton):
-    monkeypatch.setattr(dispatch, "library_is_slower", lambda: True)
-    x = torch.empty(2, 32)
-    assert dispatch.parts_in_cpp("fused", [x, x])
-    for parts in ([x.bfloat16()], [x.to("meta")], [x[:0]], [x, x[:1]]):
-        assert not dispatch.parts_in_cpp("fused", parts)
-    assert not dispatch.parts_in_cpp("eager", [x])
-    assert not dispatch.parts_in_cpp("auto", [x])
-    monkeypatch.setattr(dispatch, "library_is_slower", lambda: False)
-    assert not dispatch.parts_in_cpp("fused", [x])

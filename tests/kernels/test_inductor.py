@@ -1,14 +1,13 @@
 """Operations that inductor fuses on a CPU, against the eager ones that are their source."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch._functorch import config as functorch
 from torch.autograd import gradcheck
 
 from flopbench.errors import FlopbenchError
-from flopbench.kernels import dispatch, inductor, layer_norm, mirror_gelu
+from flopbench.kernels import dispatch, inductor, layer_norm
+from flopbench.kernels.mirror_gelu import gelu
 from flopbench.runner.worker import require_compiler
 from tests.kernels.agreement import assert_agrees, fused_cell, normal
 from tests.models.networks import build_shallow
@@ -26,20 +25,16 @@ def add_norm(s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, i
     return layer_norm.add_layer_norm_halves(*given, 1e-6, impl)
 
 
-def gelu(s, a, impl):
-    return mirror_gelu.mirror_gelu(s, a, "gelu", impl)
-
-
-def token_gelu(ss, sa, as_, aa, impl):
-    return mirror_gelu.mirror_gelu_tokens(ss, sa, as_, aa, "gelu", impl)
+def gelu_of_parts(*given):
+    return gelu(given[:-1], "gelu", given[-1])
 
 
 # Features and vectors of an operation; tokens without a partner are in the token-symmetric quarters.
 OPERATIONS = {
     "norm": (norm, 2 * [0], 3),
     "add_norm": (add_norm, 4 * [0], 5),
-    "gelu": (gelu, 2 * [0], 0),
-    "token_gelu": (token_gelu, [1, 0, 1, 0], 0),
+    "gelu": (gelu_of_parts, 2 * [0], 0),
+    "token_gelu": (gelu_of_parts, [1, 0, 1, 0], 0),
 }
 
 
@@ -58,7 +53,7 @@ def test_values_and_gradients(no_triton, name):
         assert_agrees(operation, inputs(name, *size))
     # It goes through the graph once for every output.
     with functorch.patch(donated_buffer=False):
-        assert gradcheck(partial(operation, impl="fused"), inputs(name, 2, 3, 5))
+        assert gradcheck(lambda *given: operation(*given, "fused"), inputs(name, 2, 3, 5))
 
 
 @pytest.mark.parametrize("name", ["add_norm", "gelu"])
@@ -78,22 +73,6 @@ def test_each_kind_of_tensor_has_its_own(no_triton):
     assert len(versions) == 4
 
 
-def test_which_version_runs(no_triton):
-    x = torch.randn(2, 3)
-    assert dispatch.version("fused", x) == "inductor"
-    assert dispatch.version("auto", x) == dispatch.version("eager", x) == "eager"
-    assert dispatch.version("fused", x.to("meta")) == "eager"
-    seen = []
-
-    @torch.compile(backend="eager", fullgraph=True)
-    def traced(x):
-        seen.append(dispatch.version("fused", x))
-        return x + 1
-
-    traced(x)
-    assert seen == ["eager"]
-
-
 def test_a_network(no_triton):
     images = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     fused = build_shallow("vit").eval()
@@ -109,7 +88,7 @@ def test_no_compiler_is_told(monkeypatch):
     for module in ("flopbench.kernels.dispatch", "flopbench.runner.worker"):
         monkeypatch.setattr(f"{module}.missing_compiler", lambda: "g++")
     with pytest.raises(FlopbenchError, match=r"no C\+\+ compiler is installed \(g\+\+\); use impl='auto'"):
-        dispatch.version("fused", torch.randn(2))
+        norm(*inputs("norm", 1, 1, 2), "fused")
     cell = fused_cell()
     with pytest.raises(RuntimeError, match=r"fused kernels need a C\+\+ compiler \(g\+\+\).* --impl eager"):
         require_compiler(cell)

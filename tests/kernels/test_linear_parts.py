@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flopbench.kernels import Impl, dispatch, linear
+from flopbench.kernels import dispatch
 from flopbench.kernels.cpp import linear as kernels
 from flopbench.models.layers import Mlp
 from flopbench.symmetries import FLOP, PLAIN, each
-from tests.kernels.agreement import GELUS, TOLERANCE, check_operator, normal
+from tests.kernels.agreement import TOLERANCE, check_operator, gelus, normal
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -51,7 +51,7 @@ def by_part(x, w, biases):
 @pytest.fixture
 def here(monkeypatch, no_triton):
     """As on a CPU whose library was found slower."""
-    monkeypatch.setattr(dispatch, "library_is_slower", lambda: True)
+    monkeypatch.setattr(dispatch, "_capability", lambda: "AVX512")
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -63,7 +63,7 @@ def test_products(instructions, shape, dtype, gelu):
     outputs = kernels.linear_parts(x, w, bias, biased, gelu)
     wide = [None if b is None else b.double() for b in biases]
     expected = by_part([part.double() for part in x], [v.double() for v in w], wide)
-    expected = GELUS[len(x)](*expected) if gelu else expected
+    expected = gelus(*expected) if gelu else expected
     for one, two in zip(outputs, expected, strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one.double(), two, rtol=0, atol=5 * TOLERANCE[dtype])
@@ -210,39 +210,6 @@ def test_any_layout(cpp_compiler):
     torch.testing.assert_close(grad_bias, upstream.sum((0, 1)))
 
 
-def test_which_runs(here, monkeypatch):
-    x, w = torch.empty(3, 32), torch.empty(16, 32)
-
-    def runs(parts, weight=w, impl: Impl = "fused", gelu=False):
-        return linear.in_one_call(parts, [weight], [None], impl, gelu=gelu)
-
-    assert runs([x, x])
-    for other in ([x.bfloat16()], [x.to("meta")], [x[:0]], [x, x[:2]]):
-        assert not runs(other)
-    assert not runs([x], torch.empty(10, 32))
-    assert not runs([x[:, :10]], torch.empty(16, 10))
-    assert not runs([x], impl="auto")
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not runs([x])
-    # With gradients, all of them, and no GELU.
-    w.requires_grad_()
-    assert not runs([x])
-    x.requires_grad_()
-    assert runs([x])
-    assert not runs([x], gelu=True)
-    with torch.no_grad():
-        assert runs([x], gelu=True)
-        assert runs([x])
-        monkeypatch.setattr(dispatch, "library_is_slower", lambda: False)
-        assert not runs([x])
-
-
-@pytest.mark.parametrize("capability", ["AVX512", "AVX2", "DEFAULT"])
-def test_the_library_runs_where_nothing_is_known(monkeypatch, capability):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert dispatch.library_is_slower() is (capability == "AVX512")
-
-
 @pytest.mark.parametrize("symmetry", [PLAIN, FLOP, FLOP.with_tokens((2, 4))])
 @pytest.mark.parametrize("grad", [True, False])
 def test_networks_compiled_whole(here, symmetry, grad):
@@ -265,9 +232,3 @@ def test_networks_compiled_whole(here, symmetry, grad):
     assert sum("linear_parts" in target for target in targets) == 2
     assert any("gelu_parts" in target for target in targets) is grad
     assert not any("flopbench" in str(node.target) for node in exported.graph.nodes)
-
-
-def test_interpreted_triton_goes_before(monkeypatch, cpp_compiler):
-    monkeypatch.setattr(dispatch, "library_is_slower", lambda: True)
-    monkeypatch.setattr(dispatch, "_load", lambda: (None, True))
-    assert not linear.in_one_call([torch.empty(3, 32)], [torch.empty(16, 32)], [None], "fused")

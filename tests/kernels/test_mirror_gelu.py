@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from flopbench.kernels import mirror_gelu
+from flopbench.kernels.mirror_gelu import gelu
 from tests.kernels.agreement import DTYPES, assert_agrees, assert_traceable, check_operator, normal
 
 KINDS = ["gelu", "quick_gelu"]
 
 
 def pairs(kind):
-    return lambda s, a, impl: mirror_gelu.mirror_gelu(s, a, kind, impl)
+    return lambda s, a, impl: gelu((s, a), kind, impl)
 
 
 def tokens(kind):
-    return lambda ss, sa, as_, aa, impl: mirror_gelu.mirror_gelu_tokens(ss, sa, as_, aa, kind, impl)
+    return lambda ss, sa, as_, aa, impl: gelu((ss, sa, as_, aa), kind, impl)
 
 
 def quarters(batch, n_s, n_a, width, **options):

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from flopbench.errors import FlopbenchError
 from flopbench.flops.dispatch import observe
 from flopbench.flops.trace import count_forward
 from flopbench.kernels import dispatch
@@ -96,21 +95,6 @@ def test_compiled_whole(device):
     model = network("vit", "fused", device)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images(device)), model(images(device)), rtol=1e-4, atol=1e-4)
-
-
-def test_refusals(device, monkeypatch):
-    x = torch.randn(2, 3)
-    with pytest.raises(FlopbenchError, match="take fp32, bf16, fp16 and fp64, got int32"):
-        dispatch.version("fused", x.int())
-    mixed = x, x.to("meta")
-    monkeypatch.setattr(dispatch, "_load", lambda: ("No module named 'triton'", False))
-    with pytest.raises(FlopbenchError, match=r"Triton is not installed .*; use impl='auto'"):
-        dispatch.version("fused", *mixed)
-
-
-def test_auto_and_eager_leave_the_cpu_alone():
-    x = torch.randn(2, 3)
-    assert dispatch.version("auto", x) == dispatch.version("eager", x) == "eager"
 
 
 @pytest.mark.parametrize("wrong", [False, True])
