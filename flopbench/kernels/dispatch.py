@@ -44,7 +44,8 @@ class Implementation:
 
     Attributes:
         name: what it is.
-        parts: for features of how many parts it is written; none for any.
+        parts: for features of how many parts it is written; none for any. Words, for to a compiler that
+            traces `choose` a number may be a symbol.
         cannot: why it cannot run on these.
         slower: why something else was found faster on these, which only a request by name overrules.
         unasked: why "auto" leaves it; gets the first of the parts alone, and comes first.
@@ -52,7 +53,7 @@ class Implementation:
     """
 
     name: Name
-    parts: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
     cannot: Callable[..., Why] = _never
     slower: Callable[..., Why] = _never
     unasked: Callable[[Tensor], Why] = _never
@@ -120,8 +121,8 @@ def _choose(
         if not named and impl not in ("auto", "fused"):
             continue
         lacking = ""
-        if one.parts and len(parts) not in one.parts:
-            why = f"written for {' and '.join(map(str, one.parts))} parts"
+        if one.parts and str(len(parts)) not in one.parts:
+            why = f"written for {' and '.join(one.parts)} parts"
         else:
             why = (
                 (one.unasked(parts[0]) if impl == "auto" else "")
@@ -148,7 +149,7 @@ def _refuse(problem: str) -> None:
 
 
 def triton(
-    *parts: int,
+    *parts: str,
     cannot: Callable[..., Why] = _never,
     auto: bool = True,
 ) -> Implementation:
@@ -171,7 +172,7 @@ def triton(
 
 
 def cpp(
-    *parts: int, cannot: Callable[..., Why] = _never, slower: Callable[..., Why] = _never
+    *parts: str, cannot: Callable[..., Why] = _never, slower: Callable[..., Why] = _never
 ) -> Implementation:
     """C++ on a CPU, in fp32 and fp64; `auto` takes it where torch.compile traces: both need a compiler."""
 
@@ -186,7 +187,7 @@ def cpp(
     return Implementation("cpp", parts, unable, slower, unasked, _no_compiler)
 
 
-def inductor(*parts: int) -> Implementation:
+def inductor(*parts: str) -> Implementation:
     """The specification compiled by inductor, on a CPU; a compiler that traces the network does so itself."""
 
     def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:

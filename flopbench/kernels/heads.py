@@ -45,5 +45,5 @@ def merge_heads(x: Tensor, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
     return s.flatten(2), a.flatten(2)
 
 
-SPLIT_HEADS = Operation("split_heads", split_heads, (triton(2),))
-MERGE_HEADS = Operation("merge_heads", merge_heads, (triton(1),))
+SPLIT_HEADS = Operation("split_heads", split_heads, (triton("2"),))
+MERGE_HEADS = Operation("merge_heads", merge_heads, (triton("1"),))

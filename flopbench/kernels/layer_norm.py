@@ -116,10 +116,10 @@ def add_norm_halves(
     return s, a, *norm_halves(s, a, gain_s, gain_a, bias, eps)
 
 
-LAYER_NORM = Operation("layer_norm", norm_halves, (triton(2), inductor(2)))
+LAYER_NORM = Operation("layer_norm", norm_halves, (triton("2"), inductor("2")))
 """Of one part it is `torch.nn.LayerNorm`, one kernel already."""
 
-ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_halves, (triton(4), inductor(4)), composed=True)
+ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_halves, (triton("4"), inductor("4")), composed=True)
 """Its parts are both halves of the feature and of the branch."""
 
 

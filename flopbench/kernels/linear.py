@@ -121,14 +121,14 @@ def _not_halves(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Wh
 LINEAR = Operation(
     "linear",
     by_part,
-    (triton(2, cannot=_not_halves, auto=False), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
+    (triton("2", cannot=_not_halves, auto=False), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
 )
 LINEAR_GELU = Operation(
     "linear_gelu",
     lambda parts, weights, biases, kind: gelu(by_part(parts, weights, biases), kind, "eager"),
     (
-        triton(2, cannot=_with_gradients, auto=False),
-        cpp(1, 2, 4, cannot=_not_with_gelu, slower=library_is_faster),
+        triton("2", cannot=_with_gradients, auto=False),
+        cpp("1", "2", "4", cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,
 )

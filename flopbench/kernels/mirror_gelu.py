@@ -139,5 +139,5 @@ _OF_PARTS = {2: mirror_pointwise, 4: mirror_pointwise_tokens}
 GELU = Operation(
     "gelu",
     pointwise_parts,
-    (triton(2, 4), cpp(1, 2, 4, cannot=not_exact, slower=library_is_faster), inductor(2, 4)),
+    (triton("2", "4"), cpp("1", "2", "4", cannot=not_exact, slower=library_is_faster), inductor("2", "4")),
 )

@@ -1,0 +1,306 @@
+"""Which implementation of an operation runs and why, that it is told, and that modules stay modules."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+
+from flopbench.errors import FlopbenchError
+from flopbench.kernels import attention, dispatch
+from flopbench.kernels.attention import ATTENTION
+from flopbench.kernels.depthwise import DEPTHWISE, depthwise
+from flopbench.kernels.dispatch import choose, observe
+from flopbench.kernels.heads import SPLIT_HEADS
+from flopbench.kernels.layer_norm import ADD_LAYER_NORM, LAYER_NORM
+from flopbench.kernels.linear import LINEAR, LINEAR_GELU
+from flopbench.kernels.mirror_gelu import GELU
+from flopbench.models.factory import perturb
+from flopbench.models.layers import Mlp
+from flopbench.symmetries import FLOP, PLAIN, Halves
+from flopbench.symmetries.shared import without_shift
+from tests.models.networks import build_shallow
+
+# torch's own, of what inductor imports.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+FAMILIES = ("vit", "resmlp", "convnext")
+
+
+@pytest.fixture
+def cpu(monkeypatch, no_triton):
+    """As on a CPU with AVX-512 and one thread, with a compiler and without Triton."""
+    monkeypatch.setattr(dispatch, "_capability", lambda: "AVX512")
+    monkeypatch.setattr(attention, "_threads", lambda: 1)
+
+
+def features(*shape: int, parts: int = 2, **options: Any) -> list[torch.Tensor]:
+    return [torch.randn(*shape, **options) for _ in range(parts)]
+
+
+X, W = features(3, 32), features(16, 32)
+CALLS = {
+    "linear": (LINEAR, X, W, [None, None]),
+    "linear_gelu": (LINEAR_GELU, X, W, [None, None], "gelu"),
+    "gelu": (GELU, X, "gelu"),
+    "layer_norm": (LAYER_NORM, X),
+    "add_layer_norm": (ADD_LAYER_NORM, [*X, *X]),
+    "attention": (ATTENTION, features(2, 5, 12), 2),
+    "split_heads": (SPLIT_HEADS, features(2, 5, 12)),
+    "depthwise": (DEPTHWISE, features(1, 3, 3, 2, parts=1)),
+}
+# What each runs as, asked for eager, auto, fused, cpp, inductor; then auto and fused where a compiler traces.
+CHOICES = {
+    "linear": "torch torch cpp cpp torch cpp cpp",
+    "linear_gelu": "torch torch cpp cpp torch cpp cpp",
+    "gelu": "torch torch cpp cpp inductor cpp cpp",
+    "layer_norm": "torch torch inductor torch inductor torch torch",
+    "add_layer_norm": "torch torch inductor torch inductor torch torch",
+    "attention": "torch torch cpp cpp torch cpp cpp",
+    "split_heads": "torch torch torch torch torch torch torch",
+    "depthwise": "torch torch cpp cpp torch cpp cpp",
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_runs_on_a_cpu(cpu, name):
+    operation, *given = CALLS[name]
+    asked: Any = ("eager", "auto", "fused", "cpp", "inductor")
+    chosen = [choose(operation, impl, *given) for impl in asked]
+    assert all(choice.reason for choice in chosen)
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def traced(x):
+        chosen.extend(choose(operation, impl, *given) for impl in ("auto", "fused"))
+        return x + 1
+
+    traced(X[0])
+    assert " ".join(choice.name for choice in chosen) == CHOICES[name]
+
+
+def test_reasons_against_cpp(cpu, monkeypatch):
+    def why(operation, parts, *given):
+        found = choose(operation, "fused", parts, *given)
+        return found.reason.partition("cpp: ")[2].partition(";")[0] if found.name != "cpp" else ""
+
+    x, w = torch.empty(3, 32), torch.empty(16, 32)
+    for parts, reason in (
+        ([x.bfloat16()], "a tensor of bfloat16"),
+        ([x.to("meta")], "a tensor on meta"),
+        ([x[:0]], "nothing in them"),
+        ([x, x[:2]], "parts of unlike shapes"),
+    ):
+        assert reason in (why(GELU, parts, "gelu"), why(LINEAR, parts, [w], [None] * len(parts))), reason
+    assert why(LINEAR, [x], [w], [None]) == ""
+    assert why(LINEAR, [x], [w[:10]], [None]) == "channels that are no multiples of 16"
+    assert why(LINEAR, [x[:, :10]], [w[:, :10]], [None]) == "channels that are no multiples of 16"
+    assert why(LINEAR, [x], [w.double()], [None]) == "weights of another dtype"
+    assert why(GELU, [x], "quick_gelu") == "quick_gelu is not the exact GELU"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert why(LINEAR, [x], [w], [None]) == why(DEPTHWISE, [x]) == "autocast"
+    w.requires_grad_()
+    assert why(LINEAR, [x], [w], [None]) == "some parts or weights take no gradient"
+    x.requires_grad_()
+    assert why(LINEAR, [x], [w], [None]) == ""
+    assert why(LINEAR_GELU, [x], [w], [None], "gelu") == "gradients need what goes into the GELU"
+    with torch.no_grad():
+        assert why(LINEAR_GELU, [x], [w], [None], "gelu") == ""
+    qkv = torch.empty(2, 5, 12)
+    monkeypatch.setattr(attention, "_threads", lambda: 4)
+    assert why(ATTENTION, [qkv], 2) == ""
+    assert why(ATTENTION, [qkv[:1]], 2) == "fewer heads than threads"
+    assert why(ATTENTION, [torch.empty(2, 1025, 12)], 2) == "more than 1024 tokens"
+    monkeypatch.setattr(dispatch, "_capability", lambda: "AVX2")
+    assert why(GELU, [x], "gelu") == "not measured on a CPU without AVX-512"
+    # Asked for by name, speed is the user's business.
+    assert choose(GELU, "cpp", [x], "gelu").name == "cpp"
+
+
+def test_bf16_on_a_cpu_without_tiles_alone_keeps_scores(cpu, monkeypatch):
+    qkv = features(2, 5, 12, parts=1, dtype=torch.bfloat16)
+    for without_tiles in (True, False):
+        monkeypatch.setattr(attention, "_multiplies_bf16_without_tiles", lambda found=without_tiles: found)
+        for impl in ("auto", "fused"):
+            assert choose(ATTENTION, impl, qkv, 2).name == ("unfused" if without_tiles else "torch")
+        assert choose(ATTENTION, "eager", qkv, 2).name == "torch"
+        assert choose(ATTENTION, "auto", [qkv[0].half()], 2).name == "torch"
+    assert choose(ATTENTION, "unfused", [qkv[0].float()], 2).name == "unfused"
+
+
+def test_what_is_asked_for_by_name_and_cannot_run_is_refused(cpu):
+    x = torch.empty(3, 10)
+    with pytest.raises(FlopbenchError, match=r"impl='cpp' cannot run linear: channels .*; use impl='auto'"):
+        choose(LINEAR, "cpp", [x], [x], [None])
+    with pytest.raises(FlopbenchError, match="impl='cpp' cannot run gelu: a tensor of bfloat16"):
+        choose(GELU, "cpp", [x.bfloat16()], "gelu")
+    with pytest.raises(FlopbenchError, match=r"impl='triton' cannot run gelu: a tensor on cpu"):
+        choose(GELU, "triton", [x, x], "gelu")
+    with pytest.raises(FlopbenchError, match=r"impl='triton' cannot run gelu: Triton is not installed"):
+        choose(GELU, "triton", [x.to("meta")] * 2, "gelu")
+    # Two in one run apart.
+    assert choose(LINEAR_GELU, "cpp", [x], [x], [None], "gelu").name == "torch"
+    # And where there is none of that name for so many parts, nothing was refused.
+    assert choose(LAYER_NORM, "triton", [x]) == ("torch", "triton: written for 2 parts")
+    assert choose(SPLIT_HEADS, "cpp", [x, x]) == ("torch", "there is none of cpp")
+
+
+def test_a_refusal_while_a_compiler_traces_says_why(cpu):
+    layer = Mlp(PLAIN, 10, 10)
+    dispatch.select(layer, "cpp")
+    with pytest.raises(Exception, match="impl='cpp' cannot run linear: channels") as caught:
+        torch.compile(layer, backend="eager")(torch.randn(2, 10))
+    from flopbench.runner.process import _describe
+
+    kind, line = _describe(caught.value)
+    assert kind == "usage"
+    assert line.startswith("impl='cpp' cannot run linear")
+    assert "\n" not in line
+
+
+def test_exported_networks_keep_to_torch(cpu):
+    layer = Mlp(FLOP, 32, 64)
+    x = Halves(*features(2, 5, 16))
+    with observe() as ran, torch.no_grad():
+        torch.export.export(layer, (x,))
+    assert {name for choices in ran.values() for name in choices} == {"torch"}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("version", ["plain", "flop"])
+def test_what_is_observed_is_what_ran(cpu, version, compiled):
+    """Torch's profiler names the operators that were called."""
+    model = build_shallow("vit", version, width=32, patch_size=2).eval()
+    dispatch.select(model, "auto" if compiled else "fused")
+    images = torch.randn(2, 3, 8, 12)
+    call = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+    with torch.no_grad(), observe() as ran:
+        call(images)
+    with torch.no_grad(), torch.profiler.profile(acc_events=True) as profile:
+        call(images)
+    called = {event.key.partition("::")[2] for event in profile.key_averages() if "flopbench::" in event.key}
+    assert called == {"linear_parts", "attention_parts"}
+    assert {name for name, choices in ran.items() if "cpp" in choices} == {
+        "linear",
+        "linear_gelu",
+        "attention",
+    }
+
+
+def test_nobody_observes_afterwards():
+    with observe() as ran:
+        pass
+    choose(GELU, "eager", X, "gelu")
+    assert ran == {}
+
+
+# Hooks, wrappers and parametrisations.
+
+
+def runs(family: str, impl: Any, change: Any) -> tuple[torch.Tensor, Any]:
+    torch.manual_seed(0)
+    width = {"widths": (32, 64)} if family == "convnext" else {"width": 32}
+    model = build_shallow(family, image_size=(8, 16), **width)
+    perturb(model)
+    seen = change(model)
+    dispatch.select(model, impl)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        return model.eval()(torch.randn(2, 3, 8, 16)), seen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_hook_on_every_linear_layer_fires_in_each(cpu, family):
+    def listen(model):
+        seen = []
+        for path, module in model.named_modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_hook(lambda *_, path=path: seen.append(path))
+        return seen, [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+    results = {impl: runs(family, impl, listen) for impl in ("eager", "auto", "fused", "cpp", "inductor")}
+    output, (called, every) = results["eager"]
+    # Of the last layer before an invariant head half is not computed.
+    assert set(every) - set(called) <= {every[-2]}
+    for other, (seen, _) in results.values():
+        assert seen == called
+        torch.testing.assert_close(other, output, rtol=1e-4, atol=1e-4)
+
+
+class Adapter(nn.Module):
+    """As LoRA wraps a linear layer: what it gives, and a low-rank product."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+class Double(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def adapt(model):
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and path.endswith((".s", ".a", "fc1")) and ".mix" not in path:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, Adapter(module))
+
+
+def scale(model):
+    for module in list(model.modules()):
+        if isinstance(module, nn.Linear):
+            parametrize.register_parametrization(module, "weight", Double())
+
+
+@pytest.mark.parametrize("change", [adapt, scale])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wrapped_and_parametrised_layers_are_seen_in_each(cpu, family, change):
+    plain = runs(family, "eager", lambda model: None)[0]
+    output = runs(family, "eager", change)[0]
+    assert (output - plain).abs().max() > 1e-3
+    for impl in ("auto", "fused", "cpp"):
+        torch.testing.assert_close(runs(family, impl, change)[0], output, rtol=1e-4, atol=1e-4)
+
+
+def test_the_linear_part_of_an_affine_map():
+    layer, x = nn.Linear(4, 3), torch.randn(2, 5, 4)
+    torch.testing.assert_close(without_shift(layer, x), F.linear(x, layer.weight))
+
+
+@pytest.mark.parametrize("other", [nn.ReLU(), nn.GELU(approximate="tanh"), nn.Identity()])
+@pytest.mark.parametrize("symmetry", [PLAIN, FLOP])
+def test_another_activation_is_never_taken_for_the_exact_gelu(cpu, symmetry, other):
+    layer = Mlp(symmetry, 32, 64)
+    layer.act = other if symmetry is PLAIN else EachHalf(other)
+    x = features(2, 5, 32)[0] if symmetry is PLAIN else Halves(*features(2, 5, 16))
+    results = []
+    for impl in ("eager", "cpp"):
+        dispatch.select(layer, impl)
+        with torch.no_grad():
+            y = layer(x)
+        results.append(y if symmetry is PLAIN else torch.cat(list(y), -1))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+class EachHalf(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return Halves(*map(self.inner, x))
+
+
+def test_the_gradient_alone_of_a_depthwise_convolution_is_chosen(cpu):
+    x, kernel = torch.randn(1, 4, 4, 2), torch.randn(2, 1, 3, 3)
+    with observe() as ran:
+        depthwise(x, kernel, None, impl="cpp")
+        depthwise(x, kernel.requires_grad_(), None, impl="cpp")
+    assert list(ran["depthwise"]) == ["torch", "cpp"]
