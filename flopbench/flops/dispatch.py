@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flopbench.flops import operators
 from flopbench.flops.meta import evaluating
+from flopbench.private import looking_on
 from flopbench.suites import Pass
 
 aten = torch.ops.aten
@@ -306,8 +307,8 @@ def _ownership(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
         return hook
 
     for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
-        handles.append(module.register_forward_hook(leave(path), with_kwargs=True))
+        handles.append(module.register_forward_pre_hook(looking_on(enter(path)), with_kwargs=True))
+        handles.append(module.register_forward_hook(looking_on(leave(path)), with_kwargs=True))
     try:
         yield
     finally:

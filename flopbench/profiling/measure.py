@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from flopbench.private import looking_on
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
 from flopbench.profiling.roofline import Work
 from flopbench.results import ModelProfile, Peaks, ProfileRecord
@@ -159,8 +160,8 @@ def _marked_layers(model: nn.Module) -> Iterator[None]:
 
     for path, module in model.named_modules():
         if path:
-            handles.append(module.register_forward_pre_hook(enter(path)))
-            handles.append(module.register_forward_hook(leave))
+            handles.append(module.register_forward_pre_hook(looking_on(enter(path))))
+            handles.append(module.register_forward_hook(looking_on(leave)))
     try:
         yield
     finally:

@@ -200,7 +200,7 @@ def test_nobody_observes_afterwards():
 
 def runs(family: str, impl: Any, change: Any) -> tuple[torch.Tensor, Any]:
     torch.manual_seed(0)
-    width = {"widths": (32, 64)} if family == "convnext" else {"width": 32}
+    width: Any = {"widths": (32, 64)} if family == "convnext" else {"width": 32}
     model = build_shallow(family, image_size=(8, 16), **width)
     perturb(model)
     seen = change(model)

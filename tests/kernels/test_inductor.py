@@ -88,7 +88,7 @@ def test_no_compiler_is_told(monkeypatch):
     for module in ("flopbench.kernels.dispatch", "flopbench.runner.worker"):
         monkeypatch.setattr(f"{module}.missing_compiler", lambda: "g++")
     with pytest.raises(FlopbenchError, match=r"no C\+\+ compiler is installed \(g\+\+\); use impl='auto'"):
-        norm(*inputs("norm", 1, 1, 2), "fused")
+        OPERATIONS["norm"][0](*inputs("norm", 1, 1, 2), "fused")
     cell = fused_cell()
     with pytest.raises(RuntimeError, match=r"fused kernels need a C\+\+ compiler \(g\+\+\).* --impl eager"):
         require_compiler(cell)
