@@ -1,5 +1,7 @@
 """Operations of the equivariant layers, one file an op, each with the eager version that specifies it."""
 
+import hashlib
+from pathlib import Path
 from typing import Literal, get_args
 
 Name = Literal["torch", "unfused", "inductor", "cpp", "triton"]
@@ -11,3 +13,12 @@ Impl = Literal["auto", "fused", "eager", "inductor", "cpp", "triton"]
 imported, for suite files name it too."""
 
 NAMES: tuple[Name, ...] = get_args(Name)
+
+
+def source_digest(folder: Path = Path(__file__).parent) -> str:
+    """Sixteen digits that change with any source in `folder` and below, by default with any kernel's."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in (".cpp", ".h", ".py"):
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

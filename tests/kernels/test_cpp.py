@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flopbench.kernels import cpp
+from flopbench.kernels import cpp, source_digest
+from flopbench.kernels.cpp.depthwise import depthwise
 from flopbench.kernels.cpp.gelu import gelu_parts
 
 # torch's own, of what inductor imports.
@@ -59,13 +60,30 @@ def test_every_kernel_is_declared_where_operators_see_it():
         assert '#include "signatures.h"' in source.read_text(), source.name
 
 
-def test_what_other_sources_compiled_to_is_not_taken(tmp_path):
-    """The tag is in the key of what torch keeps on disk; any change of a source is in the tag."""
-    sources = Path(cpp.__file__).parent
-    assert f" flopbench {cpp.fingerprint(sources)}" in torch.compiler.config.cache_key_tag
-    copied = Path(shutil.copytree(sources, tmp_path / "cpp", ignore=shutil.ignore_patterns("__pycache__")))
-    assert cpp.fingerprint(copied) == cpp.fingerprint(sources)
-    for name in ("linear.py", "operators.cpp", "tile.h"):
-        before = cpp.fingerprint(copied)
+@pytest.mark.parametrize(
+    "call", [lambda x: gelu_parts([x])[0], lambda x: depthwise(x, x.new_ones(2, 1, 3, 3), None, False)]
+)
+def test_what_other_sources_compiled_to_is_not_taken(cpp_compiler, call):
+    """The tag is in the keys of what torch keeps on disk, which it makes when a graph is compiled."""
+    tags = []
+
+    def backend(graph, inputs):
+        tags.append(torch.compiler.config.cache_key_tag)
+        return graph
+
+    with torch.compiler.config.patch(cache_key_tag="own"):  # pyright: ignore[reportAttributeAccessIssue]
+        for size in (3, 4):
+            torch.compile(call, backend=backend, fullgraph=True, dynamic=False)(torch.ones(1, size, size, 2))
+    assert tags == 2 * [f"own flopbench {source_digest(Path(cpp.__file__).parent)}"]
+
+
+def test_any_change_of_a_source_is_in_the_digest(tmp_path):
+    sources = Path(cpp.__file__).parents[1]
+    copied = Path(
+        shutil.copytree(sources, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    )
+    assert source_digest() == source_digest(sources) == source_digest(copied)
+    for name in ("linear.py", "cpp/linear.py", "cpp/operators.cpp", "cpp/tile.h", "triton/linear.py"):
+        before = source_digest(copied)
         (copied / name).write_text((copied / name).read_text() + "\n")
-        assert cpp.fingerprint(copied) != before
+        assert source_digest(copied) != before

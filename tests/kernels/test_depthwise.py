@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused(cpp_compiler, given, message):
 
 @pytest.mark.parametrize("shape", [(3, 1, 4, 4), (3, 1, 3, 5), (2, 1, 3, 3)])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_kernels_that_do_not_fit_are_refused(shape, device):
+def test_kernels_that_do_not_fit_are_refused(cpp_compiler, shape, device):
     with pytest.raises(ValueError, match=r"kernels \[3, 1, K, K\] of odd K, got"):
         kernels.depthwise(X.to(device), torch.ones(shape, device=device), None, False)
 

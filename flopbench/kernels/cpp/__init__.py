@@ -6,7 +6,6 @@ Torch calls the operators (operators.cpp), and these the kernels, one library ea
 """
 
 import ctypes
-import hashlib
 import re
 import traceback
 from functools import cache
@@ -15,24 +14,21 @@ from pathlib import Path
 import torch
 import torch.compiler.config
 
-
-def fingerprint(folder: Path) -> str:
-    """What changes with any source in `folder`, in C++ or Python."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.*")):
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-# Torch keeps what it compiled by the graph that was traced forward, which does not tell what the operators'
-# gradients were then, nor their arguments: those of another version would fail.
-torch.compiler.config.cache_key_tag += f" flopbench {fingerprint(Path(__file__).parent)}"
+from flopbench.kernels import source_digest
 
 
 @torch.compiler.assume_constant_result
 def load() -> None:
-    """Let torch's operators `flopbench::*` run on a CPU, in this process."""
+    """Let torch's operators `flopbench::*` run on a CPU: whatever calls one calls this first.
+
+    Torch keeps what it compiled by the graph that was traced forward, which does not tell what the operators'
+    gradients were then, nor their arguments: those of another version would fail. Torch makes its keys once a
+    graph is traced, so each holds the sources' digest. Its settings are each thread's own.
+    """
     _operators()
+    config = torch.compiler.config
+    if _tag() not in config.cache_key_tag:
+        config.cache_key_tag += _tag()
 
 
 def library(name: str) -> ctypes.CDLL:
@@ -45,6 +41,11 @@ def library(name: str) -> ctypes.CDLL:
 def forget() -> None:
     """Let every kernel be looked for again where it is next needed: inductor's flags have changed."""
     _operators().forget_kernels()
+
+
+@cache
+def _tag() -> str:
+    return f" flopbench {source_digest(Path(__file__).parent)}"
 
 
 @cache

@@ -14,9 +14,14 @@ from flopbench.kernels.cpp import load
 from flopbench.kernels.depthwise import convolve
 
 
-@custom_op("flopbench::depthwise", mutates_args=(), device_types="cpu")
 def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, contiguous: bool) -> Tensor:
     """See `flopbench.kernels.depthwise`. Fp32 and fp64."""
+    load()
+    return _depthwise(x, kernel, bias, contiguous)
+
+
+@custom_op("flopbench::depthwise", mutates_args=(), device_types="cpu")
+def _depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, contiguous: bool) -> Tensor:
     _check(x, kernel)
     x = x.contiguous()
     return _laid_out(convolve(x, kernel, bias, contiguous), contiguous)
@@ -54,7 +59,7 @@ def _laid_out(y: Tensor, contiguous: bool) -> Tensor:
     return y.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1) if contiguous else y.contiguous()
 
 
-@depthwise.register_fake
+@_depthwise.register_fake
 def _(x, kernel, bias, contiguous):  # noqa: ANN001
     _check(x, kernel)
     return _laid_out(x.new_empty(x.shape), contiguous)
@@ -73,4 +78,4 @@ def _gradient(ctx: Any, grad: Tensor) -> Any:
     return grad_x, grad_kernel, grad.sum((0, 1, 2)) if for_bias else None, None
 
 
-depthwise.register_autograd(_gradient, setup_context=_context)
+_depthwise.register_autograd(_gradient, setup_context=_context)
