@@ -1,8 +1,7 @@
 """Suite files: what to compare, declared in TOML, turned into pairs and then into cells.
 
-A suite names its pairs and has one profile a device kind. A profile is the product of batch sizes,
-passes, dtypes and modes; each element of that product, for one pair, is a cell, the unit that is
-measured, stored and resumed.
+A suite names its pairs and has one profile a device kind. A profile is the product of the values of its
+axes (`flopbench.cells`); each element of that product, for one pair, is a cell.
 """
 
 import hashlib
@@ -13,64 +12,12 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, create_model, model_validator
 
+from flopbench.cells import AXES, Axis, Cell, DeviceKind, Frozen, Pair, Positive, complaint
 from flopbench.errors import FlopbenchError, unknown
-from flopbench.kernels import Impl
-from flopbench.models.catalog import label_of, parse_name
 
-Pass = Literal["forward", "backward", "train"]
-DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"]
-Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph"]
-"""`compile-blocks` compiles the repeated block once instead of the whole network: far shorter to compile."""
-DeviceKind = Literal["cpu", "cuda"]
-Attention = Literal["fused", "unfused"]
-MemoryFormat = Literal["contiguous", "channels_last"]
-
-Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
-
-
-class Frozen(BaseModel):
-    """A record that cannot change once made, and that refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Pair(Frozen):
-    """A baseline X and a candidate, matched in depth, width, heads, tokens, activation and input."""
-
-    baseline: str
-    candidate: str
-
-    @classmethod
-    def of(cls, candidate: str, baseline: str | None = None) -> Self:
-        """The pair of a candidate such as `vit_b16.flop` and its plain twin, or a stated baseline.
-
-        Raises:
-            FlopbenchError: a name is unknown, or the candidate is plain and no baseline is stated.
-        """
-        name = parse_name(candidate)
-        if baseline is None:
-            if name.symmetry in (None, "plain"):
-                raise FlopbenchError(
-                    f"pair {candidate!r} has no baseline: name a symmetry ({candidate}.flop) "
-                    "or write {baseline = ..., candidate = ...}"
-                )
-            baseline = name.base
-        parse_name(baseline)
-        return cls(baseline=baseline, candidate=candidate)
-
-    @property
-    def id(self) -> str:
-        """`candidate`, or `candidate@baseline` where the baseline is not the plain twin."""
-        implied = parse_name(self.candidate).base
-        return self.candidate if self.baseline == implied else f"{self.candidate}@{self.baseline}"
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        """What people read: the baseline's and the candidate's label, e.g. `ViT-B/16`, `E(ViT-B/16)`."""
-        return label_of(self.baseline), label_of(self.candidate)
 
 
 def _pair(value: object) -> object:
@@ -81,62 +28,29 @@ def _pair(value: object) -> object:
     return value
 
 
-def _size(value: object) -> object:
-    return (value, value) if isinstance(value, int) else value
+def _listed(value: object) -> object:
+    """A single value stands for a list of one."""
+    return value if isinstance(value, list | tuple) else (value,)
 
 
-class Cell(Frozen):
-    """One pair × batch size × pass × dtype × mode on one kind of device."""
-
-    pair: Pair
-    device: DeviceKind
-    batch_size: Positive
-    pass_: Pass = Field(alias="pass")
-    dtype: DType
-    mode: Mode
-    image_size: tuple[Positive, Positive] = (224, 224)
-    num_classes: Positive = 1000
-    attention: Attention = "fused"
-    memory_format: MemoryFormat = "contiguous"
-    impl: Impl = "auto"
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    @property
-    def id(self) -> str:
-        """A readable key, unique within a run; what is as usual is left out."""
-        parts = [self.pair.id, self.device, f"b{self.batch_size}", self.pass_, self.dtype, self.mode]
-        if self.image_size != (224, 224):
-            parts.append("x".join(map(str, self.image_size)))
-        if self.num_classes != 1000:
-            parts.append(f"{self.num_classes}-classes")
-        parts += [
-            part for part in (self.attention, self.memory_format) if part not in ("fused", "contiguous")
-        ]
-        if self.impl != "auto":
-            parts.append(f"{self.impl}-kernels")
-        return "/".join(parts)
+def _values(axis: Axis) -> tuple[Any, Any]:
+    """The type and the default of a profile's values of an axis."""
+    kind = Annotated[tuple[axis.type, ...], Field(min_length=1), BeforeValidator(_listed)]
+    return kind, axis.suite or (... if axis.usual is ... else (axis.usual,))
 
 
-class Profile(Frozen):
+_fields: dict[str, Any] = {axis.plural: _values(axis) for axis in AXES.values()}
+
+
+class Profile(create_model("_Values", __base__=Frozen, **_fields)):
     """What of a suite is measured on one kind of device, and how long it may take.
 
-    `cell_seconds` bounds the sampling of one cell, `budget_seconds` the whole run. Sampling ends
-    earlier once the 95 % interval of the speed-up lies within ±`precision` (relative).
+    Beside the fields below it has one an axis, e.g. `batch_sizes`: the values to measure. `cell_seconds`
+    bounds the sampling of one cell, `budget_seconds` the whole run. Sampling ends earlier once the 95 %
+    interval of the speed-up lies within ±`precision` (relative).
     """
 
     pairs: tuple[Annotated[Pair, BeforeValidator(_pair)], ...] = ()
-    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    passes: Annotated[tuple[Pass, ...], Field(min_length=1)] = ("forward", "backward")
-    dtypes: Annotated[tuple[DType, ...], Field(min_length=1)] = ("fp32",)
-    modes: Annotated[tuple[Mode, ...], Field(min_length=1)] = ("eager", "compile")
-    image_sizes: Annotated[
-        tuple[Annotated[tuple[Positive, Positive], BeforeValidator(_size)], ...], Field(min_length=1)
-    ] = ((224, 224),)
-    attention: Annotated[tuple[Attention, ...], Field(min_length=1)] = ("fused",)
-    memory_formats: Annotated[tuple[MemoryFormat, ...], Field(min_length=1)] = ("contiguous",)
-    impls: Annotated[tuple[Impl, ...], Field(min_length=1)] = ("auto",)
-    num_classes: Positive = 1000
     replicates: Positive = 1
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.01
     cell_seconds: Seconds = 20.0
@@ -144,54 +58,26 @@ class Profile(Frozen):
     budget_seconds: Seconds | None = None
     memory_frontier: bool = False
 
-    def cells(self, device: DeviceKind) -> Iterator[Cell]:
-        """The cells in the order in which they are measured: small before large, eager before compiled.
+    def values(self, axis: Axis) -> tuple[Any, ...]:
+        """The values of an axis that are measured."""
+        return getattr(self, axis.plural)
 
-        Networks without attention are measured with the first kind of attention only, pairs without
-        networks of our own with the first kind of kernels.
+    def cells(self, device: DeviceKind) -> Iterator[Cell]:
+        """The cells in the order in which they are measured: pair by pair, the last axis innermost.
+
+        Of cells that would measure the same, such as both kinds of attention in a network without any,
+        the first is measured.
 
         Raises:
             FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
         """
-        axes = product(
-            self.pairs,
-            self.modes,
-            self.dtypes,
-            self.attention,
-            self.memory_formats,
-            self.impls,
-            self.image_sizes,
-            self.passes,
-            self.batch_sizes,
-        )
-        for pair, mode, dtype, attention, memory_format, impl, image_size, pass_, batch_size in axes:
-            names = [parse_name(name) for name in (pair.baseline, pair.candidate)]
-            for name in names:
-                name.check_image_size(image_size)
-                if name.is_layer and (pass_ == "train" or (pass_ == "backward" and mode != "eager")):
-                    raise FlopbenchError(
-                        f"{name.raw} is a single layer: it has no {pass_} pass in mode {mode}; "
-                        "choose forward, or backward in mode eager"
-                    )
-            if attention != self.attention[0] and not any(name.has_attention for name in names):
-                continue
-            if impl != self.impls[0] and all(name.symmetry is None for name in names):
-                continue
-            yield Cell.model_validate(
-                {
-                    "pair": pair,
-                    "device": device,
-                    "batch_size": batch_size,
-                    "pass": pass_,
-                    "dtype": dtype,
-                    "mode": mode,
-                    "image_size": image_size,
-                    "num_classes": self.num_classes,
-                    "attention": attention,
-                    "memory_format": memory_format,
-                    "impl": impl,
-                }
-            )
+        known: set[Cell] = set()
+        for pair, *values in product(self.pairs, *map(self.values, AXES.values())):
+            named = dict(zip(AXES, values, strict=True))
+            cell = Cell.model_validate({"pair": pair, "device": device, **named}).check()
+            if cell.comes_to not in known:
+                known.add(cell.comes_to)
+                yield cell
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -242,7 +128,10 @@ class Suite(Frozen):
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change when anything that is measured changes."""
-        content = self.model_dump_json(exclude={"title", "description", "minimum_effect"})
+        # A further axis, as usual in every cell, changes nothing that is measured.
+        content = self.model_dump_json(
+            exclude={"title", "description", "minimum_effect"}, exclude_defaults=True
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def profile(self, device: DeviceKind, *, quick: bool = False) -> Profile:
@@ -350,10 +239,7 @@ def _first_mistake(error: ValidationError) -> str:
         return f"{where} is not a known field; known: {', '.join(known)}{more}"
     if first["type"] == "missing":
         return f"{where} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-    return f"{where + ': ' if where else ''}{message}{given}{more}"
+    return f"{where + ': ' if where else ''}{complaint(error)}{more}"
 
 
 def _path(location: Iterable[int | str]) -> str:

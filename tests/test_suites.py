@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from flopbench.cells import Pair
 from flopbench.errors import FlopbenchError
-from flopbench.suites import Pair, available_suites, load_suite, override, parse_suite
+from flopbench.suites import available_suites, load_suite, override, parse_suite
 
 
 def suite(text: str, tmp_path: Path):

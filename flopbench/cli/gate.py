@@ -9,8 +9,8 @@ from flopbench.cli.console import make_console
 from flopbench.errors import ExitCode, FlopbenchError
 
 if TYPE_CHECKING:
+    from flopbench.cells import DeviceKind
     from flopbench.regression.decision import Comparison
-    from flopbench.suites import DeviceKind
 
 
 def gate(

@@ -11,7 +11,7 @@ from flopbench.errors import FlopbenchError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flopbench.suites import Cell
+    from flopbench.cells import Cell
 
 
 def choice(what: str, value: str, kind: Any) -> Any:
@@ -31,10 +31,10 @@ def make_cell(pair: str, device: Any, batch: int, pass_: str, dtype: str, mode: 
     Raises:
         FlopbenchError: a value is unknown, does not suit the pair, or exists on CUDA only.
     """
+    from flopbench.cells import Cell, DType, Mode, Pair, Pass
     from flopbench.cli.run import parse_size
     from flopbench.models.catalog import parse_name
     from flopbench.runner.sweep import check_cells
-    from flopbench.suites import Cell, DType, Mode, Pair, Pass
 
     cell = Cell.model_validate(
         {
@@ -169,8 +169,8 @@ def predict(
 
     Nothing is measured: the pair's MACs and bytes are counted.
     """
+    from flopbench.cells import DeviceKind, DType
     from flopbench.profiling.predict import prediction_table, read_calibration, what_if
-    from flopbench.suites import DeviceKind, DType
 
     known = read_calibration(calibration)
     kind = known.environment.device if known.environment else choice("device", device or "cpu", DeviceKind)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from flopbench.cells import Pass
 from flopbench.errors import FlopbenchError
 from flopbench.flops import operators
 from flopbench.flops.closed_form import Cost, closed_form
@@ -12,7 +13,6 @@ from flopbench.flops.costs import fused_bytes
 from flopbench.flops.dispatch import Observation, observe
 from flopbench.flops.meta import images_for
 from flopbench.flops.trace import count_forward
-from flopbench.suites import Pass
 
 TOLERANCE = 1e-3
 """Largest disagreement between two counts, relative to the network's MACs."""

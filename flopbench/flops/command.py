@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from flopbench.cells import Pair, Pass
 from flopbench.errors import FlopbenchError
 from flopbench.flops import present
 from flopbench.flops.audit import Audit, audit
@@ -13,7 +14,6 @@ from flopbench.flops.dispatch import observe
 from flopbench.flops.meta import build_on_meta, images_for
 from flopbench.flops.tree import Row, layer_rows, operator_rows
 from flopbench.models.catalog import label_of, parse_name
-from flopbench.suites import Pair, Pass
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from flopbench.cells import Pass
 from flopbench.flops import operators
 from flopbench.flops.meta import evaluating
 from flopbench.private import looking_on
-from flopbench.suites import Pass
 
 aten = torch.ops.aten
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from flopbench.cells import Cell
 from flopbench.private import looking_on
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
 from flopbench.profiling.roofline import Work
 from flopbench.results import ModelProfile, Peaks, ProfileRecord
 from flopbench.runner.process import Report
-from flopbench.suites import Cell
 from flopbench.timing.clock import CLOCKS, Clock
 from flopbench.timing.environment import describe
 from flopbench.timing.peaks import measure_peaks

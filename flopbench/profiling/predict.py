@@ -6,13 +6,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from flopbench.cells import Cell, DType
 from flopbench.errors import FlopbenchError
 from flopbench.profiling.roofline import Work, predicted_speedup
 from flopbench.profiling.tables import TextTable
 from flopbench.profiling.widths import family_of, width_options
 from flopbench.report import text
 from flopbench.results import Calibration, Peaks, Run
-from flopbench.suites import Cell, DType
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ a copy of that many bytes, so at least the longer of both (Williams, Waterman, P
 Unfused, each operator reads its inputs and writes its outputs; fused, a layer is one kernel.
 """
 
+from flopbench.cells import Cell, DeviceKind, DType, Mode
 from flopbench.errors import FlopbenchError
 from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
 from flopbench.flops.dispatch import observe
@@ -12,7 +13,6 @@ from flopbench.flops.meta import build_on_meta, images_for
 from flopbench.models.catalog import parse_name
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
-from flopbench.suites import Cell, DeviceKind, DType, Mode
 
 # Bytes an element. Autocast keeps residuals in fp32: its bytes are a lower bound.
 DTYPE_BYTES: dict[DType, int] = {

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from flopbench.cells import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
 from flopbench.profiling.tables import TextTable
 from flopbench.profiling.widths import model_of, width_options
 from flopbench.report import text
 from flopbench.results import Environment, Interval, write_atomically
 from flopbench.runner.process import Report, run_job
-from flopbench.suites import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
 
 if TYPE_CHECKING:
     from flopbench.report.pictures import Drawing

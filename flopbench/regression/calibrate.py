@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flopbench.cells import Pair
 from flopbench.results import Calibration, CellRecord, Peaks, Run, write_atomically
-from flopbench.suites import Pair, Profile
+from flopbench.suites import Profile
 
 
 def a_a_profile(profile: Profile) -> Profile:

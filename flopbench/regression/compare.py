@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide
 from flopbench.regression.statistics import Array, paired_worsening, pooled_deviation, spread, worsening
 from flopbench.results import CellRecord, Environment, Interval, ModelResult, Run
-from flopbench.suites import Cell, Metric, MinimumEffect
+from flopbench.suites import Metric, MinimumEffect
 from flopbench.timing.statistics import round_log_ratios, trimmed_mean
 
 Role = Literal["baseline", "candidate"]

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
+from flopbench.cells import Frozen
 from flopbench.errors import ExitCode
 from flopbench.results import Interval
-from flopbench.suites import Frozen
 
 ALPHA = 0.025
 """Probability of a false alarm over all cells of a comparison: one side of a 95 % interval."""

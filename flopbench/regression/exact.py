@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
+from flopbench.cells import Attention, Cell, Frozen, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.flops import count_forward
 from flopbench.models.catalog import label_of, parse_name
@@ -23,7 +24,7 @@ from flopbench.regression.compare import exact_change
 from flopbench.regression.decision import Change, Comparison, Outcome
 from flopbench.regression.footprint import Footprint, footprint
 from flopbench.results import write_atomically
-from flopbench.suites import Attention, Cell, Frozen, MinimumEffect, Pair, Profile
+from flopbench.suites import MinimumEffect, Profile
 from flopbench.testing.invariance import TOLERANCE, invariance_error, random_images
 from flopbench.timing.workload import build_model
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flopbench.suites import Frozen
+from flopbench.cells import Frozen
 
 
 class Footprint(Frozen):

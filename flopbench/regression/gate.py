@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from flopbench.cells import DeviceKind
 from flopbench.errors import FlopbenchError
 from flopbench.regression.baseline import Baseline, locate, open_baseline
 from flopbench.regression.compare import compare_runs, require_common
@@ -24,7 +25,7 @@ from flopbench.runner.sweep import (
     recorded_command,
     sweep,
 )
-from flopbench.suites import DeviceKind, Profile, Suite, override
+from flopbench.suites import Profile, Suite, override
 
 
 class Tier(StrEnum):

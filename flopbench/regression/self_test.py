@@ -18,11 +18,12 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from flopbench.cells import Cell, DeviceKind, Pair
 from flopbench.regression.against import ORDER
 from flopbench.regression.compare import cell_changes
 from flopbench.regression.decision import Outcome, correct, worst
 from flopbench.results import CellRecord, ModelResult
-from flopbench.suites import Cell, DeviceKind, MinimumEffect, Pair
+from flopbench.suites import MinimumEffect
 from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.clock import CLOCKS, Clock
 from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up

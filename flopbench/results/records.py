@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flopbench.suites import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass, Profile
+from flopbench.cells import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
+from flopbench.suites import Profile
 
 SCHEMA = 1
 

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from flopbench.cells import Frozen
 from flopbench.errors import FlopbenchError
 from flopbench.results.files import write_atomically
 from flopbench.results.records import SCHEMA, Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
-from flopbench.suites import Frozen
 
 
 class Run:

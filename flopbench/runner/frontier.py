@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from flopbench.cells import Cell
 from flopbench.results import FrontierRecord, Run
 from flopbench.runner.jobs import ATTEMPT
 from flopbench.runner.process import run_job
-from flopbench.suites import Cell
 
 LARGEST_BATCH = 1 << 16
 

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from flopbench.cells import Frozen
 from flopbench.results import ModelResult
-from flopbench.suites import Frozen
 
 # The jobs that workers do, by the name under which a worker finds them.
 PROBE = "flopbench.runner.worker:probe"

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from flopbench.cells import Cell
 from flopbench.results import CellRecord, FrontierRecord, Interval, Run
-from flopbench.suites import Cell
 
 
 def describe_record(record: CellRecord) -> str:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from flopbench.cells import Cell, DeviceKind, DType
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import CellRecord, Environment, FrontierRecord, Peaks, Run, RunInfo, Status
 from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.jobs import INSPECT, MEASURE, PEAKS, PROBE, Plan
 from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
-from flopbench.suites import Cell, DeviceKind, DType, Profile, Suite
+from flopbench.suites import Profile, Suite
 
 # What must be the same for two parts of one run to be measurements of one thing.
 RESUME_FIELDS = (

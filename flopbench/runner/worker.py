@@ -12,6 +12,7 @@ import torch
 # imports it once for all processes. It starts no thread and touches no GPU.
 import torch._dynamo
 
+from flopbench.cells import Cell, DeviceKind, DType, Pair
 from flopbench.flops import count_forward
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
@@ -19,7 +20,6 @@ from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.results import CellRecord, Check, Environment, ModelResult, Peaks
 from flopbench.runner.jobs import PairFacts, Plan
 from flopbench.runner.process import Report
-from flopbench.suites import Cell, DeviceKind, DType, Pair
 from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
 from flopbench.timing.bench import ROLES, Bench, WrongOutputError
 from flopbench.timing.environment import describe

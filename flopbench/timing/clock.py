@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from flopbench.suites import DeviceKind
+from flopbench.cells import DeviceKind
 from flopbench.timing.workload import Workload
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from flopbench.suites import DeviceKind
+from flopbench.cells import DeviceKind
 
 # NVML's clocks-event reasons that slow a GPU down against its will (nvml.h, nvmlClocksEventReasons).
 THROTTLE_REASONS = {

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from flopbench import __version__
+from flopbench.cells import DeviceKind
 from flopbench.errors import FlopbenchError
 from flopbench.results import Environment
-from flopbench.suites import DeviceKind
 from flopbench.timing.allocator import keep_freed_memory
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile
 
-from flopbench.suites import DeviceKind
+from flopbench.cells import DeviceKind
 from flopbench.timing.workload import Workload
 
 

@@ -11,8 +11,8 @@ from functools import partial
 
 import torch
 
+from flopbench.cells import DeviceKind, DType
 from flopbench.results import Peaks
-from flopbench.suites import DeviceKind, DType
 
 # Seconds of matrix products a dtype, and of copies a size.
 MATRIX_SECONDS = {"cpu": 0.6, "cuda": 0.3}

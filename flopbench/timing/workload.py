@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flopbench.cells import Cell
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
-from flopbench.suites import Cell
 from flopbench.testing.invariance import random_images
 from flopbench.timing.allocator import keep_freed_memory
 

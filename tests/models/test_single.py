@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from flopbench.cells import Cell, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.flops import count_forward
 from flopbench.models.catalog import LAYERS, label_of, parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.models.single import KINDS
-from flopbench.suites import Cell, Pair, load_suite, override
+from flopbench.suites import load_suite, override
 from flopbench.timing.workload import build_model, make_images, make_workload
 
 NARROW = [name for name in LAYERS if name.endswith("_192")]

@@ -3,11 +3,11 @@ import io
 import pytest
 from rich.console import Console
 
+from flopbench.cells import Pair
 from flopbench.profiling.explain import explain, remainder, shortfalls, speed_ups
 from flopbench.profiling.page import read_profile, write_profile
 from flopbench.profiling.tables import all_tables, group_table
 from flopbench.results import Bound, Interval, ModelProfile, Peaks, ProfileRecord
-from flopbench.suites import Pair
 
 
 def profiled(

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from flopbench.cells import Cell, Pair
 from flopbench.profiling import measure
 from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.results import Peaks
-from flopbench.suites import Cell, Pair
 
 PEAKS = Peaks(flops_per_second={"fp32": 1e11}, copy_bytes_per_second=1e10, launch_seconds=1e-6)
 

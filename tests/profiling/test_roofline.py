@@ -1,11 +1,11 @@
 import pytest
 
+from flopbench.cells import Cell, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.profiling.predict import check_lines, check_prediction, predict, what_if, write_check
 from flopbench.profiling.roofline import Work, least_seconds, peak_of
 from flopbench.profiling.widths import family_of, width_options
 from flopbench.results import Bound, Calibration, Peaks, write_atomically
-from flopbench.suites import Cell, Pair
 from tests.support.runs import make_run
 
 SMALL = {"width": 32, "depth": 1, "heads": 2}

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from markdown_it import MarkdownIt
 
+from flopbench.cells import Pair
 from flopbench.errors import FlopbenchError
 from flopbench.report import render_report
 from flopbench.report.render import folder_name
@@ -19,7 +20,6 @@ from flopbench.results import (
     ProfileRecord,
     Run,
 )
-from flopbench.suites import Pair
 from tests.support.runs import CPU, hostile_pair, make_run
 
 SMALL = {"pairs": ("vit_s16.flop", "vit_b16.flop"), "batch_sizes": (1, 4), "modes": ("compile",)}

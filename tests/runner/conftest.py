@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from flopbench.cells import Cell
 from flopbench.results import CellRecord, FrontierRecord, Run
 from flopbench.runner.sweep import new_run, probe_environment
-from flopbench.suites import Cell, Suite, parse_suite
+from flopbench.suites import Suite, parse_suite
 from tests.support.networks import LARGE, SMALL
 
 

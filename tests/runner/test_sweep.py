@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import Run
 from flopbench.runner.jobs import INSPECT, MEASURE
 from flopbench.runner.sweep import check_cells, check_resumable, recorded_command, shard_of, sweep
-from flopbench.suites import Cell, load_suite
+from flopbench.suites import load_suite
 from tests.runner.conftest import Watcher, small_suite
 from tests.support.networks import LARGE, SMALL
 

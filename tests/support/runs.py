@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from flopbench.cells import Cell, DeviceKind, Pair
 from flopbench.models.catalog import parse_name
 from flopbench.results import CellRecord, Check, Environment, Flag, ModelResult, Run, RunInfo, Samples, Status
-from flopbench.suites import Cell, DeviceKind, Pair, Profile
+from flopbench.suites import Profile
 from flopbench.timing.statistics import ratio_interval
 
 # Trainable parameters and MACs of one 224×224 image: (X, E(X), H(X)).

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flopbench.suites import Cell, Pair
+from flopbench.cells import Cell, Pair
 from flopbench.timing.memory import held_bytes, peak_bytes
 from flopbench.timing.workload import build_model, make_images, make_workload, repeated_blocks
 

@@ -1,0 +1,290 @@
+"""Pairs and cells, and the axes: what a cell varies in, each declared once, as a field of `Cell`.
+
+Suite files, the command line, ids, the DataFrame, tables, sentences and comparisons are made from these
+declarations: a further axis is a further field, and nothing else. Imports no torch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from flopbench.errors import FlopbenchError
+from flopbench.kernels import Impl
+from flopbench.models.catalog import ModelName, label_of, parse_name
+
+Pass = Literal["forward", "backward", "train"]
+DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"]
+Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph"]
+"""`compile-blocks` compiles the repeated block once instead of the whole network: far shorter to compile."""
+DeviceKind = Literal["cpu", "cuda"]
+Attention = Literal["fused", "unfused"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _sides(value: object) -> object:
+    """Height and width: `224` and "224" are square, "224x192" is not."""
+    if isinstance(value, str):
+        sides = value.replace("×", "x").split("x")
+        if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
+            raise ValueError("not an image size; write 224 or 224x192 (height × width)")
+        return int(sides[0]), int(sides[-1])
+    return (value, value) if isinstance(value, int) else value
+
+
+ImageSize = Annotated[tuple[Positive, Positive], BeforeValidator(_sides)]
+
+
+class Frozen(BaseModel):
+    """A record that cannot change once made, and that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pair(Frozen):
+    """A baseline X and a candidate, matched in depth, width, heads, tokens, activation and input."""
+
+    baseline: str
+    candidate: str
+
+    @classmethod
+    def of(cls, candidate: str, baseline: str | None = None) -> Self:
+        """The pair of a candidate such as `vit_b16.flop` and its plain twin, or a stated baseline.
+
+        Raises:
+            FlopbenchError: a name is unknown, or the candidate is plain and no baseline is stated.
+        """
+        name = parse_name(candidate)
+        if baseline is None:
+            if name.symmetry in (None, "plain"):
+                raise FlopbenchError(
+                    f"pair {candidate!r} has no baseline: name a symmetry ({candidate}.flop) "
+                    "or write {baseline = ..., candidate = ...}"
+                )
+            baseline = name.base
+        parse_name(baseline)
+        return cls(baseline=baseline, candidate=candidate)
+
+    @property
+    def id(self) -> str:
+        """`candidate`, or `candidate@baseline` where the baseline is not the plain twin."""
+        implied = parse_name(self.candidate).base
+        return self.candidate if self.baseline == implied else f"{self.candidate}@{self.baseline}"
+
+    @property
+    def names(self) -> tuple[ModelName, ModelName]:
+        """The baseline's and the candidate's name, read."""
+        return parse_name(self.baseline), parse_name(self.candidate)
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What people read: the baseline's and the candidate's label, e.g. `ViT-B/16`, `E(ViT-B/16)`."""
+        return label_of(self.baseline), label_of(self.candidate)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What cells vary in, declared in the annotation of a field of `Cell`.
+
+    A field without a default must be named by every suite, unless `suite` has values; of one with a
+    default, that value is as usual, and left unsaid in ids and sentences.
+
+    Attributes:
+        plural: the field of a profile, a list of values.
+        label: the head of a table's column.
+        help: of the option on the command line; of a `Literal` its values are added.
+        in_id: how a value stands in a cell's id.
+        words: how a value stands in a sentence; of a mapping, a value that it lacks stands as it is.
+        suite: the values where a suite names none, if not the usual one.
+        about: "work" is what is done at once, "setting" what it is done in: a report's answer is about one.
+        always_shown: the column is there even where all rows of a table have the same value.
+        comes_to: what a cell's value comes to, where another value would measure the same.
+        field, name, type, usual: of the field of `Cell`; filled in when `AXES` is read off it.
+    """
+
+    plural: str
+    label: str
+    help: str = ""
+    in_id: str = "{}"
+    words: str | Mapping[Any, str] = "{}"
+    suite: tuple[Any, ...] = ()
+    about: Literal["work", "setting"] = "setting"
+    always_shown: bool = False
+    comes_to: Callable[["Cell"], object] | None = None
+    field: str = ""
+    name: str = ""
+    type: Any = None
+    usual: Any = ...
+
+    @property
+    def option(self) -> str:
+        """`--batch-size`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def of(self, cell: "Cell") -> str | int | None:
+        """A cell's value as it stands in a row of a table."""
+        return self.plain(getattr(cell, self.field))
+
+    def plain(self, value: Any) -> str | int | None:
+        """A value as it stands in a row: an image size is `224×224`."""
+        return "×".join(map(str, value)) if isinstance(value, tuple) else value
+
+    def say(self, value: str | int | None) -> str:
+        """A value, as in a row, in a sentence: `bf16 autocast`; nothing where it is as usual."""
+        if value == self.plain(self.usual):
+            return ""
+        words = self.words if isinstance(self.words, str) else self.words.get(value, "{}")
+        return words.format(value)
+
+    def parse(self, text: str) -> Any:
+        """The value that was written on the command line.
+
+        Raises:
+            FlopbenchError: it is none of this axis.
+        """
+        try:
+            return TypeAdapter(self.type).validate_python(text)
+        except ValidationError as error:
+            raise FlopbenchError(f"{self.option}: {complaint(error)}") from None
+
+
+def complaint(error: ValidationError) -> str:
+    """The first of pydantic's complaints: what is wrong, and what was given."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    return message[0].lower() + message[1:] + given
+
+
+def _attention(cell: "Cell") -> object:
+    return cell.attention if any(name.has_attention for name in cell.pair.names) else None
+
+
+def _impl(cell: "Cell") -> object:
+    if all(name.symmetry is None for name in cell.pair.names):
+        return None
+    as_eager = (cell.impl, cell.mode, cell.device) == ("auto", "eager", "cpu")
+    return "eager" if as_eager else cell.impl
+
+
+class Cell(Frozen):
+    """One pair in one value of each axis on one kind of device: what is measured, stored and resumed.
+
+    The order of the axes is that of ids, of columns and of measuring: the last is the innermost.
+    """
+
+    pair: Pair
+    device: DeviceKind
+    batch_size: Annotated[
+        Positive,
+        Axis("batch_sizes", "batch", "Images a batch", "b{}", "batch {}", about="work", always_shown=True),
+    ]
+    pass_: Annotated[
+        Pass,
+        Field(alias="pass"),
+        Axis(
+            "passes",
+            "pass",
+            words={"train": "in a training step"},
+            suite=("forward", "backward"),
+            about="work",
+            always_shown=True,
+        ),
+    ]
+    dtype: Annotated[
+        DType,
+        Axis(
+            "dtypes",
+            "dtype",
+            words={"autocast-bf16": "bf16 autocast", "autocast-fp16": "fp16 autocast"},
+            suite=("fp32",),
+        ),
+    ]
+    mode: Annotated[
+        Mode,
+        Axis(
+            "modes",
+            "mode",
+            words={
+                "compile": "compiled",
+                "max-autotune": "compiled with max-autotune",
+                "cuda-graph": "as a CUDA graph",
+            },
+            suite=("eager", "compile"),
+            always_shown=True,
+        ),
+    ]
+    image_size: Annotated[
+        ImageSize, Axis("image_sizes", "image", "Pixels: 224 or 224x192", words="{} pixels")
+    ] = (224, 224)
+    num_classes: Annotated[Positive, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = (
+        1000
+    )
+    attention: Annotated[
+        Attention, Axis("attention", "attention", words="{} attention", comes_to=_attention)
+    ] = "fused"
+    memory_format: Annotated[MemoryFormat, Axis("memory_formats", "memory format")] = "contiguous"
+    impl: Annotated[
+        Impl, Axis("impls", "kernels", "Our layers' kernels", "{}-kernels", "{} kernels", comes_to=_impl)
+    ] = "auto"
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @property
+    def id(self) -> str:
+        """A readable key, unique within a run; what is as usual is left out."""
+        unusual = (axis for axis in AXES.values() if getattr(self, axis.field) != axis.usual)
+        parts = (axis.in_id.format(axis.of(self)).replace("×", "x") for axis in unusual)
+        return "/".join((self.pair.id, self.device, *parts))
+
+    @property
+    def words(self) -> list[str]:
+        """`batch 4`, `forward`, `bf16 autocast`, `compiled`; what is as usual is left out."""
+        return [words for axis in AXES.values() if (words := axis.say(axis.of(self)))]
+
+    @property
+    def comes_to(self) -> "Cell":
+        """The same for two cells that would measure the same. Not a cell: some of its values are none."""
+        axes = [axis for axis in AXES.values() if axis.comes_to]
+        return self.model_copy(update={axis.field: axis.comes_to(self) for axis in axes if axis.comes_to})
+
+    def check(self) -> Self:
+        """The cell itself, if its models can be measured in it.
+
+        Raises:
+            FlopbenchError: a model cannot take the image size, or a single layer the pass.
+        """
+        for name in self.pair.names:
+            name.check_image_size(self.image_size)
+            if name.is_layer and (
+                self.pass_ == "train" or (self.pass_ == "backward" and self.mode != "eager")
+            ):
+                raise FlopbenchError(
+                    f"{name.raw} is a single layer: it has no {self.pass_} pass in mode {self.mode}; "
+                    "choose forward, or backward in mode eager"
+                )
+        return self
+
+
+def _axes() -> Iterator[Axis]:
+    for name, field in Cell.model_fields.items():
+        for axis in field.metadata:
+            if isinstance(axis, Axis):
+                rest = [part for part in field.metadata if part is not axis]
+                kind = Annotated[(field.annotation, *rest)] if rest else field.annotation
+                values = ", ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else ""
+                yield replace(
+                    axis,
+                    field=name,
+                    name=field.alias or name,
+                    type=kind,
+                    usual=... if field.is_required() else field.default,
+                    help=": ".join(filter(None, (axis.help, values))),
+                )
+
+
+AXES: dict[str, Axis] = {axis.name: axis for axis in _axes()}
+"""The axes by name, in the order of their declaration."""
