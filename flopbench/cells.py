@@ -95,7 +95,7 @@ class Axis:
     Attributes:
         plural: the field of a profile, a list of values.
         label: the head of a table's column.
-        help: of the option on the command line; of a `Literal` its values are added.
+        help: of the option on the command line, by default the label; of a `Literal` its values are added.
         in_id: how a value stands in a cell's id.
         words: how a value stands in a sentence; of a mapping, a value that it lacks stands as it is.
         suite: the values where a suite names none, if not the usual one.
@@ -118,6 +118,11 @@ class Axis:
     name: str = ""
     type: Any = None
     usual: Any = ...
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers, not words or sizes."""
+        return get_origin(self.type) is not Literal and not isinstance(self.usual, tuple)
 
     @property
     def option(self) -> str:
@@ -282,7 +287,7 @@ def _axes() -> Iterator[Axis]:
                     name=field.alias or name,
                     type=kind,
                     usual=... if field.is_required() else field.default,
-                    help=": ".join(filter(None, (axis.help, values))),
+                    help=": ".join(filter(None, (axis.help or axis.label.capitalize(), values))),
                 )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flopbench.cells import Pair
+from flopbench.cells import Cell, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.suites import available_suites, load_suite, override, parse_suite
 
@@ -48,6 +48,44 @@ def test_cells_are_the_product_and_their_ids_differ(tmp_path: Path):
     assert cells[0].id == "vit_s16.flop/cpu/b1/forward/bf16/eager"
 
 
+def test_cells_are_measured_in_the_order_of_the_axes(tmp_path: Path):
+    profile = override(suite(GOOD, tmp_path).profile("cpu"), pairs=("vit_s16.flop",), impls=("auto", "fused"))
+    ids = [cell.id.removeprefix("vit_s16.flop/cpu/") for cell in profile.cells("cpu")]
+    assert ids[:5] == [
+        "b1/forward/bf16/eager",
+        "b1/forward/bf16/eager/fused-kernels",
+        "b1/forward/bf16/compile",
+        "b1/forward/bf16/compile/fused-kernels",
+        "b1/backward/bf16/eager",
+    ]
+
+
+def test_an_id_names_what_is_not_as_usual():
+    fields = {"pair": Pair.of("vit_s16.flop"), "device": "cpu", "batch_size": 8, "pass": "train"}
+    fields |= {"dtype": "fp32", "mode": "eager"}
+    assert Cell.model_validate(fields).id == "vit_s16.flop/cpu/b8/train/fp32/eager"
+    fields |= {"image_size": (224, 192), "num_classes": 10, "attention": "unfused"}
+    fields |= {"memory_format": "channels_last", "impl": "fused"}
+    cell = Cell.model_validate(fields)
+    assert cell.id.endswith("/eager/224x192/10-classes/unfused/channels_last/fused-kernels")
+    assert cell.words == [
+        *("batch 8", "in a training step", "fp32", "eager"),
+        *("224×192 pixels", "10 classes", "unfused attention", "channels_last", "fused kernels"),
+    ]
+
+
+def test_what_runs_the_same_is_measured_once(tmp_path: Path):
+    profile = override(suite(GOOD, tmp_path).profile("cpu"), batch_sizes=(1,), passes=("forward",))
+
+    def kinds(pair: str) -> list[tuple[str, str]]:
+        own = override(profile, pairs=(pair,), impls=("eager", "auto", "fused"))
+        return [(cell.mode, cell.impl) for cell in own.cells("cpu")]
+
+    compiled = [("compile", "eager"), ("compile", "auto"), ("compile", "fused")]
+    assert kinds("vit_s16.flop") == [("eager", "eager"), ("eager", "fused"), *compiled]
+    assert kinds("timm:one@timm:other") == [("eager", "eager"), ("compile", "eager")]
+
+
 def test_two_kinds_of_attention_make_no_difference_without_attention():
     profile = override(load_suite("paper").profile("cuda"), batch_sizes=(64,))
     kinds = [(cell.pair.candidate, cell.attention) for cell in profile.cells("cuda")]
@@ -76,6 +114,11 @@ def test_the_paper_suite_has_the_eleven_pairs():
         ('title = "Mine"', 'title = "Mine"\ntitel = "x"', "titel is not a known field; known: .*title"),
         ("[1, 2]", "[0]", r"profiles\.cpu\.batch_sizes\[0\]: input should be greater than .*, got 0"),
         ("[1, 2]", "[]", r"profiles\.cpu\.batch_sizes: .*at least 1 item"),
+        (
+            "[1, 2]",
+            "[1]\nimage_sizes = ['big']",
+            r"image_sizes\[0\]: not an image size; write 224 or 224x192",
+        ),
         ("[1, 2]", '["many"]', r"batch_sizes\[0\]: .*valid integer.*'many'"),
         (
             "[1, 2]",
@@ -113,6 +156,7 @@ def test_a_profile_that_is_not_there(tmp_path: Path):
 
 def test_the_digest_is_of_what_is_measured(tmp_path: Path):
     base = suite(GOOD, tmp_path).digest
+    assert suite(GOOD.replace("[1, 2]", "[1, 2]\nattention = 'fused'"), tmp_path).digest == base
     assert suite(GOOD.replace("Mine", "Yours"), tmp_path).digest == base
     assert suite(GOOD.replace("[1, 2]", "[1, 4]"), tmp_path).digest != base
 

@@ -6,18 +6,19 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cells import AXES
+from flopbench.cli.axes import Values, with_axes
 from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
 
+@with_axes(several=True)
 def calibrate(
+    axes: Values,
     suite: Annotated[str, typer.Option(help="Suite whose baselines run against themselves.")] = "vit",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The suite's small profile.")] = False,
-    batch_size: Annotated[list[int] | None, typer.Option(help="Images a batch; repeatable.")] = None,
-    mode: Annotated[list[str] | None, typer.Option(help="As in `flopbench run`; repeatable.")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="Only this pair's baseline; repeatable.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels of square images.")] = None,
     replicates: Annotated[int, typer.Option(help="Fresh processes a cell.")] = 3,
     cell_seconds: Annotated[float | None, typer.Option(help="Seconds of sampling a cell, at most.")] = None,
     results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
@@ -43,18 +44,16 @@ def calibrate(
     profile = override(
         loaded.profile(environment.device, quick=quick),
         pairs=tuple(pair or ()),
-        batch_sizes=tuple(batch_size or ()),
-        modes=tuple(mode or ()),
-        image_sizes=(image_size,) if image_size else (),
         replicates=replicates,
         cell_seconds=cell_seconds,
+        **axes,
     )
     profile = a_a_profile(profile).model_copy(update={"budget_seconds": None})
     check_cells(profile.cells(environment.device))
     command = recorded_command(sys.argv[1:])
     run = new_run(loaded, profile, environment, results, quick=quick, command=command, kind="calibration")
     console = make_console()
-    peaks = probe_peaks(environment.device, tuple(dict.fromkeys(profile.dtypes)))
+    peaks = probe_peaks(environment.device, profile.values(AXES["dtype"]))
     with progress_for(console) as progress:
         sweep(run, progress)
     calibration = summarise(run, peaks)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from flopbench.cli.axes import Values, cells_of, with_axes
 from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError, unknown
 
@@ -25,48 +26,14 @@ def choice(what: str, value: str, kind: Any) -> Any:
     return value
 
 
-def make_cell(pair: str, device: Any, batch: int, pass_: str, dtype: str, mode: str, size: str) -> "Cell":
-    """The cell that the options name.
-
-    Raises:
-        FlopbenchError: a value is unknown, does not suit the pair, or exists on CUDA only.
-    """
-    from flopbench.cells import Cell, DType, Mode, Pair, Pass
-    from flopbench.cli.run import parse_size
-    from flopbench.models.catalog import parse_name
-    from flopbench.runner.sweep import check_cells
-
-    cell = Cell.model_validate(
-        {
-            "pair": Pair.of(*pair.split("@", 1)),
-            "device": device,
-            "batch_size": batch,
-            "pass": choice("pass", pass_, Pass),
-            "dtype": choice("dtype", dtype, DType),
-            "mode": choice("mode", mode, Mode),
-            "image_size": parse_size(size),
-        }
-    )
-    for name in (cell.pair.baseline, cell.pair.candidate):
-        parse_name(name).check_image_size(cell.image_size)
-    check_cells([cell])
-    return cell
-
-
 PairName = Annotated[str, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")]
-PassName = Annotated[str, typer.Option("--pass", help="forward, backward or train.")]
-ModeName = Annotated[str, typer.Option(help="eager, compile, compile-blocks, …")]
-Pixels = Annotated[str, typer.Option(help="Pixels: 224 or 224x192.")]
 
 
+@with_axes(several=False)
 def profile(
     pair: PairName,
-    pass_: PassName = "forward",
-    batch: Annotated[int | None, typer.Option(min=1, help="Images; 4 by default, on CUDA 64.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="fp32 by default, on CUDA bf16.")] = None,
-    mode: ModeName = "eager",
+    axes: Values,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
-    image_size: Pixels = "224",
     seconds: Annotated[
         float, typer.Option(min=0.1, help="For timing the pair, and for each profile.")
     ] = 10.0,
@@ -86,20 +53,10 @@ def profile(
 
     beside = Run.open(run) if run else None
     kind = probe_environment(device).device
-    cell = make_cell(
-        pair, kind, batch or _default_batch(kind), pass_, dtype or _default_dtype(kind), mode, image_size
-    )
+    (cell,) = cells_of(pair, kind, axes)
     console = make_console()
     record = _measure(cell, seconds, calibration, trace, stacks, console)
     _show(record, beside, out, console)
-
-
-def _default_batch(device: str) -> int:
-    return 4 if device == "cpu" else 64
-
-
-def _default_dtype(device: str) -> str:
-    return "fp32" if device == "cpu" else "bf16"
 
 
 def _measure(
@@ -146,38 +103,30 @@ def _show(record: Any, beside: Any, out: Path, console: "Console") -> None:
     console.print(f"report: {write_profile(record, out)}", soft_wrap=True, markup=False)
 
 
+@with_axes(several=True)
 def predict(
     pair: PairName,
     calibration: Annotated[Path, typer.Option(help="The calibration.json whose peaks are believed.")],
+    axes: Values,
     width: Annotated[
         list[int] | None, typer.Option(help="Channels; repeatable. Those of the pair by default.")
     ] = None,
-    batch: Annotated[
-        list[int] | None, typer.Option(min=1, help="Images; repeatable. 4 by default, on CUDA 64.")
-    ] = None,
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="Repeatable. fp32 by default, on CUDA bf16.")
-    ] = None,
-    pass_: PassName = "forward",
-    mode: ModeName = "eager",
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda, where the calibration does not say; by default cpu.")
     ] = None,
-    image_size: Pixels = "224",
 ) -> None:
     """Predict a speed-up from the peaks of a device.
 
     Nothing is measured: the pair's MACs and bytes are counted.
     """
-    from flopbench.cells import DeviceKind, DType
-    from flopbench.profiling.predict import prediction_table, read_calibration, what_if
+    from flopbench.cells import DeviceKind
+    from flopbench.profiling.predict import predict as predict_cell
+    from flopbench.profiling.predict import prediction_table, read_calibration
 
     known = read_calibration(calibration)
     kind = known.environment.device if known.environment else choice("device", device or "cpu", DeviceKind)
-    batches = batch or [_default_batch(kind)]
-    dtypes = [choice("dtype", name, DType) for name in dtype or [_default_dtype(kind)]]
-    cell = make_cell(pair, kind, batches[0], pass_, dtypes[0], mode, image_size)
-    predictions = what_if(cell, known.peaks, widths=width or (), batches=batches, dtypes=dtypes)
+    cells = cells_of(pair, kind, axes)
+    predictions = [predict_cell(cell, known.peaks, each) for each in width or (None,) for cell in cells]
     make_console().print(prediction_table(predictions).rich())
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flopbench.cli.axes import Values, with_axes
 from flopbench.cli.console import make_console
 from flopbench.errors import FlopbenchError
 
@@ -25,20 +26,6 @@ def parse_duration(text: str) -> float:
     return float(match.group(1)) * _UNITS[match.group(2)]
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`224` or `224x192` (height × width) in pixels.
-
-    Raises:
-        FlopbenchError: not an image size.
-    """
-    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip())
-    if not match:
-        raise FlopbenchError(
-            f"--image-size {text!r} is not an image size; write 224 or 224x192 (height × width)"
-        )
-    return int(match.group(1)), int(match.group(2) or match.group(1))
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """`2/8`: the second of eight parts.
 
@@ -51,7 +38,9 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match.group(1)), int(match.group(2))
 
 
+@with_axes(several=True)
 def run(
+    axes: Values,
     suite: Annotated[
         str | None,
         typer.Option(help="Name of a suite (see `flopbench list`) or a TOML file; vit by default."),
@@ -62,21 +51,6 @@ def run(
     pair: Annotated[
         list[str] | None, typer.Option(help="Only this pair, e.g. vit_s16.flop; repeatable.")
     ] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(help="Images a batch; repeatable.")] = None,
-    pass_: Annotated[
-        list[str] | None, typer.Option("--pass", help="forward, backward, train; repeatable.")
-    ] = None,
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="fp32, tf32, bf16, fp16, autocast-…; repeatable.")
-    ] = None,
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(help="eager, compile, compile-blocks, max-autotune, cuda-graph; repeatable."),
-    ] = None,
-    impl: Annotated[
-        list[str] | None, typer.Option(help="Our layers' kernels: eager, fused, auto; repeatable.")
-    ] = None,
-    image_size: Annotated[list[str] | None, typer.Option(help="Pixels: 224 or 224x192; repeatable.")] = None,
     replicates: Annotated[int | None, typer.Option(help="Fresh processes a cell.")] = None,
     precision: Annotated[
         float | None, typer.Option(help="Relative half-width at which a cell is done.")
@@ -98,12 +72,7 @@ def run(
         raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
     changes: dict[str, Any] = {
         "pairs": tuple(pair or ()),
-        "batch_sizes": tuple(batch_size or ()),
-        "passes": tuple(pass_ or ()),
-        "dtypes": tuple(dtype or ()),
-        "modes": tuple(mode or ()),
-        "impls": tuple(impl or ()),
-        "image_sizes": tuple(parse_size(size) for size in image_size or ()),
+        **axes,
         "replicates": replicates,
         "precision": precision,
         "cell_seconds": cell_seconds,

@@ -30,7 +30,7 @@ def scaling(
 ) -> None:
     """Find from which width, and from which batch size, equivariance pays on this device."""
 
-    from flopbench.cli.profile import make_cell
+    from flopbench.cli.axes import cells_of
     from flopbench.cli.run import parse_duration
     from flopbench.profiling.scaling import (
         WIDTHS,
@@ -50,7 +50,8 @@ def scaling(
     kind = environment.device
     dtype = dtype or ("fp32" if kind == "cpu" else "bf16")
     # Every option is checked before anything is measured.
-    cells = [make_cell(candidate, kind, 1, name, dtype, mode, image_size) for name in pass_ or ["forward"]]
+    axes = {"passes": pass_ or ["forward"], "dtypes": [dtype], "modes": [mode], "image_sizes": [image_size]}
+    cells = cells_of(candidate, kind, {plural: tuple(values) for plural, values in axes.items()})
     odd = [width for width in widths or () if width % 4]
     if odd:
         raise FlopbenchError(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from flopbench.cells import AXES
 from flopbench.profiling.roofline import least_seconds, peak_of
 from flopbench.report import text
 from flopbench.results import Group, ModelProfile, ProfileRecord
@@ -73,7 +74,7 @@ def _headline(record: ProfileRecord, ups: SpeedUps) -> str:
         f"{record.baseline.label}. "
         f"By its measured peaks this device allows {text.factor(ups.allowed_unfused)}× with every operator "
         f"run on its own and {text.factor(ups.allowed_fused)}× with each layer fused into one kernel. "
-        f"Measured ({text.mode_words(record.mode)}) it is {text.factor(ups.measured)}×{interval}."
+        f"Measured ({AXES['mode'].say(record.mode)}) it is {text.factor(ups.measured)}×{interval}."
     )
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
 from flopbench.profiling.explain import explain, speed_ups
 from flopbench.profiling.tables import all_tables
-from flopbench.report import text
 from flopbench.results import ProfileRecord, write_atomically
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def write_profile(record: ProfileRecord, out: Path) -> Path:
     context = {
         "title": f"Where the time goes: {record.baseline.label} and {record.candidate.label}",
         "setting": f"{record.pass_.capitalize()}, batch {record.batch_size}, "
-        f"{text.dtype_words(record.dtype)}, {text.mode_words(record.mode)}, "
+        f"{AXES['dtype'].say(record.dtype)}, {AXES['mode'].say(record.mode)}, "
         f"{'×'.join(map(str, record.image_size))} pixels, on {device}{threads} "
         f"({version}{record.calls} calls profiled).",
         "sentences": explain(record),
@@ -80,7 +80,7 @@ def profile_command(record: ProfileRecord) -> str:
     """The command that profiles the same thing again."""
     size = "" if record.image_size == (224, 224) else f" --image-size {'x'.join(map(str, record.image_size))}"
     return (
-        f"flopbench profile {record.pair.id} --pass {record.pass_} --batch {record.batch_size} "
+        f"flopbench profile {record.pair.id} --pass {record.pass_} --batch-size {record.batch_size} "
         f"--dtype {record.dtype} --mode {record.mode} --device {record.device or 'cpu'}{size}"
     )
 

@@ -84,23 +84,6 @@ def predict(cell: Cell, peaks: Peaks, width: int | None = None) -> Prediction:
     )
 
 
-def what_if(
-    cell: Cell,
-    peaks: Peaks,
-    *,
-    widths: Sequence[int] = (),
-    batches: Sequence[int] = (),
-    dtypes: Sequence[DType] = (),
-) -> list[Prediction]:
-    """Predictions over widths, batch sizes and dtypes; the cell's own where none are given."""
-    return [
-        predict(cell.model_copy(update={"batch_size": batch, "dtype": dtype}), peaks, width)
-        for dtype in dtypes or (cell.dtype,)
-        for width in widths or (None,)
-        for batch in batches or (cell.batch_size,)
-    ]
-
-
 def prediction_table(predictions: Sequence[Prediction]) -> TextTable:
     """A row a prediction."""
     rows = tuple(
@@ -115,8 +98,7 @@ def prediction_table(predictions: Sequence[Prediction]) -> TextTable:
         for p in predictions
     )
     headers = ("pair", "width", "batch", "dtype", "promised by the MACs", "predicted")
-    first = predictions[0].cell
-    return TextTable(f"Predicted speed-up, {first.pass_}, {text.mode_words(first.mode)}", headers, rows)
+    return TextTable("Predicted speed-up", headers, rows)
 
 
 def find_runs(folder: Path) -> list[Run]:

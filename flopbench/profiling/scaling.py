@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from flopbench.cells import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
+from flopbench.cells import AXES, Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
 from flopbench.profiling.tables import TextTable
 from flopbench.profiling.widths import model_of, width_options
 from flopbench.report import text
@@ -342,8 +342,8 @@ def write_scaling(record: ScalingRecord, out: Path) -> Path:
         folder / "scaling.md",
         {
             "title": f"From which width on equivariance pays: {record.family}, {record.version}",
-            "setting": f"{record.depth} blocks, {text.dtype_words(record.dtype)}, "
-            f"{text.mode_words(record.mode)}, "
+            "setting": f"{record.depth} blocks, {AXES['dtype'].say(record.dtype)}, "
+            f"{AXES['mode'].say(record.mode)}, "
             f"{'×'.join(map(str, record.image_size))} pixels, on {device}.",
             "sentences": answers(record),
             "tables": [scaling_table(record)],

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from flopbench.cells import Cell
+from flopbench.cells import AXES, Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide
 from flopbench.regression.statistics import Array, paired_worsening, pooled_deviation, spread, worsening
@@ -24,20 +24,6 @@ MACHINE = ("device", "device_name", "device_count", "cpu", "cores", "threads")
 """What has to be the same for times to be comparable."""
 SOFTWARE = ("driver", "cuda", "cudnn", "torch", "triton", "python", "os")
 """What explains a change that is not the code's."""
-AXES = (
-    "pair",
-    "device",
-    "batch_size",
-    "pass_",
-    "dtype",
-    "mode",
-    "image_size",
-    "num_classes",
-    "attention",
-    "memory_format",
-    "impl",
-)
-
 MIN_PROCESSES = 3
 """Fewer processes a side are not a sample: their rounds are the unit then."""
 
@@ -342,20 +328,14 @@ def _unlike(base: Collection[Cell], new: Collection[Cell]) -> str:
     """The axes on which two sets of cells have nothing in common, else that no combination is."""
     if not base or not new:
         return f"{len(base)} cells before, {len(new)} now"
+    axes: dict[str, Callable[[Cell], object]] = {
+        "pair": lambda cell: cell.pair.id,
+        "device": lambda cell: cell.device,
+        **{axis.name: axis.of for axis in AXES.values()},
+    }
     named = []
-    for axis in AXES:
-        before, after = ({_axis(cell, axis) for cell in side} for side in (base, new))
+    for name, value in axes.items():
+        before, after = ({str(value(cell)) for cell in side} for side in (base, new))
         if not before & after:
-            named.append(f"{axis.rstrip('_')} {', '.join(sorted(before))} → {', '.join(sorted(after))}")
+            named.append(f"{name} {', '.join(sorted(before))} → {', '.join(sorted(after))}")
     return "; ".join(named) or "the same values in other combinations"
-
-
-def _axis(cell: Cell, axis: str) -> str:
-    value = getattr(cell, axis)
-    return (
-        cell.pair.id
-        if axis == "pair"
-        else "×".join(map(str, value))
-        if isinstance(value, tuple)
-        else str(value)
-    )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, Literal
 
+from flopbench.cells import AXES
 from flopbench.report import text
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 # What two cells of one pair may differ in besides batch size and pass.
-SETTING = ("dtype", "mode", "image_size", "attention", "memory_format", "impl")
-Setting = tuple[str, ...]
+SETTING = tuple(axis for axis in AXES.values() if axis.about == "setting")
+_WORK = tuple(axis.name for axis in AXES.values() if axis.about == "work")
+Setting = tuple[Any, ...]
 
 # Difference of log throughputs below which a baseline is as fast in one setting as in another.
 _SAME_SPEED = 0.02
@@ -102,8 +104,8 @@ def models(rows: Rows) -> list[Row]:
 
 
 def setting_of(row: Row) -> Setting:
-    """What a cell was measured in: dtype, mode, image size, attention, memory format, kernels."""
-    return tuple(row[key] for key in SETTING)
+    """What a cell was measured in: dtype, mode, image size, attention, memory format, kernels…"""
+    return tuple(row[axis.name] for axis in SETTING)
 
 
 def headline_setting(cells: Rows) -> Setting | None:
@@ -119,7 +121,7 @@ def headline_setting(cells: Rows) -> Setting | None:
     for row in cells:
         pairs.setdefault(setting_of(row), set()).add(row["pair"])
     most = max(map(len, pairs.values()))
-    complete = sorted(setting for setting, names in pairs.items() if len(names) == most)
+    complete = sorted((setting for setting, names in pairs.items() if len(names) == most), key=str)
     baseline, candidate = _speeds(cells, "baseline"), _speeds(cells, "candidate")
     fastest = max(baseline[setting] for setting in complete)
     level = [setting for setting in complete if baseline[setting] > fastest - _SAME_SPEED]
@@ -129,7 +131,7 @@ def headline_setting(cells: Rows) -> Setting | None:
 def _speeds(cells: Rows, role: str) -> dict[Setting, float]:
     """Mean log throughput of each setting, relative to the mean over settings of the same work."""
     relative: dict[Setting, list[float]] = {}
-    for group in by(cells, "pair", "pass", "batch_size").values():
+    for group in by(cells, "pair", *_WORK).values():
         logs = [math.log(row[f"{role}_throughput"]) for row in group]
         for row, log in zip(group, logs, strict=True):
             relative.setdefault(setting_of(row), []).append(log - fmean(logs))
@@ -143,13 +145,7 @@ def in_setting(cells: Rows, setting: Setting) -> list[Row]:
 
 def setting_words(setting: Setting) -> str:
     """`bf16, compiled`; what is as usual is left out."""
-    dtype, mode, image_size, attention, memory_format, impl = setting
-    words = [text.dtype_words(dtype), text.mode_words(mode)]
-    words += [f"{image_size} pixels"] if image_size != "224×224" else []
-    words += [f"{attention} attention"] if attention != "fused" else []
-    words += [memory_format] if memory_format != "contiguous" else []
-    words += [f"{impl} kernels"] if impl != "auto" else []
-    return ", ".join(words)
+    return ", ".join(filter(None, (axis.say(value) for axis, value in zip(SETTING, setting, strict=True))))
 
 
 def by(cells: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flopbench.cells import AXES, Axis
 from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS, text
 from flopbench.report.cells import Row, Rows, failures, measured, models, rows_of, verdict
@@ -51,6 +52,16 @@ def _name(header: str, key: str, rank: int | None = None) -> Column:
     )
 
 
+def _axis(axis: Axis) -> Column:
+    return Column(
+        axis.label,
+        lambda row: text.MISSING if row[axis.name] is None else text.printable(row[axis.name]),
+        lambda row: row[axis.name],
+        numeric=axis.numeric,
+        key=True,
+    )
+
+
 MODEL_COLUMNS = (
     _name("model", "label"),
     _name("image", "image_size"),
@@ -63,14 +74,7 @@ MODEL_COLUMNS = (
 _WHAT_COLUMNS = (
     _name("run", "run"),
     _name("candidate", "candidate_label"),
-    _name("image", "image_size"),
-    Column("batch", lambda row: str(row["batch_size"]), lambda row: row["batch_size"], key=True),
-    _name("pass", "pass"),
-    _name("dtype", "dtype"),
-    _name("mode", "mode"),
-    _name("attention", "attention"),
-    _name("memory format", "memory_format"),
-    _name("kernels", "impl"),
+    *map(_axis, AXES.values()),
 )
 
 CELL_COLUMNS = (
@@ -102,7 +106,7 @@ FAILURE_COLUMNS = (
 _REASON_WIDTH = 24
 
 # What every cell of most runs has in common; shown only where it differs within a table.
-_OFTEN_THE_SAME = {"run", "image", "dtype", "attention", "memory format", "kernels"}
+_OFTEN_THE_SAME = {"run", *(axis.label for axis in AXES.values() if not axis.always_shown)}
 
 
 def format_frame(frame: "pd.DataFrame", fmt: str) -> str:
@@ -218,7 +222,7 @@ class FittingTable:
 
         yield Text(self.title, style="bold")
         for row in self.rows:
-            yield Text(" ".join(f"b{c.show(row)}" if c.numeric else c.show(row) for c in self.keys))
+            yield Text(" ".join(f"{c.name} {c.show(row)}" if c.numeric else c.show(row) for c in self.keys))
             for column in self.columns:
                 if not column.key and column.show(row) not in ("", text.MISSING):
                     yield Text(

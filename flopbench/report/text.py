@@ -6,14 +6,6 @@ import unicodedata
 
 MISSING = "–"
 
-_DTYPES = {"autocast-bf16": "bf16 autocast", "autocast-fp16": "fp16 autocast"}
-_MODES = {
-    "eager": "eager",
-    "compile": "compiled",
-    "max-autotune": "compiled with max-autotune",
-    "cuda-graph": "as a CUDA graph",
-}
-
 
 def is_missing(value: object) -> bool:
     """Whether a table's value is None or NaN."""
@@ -84,16 +76,6 @@ def error(value: float | None) -> str:
     if value is None or is_missing(value):
         return MISSING
     return "0" if value == 0 else f"{value:.1e}"
-
-
-def dtype_words(dtype: str) -> str:
-    """`autocast-bf16` → `bf16 autocast`."""
-    return _DTYPES.get(dtype, dtype)
-
-
-def mode_words(mode: str) -> str:
-    """`compile` → `compiled`."""
-    return _MODES.get(mode, mode)
 
 
 def printable(text: object) -> str:

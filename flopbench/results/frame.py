@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from flopbench.cells import AXES
 from flopbench.results.records import CellRecord, ModelResult, Samples
 from flopbench.results.run import Run
 
@@ -19,7 +20,7 @@ def _median(samples: Samples) -> float | None:
 def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     """One row a cell, replicate and run.
 
-    Columns: what the cell is (`run`, `device_name`, `family_label`… as in `Cell`), then `status`,
+    Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one an axis), then `status`,
     `reason`, for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a
     call), `throughput` (images a second), `peak_bytes`, `compile_seconds`, then `speedup`,
     `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`,
@@ -28,7 +29,10 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = [_row(run, record) for run in runs for record in run.records()]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    # Left to itself pandas makes floats of whole numbers of which some are None.
+    optional = [axis.name for axis in AXES.values() if axis.usual is None]
+    return frame.assign(**{name: pd.Series([row[name] for row in rows], dtype=object) for name in optional})
 
 
 def _row(run: Run, record: CellRecord) -> dict[str, Any]:
@@ -40,14 +44,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "pair": cell.pair.id,
         "cell": cell.id,
         "replicate": record.replicate,
-        "batch_size": cell.batch_size,
-        "pass": cell.pass_,
-        "dtype": cell.dtype,
-        "mode": cell.mode,
-        "image_size": "×".join(map(str, cell.image_size)),
-        "attention": cell.attention,
-        "memory_format": cell.memory_format,
-        "impl": cell.impl,
+        **{axis.name: axis.of(cell) for axis in AXES.values()},
         "status": record.status,
         "reason": record.reason,
     }

@@ -14,8 +14,7 @@ from flopbench.results import CellRecord, FrontierRecord, Interval, Run
 def describe_record(record: CellRecord) -> str:
     """One line on how a cell ended."""
     cell = record.cell
-    label = cell.pair.labels[1]
-    what = f"{label}  batch {cell.batch_size}  {cell.pass_}  {cell.dtype}  {cell.mode}"
+    what = "  ".join((cell.pair.labels[1], *cell.words))
     if record.status != "ok" or record.speedup is None:
         return f"{what}  {record.status}: {record.reason}"
     speedup = record.speedup
@@ -110,7 +109,7 @@ class LiveProgress(LogProgress):
 
     def cell(self, cell: Cell) -> None:
         """See `Observer.cell`."""
-        self.current = f"{cell.pair.labels[1]} b{cell.batch_size} {cell.pass_} {cell.dtype} {cell.mode}"
+        self.current = ", ".join((cell.pair.labels[1], *cell.words))
         self.progress.update(self.task, now=self.current)
 
     def report(self, kind: str, value: object) -> None:

@@ -64,7 +64,9 @@ def test_a_run_from_suite_file_to_report(suite: Path, tmp_path: Path):
     done = flopbench("run", "--suite", suite, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    assert re.search(r"\[2/2\] .*small  batch 2  forward  fp32  eager  \d+\.\d+× \[", done.stdout)
+    assert re.search(
+        r"\[2/2\] .*small  batch 2  forward  fp32  eager  32×32 pixels  10 classes  \d+\.\d+× \[", done.stdout
+    )
     (run,) = (tmp_path / "results").iterdir()
     info = json.loads((run / "run.json").read_text())
     assert info["schema"] == 1
@@ -132,11 +134,11 @@ def test_shards_merge_into_the_same_cells(suite: Path, tmp_path: Path):
     [
         (["run", "--suite", "vitt"], "unknown suite 'vitt'; did you mean vit"),
         (["run", "--suite", "absent/x.toml"], "no suite file at absent/x.toml"),
-        (["run", "--batch-size", "0"], "batch_sizes[0]: input should be greater than or equal to 1, got 0"),
-        (["run", "--batch-size", "many"], "'--batch-size'"),
+        (["run", "--batch-size", "0"], "--batch-size: input should be greater than or equal to 1, got '0'"),
+        (["run", "--batch-size", "many"], "--batch-size: input should be a valid integer"),
         (["run", "--image-size", "225"], "image height 225 does not suit"),
-        (["run", "--image-size", "big"], "--image-size 'big' is not an image size; write 224 or 224x192"),
-        (["run", "--mode", "warp"], "modes[0]: input should be 'eager', 'compile'"),
+        (["run", "--image-size", "big"], "--image-size: not an image size; write 224 or 224x192"),
+        (["run", "--mode", "warp"], "--mode: input should be 'eager', 'compile'"),
         (["run", "--device", "tpu"], "--device 'tpu': choose cpu or cuda"),
         (["run", "--device", "cpu", "--dtype", "tf32"], "dtype tf32 exists on CUDA only"),
         (["run", "--pair", "vit_s16"], "pair 'vit_s16' has no baseline"),

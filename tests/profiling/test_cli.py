@@ -1,25 +1,40 @@
+from typing import Any
+
 import pytest
 
-from flopbench.cli.profile import make_cell
+from flopbench.cells import AXES
+from flopbench.cli.axes import cells_of
 from flopbench.errors import FlopbenchError
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("pair", "axes", "message"),
     [
-        ({"pass_": "fwd"}, "unknown pass 'fwd'; did you mean forward"),
-        ({"dtype": "fp8"}, "unknown dtype 'fp8'"),
-        ({"mode": "cuda-graph"}, "exists on CUDA only"),
-        ({"size": "225"}, "must be a multiple of 16"),
-        ({"pair": "vit_s16"}, "has no baseline"),
+        ("vit_s16.flop", {"modes": ("cuda-graph",)}, "exists on CUDA only"),
+        ("vit_s16.flop", {"image_sizes": ("225",)}, "must be a multiple of 16"),
+        ("vit_s16", {}, "has no baseline"),
     ],
 )
-def test_options_that_do_not_suit_are_named(changes: dict[str, str], message: str):
-    options = {"pair": "vit_s16.flop", "pass_": "forward", "dtype": "fp32", "mode": "eager", "size": "224"}
+def test_options_that_do_not_suit_are_named(pair: str, axes: dict[str, Any], message: str):
     with pytest.raises(FlopbenchError, match=message):
-        make_cell(device="cpu", batch=4, **{**options, **changes})
+        cells_of(pair, "cpu", axes)
 
 
-def test_a_baseline_can_be_stated():
-    cell = make_cell("vit_s16.flop@vit_ti16", "cpu", 4, "forward", "fp32", "eager", "224")
-    assert cell.pair.baseline == "vit_ti16"
+@pytest.mark.parametrize(
+    ("axis", "text", "message"),
+    [
+        ("pass", "fwd", "--pass: input should be 'forward', 'backward' or 'train', got 'fwd'"),
+        ("batch_size", "0", "--batch-size: input should be greater than or equal to 1, got '0'"),
+        ("image_size", "1x2x3", "--image-size: not an image size; write 224 or 224x192"),
+    ],
+)
+def test_what_is_no_value_of_an_axis_is_named(axis: str, text: str, message: str):
+    with pytest.raises(FlopbenchError, match=message):
+        AXES[axis].parse(text)
+
+
+def test_what_is_left_out_is_as_suits_the_device():
+    (cell,) = cells_of("vit_s16.flop@vit_ti16", "cpu", {"image_sizes": ("224x192",)})
+    assert cell.id == "vit_s16.flop@vit_ti16/cpu/b4/forward/fp32/eager/224x192"
+    (cell,) = cells_of("vit_s16.flop", "cuda", {})
+    assert cell.id == "vit_s16.flop/cuda/b64/forward/bf16/eager"

@@ -102,6 +102,7 @@ def make_run(
     passes: tuple[str, ...] = ("forward", "backward"),
     dtypes: tuple[str, ...] | None = None,
     modes: tuple[str, ...] = ("eager", "compile"),
+    axes: Mapping[str, Any] | None = None,
     replicates: int = 1,
     rounds: int = 12,
     seed: int = 0,
@@ -125,6 +126,7 @@ def make_run(
         passes: as in a suite file.
         dtypes: bf16 on CUDA and fp32 on a CPU by default.
         modes: as in a suite file.
+        axes: values of further axes, by their plural, as in a suite file.
         replicates: records a cell.
         rounds: rounds a cell, each of two calls a model.
         seed: of the noise.
@@ -147,6 +149,7 @@ def make_run(
             "dtypes": dtypes or (("bf16",) if device.kind == "cuda" else ("fp32",)),
             "modes": modes,
             "replicates": replicates,
+            **(axes or {}),
         }
     )
     fields: dict[str, Any] = {

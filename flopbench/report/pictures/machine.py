@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
+from flopbench.cells import AXES
 from flopbench.report import text
-from flopbench.report.cells import setting_words
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
     BLUE,
@@ -174,9 +174,8 @@ def _draw_time(axis: "Axes", profile: ProfileRecord) -> None:
     axis.set_yticks([0, 1], [text.printable(m.label) for m in (profile.baseline, profile.candidate)])
     axis.set_ylim(1.55, -0.55)
     axis.grid(False, axis="y")
-    size = "×".join(map(str, profile.image_size))
-    setting = (profile.dtype, profile.mode, size, "fused", "contiguous", "auto")
-    axis.set_title(f"{profile.pass_}, batch {profile.batch_size}, {setting_words(setting)}")
+    words = f"{AXES['dtype'].say(profile.dtype)}, {AXES['mode'].say(profile.mode)}"
+    axis.set_title(f"{profile.pass_}, batch {profile.batch_size}, {words}")
 
 
 def _remainder(model: ModelProfile) -> float:
