@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import AXES, Cell, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.suites import available_suites, load_suite, override, parse_suite
 
@@ -31,13 +31,13 @@ pairs = [{ baseline = "vit_s16", candidate = "vit_s16.hybrid" }]
 def test_defaults_and_pairs_flow_into_every_profile(tmp_path: Path):
     loaded = suite(GOOD, tmp_path)
     profile = loaded.profile("cpu")
-    assert profile.dtypes == ("bf16",)
+    assert profile.values(AXES["dtype"]) == ("bf16",)
     assert [pair.id for pair in profile.pairs] == [
         "vit_s16.flop",
         "vit_b16.flop@timm:deit3_base_patch16_224",
     ]
     quick = loaded.profile("cpu", quick=True)
-    assert quick.batch_sizes == (1,)
+    assert quick.values(AXES["batch_size"]) == (1,)
     assert quick.pairs[0].labels == ("ViT-S/16", "H(ViT-S/16)")
 
 
@@ -168,7 +168,7 @@ def test_a_pair_is_named_by_its_candidate():
 
 def test_overrides_are_checked():
     profile = load_suite("vit").profile("cpu")
-    assert override(profile, batch_sizes=(3,), precision=None).batch_sizes == (3,)
+    assert override(profile, batch_sizes=(3,), precision=None).values(AXES["batch_size"]) == (3,)
     with pytest.raises(FlopbenchError, match="precision"):
         override(profile, precision=2.0)
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flopbench.cells import Cell, DeviceKind
 from flopbench.kernels.dispatch import specified
 from flopbench.models.catalog import parse_name
 from flopbench.results import Flag
-from flopbench.suites import Cell, DeviceKind
 from flopbench.testing.invariance import TOLERANCE, invariance_error
 from flopbench.timing.clock import CLOCKS, Clock
 from flopbench.timing.device_state import Watch, watch

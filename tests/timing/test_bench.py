@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flopbench.suites import Cell, Pair
+from flopbench.cells import Cell, Pair
 from flopbench.timing import bench as module
 from flopbench.timing.bench import Bench, Checked, WrongOutputError
 from flopbench.timing.clock import CudaClock
