@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
+from flopbench.cells import Cell
 from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import pointwise_parts
-from flopbench.suites import Cell
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2}
