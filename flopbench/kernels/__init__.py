@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 Name = Literal["torch", "unfused", "inductor", "cpp", "triton"]
 """What an operation can run as: torch's own operator; attention as two products with the scores in memory;
@@ -12,7 +12,8 @@ Impl = Literal["auto", "fused", "eager", "inductor", "cpp", "triton"]
 """What may be asked for: `flopbench.kernels.dispatch.choose` has the rule. Stands where torch is not
 imported, for suite files name it too."""
 
-NAMES: tuple[Name, ...] = get_args(Name)
+TORCH: tuple[Name, ...] = ("torch", "unfused")
+"""Those that are made of torch's own operators, which anybody's network has."""
 
 
 def source_digest(folder: Path = Path(__file__).parent) -> str:

@@ -6,9 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from flopbench.cells import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
+from flopbench.kernels import Name
 from flopbench.suites import Profile
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 says which kernels ran, and what they were compiled with. Runs of 1 are read; they do not say."""
+
+Schema = Annotated[Literal[1, 2], Field(alias="schema")]
 
 Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
 Samples = tuple[tuple[float, ...], ...]
@@ -33,7 +37,9 @@ class ModelResult(Frozen):
     `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a
     round, in the order of measurement; `host_samples` the host's dispatch time of the same calls
     (CUDA only). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
-    peak. `compile_seconds` is the first call of a compiled model (None when eager).
+    peak. `compile_seconds` is the first call of a compiled model (None when eager). `implementations` holds
+    what each operation of ours was seen to run as in that first call, and why: operation → name → reason;
+    None where it was not recorded, empty where the model has no operation of ours.
     """
 
     name: str
@@ -45,6 +51,18 @@ class ModelResult(Frozen):
     compile_seconds: float | None = None
     samples: Samples = ()
     host_samples: Samples = ()
+    implementations: dict[str, dict[Name, str]] | None = None
+
+    @property
+    def kernels(self) -> str | None:
+        """What ran, `cpp: attention, linear; torch: layer_norm`; None where it was not recorded."""
+        if self.implementations is None:
+            return None
+        by_name: dict[str, list[str]] = {}
+        for operation, names in sorted(self.implementations.items()):
+            for name in names:
+                by_name.setdefault(name, []).append(operation)
+        return "; ".join(f"{name}: {', '.join(operations)}" for name, operations in sorted(by_name.items()))
 
 
 class Check(Frozen):
@@ -76,7 +94,7 @@ class Flag(Frozen):
 class CellRecord(Frozen):
     """One line of `cells.jsonl`."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_: Schema = SCHEMA
     cell: Cell
     replicate: int = 0
     status: Status
@@ -123,7 +141,7 @@ class FrontierRecord(Frozen):
     where not even one image fits; `peak_bytes` is the pass's peak at that batch.
     """
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_: Schema = SCHEMA
     name: str
     label: str
     cell: Cell
@@ -139,7 +157,11 @@ class FrontierRecord(Frozen):
 
 
 class Environment(Frozen):
-    """What a run was taken on. Nothing personal: no user, host name or path."""
+    """What a run was taken on. Nothing personal: no user, host name or path.
+
+    `cpu_capability` is the vector instructions that torch uses, `compiler` the C++ compiler that inductor and
+    our kernels use, with its version, `kernels` a digest of our kernels' sources.
+    """
 
     device: Literal["cpu", "cuda"]
     device_name: str
@@ -157,6 +179,9 @@ class Environment(Frozen):
     python: str
     torch: str
     triton: str | None = None
+    cpu_capability: str | None = None
+    compiler: str | None = None
+    kernels: str | None = None
     fvcore: str
     flopbench: str
     commit: str | None = None
@@ -173,7 +198,7 @@ class Environment(Frozen):
 class RunInfo(Frozen):
     """`run.json`."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_: Schema = SCHEMA
     id: str
     suite: str
     title: str
@@ -215,7 +240,7 @@ class Calibration(Frozen):
     by the cell's id.
     """
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_: Schema = SCHEMA
     peaks: Peaks
     visible_change: dict[str, float] = {}
     environment: Environment | None = None
@@ -273,7 +298,7 @@ class ModelProfile(Frozen):
 class ProfileRecord(Frozen):
     """`profile*.json` of a run folder: one pair, one pass, both models."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_: Schema = SCHEMA
     pair: Pair
     pass_: Pass = Field(alias="pass")
     batch_size: int

@@ -53,9 +53,11 @@ class Run:
             raise FlopbenchError(f"{path} is not a run: it has no run.json")
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
+            schema = raw.get("schema") if isinstance(raw, dict) else None
+            if isinstance(schema, int) and schema > SCHEMA:
                 raise FlopbenchError(
-                    f"{file} has schema {raw.get('schema')!r}; this flopbench reads schema {SCHEMA}"
+                    f"{file} is of schema {schema}, from a newer flopbench: this one reads up to {SCHEMA}; "
+                    "upgrade it"
                 )
             return cls(path, RunInfo.model_validate(raw))
         except (json.JSONDecodeError, ValidationError) as error:

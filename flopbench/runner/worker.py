@@ -112,6 +112,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             update={
                 "peak_bytes": peaks[role],
                 "compile_seconds": compiled,
+                "implementations": bench.ran[role],
                 "samples": _rows(getattr(rounds, role)),
                 "host_samples": _rows(getattr(rounds, f"{role}_host")),
             }
@@ -154,13 +155,10 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
 
 
 def require_compiler(cell: Cell) -> None:
-    """Raise unless what compiled cells need on a CPU, a C++ compiler, is there."""
-    if cell.device == "cpu" and (cell.mode != "eager" or cell.impl == "fused"):
-        lacking = missing_compiler()
-        if lacking is not None:
-            asked = "torch.compile needs" if cell.mode != "eager" else "fused kernels need"
-            remedy = "--mode eager" if cell.mode != "eager" else "--impl eager"
-            raise RuntimeError(f"{asked} a C++ compiler ({lacking}): install one, or {remedy}")
+    """Raise unless what torch.compile needs on a CPU, a C++ compiler, is there."""
+    lacking = missing_compiler() if cell.device == "cpu" and cell.mode != "eager" else None
+    if lacking is not None:
+        raise RuntimeError(f"torch.compile needs a C++ compiler ({lacking}): install one, or --mode eager")
 
 
 def _rows(samples: list[list[float]]) -> tuple[tuple[float, ...], ...]:

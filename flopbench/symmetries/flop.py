@@ -159,8 +159,10 @@ class FlopResidual(IrrepResidual):
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
         if norm is not None and self._with(norm, *x, *branch):
-            given: Any = (*x, *branch, self.gamma_s, self.gamma_a, *norm.affine, norm.eps)
-            s, a, *normed = add_layer_norm_halves(*given, self.impl)
+            gammas = self.gamma_s, self.gamma_a
+            s, a, *normed = add_layer_norm_halves(
+                x.s, x.a, branch.s, branch.a, *gammas, *norm.affine, norm.eps, self.impl
+            )
             return Halves(s, a), Halves(*normed)
         s = add_scaled(x.s, branch.s, self.gamma_s)
         x = Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flopbench.cells import Cell, DeviceKind
-from flopbench.kernels.dispatch import specified
+from flopbench.kernels.dispatch import Ran, is_torch_throughout, observe, specified
 from flopbench.models.catalog import parse_name
 from flopbench.results import Flag
 from flopbench.testing.invariance import TOLERANCE, invariance_error
@@ -60,6 +60,7 @@ class Bench:
         on_phase: told the name of each phase when it begins.
         phases: seconds of wall time by phase.
         first_seconds: by role, of the first call, compilation included.
+        ran: by role, what each operation of ours was seen to run as in the first call (`kernels.dispatch`).
         pace: by role, seconds a call once warm.
     """
 
@@ -69,6 +70,7 @@ class Bench:
     on_phase: Callable[[str], object] = lambda name: None
     phases: dict[str, float] = field(default_factory=dict, init=False)
     first_seconds: dict[str, float] = field(default_factory=dict, init=False)
+    ran: dict[str, Ran] = field(default_factory=dict, init=False)
     pace: dict[str, float] = field(default_factory=dict, init=False)
     _rounds: Rounds = field(default_factory=Rounds, init=False)
 
@@ -92,7 +94,8 @@ class Bench:
         with self._phase(self._first_phase):
             for role, workload in self.workloads.items():
                 start = time.monotonic()
-                workload.run()
+                with observe() as self.ran[role]:
+                    workload.run()
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
 
@@ -118,7 +121,7 @@ class Bench:
             if self.cell is None:
                 return Checked()
             errors = [
-                _agreement(self.cell, self.workloads[role], outputs[role], label)
+                _agreement(self.cell, self.workloads[role], self.ran.get(role, {}), outputs[role], label)
                 for role, label in zip(ROLES, labels, strict=True)
             ]
             in_cell = _invariance(self.cell, self.workloads["candidate"], outputs["candidate"])
@@ -205,17 +208,16 @@ def _finite_numbers(output: Any, label: str, cell: Cell | None) -> int:
     return sum(tensor.numel() for tensor in tensors(output))
 
 
-def _agreement(cell: Cell, workload: Workload, logits: Tensor, label: str) -> float | None:
-    """The error of compiled or fused operations against the eager ones; None where eager ones ran."""
-    fused = cell.impl == "fused" or (cell.impl == "auto" and cell.device == "cuda")
-    if not fused and cell.mode == "eager":
+def _agreement(cell: Cell, workload: Workload, ran: Ran, logits: Tensor, label: str) -> float | None:
+    """The error of compiled or other operations against torch's own; None where these ran uncompiled."""
+    if cell.mode == "eager" and is_torch_throughout(ran):
         return None
     with torch.compiler.set_stance("force_eager"), specified(workload.model):
         eager = workload.logits(*workload.inputs)
     error = ((logits - eager).abs().max() / eager.std()).item()
     if not error <= TOLERANCE[cell.dtype]:
         raise WrongOutputError(
-            f"{label} {'compiled' if cell.mode != 'eager' else 'with fused kernels'} differs from "
+            f"{label} {'compiled' if cell.mode != 'eager' else 'with our kernels'} differs from "
             f"the eager operations by {error:.1e}, at most {TOLERANCE[cell.dtype]:.0e} allowed"
         )
     return error

@@ -111,7 +111,7 @@ def test_a_cell_whose_kernels_are_wrong_fails(device, monkeypatch, wrong):
         monkeypatch.setattr(heads, "unpack_heads", lambda parts: [half * 1.1 for half in unpack(parts)])
     bench = Bench({"baseline": eager, "candidate": workload}, cell.device, cell)
     if wrong:
-        with pytest.raises(WrongOutputError, match=r"E\(.*\) with fused kernels differs"):
+        with pytest.raises(WrongOutputError, match=r"E\(.*\) with our kernels differs"):
             bench.check()
     else:
         assert bench.check().agreement

@@ -68,7 +68,7 @@ def test_damage_elsewhere_is_an_error_with_its_line(tmp_path: Path):
     [
         ("{", "damaged"),
         ("[]", "damaged"),
-        ('{"schema": 99}', "schema 99; this flopbench reads schema 1"),
+        ('{"schema": 99}', "of schema 99, from a newer flopbench: this one reads up to 2; upgrade it"),
         ('{"schema": 1}', "damaged"),
     ],
 )
