@@ -6,6 +6,7 @@ from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, Literal
 
 from flopbench.cells import AXES
+from flopbench.kernels import TORCH
 from flopbench.report import text
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ Rows = Sequence[Row]
 SETTING = tuple(axis for axis in AXES.values() if axis.about == "setting")
 _WORK = tuple(axis.name for axis in AXES.values() if axis.about == "work")
 Setting = tuple[Any, ...]
+TORCHS, OURS = "with torch's own operations", "with flopbench's kernels"
 
 # Difference of log throughputs below which a baseline is as fast in one setting as in another.
 _SAME_SPEED = 0.02
@@ -104,8 +106,39 @@ def models(rows: Rows) -> list[Row]:
 
 
 def setting_of(row: Row) -> Setting:
-    """What a cell was measured in: dtype, mode, image size, attention, memory format, kernels…"""
-    return tuple(row[axis.name] for axis in SETTING)
+    """What a cell was measured in: dtype, mode, image size, attention… and what ran, in words."""
+    return (*(row[axis.name] for axis in SETTING), world_of(row))
+
+
+def world_of(row: Row) -> str:
+    """`with torch's own operations`, `with flopbench's kernels`; nothing where what ran was not recorded."""
+    ours = {role: _has_ours(row.get(f"{role}_kernels")) for role in ("baseline", "candidate")}
+    if None in ours.values():
+        return ""
+    if len(set(ours.values())) == 1:
+        return OURS if ours["candidate"] else TORCHS
+    return f"{OURS} in the {'candidate' if ours['candidate'] else 'baseline'} alone"
+
+
+def _has_ours(kernels: str | None) -> bool | None:
+    """Whether anything but torch's own operators is in `ModelResult.kernels`."""
+    if kernels is None:
+        return None
+    return any(ran.partition(":")[0] not in TORCH for ran in kernels.split("; ") if ran)
+
+
+def other_worlds(setting: Setting, cells: Rows) -> list[Setting]:
+    """The settings among those of `cells` that differ from this one in the kernels, and in nothing else."""
+    kernels = [axis.name for axis in SETTING].index("impl")
+
+    def apart_from_kernels(setting: Setting) -> Setting:
+        return setting[:kernels] + setting[kernels + 1 : -1]
+
+    return [
+        other
+        for other in dict.fromkeys(map(setting_of, cells))
+        if other[-1] and other[-1] != setting[-1] and apart_from_kernels(other) == apart_from_kernels(setting)
+    ]
 
 
 def headline_setting(cells: Rows) -> Setting | None:
@@ -143,9 +176,18 @@ def in_setting(cells: Rows, setting: Setting) -> list[Row]:
     return [row for row in cells if setting_of(row) == setting]
 
 
-def setting_words(setting: Setting) -> str:
-    """`bf16, compiled`; what is as usual is left out."""
-    return ", ".join(filter(None, (axis.say(value) for axis, value in zip(SETTING, setting, strict=True))))
+def setting_words(setting: Setting, *, world: bool = True) -> str:
+    """`bf16, compiled, with flopbench's kernels`; what is as usual is left out, and `world` if not wanted.
+
+    What ran is said in place of what was asked for, where it was recorded.
+    """
+    *values, ran = setting
+    words = [
+        axis.say(value)
+        for axis, value in zip(SETTING, values, strict=True)
+        if not (ran and axis.name == "impl")
+    ]
+    return ", ".join(filter(None, [*words, ran * world]))
 
 
 def by(cells: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:

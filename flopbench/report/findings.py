@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from flopbench.report import text
 from flopbench.report.cells import (
+    OURS,
+    TORCHS,
     Row,
     Rows,
     Setting,
@@ -12,10 +14,12 @@ from flopbench.report.cells import (
     flag_kinds,
     headline_setting,
     in_setting,
+    other_worlds,
     setting_of,
     setting_words,
     tops,
     verdict,
+    world_of,
 )
 
 
@@ -42,16 +46,20 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     if setting is None:
         return Answer(run, f"On {device}, no cell could be measured.", ())
     chosen = in_setting(cells, setting)
-    where = f"On {device} ({setting_words(setting)})"
     spoken_of = tops(chosen)
+    twins = other_worlds(setting, cells)
+    same = (_same_work(spoken_of, in_setting(cells, twin)) for twin in twins)
+    worlds = [spoken_of, *filter(None, same)]
+    where = f"On {device} ({setting_words(setting, world=len(worlds) == 1)})"
     if len(spoken_of) == 1:
-        headline = f"{where}, {_pair_sentence(spoken_of[0], chosen)}"
+        headline = f"{where}, {_pair_sentence(spoken_of[0], chosen, worlds)}"
         points = []
     else:
-        headline = f"{where}, {_overview(spoken_of)}"
-        points = [_pair_sentence(top, chosen) for top in spoken_of]
+        headline = f"{where}, {_overview(worlds)}"
+        points = [_pair_sentence(top, chosen, worlds) for top in spoken_of]
         points += _extremes(spoken_of)
-    others = dict.fromkeys(other for other in map(setting_of, cells) if other != setting)
+    points += [line for world in worlds[1:] for line in _over_torch(spoken_of, world)]
+    others = dict.fromkeys(other for other in map(setting_of, cells) if other not in (setting, *twins))
     points += [_other_setting(other, in_setting(cells, other)) for other in others]
     points += _with_care(spoken_of)
     if len(cells) < total:
@@ -87,13 +95,48 @@ def _times(row: Row, what: str = "95 % interval ") -> str:
     return f"is neither faster nor slower as far as can be told ({what}{bounds})"
 
 
-def _pair_sentence(top: Row, cells: Rows) -> str:
+def _same_work(spoken_of: Rows, cells: Rows) -> list[Row]:
+    """Of `cells` those of the same pairs, passes and batch sizes."""
+    wanted = {_work_of(top) for top in spoken_of}
+    return [row for row in cells if _work_of(row) in wanted]
+
+
+def _work_of(row: Row) -> tuple[object, ...]:
+    return row["pair"], row["pass"], row["batch_size"]
+
+
+def _over_torch(ours: Rows, theirs: Rows) -> list[str]:
+    """What our kernels do for the baseline too: its speed with them over its speed with torch's own."""
+    twins = {_work_of(row): row for row in theirs}
+    lines = []
+    for row in ours:
+        other = twins.get(_work_of(row))
+        if other is None or {world_of(row), world_of(other)} != {OURS, TORCHS}:
+            continue
+        with_ours, with_torchs = (row, other) if world_of(row) == OURS else (other, row)
+        x, e = text.printable(row["baseline_label"]), text.printable(row["candidate_label"])
+        gain = with_torchs["baseline_seconds"] / with_ours["baseline_seconds"]
+        whole = with_torchs["baseline_seconds"] / with_ours["candidate_seconds"]
+        lines.append(
+            f"{x} itself runs {text.factor(gain)}× as fast with flopbench's kernels as with torch's own "
+            f"operations, {_pass_words(row['pass'])} at batch {row['batch_size']}; {e} with ours is "
+            f"{text.factor(whole)}× as fast as {x} with torch's (medians of separate processes)."
+        )
+    return lines
+
+
+def _pair_sentence(top: Row, cells: Rows, worlds: Sequence[Rows]) -> str:
     own = [row for row in cells if row["pair"] == top["pair"]]
     candidate, baseline = text.printable(top["candidate_label"]), text.printable(top["baseline_label"])
     needs = ""
     if top["macs_ratio"] is not None:
         needs = f"needs {text.percent(1 / top['macs_ratio'])} of the MACs of {baseline} and "
     sentence = f"{candidate} {needs}{_times(top)} {_pass_words(top['pass'])} at batch {top['batch_size']}"
+    twins = [row for world in worlds[1:] for row in world if row["pair"] == top["pair"]]
+    if twins:
+        sentence = ", and ".join(
+            [f"{sentence} {world_of(top)}", *(f"{_times(twin, '')} {world_of(twin)}" for twin in twins)]
+        )
     for pass_, group in by([row for row in own if row["pass"] != top["pass"]], "pass").items():
         other = max(group, key=lambda row: row["batch_size"])
         sentence += f", and {_times(other, '')} {_pass_words(pass_)}"
@@ -136,17 +179,20 @@ def _span(values: Sequence[float], show: Callable[[float], str], suffix: str = "
     return f"{low}{suffix}" if low == high else f"between {low}{suffix} and {high}{suffix}"
 
 
-def _overview(cells: Rows) -> str:
+def _overview(worlds: Sequence[Rows]) -> str:
+    cells = worlds[0]
     batches = {top["batch_size"] for top in cells}
     where = f"at batch {batches.pop()}" if len(batches) == 1 else "at the largest batch of each"
-    verdicts = [verdict(top) for top in cells]
-    faster = verdicts.count("faster")
+    slower = {_work_of(row) for world in worlds for row in world if verdict(row) != "faster"}
+    faster = sum(_work_of(top) not in slower for top in cells)
     everyone = "both" if len(cells) == 2 else f"all {len(cells)}"
     count = everyone if faster == len(cells) else f"{faster or 'none'} of {len(cells)}"
     run = "runs" if faster == 1 else "run"
     sentence = f"{count} candidates {run} faster than the baseline {_pass_words(cells[0]['pass'])} {where}"
-    speedups = [top["speedup"] for top in cells]
-    sentence += f"; the speed-up is {_span(speedups, text.factor, '×')}"
+    spans = [_span([row["speedup"] for row in world], text.factor, "×") for world in worlds]
+    if len(spans) > 1:
+        spans = [f"{span} {world_of(world[0])}" for span, world in zip(spans, worlds, strict=True)]
+    sentence += f"; the speed-up is {text.joined(spans)}"
     ratios = [1 / top["macs_ratio"] for top in cells if top["macs_ratio"] is not None]
     if ratios:
         sentence += f", with {_span(ratios, text.percent)} of the MACs"

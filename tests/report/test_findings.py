@@ -122,3 +122,49 @@ def test_flags_of_what_the_answer_rests_on_are_said(tmp_path):
 )
 def test_only_an_interval_that_excludes_one_decides(low, estimate, high, expected):
     assert verdict({"speedup_low": low, "speedup": estimate, "speedup_high": high}) == expected
+
+
+def both_worlds(path, pairs, **options):
+    axes = {"impls": ("eager", "auto")}
+    return make_run(path, device=CPU, pairs=pairs, modes=("compile",), batch_sizes=(4,), axes=axes, **options)
+
+
+def test_both_worlds_are_in_the_first_sentence(tmp_path):
+    said = answer_of(both_worlds(tmp_path / "r", ("vit_s16.flop", "vit_b16.flop"), ours=1.5))
+    assert said.headline.startswith(
+        "On an Intel Xeon @ 2.80 GHz (fp32, compiled), both candidates run faster"
+    )
+        r"between [\d.]+× and [\d.]+× (with [\w' ]+?) (?:and|with between|,)", said.headline + ","
+    )
+    assert "with flopbench's kernels and between" in said.headline
+    assert "with torch's own operations, with between 5" in said.headline
+    assert any(
+        re.match(
+            r"ViT-B/16 itself runs 1\.[45]\d× as fast with flopbench's kernels as with torch's own "
+            r"operations, forward at batch 4; E\(ViT-B/16\) with ours is 2\.\d\d× as fast as ViT-B/16 with torch's",
+            point,
+        )
+        for point in said.points
+    )
+
+
+def test_one_pair_has_both_worlds_in_its_sentence(tmp_path):
+    said = answer_of(both_worlds(tmp_path / "r", ("vit_b16.flop",), ours=1.5))
+    assert re.search(
+        r"runs 1\.\d+× as fast \(95 % interval [\d.]+ to [\d.]+\) forward at batch 4 with flopbench's "
+        r"kernels, and runs 1\.\d+× as fast \([\d. to]+\) with torch's own operations",
+        said.headline,
+    )
+
+
+def test_a_world_of_one_is_named_and_what_was_not_recorded_is_not(tmp_path):
+    named = answer_of(
+        make_run(tmp_path / "a", device=CPU, pairs=("vit_b16.flop",), modes=("eager",), ours=1.5)
+    )
+    assert named.headline.startswith(
+        "On an Intel Xeon @ 2.80 GHz (fp32, eager, with torch's own operations), E("
+    )
+    unnamed = answer_of(both_worlds(tmp_path / "b", ("vit_b16.flop",)))
+    assert "operations" not in unnamed.headline
+    assert "kernels" not in unnamed.headline
+    assert "Fp32, compiled, eager kernels: forward" in " ".join(unnamed.points)

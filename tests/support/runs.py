@@ -113,6 +113,7 @@ def make_run(
     reason: str = "",
     flags: Mapping[str, Flag] | None = None,
     invariance_error: float = 3e-6,
+    ours: float | None = None,
     info: Mapping[str, Any] | None = None,
     **environment_changes: Any,
 ) -> Run:
@@ -138,6 +139,8 @@ def make_run(
         reason: of every cell that is not `ok`; a plausible one by default.
         flags: pattern of the cell's id → an extra flag. Launch-bound cells have theirs anyway.
         invariance_error: of every invariant candidate.
+        ours: how many times as fast as torch's own our kernels are, which then run in compiled cells unless
+            eager ones are asked for; without it what ran is not recorded, as in runs of schema 1.
         info: fields of `RunInfo` to replace.
         environment_changes: fields of the environment to replace.
     """
@@ -181,6 +184,7 @@ def make_run(
                     noise=device.noise if noise is None else noise,
                     flag=_matching(flags or {}, cell.id, None),
                     invariance_error=invariance_error,
+                    ours=ours,
                 )
             else:
                 record = CellRecord(
@@ -222,8 +226,11 @@ def _measured(
     noise: float,
     flag: Flag | None,
     invariance_error: float,
+    ours: float | None,
 ) -> CellRecord:
     compiled = cell.mode != "eager"
+    in_cpp = compiled and cell.impl != "eager"
+    gain = ours if ours and in_cpp else 1.0
     baseline, candidate = cell.pair.baseline, cell.pair.candidate
     work_x = _work_seconds(baseline, cell, device)
     work_e = _work_seconds(candidate, cell, device) + overhead * (0.5 if compiled else 1.0) * work_x
@@ -233,7 +240,7 @@ def _measured(
     bound = cuda and host_e >= 0.9 * work_e
     samples = [
         _samples(rng, max(work, host) * factor, rounds, noise)
-        for work, host, factor in ((work_x, host_x, 1.0), (work_e, host_e, slowdown))
+        for work, host, factor in ((work_x, host_x, 1.0 / gain), (work_e, host_e, slowdown / gain))
     ]
     flags = [flag] if flag else []
     if bound:
@@ -256,6 +263,7 @@ def _measured(
             compile_seconds=12.5 if compiled else None,
             samples=rows,
             host_samples=_samples(rng, host, rounds, noise) if cuda else (),
+            implementations={"linear": {"cpp" if in_cpp else "torch": "asked for"}} if ours else None,
         )
         for name, label, rows, host in zip(
             (baseline, candidate), labels, samples, (host_x, host_e), strict=True
