@@ -1,14 +1,38 @@
-"""What hangs on torch's private names: one function a need."""
+"""What hangs on torch's private names: one function a need, and a test of each (tests/test_private.py).
 
+What inductor has is imported where it is asked for: that takes a second.
+"""
+
+import ctypes
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_leaves as tree_leaves
 
 
 def hooked(module: nn.Module) -> bool:
     """Whether calling `module` runs anything besides its own `forward`; hooks that look on do not count."""
-    kinds = (module._forward_pre_hooks, module._forward_hooks)
-    backward = module._backward_hooks or module._backward_pre_hooks
+    kinds = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        modules._global_forward_pre_hooks,
+        modules._global_forward_hooks,
+    )
+    backward = (
+        module._backward_hooks
+        or module._backward_pre_hooks
+        or modules._global_backward_hooks
+        or modules._global_backward_pre_hooks
+    )
     return bool(backward) or any(not _looks_on(hook) for hooks in kinds for hook in hooks.values())
 
 
@@ -18,6 +42,84 @@ def looking_on(hook: Callable[..., None]) -> Callable[..., None]:
     return hook
 
 
+@torch.compiler.assume_constant_result
 def _looks_on(hook: Callable[..., object]) -> bool:
-    # fvcore's say in which layer a trace is.
-    return hasattr(hook, "looks_on") or type(hook).__module__.startswith("fvcore.")
+    # fvcore's say in which layer a trace is, and those of torch's counter of FLOPs in which layer a call is.
+    origin = getattr(hook, "__module__", None) or ""
+    return hasattr(hook, "looks_on") or origin.startswith(("fvcore.", "torch.utils.module_tracker"))
+
+
+def version(tensor: Tensor) -> int:
+    """How often `tensor` was written to in place, as autograd counts it."""
+    return tensor._version
+
+
+def storage_identity(tensor: Tensor) -> int:
+    """What tensors have in common that share memory.
+
+    It is of the storage itself, not of its data: two empty tensors have the same data pointer.
+    """
+    return tensor.untyped_storage()._cdata
+
+
+def schema(operator: Any) -> Any:
+    """The schema of an operator that a dispatch mode is given: returns, and whether it writes in place."""
+    return operator._schema
+
+
+def has_meta_kernel(operator: str) -> bool:
+    """Whether `operator`, e.g. "aten::mm", has a shape function, which the meta device runs."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operator, "Meta")
+
+
+def backward_node() -> Any:
+    """The node of autograd's graph whose turn it is in this thread's backward pass; None outside one."""
+    return torch._C._current_autograd_node()
+
+
+def raw_events(trace: Any) -> Any:
+    """The events of a `torch.autograd.profiler.profile`, none made an object of before it is looked at."""
+    return trace.kineto_results.events()
+
+
+def multiplies_bf16_without_tiles() -> bool:
+    """Whether this CPU multiplies bf16 in its vectors and has no AMX tiles; False where torch cannot say."""
+    bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bf16 is not None and tiles is not None and bf16() and not tiles()
+
+
+def cpp_compilers() -> list[str]:
+    """The C++ compilers that inductor looks for, the first that it finds is taken."""
+    from torch._inductor import config
+
+    return [name for name in _flat(config.cpp.cxx) if name]
+
+
+def _flat(names: Any) -> list[str]:
+    return [names] if isinstance(names, str) else [n for item in names or () for n in _flat(item)]
+
+
+@cache
+def compiler_version() -> str | None:
+    """The compiler that inductor takes, and its version if it tells, e.g. "g++ 12.2.0"; None without one."""
+    found = next((name for name in cpp_compilers() if shutil.which(name)), None)
+    if found is None:
+        return None
+    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    number = re.search(r"\d+(\.\d+)+", told)
+    return " ".join([Path(found).name, *([number[0]] if number else [])])
+
+
+def compile_cpp(source: str) -> ctypes.CDLL:
+    """A library of `source`, compiled with inductor's flags for this CPU unless it is in inductor's cache."""
+    from torch._inductor.codecache import CppCodeCache
+
+    return CppCodeCache.load(source)
+
+
+def show_kernels_to_profiler() -> None:
+    """Let functions that inductor generates for a CPU be events of a profile, in this process."""
+    from torch._inductor import config
+
+    config.cpp.enable_kernel_profile = True

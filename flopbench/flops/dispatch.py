@@ -16,14 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from flopbench.cells import Pass
 from flopbench.flops import operators
 from flopbench.flops.meta import evaluating
-from flopbench.private import looking_on
+from flopbench.private import (
+    TorchDispatchMode,
+    backward_node,
+    looking_on,
+    schema,
+    storage_identity,
+    tree_leaves,
+)
 
 aten = torch.ops.aten
 
@@ -132,7 +137,7 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
     return Observation(
         macs=counter.get_total_flops() // 2,
         calls=tuple(recorder.calls),
-        kept=frozenset(_storage(tensor) for tensor in kept if tensor is not None),
+        kept=frozenset(storage_identity(tensor) for tensor in kept if tensor is not None),
         uncounted=recorder.uncounted,
         shapes=recorder.shapes,
     )
@@ -191,7 +196,7 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        packet, name = func._overloadpacket, func._overloadpacket.__name__
+        packet, name = func.overloadpacket, func.overloadpacket.__name__
         read, written = _operands(args, kwargs), [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         self.alive += read + written
         formula = self.registry.get(packet)
@@ -223,7 +228,7 @@ class _Recorder(TorchDispatchMode):
     def _owner(self) -> str:
         if not self.backward:
             return self.stack[-1]
-        node = torch._C._current_autograd_node()
+        node = backward_node()
         # The engine adds gradients that meet between nodes: they go to the module whose turn it is.
         self.stack[0] = self.owners.get(node, self.stack[0])
         return self.stack[0]
@@ -234,10 +239,6 @@ class _Recorder(TorchDispatchMode):
 
 def _operands(args: Any, kwargs: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _part(tensor: Tensor, dtype_bytes: int) -> Operand:
@@ -255,14 +256,14 @@ def _part(tensor: Tensor, dtype_bytes: int) -> Operand:
     size = dtype_bytes if tensor.is_floating_point() else tensor.element_size()
     storage = tensor.untyped_storage()
     whole = storage.nbytes() // tensor.element_size() * size
-    return Operand(storage._cdata, (tensor.storage_offset(), *merged), elements * size, whole)
+    return Operand(storage_identity(tensor), (tensor.storage_offset(), *merged), elements * size, whole)
 
 
 def _is_view(func: Any) -> bool:
     """Whether the output is the input's memory, seen otherwise."""
-    returns = [value.alias_info for value in func._schema.returns]
+    returns = [value.alias_info for value in schema(func).returns]
     aliased = any(info is not None and not info.is_write for info in returns)
-    return aliased or func._overloadpacket in (aten._unsafe_view, aten._reshape_alias)
+    return aliased or func.overloadpacket in (aten._unsafe_view, aten._reshape_alias)
 
 
 _ALLOCATING = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.library import Library
 from torch.overrides import TorchFunctionMode
 
+from flopbench.private import has_meta_kernel
+
 
 def build_on_meta(name: str, **options: Any) -> nn.Module:
     """`create_model(name, **options)` on the meta device, in evaluation mode: shapes without memory."""
@@ -63,7 +65,7 @@ _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d, *_TRANSPOSED)
 def _know_shapes_of_convolutions() -> Library | None:
     """Torch 2.11 has no shape function for what `aten::_convolution` chooses on the meta device."""
     operator = "convolution_overrideable"
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{operator}", "Meta"):
+    if has_meta_kernel(f"aten::{operator}"):
         return None
     library = Library("aten", "IMPL")
     library.impl(operator, torch.ops.aten.convolution.default, "Meta")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from flopbench.private import version
+
 
 class DerivedCache:
     """Keeps what `build` made of some parameters until one of them changes. For modules in eval mode.
@@ -38,7 +40,7 @@ class DerivedCache:
             return build()
         if _recording() or not all(map(_ordinary, parameters)):
             return build()
-        key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parameters)
+        key = tuple((p.data_ptr(), version(p), p.dtype, p.device) for p in parameters)
         if key != self._key:
             self._value = build()
             # Holding the storages keeps their addresses from being used again while the key is alive.

@@ -12,7 +12,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from flopbench.cells import Cell
-from flopbench.private import looking_on
+from flopbench.private import looking_on, show_kernels_to_profiler
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
 from flopbench.profiling.roofline import Work
 from flopbench.results import ModelProfile, Peaks, ProfileRecord
@@ -45,10 +45,7 @@ def profile_pair(report: Report, job: ProfileJob) -> ProfileRecord:
     """Time both models in alternation without the profiler, then profile one after the other."""
     cell = job.cell
     if cell.device == "cpu" and cell.mode != "eager":
-        # Generated C++ kernels are functions that the profiler sees only when they say so.
-        import torch._inductor.config as inductor
-
-        inductor.cpp.enable_kernel_profile = True
+        show_kernels_to_profiler()
     device = torch.device(cell.device)
     report("phase", "peaks")
     peaks = job.peaks or measure_peaks(cell.device, [cell.dtype])

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from flopbench.cells import Frozen
+from flopbench.private import TorchDispatchMode, schema, storage_identity, tree_leaves
 
 
 class Footprint(Frozen):
@@ -49,18 +48,14 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        known = {_storage(tensor) for tensor in _tensors((args, kwargs))}
-        made = {_storage(tensor): tensor for tensor in _tensors(result) if _storage(tensor) not in known}
-        if made or func._schema.is_mutable:
-            self.calls[func.overloadpacket._qualified_op_name.replace("::", ".")] += 1
+        known = {storage_identity(tensor) for tensor in _tensors((args, kwargs))}
+        made = {storage_identity(tensor): tensor for tensor in _tensors(result)}
+        made = {identity: tensor for identity, tensor in made.items() if identity not in known}
+        if made or schema(func).is_mutable:
+            self.calls[str(func.overloadpacket)] += 1
             self.bytes_written += sum(tensor.untyped_storage().nbytes() for tensor in made.values())
         return result
 
 
 def _tensors(tree: object) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    # Of the storage itself, not of its data: two empty tensors have the same data pointer.
-    return tensor.untyped_storage()._cdata

@@ -7,6 +7,7 @@ import torch
 from torch.autograd.profiler import profile
 
 from flopbench.cells import DeviceKind
+from flopbench.private import raw_events
 from flopbench.timing.workload import Workload
 
 
@@ -44,10 +45,9 @@ def peak_bytes(workload: Workload, device: DeviceKind, cuda: Any = torch.cuda) -
 
 
 def _peak_of_allocations(trace: Any) -> int:
-    events = trace.kineto_results.events()
     changes = sorted(
         (event.start_ns(), order, event.nbytes())
-        for order, event in enumerate(events)
+        for order, event in enumerate(raw_events(trace))
         if event.name() == "[memory]"
     )
     current = peak = 0

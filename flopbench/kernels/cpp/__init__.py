@@ -15,6 +15,7 @@ import torch
 import torch.compiler.config
 
 from flopbench.kernels import source_digest
+from flopbench.private import compile_cpp
 
 
 @torch.compiler.assume_constant_result
@@ -33,9 +34,7 @@ def load() -> None:
 
 def library(name: str) -> ctypes.CDLL:
     """The functions of `name`.cpp beside this file, compiled unless they are in inductor's cache."""
-    from torch._inductor.codecache import CppCodeCache
-
-    return CppCodeCache.load(_source(f"{name}.cpp", set()))
+    return compile_cpp(_source(f"{name}.cpp", set()))
 
 
 def forget() -> None:

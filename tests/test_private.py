@@ -1,0 +1,182 @@
+"""Torch's private names, by what they are for: a version of torch that lacks one fails here by name."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.profiler import profile
+from torch.nn.modules import module as modules
+from torch.utils.hooks import RemovableHandle
+from torch.utils.module_tracker import ModuleTracker
+
+from flopbench import private
+
+# torch's own, of what inductor imports.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def nothing(*_):
+    return None
+
+
+class Looker:
+    """As fvcore's hooks are."""
+
+    def __call__(self, *_):
+        return None
+
+
+Looker.__module__ = "fvcore.nn.jit_analysis"
+
+BUILT_IN: Any = [].append
+HOOKS: dict[str, tuple[Callable[[nn.Module, Callable], RemovableHandle], bool]] = {
+    "none": (lambda module, hook: nn.Identity().register_forward_hook(hook), False),
+    "before": (lambda module, hook: module.register_forward_pre_hook(hook), True),
+    "with arguments": (lambda module, hook: module.register_forward_pre_hook(hook, with_kwargs=True), True),
+    "after": (lambda module, hook: module.register_forward_hook(hook), True),
+    "built in": (lambda module, hook: module.register_forward_pre_hook(BUILT_IN), True),
+    "a part": (lambda module, hook: module.register_forward_hook(partial(hook, 1)), True),
+    "backward": (lambda module, hook: module.register_full_backward_hook(hook), True),
+    "before backward": (lambda module, hook: module.register_full_backward_pre_hook(hook), True),
+    "before all": (lambda module, hook: modules.register_module_forward_pre_hook(hook), True),
+    "after all": (lambda module, hook: modules.register_module_forward_hook(hook), True),
+    "all backward": (lambda module, hook: modules.register_module_full_backward_hook(hook), True),
+    "before all backward": (
+        lambda module, hook: modules.register_module_full_backward_pre_hook(hook),
+        True,
+    ),
+    "looking on": (
+        lambda module, hook: module.register_forward_hook(private.looking_on(lambda *_: None)),
+        False,
+    ),
+    "torch's counter's": (
+        lambda module, hook: modules.register_module_forward_hook(ModuleTracker()._fw_post_hook),
+        False,
+    ),
+    "fvcore's": (lambda module, hook: module.register_forward_hook(Looker()), False),
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_hooked(kind):
+    """Asked within a trace as without, and again once the hook is gone."""
+    module = nn.Linear(2, 2)
+    register, expected = HOOKS[kind]
+    torch._dynamo.reset()
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def traced(x):
+        return x + 1 if private.hooked(module) else x
+
+    x = torch.zeros(1)
+    handle = register(module, nothing)
+    try:
+        assert private.hooked(module) is expected
+        assert traced(x).item() == expected
+    finally:
+        handle.remove()
+    assert not private.hooked(module)
+    assert traced(x).item() == 0
+
+
+def test_version():
+    x = torch.zeros(2)
+    before = private.version(x)
+    x.add_(1)
+    assert private.version(x) > before
+
+
+def test_storage_identity():
+    x, empty = torch.zeros(4), torch.empty(0)
+    assert private.storage_identity(x) == private.storage_identity(x[1:])
+    assert private.storage_identity(empty) != private.storage_identity(torch.empty(0))
+    assert private.storage_identity(x.to("meta")) != private.storage_identity(x)
+
+
+def test_dispatch_mode_and_schema():
+    seen = {}
+
+    class Mode(private.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            returns = [value.alias_info for value in private.schema(func).returns]
+            seen[str(func.overloadpacket)] = private.schema(func).is_mutable, returns[0] is not None
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        torch.zeros(2).view(1, 2).add_(1).mul(2)
+    assert {seen[f"aten.{name}"] for name in ("zeros", "mul")} == {(False, False)}
+    assert seen["aten.view"] == (False, True)
+    assert seen["aten.add_"] == (True, True)
+
+
+def test_tree_leaves():
+    assert private.tree_leaves(([1, {"a": 2}], (3,))) == [1, 2, 3]
+
+
+def test_has_meta_kernel():
+    assert private.has_meta_kernel("aten::mm")
+    library = torch.library.Library("flopbench_test", "DEF")
+    library.define("shapeless(Tensor x) -> Tensor")
+    assert not private.has_meta_kernel("flopbench_test::shapeless")
+
+
+def test_backward_node():
+    assert private.backward_node() is None
+    nodes = []
+    x = torch.zeros(1, requires_grad=True)
+    y = x.exp()
+    y.register_hook(lambda grad: nodes.append(private.backward_node()))
+    y.sum().backward()
+    assert nodes == [y.grad_fn]
+
+
+def test_raw_events():
+    with profile(use_kineto=True, profile_memory=True) as trace:
+        torch.empty(1000)
+    events = [event for event in private.raw_events(trace) if event.name() == "[memory]"]
+    assert max(event.nbytes() for event in events) >= 4000
+    assert all(event.start_ns() > 0 for event in events)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("tiles", [True, False])
+def test_multiplies_bf16_without_tiles(monkeypatch, bf16, tiles):
+    assert isinstance(private.multiplies_bf16_without_tiles(), bool)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    assert private.multiplies_bf16_without_tiles() is (bf16 and not tiles)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert private.multiplies_bf16_without_tiles() is False
+
+
+def test_compilers(monkeypatch):
+    from torch._inductor import config
+
+    private.compiler_version.cache_clear()
+    compilers, told = private.cpp_compilers(), private.compiler_version()
+    assert compilers
+    assert all(isinstance(name, str) for name in compilers)
+    assert told is None or re.fullmatch(r"[^/ ]+ \d+(\.\d+)+", told)
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        private.compiler_version.cache_clear()
+        assert private.cpp_compilers() == ["no-such-compiler"]
+        assert private.compiler_version() is None
+    private.compiler_version.cache_clear()
+
+
+def test_compile_cpp():
+    if private.compiler_version() is None:
+        pytest.skip("no C++ compiler is installed")
+    assert private.compile_cpp('extern "C" int seven() { return 7; }').seven() == 7
+
+
+def test_show_kernels_to_profiler():
+    from torch._inductor import config
+
+    with config.patch({"cpp.enable_kernel_profile": False}):
+        private.show_kernels_to_profiler()
+        assert config.cpp.enable_kernel_profile is True
