@@ -134,14 +134,12 @@ def test_both_worlds_are_in_the_first_sentence(tmp_path):
     assert said.headline.startswith(
         "On an Intel Xeon @ 2.80 GHz (fp32, compiled), both candidates run faster"
     )
-        r"between [\d.]+× and [\d.]+× (with [\w' ]+?) (?:and|with between|,)", said.headline + ","
-    )
     assert "with flopbench's kernels and between" in said.headline
     assert "with torch's own operations, with between 5" in said.headline
     assert any(
         re.match(
             r"ViT-B/16 itself runs 1\.[45]\d× as fast with flopbench's kernels as with torch's own "
-            r"operations, forward at batch 4; E\(ViT-B/16\) with ours is 2\.\d\d× as fast as ViT-B/16 with torch's",
+            r"operations, forward at batch 4; E\(ViT-B/16\) with ours is 2\.\d\d× as fast as ViT-B/16 with",
             point,
         )
         for point in said.points
