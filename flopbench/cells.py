@@ -171,7 +171,8 @@ def _attention(cell: "Cell") -> object:
 def _impl(cell: "Cell") -> object:
     if all(name.symmetry is None for name in cell.pair.names):
         return None
-    as_eager = (cell.impl, cell.mode, cell.device) == ("auto", "eager", "cpu")
+    # Of bf16 a CPU may have another attention, which needs no compiler.
+    as_eager = (cell.impl, cell.mode, cell.device, cell.dtype) == ("auto", "eager", "cpu", "fp32")
     return "eager" if as_eager else cell.impl
 
 
