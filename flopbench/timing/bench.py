@@ -105,6 +105,8 @@ class Bench:
         Raises:
             WrongOutputError: one of these does not hold.
         """
+        if not self.ran:
+            self.first_calls()
         # These are calls like any other; the check is of what they return.
         with self._phase("warm-up"):
             outputs = {role: workload.logits(*workload.inputs) for role, workload in self.workloads.items()}
