@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# All that a GPU has to tell in some nine minutes, see tests/gpu/README.md. In the project's root:
+#   OUT=folder bash .gpu/pass.sh
+# With DEVICE=cpu and TRITON_INTERPRET=1 a dry run, tiny.
+set -u
+export OUT=${OUT:?the folder where results go} DEVICE=${DEVICE:-cuda}
+export PYTHONUNBUFFERED=1 TORCHINDUCTOR_COMPILE_THREADS=4
+start=$(date +%s)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$OUT" "$work/runs"
+
+if [ "$DEVICE" = cuda ]; then
+  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \
+    --target "$work/site" .gpu/wheels/*.whl || exit 3
+  # Seconds for everything.
+  whole=570 slack=1
+  pairs=(--pair vit_s16.flop --pair vit_b16.flop --pair vit_l16.flop --pair vit_h14.flop)
+  size=(--batch-size 64)
+  mode=(--mode compile)
+else
+  # A CPU is slower, and nobody waits for it.
+  whole=3000 slack=5
+  pairs=(--pair vit_ti16.hybrid --pair vit_ti16.flop)
+  size=(--batch-size 1 --image-size 32)
+  mode=(--mode compile-blocks)
+fi
+export PYTHONPATH="$PWD:$work/site${PYTHONPATH:+:$PYTHONPATH}"
+first=("${pairs[@]:0:2}") second=("${pairs[@]:2:2}")
+
+# NAME SECONDS COMMAND...: none stops the next, and none gets more time than is left.
+step() {
+  local name=$1 limit=$(($2 * slack)) begun left code
+  shift 2
+  begun=$(date +%s)
+  left=$((start + whole - begun))
+  [ "$left" -gt 15 ] || { echo "== $name: no time left"; return; }
+  [ "$limit" -lt "$left" ] || limit=$left
+  echo "== $name (at $((begun - start)) s)"
+  timeout -k 5 "$limit" "$@" >"$OUT/$name.log" 2>&1
+  code=$?
+  grep -v '^\s*$' "$OUT/$name.log" | tail -n 12 | cut -c1-180
+  echo "-- $name: exit $code, $(($(date +%s) - begun)) s"
+  # After each step: whatever ends this early, what was measured is there.
+  tar czf "$OUT/runs.tar.gz" -C "$work/runs" .
+}
+
+run=(
+  python3 -m flopbench run --suite speed --device "$DEVICE" --dtype bf16 --format csv
+  --results "$work/runs/results" --reports "$work/runs/reports"
+)
+# NAME SECONDS SECONDS-OF-A-CELL OPTIONS...
+cells() {
+  local name=$1 limit=$2 seconds=$3
+  shift 3
+  [ "$DEVICE" = cuda ] || seconds=0.3
+  step "$name" "$limit" "${run[@]}" --cell-seconds "$seconds" "${size[@]}" "$@"
+}
+
+versions='import torch, triton; print(torch.__version__, triton.__version__, torch.cuda.is_available())'
+step machine 60 sh -c 'nvidia-smi; python3 -m flopbench env && python3 -c "$0"' "$versions"
+if [ "$DEVICE" = cuda ]; then
+  # Inductor's cache fills while kernels are checked: what is timed later need not wait for compilers.
+  for pair in vit_s16 vit_b16 vit_l16 vit_h14; do
+    "${run[@]}" --pair "$pair.flop" "${size[@]}" "${mode[@]}" --pass forward --impl auto \
+      --cell-seconds 0.1 --budget 150s >"$OUT/warm-$pair.log" 2>&1 &
+    sleep 1.1 # A run folder is named by the second.
+  done
+fi
+step kernels 100 python3 .gpu/check_kernels.py
+wait
+rm -rf "$work"/runs/*
+step microbench 110 python3 .gpu/microbench.py
+cells forward 130 6 "${pairs[@]}" "${mode[@]}" --pass forward --impl auto
+# A dry run fuses as a CPU does: interpreted, networks take minutes.
+TRITON_INTERPRET=0 cells fused 60 5 "${first[@]}" "${second[@]}" "${mode[@]}" --pass forward --impl fused
+cells eager 45 4 "${first[@]}" "${second[@]}" --mode eager --pass forward --impl auto
+cells train 80 5 "${second[@]}" "${mode[@]}" --pass train --impl auto
+step profile 60 python3 -m flopbench profile "${second[1]}" --device "$DEVICE" --dtype bf16 \
+  "${size[@]}" "${mode[@]}" --seconds 3 --out "$work/runs/reports"
+if [ "$DEVICE" = cuda ]; then
+  size=(--batch-size 1)
+  cells graph 45 3 "${first[@]}" --mode cuda-graph --pass forward --impl auto
+fi
+
+# Few files come back: logs in one.
+cd "$OUT" && tar czf logs.tar.gz ./*.log && rm -f ./*.log
+echo "all: $(($(date +%s) - start)) s"
+ls -la

@@ -1,0 +1,58 @@
+"""The GPU pass without a GPU: every step of it, tiny, with the kernels in Triton's interpreter."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STEPS = ["machine", "kernels", "microbench", "forward", "fused", "eager", "train", "profile"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project with what the pass needs."""
+    copy = tmp_path / "project"
+    for folder in ("flopbench", "suites", "tests/gpu"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+@pytest.mark.slow
+def test_every_step_of_the_pass_ends_well(project: Path, tmp_path: Path):
+    pytest.importorskip("triton", reason="Triton is not installed: this build of torch is for the CPU")
+    out = tmp_path / "out"
+    out.mkdir()
+    environment = os.environ | {
+        # The scripts say python3, which has to be this one.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OUT": str(out),
+        "DEVICE": "cpu",
+        "TRITON_INTERPRET": "1",
+    }
+    for command in ("bash tests/gpu/prepare --without-wheels", "bash .gpu/pass.sh"):
+        done = subprocess.run(
+            command.split(), cwd=project, env=environment, capture_output=True, text=True, timeout=3000
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^-- (\w+): exit (\d+),", done.stdout, re.MULTILINE) == [(s, "0") for s in STEPS]
+    assert "no time left" not in done.stdout
+
+    rows = [json.loads(line) for line in (out / "microbench.jsonl").read_text().splitlines()]
+    assert {"product", "copy", "qkv", "linear+gelu", "add+norm", "pack", "attention"} <= {
+        row["piece"] for row in rows
+    }
+    assert [row for row in rows if "error" in row] == []
+    with tarfile.open(out / "runs.tar.gz") as archive:
+        names = archive.getnames()
+    assert sum(name.endswith("cells.jsonl") for name in names) == 4
+    assert sum(name.endswith("profile.json") for name in names) == 1
+    with tarfile.open(out / "logs.tar.gz") as archive:
+        assert {f"./{step}.log" for step in STEPS} == set(archive.getnames())
