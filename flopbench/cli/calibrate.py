@@ -1,6 +1,7 @@
 """`flopbench calibrate` and `flopbench merge`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +25,10 @@ def calibrate(
     results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
 ) -> None:
     """Measure the noise floor (A/A) and the peaks of this machine."""
-    from rich.table import Table
-
     from flopbench.regression.calibrate import a_a_profile, in_words
     from flopbench.regression.calibrate import calibrate as summarise
+    from flopbench.report import text
+    from flopbench.report.table import Column, Table, words
     from flopbench.runner.progress import progress_for
     from flopbench.runner.sweep import (
         check_cells,
@@ -58,10 +59,8 @@ def calibrate(
         sweep(run, progress)
     calibration = summarise(run, peaks)
 
-    table = Table("cell", "smallest visible change", title="Noise floor")
-    for cell, change in calibration.visible_change.items():
-        table.add_row(cell, f"{change:.1%}")
-    console.print(table)
+    columns = (words("cell"), Column("smallest visible change", write=partial(text.percent, decimals=1)))
+    console.print(Table.of("Noise floor", columns, calibration.visible_change.items()))
     for dtype, rate in peaks.flops_per_second.items():
         console.print(f"matrix products in {dtype}: {rate / 1e12:.3g} TFLOP/s")
     console.print(f"copies: {peaks.copy_bytes_per_second / 1e9:.3g} GB/s")

@@ -62,7 +62,7 @@ def flops(
     out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
 ) -> None:
     """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
-    from flopbench.flops import command, present
+    from flopbench.flops import command
 
     counted = command.count(
         name,
@@ -75,9 +75,7 @@ def flops(
         paper=convention is Convention.PAPER,
     )
     if output is Format.TABLE and out is None:
-        console = make_console(markup=False)
-        for grid in counted.grids():
-            console.print(present.rich_table(grid, console.width))
+        make_console().print(*counted.tables())
         return
     _write(counted.text("markdown" if output is Format.TABLE else output.value), out)
 

@@ -1,5 +1,6 @@
 """`flopbench gate` and `flopbench gate self-test`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +77,7 @@ def show(comparison: "Comparison") -> None:
 
     console = make_console()
     if comparison.changes:
-        console.print(table(comparison))
+        console.print(table(comparison.changes))
     for change in comparison.changes:
         if change.note and change.outcome != "pass":
             console.print(Text(f"{change.title}: {change.note}"), soft_wrap=True)
@@ -113,13 +114,13 @@ def self_test(
 
     How often it fails without a change, and which slow-downs it finds. Exit code 1 if it misses a target.
     """
-    from rich import box
     from rich.progress import Progress
-    from rich.table import Table
 
     from flopbench.regression.decision import Outcome
     from flopbench.regression.self_test import FALSE_ALARMS, POWER, POWER_AT
     from flopbench.regression.self_test import self_test as test_gate
+    from flopbench.report import text
+    from flopbench.report.table import KEY, Column, Table
     from flopbench.suites import load_suite
     from flopbench.timing.environment import choose_device
 
@@ -134,13 +135,17 @@ def self_test(
             trials=trials,
             on_trial=lambda done, of: progress.update(task, completed=done, total=of),
         )
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("injected slow-down", "decisions", *Outcome):
-        table.add_column(name, justify="right")
-    for slowdown, counts in power.outcomes.items():
-        shares = (f"{counts[outcome] / counts.total():.1%}" for outcome in Outcome)
-        table.add_row(f"{slowdown:.1%}" if slowdown else "none (A/A)", str(counts.total()), *shares)
-    console.print(table)
+    percent = partial(text.percent, decimals=1)
+    columns = (
+        Column("injected slow-down", write=lambda value: percent(value) if value else "none (A/A)", rank=KEY),
+        Column("decisions"),
+        *(Column(outcome, write=percent) for outcome in Outcome),
+    )
+    rows = [
+        (slowdown, counts.total(), *(counts[outcome] / counts.total() for outcome in Outcome))
+        for slowdown, counts in power.outcomes.items()
+    ]
+    console.print(Table.of("", columns, rows))
     found = power.smallest_found
     lines = (
         f"The minimum effect is {effect:.1%}: no smaller change of speed-up or throughput may fail. Power "

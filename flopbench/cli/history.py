@@ -28,7 +28,7 @@ def history(
 ) -> None:
     """Show the figures of each cell over runs and commits, and where they changed."""
 
-    from flopbench.regression.history import find_runs, markdown, parse_since, table, write
+    from flopbench.regression.history import find_runs, parse_since, table, write
     from flopbench.regression.history import history as series_of
 
     if output not in ("table", "markdown"):
@@ -42,7 +42,7 @@ def history(
         min_change=min_change,
     )
     if output == "markdown":
-        typer.echo(markdown(series), nl=False)
+        typer.echo(table(series).markdown())
     else:
         make_console().print(table(series))
     for path in write(series, out):

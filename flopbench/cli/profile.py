@@ -94,7 +94,7 @@ def _show(record: Any, beside: Any, out: Path, console: "Console") -> None:
     from flopbench.results import write_atomically
 
     for table in all_tables(record):
-        console.print(table.rich())
+        console.print(table)
     for sentence in explain(record):
         console.print(sentence, markup=False)
     if beside is not None:
@@ -127,7 +127,7 @@ def predict(
     kind = known.environment.device if known.environment else choice("device", device or "cpu", DeviceKind)
     cells = cells_of(pair, kind, axes)
     predictions = [predict_cell(cell, known.peaks, each) for each in width or (None,) for cell in cells]
-    make_console().print(prediction_table(predictions).rich())
+    make_console().print(prediction_table(predictions))
 
 
 def check(
@@ -150,7 +150,7 @@ def check(
 
     console = make_console()
     checked, left_out = check_prediction(find_runs(runs))
-    console.print(checked_table(checked).rich())
+    console.print(checked_table(checked))
     for line in check_lines(checked, left_out):
         console.print(line, markup=False)
     console.print(f"report: {write_check(checked, left_out, out)}", soft_wrap=True, markup=False)

@@ -80,7 +80,7 @@ def scaling(
     record = sweep_widths(plan, environment, tell=tell)
     if all(point.speedup is None for point in record.points):
         raise NothingMeasuredError(f"no width could be measured: {record.points[0].reason}")
-    console.print(scaling_table(record).rich())
+    console.print(scaling_table(record))
     for sentence in answers(record):
         console.print(sentence, markup=False)
     console.print(f"report: {write_scaling(record, out)}", soft_wrap=True, markup=False)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cli.console import make_console
 from flopbench.errors import ExitCode
 
 
@@ -22,20 +23,29 @@ def verify(
     Weights are perturbed. Errors are relative to the deviation of the output, on random images and on a
     photograph, in both precisions. Exit code 1 if one is beyond its tolerance.
     """
+    from rich.progress import track
+
+    from flopbench.report import text
+    from flopbench.report.table import Column, Table, words
     from flopbench.testing.invariance import TOLERANCE
     from flopbench.testing.verify import DTYPES, candidates, verify_suite
 
-    columns = [(kind, dtype) for dtype in DTYPES for kind in ("random", "photo")]
-    width = max(map(len, candidates(suite, quick=quick)))
-    headings = "  ".join(f"{f'{dtype} {kind}':>12}" for kind, dtype in columns)
-    typer.echo(f"{'model':<{width}}  {'compared':<10}  {headings}")
-    failed = total = 0
-    for result in verify_suite(suite, quick=quick, image_size=image_size):
-        errors = "  ".join(f"{result.errors[column]:>12.1e}" for column in columns)
-        verdict = "ok" if result.passed else "FAILED"
-        typer.echo(f"{result.name:<{width}}  {result.what:<10}  {errors}  {verdict}")
-        failed += not result.passed
-        total += 1
+    total = len(candidates(suite, quick=quick))
+    found = verify_suite(suite, quick=quick, image_size=image_size)
+    results = list(track(found, "verifying", total=total, console=make_console(stderr=True), transient=True))
+    kinds = [(images, dtype) for dtype in DTYPES for images in ("random", "photo")]
+    columns = (
+        words("model"),
+        words("compared"),
+        *(Column(f"{dtype}\n{images}", write=text.error, rank=2) for images, dtype in kinds),
+        Column("symmetry", numeric=False, tone=lambda row: "good" if row["symmetry"] == "ok" else "bad"),
+    )
+    rows = [
+        (result.name, result.what, *map(result.errors.get, kinds), "ok" if result.passed else "FAILED")
+        for result in results
+    ]
+    make_console().print(Table.of("", columns, rows))
+    failed = sum(not result.passed for result in results)
     tolerances = ", ".join(f"{TOLERANCE[dtype]:.0e} in {dtype}" for dtype in DTYPES)
     typer.echo(f"{total - failed} of {total} networks have their symmetry (tolerance {tolerances})")
     if failed:

@@ -2,16 +2,18 @@
 
 import csv
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from flopbench.errors import FlopbenchError
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, TOLERANCE, Audit, audit
 from flopbench.flops.meta import build_on_meta
-from flopbench.flops.present import Grid, figure, markdown, share
+from flopbench.flops.present import four_digits
 from flopbench.flops.stock import stock_counts
 from flopbench.models import list_models
 from flopbench.models.catalog import Spec, label_of, parse_name
+from flopbench.report import text
+from flopbench.report.table import Column, Table, words
 
 DATA = Path(__file__).parent.parent / "data"
 COMMAND = "flopbench flops audit --out reports/flops-audit.md"
@@ -36,19 +38,19 @@ def audit_catalogue(each: Callable[[list[str]], Iterable[str]] = iter) -> str:
     audits = [audit(build_on_meta(name), name) for name in each(list_models())]
     for result in audits:
         _complete(result)
-    paper, authors = _paper_grid(audits), _authors_grid(audits)
+    paper, authors = _paper_table(audits), _authors_table(audits)
     return "\n".join(
         [
             "# Audit of the FLOP counts",
             "",
             _INTRODUCTION.strip(),
             "",
-            *_section("Forward", _NOTE_FORWARD, _forward_grid(audits)),
-            *_section("Backward and train", _NOTE_BACKWARD, _backward_grid(audits)),
-            *_section("What is kept apart from the MACs", _NOTE_APART, _apart_grid(audits)),
+            *_section("Forward", _NOTE_FORWARD, _forward_table(audits)),
+            *_section("Backward and train", _NOTE_BACKWARD, _backward_table(audits)),
+            *_section("What is kept apart from the MACs", _NOTE_APART, Table("", _APART, audits)),
             *_section("The authors' networks", _NOTE_AUTHORS, authors),
             *_section("The paper's figures", _NOTE_PAPER, paper),
-            *_section("What the counters say as they come", _NOTE_STOCK, _stock_grid()),
+            *_section("What the counters say as they come", _NOTE_STOCK, _stock_table()),
         ]
     )
 
@@ -57,9 +59,14 @@ _INTRODUCTION = f"""
 Written by `{COMMAND}`. One image of 224 × 224, fp32. 1 multiply-accumulate = 1 MAC =
 2 FLOPs; MACs are those of matrix products and convolutions. fvcore counts the traced graph (with the rules
 of `flopbench.flops.operators`), FlopCounterMode the operators that run, and the closed form each layer from
-its mathematics. More than {share(TOLERANCE)} between two of them, or anything left uncounted, is an error,
-and this file is not written.
+its mathematics. More than {text.percent(TOLERANCE, 1)} between two of them, or anything left uncounted, is
+an error, and this file is not written.
 """
+
+
+_NETWORK = words("network")
+_CHANGE = partial(text.change, decimals=2)
+_TIMES = partial(text.times, decimals=3)
 
 
 def _complete(result: Audit) -> None:
@@ -70,8 +77,8 @@ def _complete(result: Audit) -> None:
                 raise FlopbenchError(f"{counter} leaves out part of {result.name}: {names}; give it a rule")
 
 
-def _section(title: str, note: str, grid: Grid) -> list[str]:
-    return [f"## {title}", "", note.strip(), "", markdown(grid), ""]
+def _section(title: str, note: str, table: Table) -> list[str]:
+    return [f"## {title}", "", note.strip(), "", table.markdown(), ""]
 
 
 _NOTE_FORWARD = """
@@ -81,22 +88,27 @@ this one's.
 """
 
 
-def _forward_grid(audits: list[Audit]) -> Grid:
+def _forward_table(audits: list[Audit]) -> Table:
     plain = {result.name: result.macs for result in audits}
-    rows = []
-    for result in audits:
-        counts = [result.forward[counter] for counter in (FVCORE, FLOP_COUNTER, CLOSED_FORM)]
-        rows.append(
-            [
-                label_of(result.name),
-                *(f"{counted.macs:,}" for counted in counts),
-                f"{result.disagreement:.4%}",
-                share(min(counted.coverage for counted in counts)),
-                f"{plain[parse_name(result.name).base] / result.macs:.3f}×",
-            ]
+    counters = (FVCORE, FLOP_COUNTER, CLOSED_FORM)
+    columns = (
+        _NETWORK,
+        *(Column(counter, write=text.exact) for counter in counters),
+        Column("disagreement", write=partial(text.percent, decimals=4)),
+        Column("coverage", write=text.coverage),
+        Column("ratio", write=_TIMES),
+    )
+    rows = [
+        (
+            label_of(result.name),
+            *(result.forward[counter].macs for counter in counters),
+            result.disagreement,
+            min(result.forward[counter].coverage for counter in counters),
+            plain[parse_name(result.name).base] / result.macs,
         )
-    headings = ["network", FVCORE, FLOP_COUNTER, CLOSED_FORM, "disagreement", "coverage", "ratio"]
-    return Grid("forward", headings, rows)
+        for result in audits
+    ]
+    return Table.of("", columns, rows)
 
 
 _NOTE_BACKWARD = """
@@ -107,18 +119,24 @@ below 2. Where a fused attention computes its scores once more, 5 products stand
 """
 
 
-def _backward_grid(audits: list[Audit]) -> Grid:
+def _backward_table(audits: list[Audit]) -> Table:
+    counters = (FLOP_COUNTER, CLOSED_FORM)
+    columns = (
+        _NETWORK,
+        *(Column(f"backward, {counter}", write=text.exact) for counter in counters),
+        Column("of forward", write=_TIMES),
+        Column("train", write=text.exact),
+    )
     rows = [
-        [
+        (
             label_of(result.name),
-            *(f"{result.backward[counter].macs:,}" for counter in (FLOP_COUNTER, CLOSED_FORM)),
-            f"{result.backward[FLOP_COUNTER].macs / result.macs:.3f}",
-            f"{result.train_macs:,}",
-        ]
+            *(result.backward[counter].macs for counter in counters),
+            result.backward[FLOP_COUNTER].macs / result.macs,
+            result.train_macs,
+        )
         for result in audits
     ]
-    headings = ["network", f"backward, {FLOP_COUNTER}", f"backward, {CLOSED_FORM}", "of forward", "train"]
-    return Grid("backward", headings, rows)
+    return Table.of("", columns, rows)
 
 
 _NOTE_APART = """
@@ -130,29 +148,15 @@ each layer were one kernel.
 """
 
 
-def _apart_grid(audits: list[Audit]) -> Grid:
-    rows = [
-        [
-            label_of(result.name),
-            f"{result.parameters:,}",
-            figure(result.elementwise),
-            figure(result.ran_elementwise),
-            figure(result.bytes_read),
-            figure(result.bytes_written),
-            figure(result.fused_bytes),
-        ]
-        for result in audits
-    ]
-    headings = [
-        "network",
-        "parameters",
-        "elementwise",
-        "as run",
-        "bytes read",
-        "bytes written",
-        "bytes, fused",
-    ]
-    return Grid("apart", headings, rows)
+_APART = (
+    words("network", lambda result: label_of(result.name)),
+    Column("parameters", "parameters", text.exact),
+    Column("elementwise", "elementwise", four_digits),
+    Column("as run", "ran_elementwise", four_digits),
+    Column("bytes read", "bytes_read", four_digits),
+    Column("bytes written", "bytes_written", four_digits),
+    Column("bytes, fused", "fused_bytes", four_digits),
+)
 
 
 _NOTE_AUTHORS = """
@@ -166,7 +170,7 @@ they are written.
 """
 
 
-def _authors_grid(audits: list[Audit]) -> Grid:
+def _authors_table(audits: list[Audit]) -> Table:
     rows = []
     for result in audits:
         authors = _authors(result.name)
@@ -182,19 +186,11 @@ def _authors_grid(audits: list[Audit]) -> Grid:
             raise FlopbenchError(
                 f"{result.name} is {deviation:+.2%} off the authors' sum {both:,}: {result.paper_sum:,}"
             )
-        rows.append(
-            [
-                label_of(result.name),
-                f"{result.macs:,}",
-                f"{result.published:,}",
-                f"{macs:,}",
-                f"{result.paper_sum:,}",
-                f"{both:,}",
-                f"{deviation:+.2%}",
-            ]
-        )
-    headings = ["network", "MACs", "unfolded", "authors'", "with elementwise", "authors'", "difference"]
-    return Grid("authors", headings, rows)
+        sums = (result.macs, result.published, macs, result.paper_sum, both)
+        rows.append((label_of(result.name), *sums, deviation))
+    headers = ("MACs", "unfolded", "authors' MACs", "with elementwise", "authors' sum")
+    columns = (Column(header, write=text.exact) for header in headers)
+    return Table.of("", (_NETWORK, *columns, Column("difference", write=_CHANGE)), rows)
 
 
 _NOTE_PAPER = """
@@ -203,23 +199,18 @@ GFLOPs of the paper's convention against those in the paper's figures (`flopbenc
 """
 
 
-def _paper_grid(audits: list[Audit]) -> Grid:
+def _paper_table(audits: list[Audit]) -> Table:
     by_name = {result.name: result for result in audits}
     rows = []
     for name, printed in _printed().items():
         ours = by_name[name].paper_sum
         assert ours is not None
         deviation = ours / 1e9 / float(printed) - 1
-        rows.append(
-            [
-                label_of(name),
-                f"{ours / 1e9:.3f}",
-                printed,
-                f"{deviation:+.2%}",
-                _reason(name, ours, printed, deviation),
-            ]
-        )
-    return Grid("paper", ["network", "GFLOPs", "paper", "difference", "why"], rows)
+        why = _reason(name, ours, printed, deviation)
+        rows.append((label_of(name), ours / 1e9, printed, deviation, why))
+    gflops = Column("GFLOPs", write="{:.3f}".format)
+    columns = (_NETWORK, gflops, Column("paper"), Column("difference", write=_CHANGE), words("why"))
+    return Table.of("", columns, rows)
 
 
 def _reason(name: str, ours: int, printed: str, deviation: float) -> str:
@@ -240,29 +231,29 @@ multiplies by the number of groups, which a depthwise convolution has as many of
 """
 
 
-def _stock_grid() -> Grid:
+def _stock_table() -> Table:
+    columns = (
+        _NETWORK,
+        Column("fvcore, forward", write=text.exact),
+        Column("off by", "fvcore off by", _CHANGE),
+        words("products left out"),
+        Column(f"{FLOP_COUNTER}, backward", write=text.exact),
+        Column("off by", "backward off by", _CHANGE),
+    )
     rows = []
     for name in STOCK_EXAMPLES:
         stock = stock_counts(build_on_meta(name))
         rows.append(
-            [
+            (
                 label_of(name),
-                f"{stock.fvcore:,}",
-                f"{stock.fvcore / stock.macs - 1:+.2%}",
+                stock.fvcore,
+                stock.fvcore / stock.macs - 1,
                 ", ".join(f"{operator} ×{count}" for operator, count in stock.fvcore_without_rule.items()),
-                f"{stock.backward:,}",
-                f"{stock.backward / stock.backward_macs - 1:+.2%}",
-            ]
+                stock.backward,
+                stock.backward / stock.backward_macs - 1,
+            )
         )
-    headings = [
-        "network",
-        "fvcore, forward",
-        "off by",
-        "products left out",
-        f"{FLOP_COUNTER}, backward",
-        "off by",
-    ]
-    return Grid("stock", headings, rows)
+    return Table.of("", columns, rows)
 
 
 @cache

@@ -14,6 +14,7 @@ from flopbench.flops.dispatch import observe
 from flopbench.flops.meta import build_on_meta, images_for
 from flopbench.flops.tree import Row, layer_rows, operator_rows
 from flopbench.models.catalog import label_of, parse_name
+from flopbench.report.table import Table
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,24 @@ class Counts:
     caption: str
     paper: bool
 
-    def grids(self) -> list[present.Grid]:
+    def tables(self) -> tuple[Table, Table]:
         """The counters side by side, then the tree."""
-        return [
-            present.audit_grid(self.audits, self.labels, paper=self.paper),
-            present.row_grid(self.rows, self.labels, self.caption),
-        ]
+        return (
+            present.audit_table(self.audits, self.labels, paper=self.paper),
+            present.row_table(self.rows, self.labels, self.caption),
+        )
 
     def text(self, form: str) -> str:
         """As `markdown`, `csv` (the tree alone) or `json`."""
+        counters, tree = self.tables()
         if form == "csv":
-            return present.as_csv(self.rows)
+            return tree.csv()
         if form == "json":
-            return present.as_json(self.audits, self.rows, labels=self.labels, caption=self.caption)
-        return "\n\n".join(f"{grid.caption}\n\n{present.markdown(grid)}" for grid in self.grids()) + "\n"
+            networks = present.networks(self.audits)
+            return tree.json(labels=self.labels, caption=self.caption, networks=networks)
+        return (
+            "".join(f"{table.title}\n\n{table.markdown()}\n\n" for table in (counters, tree)).rstrip() + "\n"
+        )
 
 
 def read_input(text: str) -> tuple[int, tuple[int, int]]:

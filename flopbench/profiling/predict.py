@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from flopbench.cells import Cell, DType
 from flopbench.errors import FlopbenchError
 from flopbench.profiling.roofline import Work, predicted_speedup
-from flopbench.profiling.tables import TextTable
 from flopbench.profiling.widths import family_of, width_options
 from flopbench.report import text
+from flopbench.report.table import KEY, Column, Table, words
 from flopbench.results import Calibration, Peaks, Run
 
 
@@ -84,21 +85,17 @@ def predict(cell: Cell, peaks: Peaks, width: int | None = None) -> Prediction:
     )
 
 
-def prediction_table(predictions: Sequence[Prediction]) -> TextTable:
+def prediction_table(predictions: Sequence[Prediction]) -> Table:
     """A row a prediction."""
-    rows = tuple(
-        (
-            p.cell.pair.id,
-            str(p.width or "as it is"),
-            str(p.cell.batch_size),
-            p.cell.dtype,
-            f"{text.factor(p.promised)}×",
-            f"{text.factor(p.predicted)}×",
-        )
-        for p in predictions
+    columns = (
+        words("pair", lambda prediction: prediction.cell.pair.id),
+        Column("width", lambda prediction: prediction.width or "as it is", rank=KEY),
+        Column("batch", lambda prediction: prediction.cell.batch_size, rank=KEY),
+        words("dtype", lambda prediction: prediction.cell.dtype),
+        Column("promised\nby the MACs", "promised", text.times),
+        Column("predicted", write=text.times),
     )
-    headers = ("pair", "width", "batch", "dtype", "promised by the MACs", "predicted")
-    return TextTable("Predicted speed-up", headers, rows)
+    return Table("Predicted speed-up", columns, predictions)
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -203,21 +200,17 @@ def check_lines(checked: Sequence[Checked], left_out: Mapping[str, str]) -> list
     return lines
 
 
-def checked_table(checked: Sequence[Checked]) -> TextTable:
+def checked_table(checked: Sequence[Checked]) -> Table:
     """A row a cell, the largest error first."""
-    rows = tuple(
-        (
-            c.cell.id,
-            c.run,
-            f"{text.factor(c.predicted)}×",
-            f"{text.factor(c.measured)}×",
-            f"{100 * c.error:.1f} %",
-        )
-        for c in sorted(checked, key=lambda c: -c.error)
+    columns = (
+        words("cell", lambda check: check.cell.id),
+        words("run"),
+        Column("predicted", write=text.times),
+        Column("measured", write=text.times),
+        Column("error", write=partial(text.percent, decimals=1)),
     )
-    return TextTable(
-        "Predicted and measured speed-up", ("cell", "run", "predicted", "measured", "error"), rows
-    )
+    rows = sorted(checked, key=lambda check: -check.error)
+    return Table("Predicted and measured speed-up", columns, rows)
 
 
 def write_check(checked: Sequence[Checked], left_out: Mapping[str, str], out: Path) -> Path:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from flopbench.cells import AXES, Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
-from flopbench.profiling.tables import TextTable
 from flopbench.profiling.widths import model_of, width_options
 from flopbench.report import text
+from flopbench.report.table import KEY, Column, Table, words
 from flopbench.results import Environment, Interval, write_atomically
 from flopbench.runner.process import Report, run_job
 
@@ -241,32 +241,23 @@ def _crossover(points: Sequence[tuple[int, Interval | None]], what: str) -> str:
     return f"equivariance pays from {what} {found} on"
 
 
-def scaling_table(record: ScalingRecord) -> TextTable:
+def scaling_table(record: ScalingRecord) -> Table:
     """A row a point."""
-    rows = []
-    for point in record.points:
-        up = point.speedup
-        rows.append(
-            (
-                point.pass_,
-                str(point.batch_size),
-                str(point.width),
-                text.seconds(point.baseline_seconds),
-                text.seconds(point.candidate_seconds),
-                text.interval(up.estimate, up.low, up.high) if up else text.printable(point.reason),
-                text.factor(point.macs_ratio),
-            )
-        )
-    headers = (
-        "pass",
-        "batch",
-        "width",
-        "time baseline",
-        "time candidate",
-        "speed-up [95 % interval]",
-        "MACs ratio",
+    columns = (
+        words("pass", "pass_"),
+        Column("batch", "batch_size", rank=KEY),
+        Column("width", "width", rank=KEY),
+        Column("time\nbaseline", "baseline_seconds", text.seconds),
+        Column("time\ncandidate", "candidate_seconds", text.seconds),
+        Column(
+            "speed-up\n[95 % interval]",
+            "speedup",
+            lambda up: text.interval(up.estimate, up.low, up.high),
+        ),
+        Column("MACs ratio", "macs_ratio", text.factor),
+        words("reason", rank=2, wraps=True),
     )
-    return TextTable("Speed-up over width", headers, tuple(rows))
+    return Table("Speed-up over width", columns, record.points)
 
 
 def scaling_picture(record: ScalingRecord) -> "Drawing | None":

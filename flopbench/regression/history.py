@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
 from flopbench.regression.baseline import git
 from flopbench.regression.change_points import Level, levels
-from flopbench.regression.output import figure_text
+from flopbench.report import text
+from flopbench.report.table import Column, Table, words
 from flopbench.results import Run, to_frame, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
 # Figure → column of the frame of results, and whether more is worse.
 METRICS: dict[str, tuple[str, bool]] = {
@@ -152,25 +152,16 @@ def machine_of(run: Run) -> str:
     return f"{environment.device_name}, {environment.threads} threads"
 
 
-def table(series: Iterable[Series]) -> "Table":
-    """A rich table, a row a cell and machine."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in _HEADER:
-        shown.add_column(name, justify="right" if name in ("runs", "first", "last") else "left")
-    for one in series:
-        shown.add_row(*map(Text, _row(one)))
-    return shown
-
-
-def markdown(series: Iterable[Series]) -> str:
-    """The same table in Markdown."""
-    lines = ["| " + " | ".join(_HEADER) + " |", "|---|---|--:|--:|--:|---|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _row(one)) + " |" for one in series]
-    return "\n".join(lines) + "\n"
+def table(series: Sequence[Series]) -> Table:
+    """A row a cell and machine."""
+    columns = (
+        words("cell"),
+        Column("runs", lambda one: len(one.points)),
+        Column("first", lambda one: _written(one, one.points[0].value)),
+        Column("last", lambda one: _written(one, one.points[-1].value)),
+        words("changes", _changes, rank=2, wraps=True),
+    )
+    return Table("", columns, series, group=words("machine"))
 
 
 def write(series: Sequence[Series], out: Path) -> list[Path]:
@@ -179,7 +170,7 @@ def write(series: Sequence[Series], out: Path) -> list[Path]:
 
     metric = series[0].metric
     files = []
-    text = f"# {metric.replace('_', ' ').capitalize()} over time\n\n"
+    page = f"# {metric.replace('_', ' ').capitalize()} over time\n\n"
     for number, machine in enumerate(sorted({one.machine for one in series}), 1):
         figure = plot([one for one in series if one.machine == machine])
         for kind in ("png", "svg"):
@@ -188,9 +179,9 @@ def write(series: Sequence[Series], out: Path) -> list[Path]:
             figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
             files.append(out / f"history-{metric}-{number}.{kind}")
             write_atomically(files[-1], buffer.getvalue())
-        text += f"![{metric} on {machine}, a panel a cell]({files[-2].name})\n\n"
+        page += f"![{metric} on {machine}, a panel a cell]({files[-2].name})\n\n"
     files.append(out / f"history-{metric}.md")
-    write_atomically(files[-1], text + markdown(series))
+    write_atomically(files[-1], page + table(series).markdown() + "\n")
     return files
 
 
@@ -213,7 +204,6 @@ def plot(series: Sequence[Series]) -> "Figure":
     return figure
 
 
-_HEADER = ("machine", "cell", "runs", "first", "last", "changes")
 _WORSE, _BETTER, _INK = "#c0392b", "#1e8449", "#2c3e50"
 
 
@@ -243,15 +233,17 @@ def _panel(axes: Any, one: Series) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _row(one: Series) -> tuple[str, ...]:
-    changes = "; ".join(
-        f"{point.label}: {figure_text(one.metric.removeprefix('baseline_'), before)} → "
-        f"{figure_text(one.metric.removeprefix('baseline_'), after)} "
-        f"({after / before - 1:+.1%}, {'worse' if worse else 'better'})"
+def _written(one: Series, value: float) -> str:
+    return text.metric(one.metric.removeprefix("baseline_"), value)
+
+
+def _changes(one: Series) -> str:
+    changes = [
+        f"{point.label}: {_written(one, before)} → {_written(one, after)} "
+        f"({text.change(after / before - 1)}, {'worse' if worse else 'better'})"
         for point, before, after, worse in one.changes
-    )
-    first, last = (figure_text(one.metric.removeprefix("baseline_"), one.points[i].value) for i in (0, -1))
-    return one.machine, one.cell, str(len(one.points)), first, last, changes or "none"
+    ]
+    return "; ".join(changes) or "none"
 
 
 def _created(run: Run) -> datetime:

@@ -5,18 +5,15 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flopbench.regression.decision import Change, Comparison, Outcome
+from flopbench.regression.decision import Change, Comparison, Outcome, worst
 from flopbench.report import text
+from flopbench.report.table import Column, Table, Tone, words
 from flopbench.results import write_atomically
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_STYLES = {Outcome.FAIL: "bold red", Outcome.AMBIGUOUS: "yellow", Outcome.PASS: "green"}
+_TONES: dict[Outcome, Tone] = {Outcome.FAIL: "bad", Outcome.AMBIGUOUS: "unsure", Outcome.PASS: "good"}
+_SEVERITY = list(Outcome)
 _MARKS = {Outcome.FAIL: "❌ fail", Outcome.AMBIGUOUS: "⚠️ ambiguous", Outcome.PASS: "✅ pass"}
-_HEADER = ("figure", "before", "now", "worse by", "tolerance", "outcome")
 
 
 def summary(comparison: Comparison) -> str:
@@ -27,24 +24,21 @@ def summary(comparison: Comparison) -> str:
     return f"{comparison.outcome.upper()}: {comparison.base} → {comparison.new}: {counts or 'no figures'}"
 
 
-def table(comparison: Comparison) -> "Table":
-    """A rich table, a section a cell, those with failures first."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in _HEADER:
-        shown.add_column(name, justify="left" if name in ("figure", "outcome") else "right")
-    for subject, changes in _by_subject(comparison.changes).items():
-        # Text, not markup: an id may hold brackets.
-        shown.add_row(Text(subject, style="bold"))
-        for change in changes:
-            figure, *cells = _row(change)
-            outcome = Text(change.outcome, style=_STYLES[change.outcome])
-            shown.add_row(Text(f"  {figure}"), *map(Text, cells), outcome)
-        shown.add_section()
-    return shown
+def table(changes: Iterable[Change]) -> Table:
+    """A row a figure; the cells with failures first."""
+    subjects: dict[str, list[Change]] = {}
+    for change in changes:
+        subjects.setdefault(change.subject, []).append(change)
+    ranked = sorted(subjects.values(), key=lambda own: -_SEVERITY.index(worst(c.outcome for c in own)))
+    columns = (
+        words("figure", _figure),
+        Column("before", lambda change: _before_and_now(change)[0], rank=2),
+        Column("now", lambda change: _before_and_now(change)[1], rank=2),
+        Column("worse by", _worse_by),
+        Column("tolerance", _tolerance, rank=3),
+        Column("outcome", numeric=False, tone=lambda change: _TONES[change.outcome]),
+    )
+    return Table("", columns, [change for own in ranked for change in own], group=words("cell", "subject"))
 
 
 def markdown(comparison: Comparison, *, title: str = "flopbench") -> str:
@@ -52,7 +46,7 @@ def markdown(comparison: Comparison, *, title: str = "flopbench") -> str:
     lines = [f"## {title}: {_MARKS[comparison.outcome]}", "", summary(comparison), ""]
     loud = _sorted(comparison, (Outcome.FAIL, Outcome.AMBIGUOUS))
     if loud:
-        lines += [*_markdown_rows(loud), ""]
+        lines += [table(loud).markdown(), ""]
         lines += [f"- {change.title}: {change.note}" for change in loud if change.note]
         lines.append("")
     quiet = _sorted(comparison, (Outcome.PASS,))
@@ -60,7 +54,7 @@ def markdown(comparison: Comparison, *, title: str = "flopbench") -> str:
         lines += [
             f"<details><summary>{len(quiet)} passed</summary>",
             "",
-            *_markdown_rows(quiet),
+            table(quiet).markdown(),
             "",
             "</details>",
             "",
@@ -111,8 +105,9 @@ def describe(change: Change) -> str:
     """A change in one line."""
     if change.change is None:
         return f"{change.title}: {change.note}" if change.note else change.title
-    _, before, now, by, tolerance = _row(change)
-    line = f"{change.title}: {before} → {now}, worse by {by}, tolerance {tolerance}"
+    before, now = _before_and_now(change)
+    by = f"worse by {_worse_by(change)}, tolerance {_tolerance(change)}"
+    line = f"{change.title}: {before} → {now}, {by}"
     return line + (f"; {change.note}" if change.note else "")
 
 
@@ -145,58 +140,31 @@ def write_job_summary(content: str) -> None:
 
 def _sorted(comparison: Comparison, only: Iterable[Outcome]) -> list[Change]:
     wanted = set(only)
-    order = list(reversed(Outcome))
-    return sorted(
-        (change for change in comparison.changes if change.outcome in wanted),
-        key=lambda change: order.index(change.outcome),
-    )
+    loudest = sorted(comparison.changes, key=lambda change: -_SEVERITY.index(change.outcome))
+    return [change for change in loudest if change.outcome in wanted]
 
 
-def _by_subject(changes: Iterable[Change]) -> dict[str, list[Change]]:
-    groups: dict[str, list[Change]] = {}
-    for change in changes:
-        groups.setdefault(change.subject, []).append(change)
-    order = list(reversed(Outcome))
-    ranked = sorted(groups.items(), key=lambda group: min(order.index(change.outcome) for change in group[1]))
-    return dict(ranked)
+def _figure(change: Change) -> str:
+    return " ".join(filter(None, (change.metric.replace("_", " "), change.label)))
 
 
-def _markdown_rows(changes: Iterable[Change]) -> list[str]:
-    lines = ["| cell | " + " | ".join(_HEADER) + " |", "|---|---|--:|--:|--:|--:|---|"]
-    for change in changes:
-        cells = (f"`{change.subject}`", *_row(change), _MARKS[change.outcome])
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return lines
+def _before_and_now(change: Change) -> tuple[str, str]:
+    before, now = (text.metric(change.metric, value) for value in (change.base, change.new))
+    alike = before == now and change.base != change.new
+    return (text.exact(change.base), text.exact(change.new)) if alike else (before, now)
 
 
-def _row(change: Change) -> tuple[str, str, str, str, str]:
-    figure = " ".join(filter(None, (change.metric.replace("_", " "), change.label)))
-    before, now = (figure_text(change.metric, value) for value in (change.base, change.new))
-    if before == now and change.base is not None and change.new is not None and change.base != change.new:
-        before, now = f"{change.base:,.0f}", f"{change.new:,.0f}"
+def _worse_by(change: Change) -> str:
     if change.change is None:
-        return figure, before, now, "", ""
-    by = f"{change.change.estimate:+.1%}" if change.change.estimate else "0 %"
-    if change.p_value is not None:
-        by += f" [{change.change.low:+.1%}, {change.change.high:+.1%}]"
-    return figure, before, now, by, f"{change.tolerance:.1%}"
+        return ""
+    by = text.change(change.change.estimate)
+    if change.p_value is None:
+        return by
+    return f"{by} [{text.change(change.change.low)}, {text.change(change.change.high)}]"
 
 
-def figure_text(metric: str, value: float | None) -> str:
-    """A figure in its unit."""
-    if value is None:
-        return "–"
-    if metric == "speedup":
-        return f"{value:.3f}×"
-    if metric == "throughput":
-        return f"{value:.4g} images/s"
-    if metric == "seconds":
-        return text.seconds(value)
-    if metric in ("peak_memory", "bytes_written"):
-        return text.size(value)
-    if metric in ("invariance_error", "outputs"):
-        return f"{value:.1e}" if value else "0"
-    return text.count(value) if value >= 100_000 else f"{value:,.0f}"
+def _tolerance(change: Change) -> str:
+    return text.percent(change.tolerance, 1) if change.change else ""
 
 
 def _escape(text: str, *, colons: bool = False) -> str:

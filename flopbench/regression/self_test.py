@@ -9,7 +9,6 @@ one process to the next (the layout of memory), for all trials share one, and th
 a stored baseline meets.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,12 +96,9 @@ def upper_limit(events: int, trials: int, confidence: float = 0.95) -> float:
     Source: C. J. Clopper, E. S. Pearson, *The use of confidence or fiducial limits illustrated in the case
     of the binomial*, Biometrika 26, 1934.
     """
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        rate = (low + high) / 2
-        as_few = sum(math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(events + 1))
-        low, high = (rate, high) if as_few > 1 - confidence else (low, rate)
-    return high
+    from scipy.special import betaincinv
+
+    return float(betaincinv(events + 1, trials - events, confidence)) if events < trials else 1.0
 
 
 class Steps(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flopbench.results import Interval
-from flopbench.timing.statistics import MIN_ROUNDS, t_quantile, trimmed_mean
+from flopbench.timing.statistics import MIN_ROUNDS, expanded_tail, trimmed_mean
 
 DRAWS = 4999
 BATCHES = 4
@@ -110,5 +110,6 @@ def _bootstrap(values: Array, random: np.random.Generator) -> Array:
     # Circular blocks: every value is drawn equally often.
     indices = ((starts + np.arange(length)) % n).reshape(DRAWS, -1)[:, :n]
     draws = trimmed_mean(values[indices])
-    widening = math.sqrt(n / (n - 1)) * t_quantile(0.975, n - 1) / NormalDist().inv_cdf(0.975)
+    normal = NormalDist()
+    widening = normal.inv_cdf(expanded_tail(n, 0.95)) / normal.inv_cdf(0.025)
     return float(trimmed_mean(values)) + (draws - draws.mean()) * widening

@@ -1,38 +1,47 @@
 """What there is to run: suites and models, as tables."""
 
+from functools import cache
+
 import torch
-from rich.table import Table
 
 from flopbench.models import label_of, list_models
 from flopbench.models.factory import create_model, num_parameters
-from flopbench.suites import available_suites, load_suite
+from flopbench.report import text
+from flopbench.report.table import Column, Table, words
+from flopbench.suites import Suite, available_suites, load_suite
 
 
 def suites_table() -> Table:
     """Every suite that ships with flopbench: its title, its devices, and its pairs."""
-    table = Table(title="Suites", title_justify="left")
-    for column in ("suite", "what it compares", "profiles", "pairs"):
-        table.add_column(column, overflow="fold")
-    for name in available_suites():
-        suite = load_suite(name)
-        pairs = dict.fromkeys(pair.labels[1] for profile in suite.profiles.values() for pair in profile.pairs)
-        profiles = [f"{device} (quick too)" if device in suite.quick else device for device in suite.profiles]
-        table.add_row(name, suite.title, ", ".join(profiles), ", ".join(pairs))
-    return table
+    columns = (
+        words("suite", "name"),
+        words("what it compares", "title", rank=1, wraps=True),
+        words("profiles", _profiles, rank=2, wraps=True),
+        words("pairs", _pairs, rank=2, wraps=True),
+    )
+    return Table("Suites", columns, [load_suite(name) for name in available_suites()])
+
+
+def _profiles(suite: Suite) -> str:
+    return ", ".join(f"{name} (quick too)" if name in suite.quick else name for name in suite.profiles)
+
+
+def _pairs(suite: Suite) -> str:
+    pairs = (pair.labels[1] for profile in suite.profiles.values() for pair in profile.pairs)
+    return ", ".join(dict.fromkeys(pairs))
 
 
 def models_table() -> Table:
     """Every model of the catalogue with its trainable parameters, counted on the built network."""
-    table = Table(title="Models", title_justify="left")
-    table.add_column("name", no_wrap=True)
-    table.add_column("label", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    family = ""
-    for name in list_models():
-        with torch.device("meta"):
-            model = create_model(name)
-        if family not in ("", type(model).__name__):
-            table.add_section()
-        family = type(model).__name__
-        table.add_row(name, label_of(name), f"{num_parameters(model):,}")
-    return table
+    columns = (
+        words("name", lambda name: name),
+        words("label", label_of),
+        Column("parameters", _parameters, text.exact),
+    )
+    return Table("Models", columns, list_models())
+
+
+@cache
+def _parameters(name: str) -> int:
+    with torch.device("meta"):
+        return num_parameters(create_model(name))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import tables, text
-from flopbench.report.cells import Rows, failures, measured, models, rows_of, verdict
+from flopbench.report.cells import Rows, failures, measured, models, rows_of
 from flopbench.report.findings import answer
-from flopbench.results import CellRecord, Environment, Flag, Run, to_frame, write_atomically
+from flopbench.report.table import Table, words
+from flopbench.results import CellRecord, Flag, Run, RunInfo, to_frame, write_atomically
 
 if TYPE_CHECKING:
     from jinja2 import Environment as Templates
@@ -109,16 +110,9 @@ def _context(
         "title": " · ".join(dict.fromkeys(run.info.title for run in runs)),
         "runs": [run.info for run in runs],
         "answers": answers,
-        "environment": environment_rows([run.info.environment for run in runs]),
         "tables": [
-            {
-                "title": title,
-                "columns": tables.shown_columns(content, columns),
-                "rows": content,
-                "markdown": tables.markdown_table(content, columns),
-            }
-            for title, content, columns in sections
-            if content
+            environment_table([run.info for run in runs]),
+            *(tables.runs_table(title, content, columns) for title, content, columns in sections if content),
         ],
         "flags": flag_groups(records),
         "pictures": pictures,
@@ -148,15 +142,16 @@ _ENVIRONMENT = {
 }
 
 
-def environment_rows(environments: Sequence[Environment]) -> list[tuple[str, list[str]]]:
-    """(name, a value for each run) of whatever is known of any of them."""
+def environment_table(runs: Sequence[RunInfo]) -> Table:
+    """What is known of the machines and the software, a column per run."""
     rows = []
     for field, name in _ENVIRONMENT.items():
-        values = [getattr(environment, field) for environment in environments]
+        values = [getattr(run.environment, field) for run in runs]
         show = text.size if field.endswith("_bytes") else text.printable
         if any(value is not None for value in values):
-            rows.append((name, [text.MISSING if value is None else show(value) for value in values]))
-    return rows
+            rows.append((name, *(None if value is None else show(value) for value in values)))
+    columns = (words("what"), *(words(run.id, f"run {run.id}") for run in runs))
+    return Table.of("Environment", columns, rows)
 
 
 def flag_groups(records: dict[str, list[CellRecord]]) -> list[FlagGroup]:
@@ -189,7 +184,6 @@ def _html_templates() -> "Templates":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters["verdict"] = verdict
     templates.filters["backticks"] = lambda value: Markup(
         re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value)))
     )

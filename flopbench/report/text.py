@@ -20,22 +20,27 @@ def significant(value: float | None, digits: int = 3) -> str:
         return "0"
     rounded = float(f"{value:.{digits}g}")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{rounded:,.{decimals}f}".replace(",", "\u202f")
+    return f"{rounded:,.{decimals}f}".replace(",", "\u202f").replace("-", "−")
 
 
-def _scaled(value: float | None, steps: tuple[tuple[float, str], ...]) -> str:
+def _scaled(value: float | None, steps: tuple[tuple[float, str], ...], digits: int = 3) -> str:
     if value is None or is_missing(value):
         return MISSING
-    for factor, unit in steps:
-        if abs(value) >= factor * 0.9995:
-            return f"{significant(value / factor)}\u00a0{unit}".rstrip()
-    factor, unit = steps[-1]
-    return f"{significant(value / factor)}\u00a0{unit}".rstrip()
+    rounds_up = 1 - 0.5 * 10**-digits
+    factor, unit = next((step for step in steps if abs(value) >= step[0] * rounds_up), steps[-1])
+    return f"{significant(value / factor, digits)}\u00a0{unit}"
 
 
-def count(value: float | None) -> str:
-    """22.1 M parameters, 4.60 G MACs."""
-    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")))
+def exact(value: float | None) -> str:
+    """A whole number with all its digits: 22 059 496."""
+    return MISSING if value is None or is_missing(value) else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def count(value: float | None, digits: int = 3) -> str:
+    """22.1 M parameters, 4.60 G MACs; 864 as it is."""
+    if value is None or abs(value) < 999.5:
+        return exact(value)
+    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), digits)
 
 
 def seconds(value: float | None) -> str:
@@ -48,16 +53,33 @@ def size(value: float | None) -> str:
     return _scaled(value, ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")))
 
 
-def percent(value: float | None) -> str:
-    """A share in whole per cent: 46 %, −8 %."""
+def percent(value: float | None, decimals: int = 0) -> str:
+    """A share, by default in whole per cent: 46 %, −8 %."""
     if value is None or is_missing(value):
         return MISSING
-    return f"{round(value * 100):d}\u00a0%".replace("-", "−")
+    # Adding zero makes −0.0 a zero without a sign.
+    return f"{round(value * 100, decimals) + 0.0:.{decimals}f}\u00a0%".replace("-", "−")
+
+
+def coverage(value: float) -> str:
+    """`100 %`, `99.87 %`: never rounded up to all of it."""
+    return percent(value) if value == 1 else percent(min(value, 0.9999), 2)
+
+
+def change(value: float | None, decimals: int = 1) -> str:
+    """A relative change with its sign: +7.1 %, −0.3 %; 0 % where there is none."""
+    sign = "+" if value is not None and value > 0 else ""
+    return sign + percent(value, decimals if value else 0)
 
 
 def factor(value: float | None) -> str:
     """A ratio with two decimals: 1.44."""
     return MISSING if value is None or is_missing(value) else f"{value:.2f}"
+
+
+def times(value: float | None, decimals: int = 2) -> str:
+    """A ratio as people say it: 1.44×."""
+    return MISSING if value is None or is_missing(value) else f"{value:.{decimals}f}×"
 
 
 def interval(estimate: float | None, low: float | None, high: float | None) -> str:
@@ -76,6 +98,24 @@ def error(value: float | None) -> str:
     if value is None or is_missing(value):
         return MISSING
     return "0" if value == 0 else f"{value:.1e}"
+
+
+_METRICS = {
+    "speedup": lambda value: times(value, 3),
+    "throughput": lambda value: f"{significant(value, 4)}\u00a0images/s",
+    "seconds": seconds,
+    "peak_memory": size,
+    "bytes_written": size,
+    "invariance_error": error,
+    "outputs": error,
+}
+
+
+def metric(name: str, value: float | None) -> str:
+    """A figure of a comparison in its unit: 1.532×, 812.0 images/s, 1.25 GiB; else a number of something."""
+    if value is None:
+        return MISSING
+    return _METRICS.get(name, exact if value < 100_000 else count)(value)
 
 
 def printable(text: object) -> str:

@@ -192,7 +192,7 @@ def test_list_and_env(tmp_path: Path):
     suites = flopbench("list", "suites", cwd=tmp_path)
     assert "vit" in suites.stdout
     models = flopbench("list", "models", cwd=tmp_path)
-    assert re.search(r"vit_b16\.flop .*E\(ViT-B/16\) .*43,311,976", models.stdout)
+    assert re.search(r"vit_b16\.flop .*E\(ViT-B/16\) .*43\u202f311\u202f976", models.stdout)
     environment = json.loads(flopbench("env", cwd=tmp_path).stdout)
     assert environment["torch"]
     assert flopbench("--version", cwd=tmp_path).stdout.startswith("flopbench ")

@@ -3,7 +3,7 @@ from typer.testing import CliRunner
 
 from flopbench.cli import app
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.regression.history import find_runs, history, markdown, parse_since, write
+from flopbench.regression.history import find_runs, history, parse_since, table, write
 from tests.support.runs import CPU, make_run
 
 
@@ -67,7 +67,7 @@ def test_files_hold_table_and_pictures(folder, tmp_path):
     ]
     assert "worse" in files[-1].read_text()
     assert files[0].read_bytes().startswith(b"\x89PNG")
-    assert "2026-11-08 0000008" in markdown(series)
+    assert "2026-11-08 0000008" in table(series).markdown()
 
 
 def test_nothing_to_show(folder, tmp_path):

@@ -152,7 +152,7 @@ def test_several_runs_stand_side_by_side(small, tmp_path):
     text = files.markdown.read_text(encoding="utf-8")
     assert "**On an Intel Xeon" in text
     assert "**On an NVIDIA H200" in text
-    assert "| | vit-cpu | vit-h200 |" in text
+    assert "| what | vit-cpu | vit-h200 |" in text
     names = {path.stem for path in files.pictures}
     assert {"side-by-side", "speedup-against-batch-1", "speedup-against-batch-2"} <= names
     with pytest.raises(FlopbenchError, match="must differ"):

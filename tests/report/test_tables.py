@@ -11,16 +11,21 @@ from flopbench.errors import FlopbenchError
 from flopbench.report import format_frame, summary_table
 from flopbench.report.cells import failures, measured, models, rows_of
 from flopbench.report.text import (
+    change,
     code,
     count,
+    coverage,
+    exact,
     factor,
     fenced,
     interval,
     markdown_escape,
+    metric,
     percent,
     seconds,
     significant,
     size,
+    times,
 )
 from flopbench.results import Flag, to_frame
 from tests.support.runs import CPU, make_run
@@ -142,10 +147,17 @@ def test_figures_as_people_read_them():
         "1.00\u00a0G",
         "–",
     ]
+    assert [count(x) for x in (0, 864, 999)] == ["0", "864", "999"]
+    assert [count(x, 4) for x in (1_000, 17_563_828_224)] == ["1.000\u00a0k", "17.56\u00a0G"]
+    assert exact(22_059_496) == "22\u202f059\u202f496"
     assert [seconds(x) for x in (2.409e-3, 1.2, 13e-6)] == ["2.41\u00a0ms", "1.20\u00a0s", "13.0\u00a0µs"]
     assert [size(x) for x in (2**30, 1.5 * 2**20, 12)] == ["1.00\u00a0GiB", "1.50\u00a0MiB", "12.0\u00a0B"]
     assert [percent(x) for x in (0.456, -0.08)] == ["46\u00a0%", "−8\u00a0%"]
-    assert factor(1.444) == "1.44"
+    assert [coverage(x) for x in (1.0, 0.999999, 0.5)] == ["100\u00a0%", "99.99\u00a0%", "50.00\u00a0%"]
+    assert [change(x) for x in (0.071, -0.003, 0.0, None)] == ["+7.1\u00a0%", "−0.3\u00a0%", "0\u00a0%", "–"]
+    assert [factor(1.444), times(1.444), times(None)] == ["1.44", "1.44×", "–"]
+    assert [metric("speedup", 1.5), metric("throughput", 812.3)] == ["1.500×", "812.3\u00a0images/s"]
+    assert [metric("operators", x) for x in (1_234, 4.6e9)] == ["1\u202f234", "4.60\u00a0G"]
     # The third decimal appears where two would hide on which side of 1 an end lies.
     assert interval(0.99, 0.98, 0.998) == "0.990\u00a0[0.980,\u00a00.998]"
 
