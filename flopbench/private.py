@@ -21,19 +21,21 @@ from torch.utils._pytree import tree_leaves as tree_leaves
 
 def hooked(module: nn.Module) -> bool:
     """Whether calling `module` runs anything besides its own `forward`; hooks that look on do not count."""
-    kinds = (
+    if (
+        module._backward_hooks
+        or module._backward_pre_hooks
+        or modules._global_backward_hooks
+        or modules._global_backward_pre_hooks
+    ):
+        return True
+    forward = (
         module._forward_pre_hooks,
         module._forward_hooks,
         modules._global_forward_pre_hooks,
         modules._global_forward_hooks,
     )
-    backward = (
-        module._backward_hooks
-        or module._backward_pre_hooks
-        or modules._global_backward_hooks
-        or modules._global_backward_pre_hooks
-    )
-    return bool(backward) or any(not _looks_on(hook) for hooks in kinds for hook in hooks.values())
+    # Hardly any module has one, and every linear layer asks at every call.
+    return any(forward) and any(not _looks_on(hook) for hooks in forward for hook in hooks.values())
 
 
 def looking_on(hook: Callable[..., None]) -> Callable[..., None]:

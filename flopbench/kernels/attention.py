@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flopbench import private
 from flopbench.kernels.dispatch import Implementation, Operation, Why, cpp
 
 MOST_TOKENS = 1024
@@ -78,8 +79,7 @@ def _threads() -> int:
 
 @torch.compiler.assume_constant_result
 def _multiplies_bf16_without_tiles() -> bool:
-    # torch has no public name for these in all versions that are supported.
-    return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    return private.multiplies_bf16_without_tiles()
 
 
 ATTENTION = Operation(

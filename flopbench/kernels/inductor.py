@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flopbench.private import cpp_compilers
+
 
 def compiled(operation: Callable[..., Any], *tensors: Tensor) -> Callable[..., Any]:
     """`operation`, compiled for tensors like these on the first call; of any size afterwards.
@@ -43,11 +45,5 @@ def _compiled(operation: Callable[..., Any], *_: Any) -> Callable[..., Any]:
 @cache
 def missing_compiler() -> str | None:
     """The C++ compilers that inductor looks for, if there is none of them."""
-    from torch._inductor import config
-
-    wanted = [name for name in _flat(config.cpp.cxx) if name]
+    wanted = cpp_compilers()
     return None if any(shutil.which(name) for name in wanted) else " or ".join(wanted)
-
-
-def _flat(names: Any) -> list[str]:
-    return [names] if isinstance(names, str) else [n for item in names or () for n in _flat(item)]

@@ -22,7 +22,18 @@ ROLES: tuple[Role, ...] = ("baseline", "candidate")
 
 MACHINE = ("device", "device_name", "device_count", "cpu", "cores", "threads")
 """What has to be the same for times to be comparable."""
-SOFTWARE = ("driver", "cuda", "cudnn", "torch", "triton", "python", "os")
+SOFTWARE = (
+    "driver",
+    "cuda",
+    "cudnn",
+    "torch",
+    "triton",
+    "compiler",
+    "cpu_capability",
+    "kernels",
+    "python",
+    "os",
+)
 """What explains a change that is not the code's."""
 MIN_PROCESSES = 3
 """Fewer processes a side are not a sample: their rounds are the unit then."""

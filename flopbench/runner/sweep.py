@@ -23,8 +23,11 @@ RESUME_FIELDS = (
     "cuda",
     "torch",
     "triton",
+    "compiler",
+    "kernels",
     "threads",
     "cpu",
+    "cpu_capability",
     "allocator",
     "commit",
 )

@@ -15,6 +15,8 @@ import torch
 from flopbench import __version__
 from flopbench.cells import DeviceKind
 from flopbench.errors import FlopbenchError
+from flopbench.kernels import source_digest
+from flopbench.private import compiler_version
 from flopbench.results import Environment
 from flopbench.timing.allocator import keep_freed_memory
 
@@ -54,6 +56,9 @@ def describe(asked: str | None = None) -> Environment:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": metadata.version("triton") if find_spec("triton") else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "compiler": compiler_version(),
+        "kernels": source_digest(),
         "fvcore": metadata.version("fvcore"),
         "flopbench": __version__,
         "commit": _commit(),
