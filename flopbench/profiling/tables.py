@@ -89,7 +89,7 @@ def operator_table(record: ProfileRecord) -> Table:
             models, [time and time.seconds for time in found], [time and time.calls for time in found]
         )
         rows.append((name, key[1], *costs))
-    columns = (words("operator or kernel", wraps=True), words("kind", wraps=True), *_COSTS)
+    columns = (words("operator or kernel", wraps=True), words("kind", rank=3), *_COSTS)
     return Table.of(f"The {OPERATORS_SHOWN} longest operators (own time)", columns, rows)
 
 

@@ -32,10 +32,10 @@ def table(changes: Iterable[Change]) -> Table:
     ranked = sorted(subjects.values(), key=lambda own: -_SEVERITY.index(worst(c.outcome for c in own)))
     columns = (
         words("figure", _figure),
-        Column("before", lambda change: _before_and_now(change)[0], rank=2),
-        Column("now", lambda change: _before_and_now(change)[1], rank=2),
-        Column("worse by", _worse_by),
-        Column("tolerance", _tolerance, rank=3),
+        Column("before", lambda change: _before_and_now(change)[0], rank=3),
+        Column("now", lambda change: _before_and_now(change)[1], rank=3),
+        Column("worse by", _worse_by, rank=2),
+        Column("tolerance", _tolerance, rank=4),
         Column("outcome", numeric=False, tone=lambda change: _TONES[change.outcome]),
     )
     return Table("", columns, [change for own in ranked for change in own], group=words("cell", "subject"))

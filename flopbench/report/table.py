@@ -162,15 +162,15 @@ class Table:
         blocks: list[list[Column]] = []
         for rank in sorted({column.rank or KEY for column in columns} - {KEY}):
             group = [column for column in columns if column.rank == rank]
-            if blocks and fits([*keys, *blocks[-1], *group]):
-                blocks[-1] += group
-            elif fits([*keys, *group]):
-                blocks.append(group)
-            else:
-                blocks.clear()
-                break
-        if not blocks:
+            # Columns of one rank stand together where they can.
+            for part in [group] if fits([*keys, *group]) else [[column] for column in group]:
+                if blocks and fits([*keys, *blocks[-1], *part]):
+                    blocks[-1] += part
+                else:
+                    blocks.append(part)
+        if not blocks or not all(fits([*keys, *block]) for block in blocks):
             yield from self._stacked(columns)
+            return
         for number, block in enumerate(blocks):
             yield from self._whole("" if number else self.title, [*keys, *block])
 
