@@ -99,7 +99,8 @@ class Axis:
         in_id: how a value stands in a cell's id.
         words: how a value stands in a sentence; of a mapping, a value that it lacks stands as it is.
         suite: the values where a suite names none, if not the usual one.
-        about: "work" is what is done at once, "setting" what it is done in: a report's answer is about one.
+        about: "network" is which, "work" what it does at once, "setting" in what: a report's answer is
+            about one.
         always_shown: the column is there even where all rows of a table have the same value.
         comes_to: what a cell's value comes to, where another value would measure the same.
         field, name, type, usual: of the field of `Cell`; filled in when `AXES` is read off it.
@@ -111,7 +112,7 @@ class Axis:
     in_id: str = "{}"
     words: str | Mapping[Any, str] = "{}"
     suite: tuple[Any, ...] = ()
-    about: Literal["work", "setting"] = "setting"
+    about: Literal["network", "work", "setting"] = "setting"
     always_shown: bool = False
     comes_to: Callable[["Cell"], object] | None = None
     field: str = ""
@@ -136,6 +137,10 @@ class Axis:
     def plain(self, value: Any) -> str | int | None:
         """A value as it stands in a row: an image size is `224×224`."""
         return "×".join(map(str, value)) if isinstance(value, tuple) else value
+
+    def part(self, value: Any) -> str:
+        """A value of a cell as it stands in ids: `b8`, `224x192`; nothing where it is as usual."""
+        return "" if value == self.usual else self.in_id.format(self.plain(value)).replace("×", "x")
 
     def say(self, value: str | int | None) -> str:
         """A value, as in a row, in a sentence: `bf16 autocast`; nothing where it is as usual."""
@@ -229,6 +234,14 @@ class Cell(Frozen):
     num_classes: Annotated[Positive, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = (
         1000
     )
+    width: Annotated[
+        Annotated[int, Field(ge=4, multiple_of=4)] | None,
+        Axis("widths", "width", "Channels of both networks", "width{}", "width {}", about="network"),
+    ] = None
+    depth: Annotated[
+        Positive | None,
+        Axis("depths", "depth", "Blocks of both networks", "depth{}", "depth {}", about="network"),
+    ] = None
     attention: Annotated[
         Attention, Axis("attention", "attention", words="{} attention", comes_to=_attention)
     ] = "fused"
@@ -242,9 +255,20 @@ class Cell(Frozen):
     @property
     def id(self) -> str:
         """A readable key, unique within a run; what is as usual is left out."""
-        unusual = (axis for axis in AXES.values() if getattr(self, axis.field) != axis.usual)
-        parts = (axis.in_id.format(axis.of(self)).replace("×", "x") for axis in unusual)
+        parts = filter(None, (axis.part(getattr(self, axis.field)) for axis in AXES.values()))
         return "/".join((self.pair.id, self.device, *parts))
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What people read: the baseline's and the candidate's label, at the cell's width and depth."""
+        baseline, candidate = (name.label(self.width, self.depth) for name in self.pair.names)
+        return baseline, candidate
+
+    def options(self, name: str) -> dict[str, Any]:
+        """What `create_model` is to be called with for one of the models, beside image size and classes."""
+        parsed = parse_name(name)
+        attention = {"attention": self.attention} if parsed.has_attention else {}
+        return {**attention, **parsed.sized(self.width, self.depth)}
 
     @property
     def words(self) -> list[str]:
@@ -261,9 +285,11 @@ class Cell(Frozen):
         """The cell itself, if its models can be measured in it.
 
         Raises:
-            FlopbenchError: a model cannot take the image size, or a single layer the pass.
+            FlopbenchError: a model cannot take the image size, the width or the depth, or a single layer
+                the pass.
         """
         for name in self.pair.names:
+            name.sized(self.width, self.depth)
             name.check_image_size(self.image_size)
             if name.is_layer and (
                 self.pass_ == "train" or (self.pass_ == "backward" and self.mode != "eager")

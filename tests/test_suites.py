@@ -65,25 +65,41 @@ def test_an_id_names_what_is_not_as_usual():
     fields |= {"dtype": "fp32", "mode": "eager"}
     assert Cell.model_validate(fields).id == "vit_s16.flop/cpu/b8/train/fp32/eager"
     fields |= {"image_size": (224, 192), "num_classes": 10, "attention": "unfused"}
-    fields |= {"memory_format": "channels_last", "impl": "fused"}
+    fields |= {"memory_format": "channels_last", "impl": "fused", "width": 64, "depth": 2}
     cell = Cell.model_validate(fields)
-    assert cell.id.endswith("/eager/224x192/10-classes/unfused/channels_last/fused-kernels")
+    assert cell.id.endswith("/224x192/10-classes/width64/depth2/unfused/channels_last/fused-kernels")
     assert cell.words == [
         *("batch 8", "in a training step", "fp32", "eager"),
-        *("224×192 pixels", "10 classes", "unfused attention", "channels_last", "fused kernels"),
+        *(
+            "224×192 pixels",
+            "10 classes",
+            "width 64",
+            "depth 2",
+            "unfused attention",
+            "channels_last",
+            "fused kernels",
+        ),
     ]
 
 
 def test_what_runs_the_same_is_measured_once(tmp_path: Path):
     profile = override(suite(GOOD, tmp_path).profile("cpu"), batch_sizes=(1,), passes=("forward",))
 
-    def kinds(pair: str) -> list[tuple[str, str]]:
-        own = override(profile, pairs=(pair,), impls=("eager", "auto", "fused"))
+    def kinds(pair: str, dtype: str = "fp32") -> list[tuple[str, str]]:
+        own = override(profile, pairs=(pair,), impls=("eager", "auto", "fused"), dtypes=(dtype,))
         return [(cell.mode, cell.impl) for cell in own.cells("cpu")]
 
     compiled = [("compile", "eager"), ("compile", "auto"), ("compile", "fused")]
     assert kinds("vit_s16.flop") == [("eager", "eager"), ("eager", "fused"), *compiled]
+    # In bf16 there may be a faster attention uncompiled.
+    assert ("eager", "auto") in kinds("vit_s16.flop", "bf16")
     assert kinds("timm:one@timm:other") == [("eager", "eager"), ("compile", "eager")]
+
+
+def test_a_width_that_is_not_free_is_refused(tmp_path: Path):
+    profile = override(suite(GOOD, tmp_path).profile("cpu"), pairs=("convnext_t.flop",), widths=(64,))
+    with pytest.raises(FlopbenchError, match="the width and depth of convnext_t are not free"):
+        list(profile.cells("cpu"))
 
 
 def test_two_kinds_of_attention_make_no_difference_without_attention():
@@ -119,6 +135,7 @@ def test_the_paper_suite_has_the_eleven_pairs():
             "[1]\nimage_sizes = ['big']",
             r"image_sizes\[0\]: not an image size; write 224 or 224x192",
         ),
+        ("[1, 2]", "[1, 2]\nwidths = [30]", r"widths\[0\]: input should be a multiple of 4, got 30"),
         ("[1, 2]", '["many"]', r"batch_sizes\[0\]: .*valid integer.*'many'"),
         (
             "[1, 2]",

@@ -20,7 +20,6 @@ from flopbench.cli import (
     profile,
     report,
     run,
-    scaling,
     submit,
     verify,
 )
@@ -65,7 +64,6 @@ app.command("submit")(submit.submit)
 app.command("compare")(compare.compare)
 app.command("history")(history.history)
 app.command("verify")(verify.verify)
-app.command("scaling")(scaling.scaling)
 app.command("list")(inspect.list_)
 app.command("env")(inspect.env)
 app.add_typer(with_subcommands(flops.flops, {"audit": flops.audit}), name="flops")

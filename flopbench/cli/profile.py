@@ -108,9 +108,6 @@ def predict(
     pair: PairName,
     calibration: Annotated[Path, typer.Option(help="The calibration.json whose peaks are believed.")],
     axes: Values,
-    width: Annotated[
-        list[int] | None, typer.Option(help="Channels; repeatable. Those of the pair by default.")
-    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda, where the calibration does not say; by default cpu.")
     ] = None,
@@ -126,7 +123,7 @@ def predict(
     known = read_calibration(calibration)
     kind = known.environment.device if known.environment else choice("device", device or "cpu", DeviceKind)
     cells = cells_of(pair, kind, axes)
-    predictions = [predict_cell(cell, known.peaks, each) for each in width or (None,) for cell in cells]
+    predictions = [predict_cell(cell, known.peaks) for cell in cells]
     make_console().print(prediction_table(predictions))
 
 

@@ -121,6 +121,15 @@ LAYERS: dict[str, Spec] = {
 }  # fmt: skip
 
 
+# Channels of an attention head in the paper's ViTs.
+_HEAD_CHANNELS = 64
+
+
+def _heads(width: int) -> int:
+    fitting = [heads for heads in range(1, width + 1) if width % (2 * heads) == 0]
+    return min(fitting or [1], key=lambda heads: abs(width / heads - _HEAD_CHANNELS))
+
+
 @dataclass(frozen=True)
 class ModelName:
     """A model's name, read: `spec` and `version` for the paper's families, else `target`."""
@@ -157,6 +166,46 @@ class ModelName:
     def has_attention(self) -> bool:
         """Whether fused and unfused attention differ, i.e. whether `attention=` is one of its options."""
         return self.spec is not None and self.spec.family == "vit"
+
+    def sized(self, width: int | None, depth: int | None) -> dict[str, Any]:
+        """Options of `create_model` for this network with another width (channels) or depth (blocks).
+
+        None leaves it as it is. Heads of a ViT have 64 channels, or as near to it as the width divides into.
+
+        Raises:
+            FlopbenchError: it has no one width that could be another.
+        """
+        if width is None and depth is None:
+            return {}
+        if self.spec is None or self._size is None:
+            raise FlopbenchError(
+                f"the width and depth of {self.raw} are not free: choose a ViT, a ResMLP or a ConvNeXt-iso"
+            )
+        own_width, own_depth = self._size
+        if self.spec.family == "convnext":
+            return {"widths": (width or own_width,), "depths": (depth or own_depth,)}
+        heads = {"heads": _heads(width)} if self.spec.family == "vit" and width else {}
+        return {"width": width or own_width, "depth": depth or own_depth, **heads}
+
+    @property
+    def _size(self) -> tuple[int, int] | None:
+        """Channels and blocks of a network that has one width."""
+        config = self.spec.config if self.spec and not self.is_layer else {}
+        if "width" in config:
+            return config["width"], config["depth"]
+        widths = config.get("widths", ())
+        return (widths[0], config["depths"][0]) if len(widths) == 1 else None
+
+    def label(self, width: int | None = None, depth: int | None = None) -> str:
+        """`E(ViT-B/16)`; of another width or depth `E(ViT-512/16)`, `E(ViT-768×4/16)`: channels × blocks."""
+        if self.spec is None:
+            return self.raw
+        label = self.spec.label
+        if (width or depth) and self._size:
+            _, slash, patch = self.spec.size.partition("/")
+            size = f"{width or self._size[0]}{f'×{depth}' if depth else ''}"
+            label = f"{label.removesuffix(self.spec.size)}{size}{slash}{patch}"
+        return _LABELS[self.version].format(label)
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raise unless the network takes images of `image_size` (height, width) in pixels.
@@ -200,5 +249,4 @@ def parse_name(name: str) -> ModelName:
 
 def label_of(name: str) -> str:
     """The paper's label: `ViT-B/16`, `E(ViT-B/16)`, `H(ViT-B/16)`, `I(ViT-B/16)`; else the name."""
-    parsed = parse_name(name)
-    return _LABELS[parsed.version].format(parsed.spec.label) if parsed.spec else name
+    return parse_name(name).label()

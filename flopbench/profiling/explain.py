@@ -32,7 +32,7 @@ def speed_ups(record: ProfileRecord) -> SpeedUps | None:
     b, c = record.baseline, record.candidate
     if not (b.flops and c.flops and b.bound and c.bound):
         return None
-    device = record.device or "cpu"
+    device = record.cell.device
     return SpeedUps(
         promised=b.flops / c.flops,
         allowed_fused=b.bound.fused / c.bound.fused,
@@ -74,7 +74,7 @@ def _headline(record: ProfileRecord, ups: SpeedUps) -> str:
         f"{record.baseline.label}. "
         f"By its measured peaks this device allows {text.factor(ups.allowed_unfused)}× with every operator "
         f"run on its own and {text.factor(ups.allowed_fused)}× with each layer fused into one kernel. "
-        f"Measured ({AXES['mode'].say(record.mode)}) it is {text.factor(ups.measured)}×{interval}."
+        f"Measured ({AXES['mode'].say(record.cell.mode)}) it is {text.factor(ups.measured)}×{interval}."
     )
 
 
@@ -129,7 +129,7 @@ def _rates(record: ProfileRecord) -> list[str]:
     rates = [product_rate(model) for model in (record.baseline, record.candidate)]
     if record.peaks is None or None in rates:
         return []
-    peak = peak_of(record.peaks, record.dtype)
+    peak = peak_of(record.peaks, record.cell.dtype)
     baseline, candidate = (rate / peak for rate in rates if rate)
     words = (
         f"Matrix products and attention reach {text.percent(baseline)} of the measured peak "
@@ -145,7 +145,7 @@ def _rates(record: ProfileRecord) -> list[str]:
 
 def _launches(record: ProfileRecord) -> list[str]:
     bounds = record.baseline.bound, record.candidate.bound
-    if record.mode != "eager" or not all(bounds) or not record.peaks or not record.peaks.launch_seconds:
+    if record.cell.mode != "eager" or not all(bounds) or not record.peaks or not record.peaks.launch_seconds:
         return []
     b, c = (bound for bound in bounds if bound)
     share = c.launches / record.candidate.seconds

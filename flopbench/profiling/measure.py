@@ -79,13 +79,7 @@ def profile_pair(report: Report, job: ProfileJob) -> ProfileRecord:
         profiles[role] = _model_profile(role, cell, peaks, summary, samples[len(samples) // 2])
     return ProfileRecord.model_validate(
         {
-            "pair": cell.pair,
-            "pass": cell.pass_,
-            "batch_size": cell.batch_size,
-            "dtype": cell.dtype,
-            "mode": cell.mode,
-            "device": cell.device,
-            "image_size": cell.image_size,
+            "cell": cell,
             "speedup": rounds.speedup,
             "calls": calls,
             "peaks": peaks,
@@ -127,7 +121,7 @@ def _model_profile(role: str, cell: Cell, peaks: Peaks, summary: Summary, second
     name = getattr(cell.pair, role)
     work = Work(name, cell)
     return ModelProfile(
-        label=cell.pair.labels[role == "candidate"],
+        label=cell.labels[role == "candidate"],
         seconds=seconds,
         groups=summary.groups,
         flops=2.0 * work.macs,

@@ -27,10 +27,7 @@ PROFILE_NOTES = (
 
 def profile_stem(record: ProfileRecord) -> str:
     """A name for the files of a profile, safe whatever the pair is called."""
-    parts = [record.pair.id, record.device or "device", record.pass_, f"b{record.batch_size}"]
-    if record.image_size != (224, 224):
-        parts.append("x".join(map(str, record.image_size)))
-    return "profile-" + re.sub(r"[^\w.-]+", "_", "-".join([*parts, record.dtype, record.mode]))
+    return re.sub(r"[^\w.-]+", "_", f"profile-{record.cell.id.replace('/', '-')}")
 
 
 def write_profile(record: ProfileRecord, out: Path) -> Path:
@@ -39,22 +36,20 @@ def write_profile(record: ProfileRecord, out: Path) -> Path:
     from flopbench.report.pictures.style import style
 
     folder = out / profile_stem(record)
-    device = record.environment.device_name if record.environment else record.device or "device"
+    device = record.environment.device_name if record.environment else record.cell.device
     with style():
         drawings = [where_time_goes([record], device), speed_up_picture(record)]
         drawings.append(roofline([record], record.peaks, device))
         pictures = save_pictures(drawings, folder)
     write_atomically(folder / "profile.json", record.model_dump_json(by_alias=True, indent=1) + "\n")
     threads = ""
-    if record.environment and record.device == "cpu":
+    if record.environment and record.cell.device == "cpu":
         threads = f", threads: {record.environment.threads}"
     version = f"torch {record.environment.torch}, " if record.environment else ""
+    words = ", ".join(record.cell.words).capitalize()
     context = {
         "title": f"Where the time goes: {record.baseline.label} and {record.candidate.label}",
-        "setting": f"{record.pass_.capitalize()}, batch {record.batch_size}, "
-        f"{AXES['dtype'].say(record.dtype)}, {AXES['mode'].say(record.mode)}, "
-        f"{'×'.join(map(str, record.image_size))} pixels, on {device}{threads} "
-        f"({version}{record.calls} calls profiled).",
+        "setting": f"{words}, on {device}{threads} ({version}{record.calls} calls profiled).",
         "sentences": explain(record),
         "tables": all_tables(record),
         "pictures": pictures,
@@ -78,11 +73,10 @@ def notes(record: ProfileRecord) -> tuple[str, ...]:
 
 def profile_command(record: ProfileRecord) -> str:
     """The command that profiles the same thing again."""
-    size = "" if record.image_size == (224, 224) else f" --image-size {'x'.join(map(str, record.image_size))}"
-    return (
-        f"flopbench profile {record.pair.id} --pass {record.pass_} --batch-size {record.batch_size} "
-        f"--dtype {record.dtype} --mode {record.mode} --device {record.device or 'cpu'}{size}"
-    )
+    cell = record.cell
+    unusual = [axis for axis in AXES.values() if axis.part(getattr(cell, axis.field))]
+    said = [f"{axis.option} {axis.of(cell)}".replace("×", "x") for axis in unusual]
+    return " ".join(("flopbench profile", cell.pair.id, *said, f"--device {cell.device}"))
 
 
 def speed_up_picture(record: ProfileRecord) -> "Drawing | None":

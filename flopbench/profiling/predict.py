@@ -5,23 +5,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from flopbench.cells import Cell, DType
 from flopbench.errors import FlopbenchError
 from flopbench.profiling.roofline import Work, predicted_speedup
-from flopbench.profiling.widths import family_of, width_options
 from flopbench.report import text
-from flopbench.report.table import KEY, Column, Table, words
+from flopbench.report.table import Column, Table, words
 from flopbench.results import Calibration, Peaks, Run
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one cell, perhaps at another width: the speed-up by the roofline, and by the MACs alone."""
+    """Of one cell: the speed-up by the roofline, and by the MACs alone."""
 
     cell: Cell
-    width: int | None
     promised: float
     predicted: float
 
@@ -62,24 +59,15 @@ def read_calibration(path: Path) -> Calibration:
         raise FlopbenchError(f"{path} is no calibration: {str(error).splitlines()[0]}") from None
 
 
-def predict(cell: Cell, peaks: Peaks, width: int | None = None) -> Prediction:
-    """The speed-up of a cell on a device with these peaks, the networks as wide as asked for.
+def predict(cell: Cell, peaks: Peaks) -> Prediction:
+    """The speed-up of a cell on a device with these peaks.
 
     Raises:
-        FlopbenchError: the family has no free width, or the peaks lack the dtype.
+        FlopbenchError: the peaks lack the dtype.
     """
-    options: dict[str, Any] = {}
-    if width is not None:
-        family = family_of(cell.pair.candidate)
-        if family is None:
-            raise FlopbenchError(
-                f"--width does not suit {cell.pair.candidate}: it is of no family of one width"
-            )
-        options = width_options(family, width)
-    baseline, candidate = (Work(name, cell, **options) for name in (cell.pair.baseline, cell.pair.candidate))
+    baseline, candidate = (Work(name, cell) for name in (cell.pair.baseline, cell.pair.candidate))
     return Prediction(
         cell,
-        width,
         promised=baseline.macs / candidate.macs,
         predicted=predicted_speedup(baseline.bound(peaks), candidate.bound(peaks), cell.device, cell.mode),
     )
@@ -88,10 +76,7 @@ def predict(cell: Cell, peaks: Peaks, width: int | None = None) -> Prediction:
 def prediction_table(predictions: Sequence[Prediction]) -> Table:
     """A row a prediction."""
     columns = (
-        words("pair", lambda prediction: prediction.cell.pair.id),
-        Column("width", lambda prediction: prediction.width or "as it is", rank=KEY),
-        Column("batch", lambda prediction: prediction.cell.batch_size, rank=KEY),
-        words("dtype", lambda prediction: prediction.cell.dtype),
+        words("cell", lambda prediction: prediction.cell.id),
         Column("promised\nby the MACs", "promised", text.times),
         Column("predicted", write=text.times),
     )

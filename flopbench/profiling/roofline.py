@@ -10,7 +10,6 @@ from flopbench.errors import FlopbenchError
 from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
 from flopbench.flops.dispatch import observe
 from flopbench.flops.meta import build_on_meta, images_for
-from flopbench.models.catalog import parse_name
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
 
@@ -28,10 +27,9 @@ DTYPE_BYTES: dict[DType, int] = {
 class Work:
     """What one call of a model has to do, whatever the device: counted once, bounded often."""
 
-    def __init__(self, name: str, cell: Cell, **options: object) -> None:
-        """Count a pass of the model `name` as `cell` runs it; `options` change its architecture."""
-        if parse_name(name).has_attention:
-            options = {"attention": cell.attention, **options}
+    def __init__(self, name: str, cell: Cell) -> None:
+        """Count a pass of the model `name` as `cell` runs it."""
+        options = cell.options(name)
         self.dtype: DType = cell.dtype
         model = build_on_meta(name, image_size=cell.image_size, num_classes=cell.num_classes, **options)
         images = images_for(model, cell.image_size, cell.batch_size)

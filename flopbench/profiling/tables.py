@@ -34,7 +34,7 @@ def speed_up_table(record: ProfileRecord) -> Table:
     rows = []
     if ups is not None and b.bound is not None and c.bound is not None:
         launches = " and launches" if b.bound.launches else ""
-        least = [least_seconds(bound, record.device or "cpu", "eager") for bound in (b.bound, c.bound)]
+        least = [least_seconds(bound, record.cell.device, "eager") for bound in (b.bound, c.bound)]
         promised = "promised by the MACs (arithmetic at the peak)"
         rows = [
             (promised, b.bound.arithmetic, c.bound.arithmetic, ups.promised),

@@ -167,7 +167,7 @@ def cell_changes(
     # A process that failed would pair all that follow with the wrong ones.
     paired = paired and len(base) == len(new)
     cell = base[0].cell
-    labels = dict(zip(ROLES, cell.pair.labels, strict=True))
+    labels = dict(zip(ROLES, cell.labels, strict=True))
     changes: list[Change] = []
     for metric in metrics:
         tolerance = effects.of(metric, cell.id)

@@ -15,10 +15,10 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from flopbench.cells import Attention, Cell, Frozen, Pair
+from flopbench.cells import AXES, Attention, Cell, Frozen, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.flops import count_forward
-from flopbench.models.catalog import label_of, parse_name
+from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
 from flopbench.regression.compare import exact_change
 from flopbench.regression.decision import Change, Comparison, Outcome
@@ -42,6 +42,7 @@ class ExactFigures(Frozen):
         model: its name.
         image_size: height, width in pixels.
         num_classes: logits.
+        width, depth: channels and blocks; None as in the network of that name.
         attention: fused or not.
         parameters: trainable ones.
         macs: of the forward pass for one image.
@@ -56,6 +57,8 @@ class ExactFigures(Frozen):
     model: str
     image_size: tuple[int, int]
     num_classes: int
+    width: int | None = None
+    depth: int | None = None
     attention: Attention
     parameters: int
     macs: int
@@ -70,11 +73,10 @@ class ExactFigures(Frozen):
     def subject(self) -> str:
         """`vit_s16.flop/224x224`; what is as usual is left out, as in a cell's id."""
         parts = [self.model, "x".join(map(str, self.image_size))]
-        if self.num_classes != 1000:
-            parts.append(f"{self.num_classes}-classes")
-        if self.attention != "fused":
-            parts.append(self.attention)
-        return "/".join(parts)
+        parts += [
+            AXES[name].part(getattr(self, name)) for name in ("num_classes", "width", "depth", "attention")
+        ]
+        return "/".join(filter(None, parts))
 
 
 class ExactBaseline(Frozen):
@@ -158,7 +160,7 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
     seen = set()
     for cell in cells:
         for name in (cell.pair.baseline, cell.pair.candidate):
-            key = (name, cell.image_size, cell.num_classes, cell.attention)
+            key = (name, cell.image_size, cell.num_classes, cell.width, cell.depth, cell.attention)
             if key not in seen:
                 seen.add(key)
                 plain = {"batch_size": BATCH_SIZE, "pass_": "forward", "dtype": "fp32", "mode": "eager"}
@@ -185,6 +187,8 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
         model=name,
         image_size=cell.image_size,
         num_classes=cell.num_classes,
+        width=cell.width,
+        depth=cell.depth,
         attention=cell.attention,
         parameters=num_parameters(model),
         macs=macs,
@@ -215,7 +219,7 @@ def _graph_breaks(model: nn.Module, images: Tensor) -> int:
 def _changes(
     base: ExactFigures, new: ExactFigures, effects: MinimumEffect, same_torch: bool
 ) -> Iterable[Change]:
-    subject, label = new.subject, label_of(new.model)
+    subject, label = new.subject, parse_name(new.model).label(new.width, new.depth)
     same = base.parameters == new.parameters
     change = exact_change(subject, "parameters", label, base.parameters, new.parameters, 0.0)
     yield (

@@ -17,6 +17,7 @@ Rows = Sequence[Row]
 
 # What two cells of one pair may differ in besides batch size and pass.
 SETTING = tuple(axis for axis in AXES.values() if axis.about == "setting")
+_NETWORK = tuple(axis.name for axis in AXES.values() if axis.about == "network")
 _WORK = tuple(axis.name for axis in AXES.values() if axis.about == "work")
 Setting = tuple[Any, ...]
 TORCHS, OURS = "with torch's own operations", "with flopbench's kernels"
@@ -28,9 +29,16 @@ Verdict = Literal["faster", "level", "slower"]
 
 
 def rows_of(frame: "pd.DataFrame") -> list[Row]:
-    """The rows of `results.to_frame`, one a cell, replicate and run."""
+    """The rows of `results.to_frame`, one a cell, replicate and run.
+
+    A further key `network` is of the pair at its width and depth: what answers and pictures tell apart.
+    """
     records: Any = frame.to_dict("records")
-    return [{key: None if text.is_missing(value) else value for key, value in row.items()} for row in records]
+    return [_with_network({k: None if text.is_missing(v) else v for k, v in row.items()}) for row in records]
+
+
+def _with_network(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "network": (row["pair"], *(row[name] for name in _NETWORK))}
 
 
 def measured(rows: Rows) -> list[Row]:
@@ -150,9 +158,9 @@ def headline_setting(cells: Rows) -> Setting | None:
     """
     if not cells:
         return None
-    pairs: dict[Setting, set[str]] = {}
+    pairs: dict[Setting, set[tuple[Any, ...]]] = {}
     for row in cells:
-        pairs.setdefault(setting_of(row), set()).add(row["pair"])
+        pairs.setdefault(setting_of(row), set()).add(row["network"])
     most = max(map(len, pairs.values()))
     complete = sorted((setting for setting, names in pairs.items() if len(names) == most), key=str)
     baseline, candidate = _speeds(cells, "baseline"), _speeds(cells, "candidate")
@@ -164,7 +172,7 @@ def headline_setting(cells: Rows) -> Setting | None:
 def _speeds(cells: Rows, role: str) -> dict[Setting, float]:
     """Mean log throughput of each setting, relative to the mean over settings of the same work."""
     relative: dict[Setting, list[float]] = {}
-    for group in by(cells, "pair", *_WORK).values():
+    for group in by(cells, "network", *_WORK).values():
         logs = [math.log(row[f"{role}_throughput"]) for row in group]
         for row, log in zip(group, logs, strict=True):
             relative.setdefault(setting_of(row), []).append(log - fmean(logs))
@@ -201,7 +209,7 @@ def by(cells: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
 def tops(cells: Rows) -> list[Row]:
     """Of each pair the cell that is spoken of: the forward pass, if measured, at the largest batch."""
     found = []
-    for group in by(cells, "pair").values():
+    for group in by(cells, "network").values():
         forward = [row for row in group if row["pass"] == "forward"] or group
         found.append(max(forward, key=lambda row: row["batch_size"]))
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from flopbench.report import text
 from flopbench.report.cells import (
@@ -61,6 +62,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     points += [line for world in worlds[1:] for line in _over_torch(spoken_of, world)]
     others = dict.fromkeys(other for other in map(setting_of, cells) if other not in (setting, *twins))
     points += [_other_setting(other, in_setting(cells, other)) for other in others]
+    points += _where_it_pays(chosen)
     points += _with_care(spoken_of)
     if len(cells) < total:
         points.append(
@@ -102,7 +104,7 @@ def _same_work(spoken_of: Rows, cells: Rows) -> list[Row]:
 
 
 def _work_of(row: Row) -> tuple[object, ...]:
-    return row["pair"], row["pass"], row["batch_size"]
+    return row["network"], row["pass"], row["batch_size"]
 
 
 def _over_torch(ours: Rows, theirs: Rows) -> list[str]:
@@ -126,13 +128,13 @@ def _over_torch(ours: Rows, theirs: Rows) -> list[str]:
 
 
 def _pair_sentence(top: Row, cells: Rows, worlds: Sequence[Rows]) -> str:
-    own = [row for row in cells if row["pair"] == top["pair"]]
+    own = [row for row in cells if row["network"] == top["network"]]
     candidate, baseline = text.printable(top["candidate_label"]), text.printable(top["baseline_label"])
     needs = ""
     if top["macs_ratio"] is not None:
         needs = f"needs {text.percent(1 / top['macs_ratio'])} of the MACs of {baseline} and "
     sentence = f"{candidate} {needs}{_times(top)} {_pass_words(top['pass'])} at batch {top['batch_size']}"
-    twins = [row for world in worlds[1:] for row in world if row["pair"] == top["pair"]]
+    twins = [row for world in worlds[1:] for row in world if row["network"] == top["network"]]
     if twins:
         sentence = ", and ".join(
             [f"{sentence} {world_of(top)}", *(f"{_times(twin, '')} {world_of(twin)}" for twin in twins)]
@@ -215,6 +217,29 @@ def _group(cells: Rows, rank: str) -> str:
     if len(cells) == 1:
         return f"{names} gains {rank} ({text.factor(cells[0]['speedup'])}×)"
     return f"{names} gain {rank} and cannot be told apart"
+
+
+def _where_it_pays(cells: Rows) -> list[str]:
+    """From which width on, for each pair, depth, pass and batch size that has several widths."""
+    said = []
+    for (_, depth, pass_, batch), group in by(cells, "pair", "depth", "pass", "batch_size").items():
+        line = sorted((row for row in group if row["width"]), key=lambda row: row["width"])
+        if len(line) > 1:
+            blocks = f", depth {depth}" if depth else ""
+            where = f"{_pass_words(pass_)} at batch {batch}{blocks}"
+            said.append(f"{where[0].upper()}{where[1:]}, equivariance pays {_crossover(line)}.")
+    return said
+
+
+def _crossover(line: Rows) -> str:
+    """From which width on every interval lies above 1."""
+    paying = list(takewhile(lambda row: verdict(row) == "faster", reversed(line)))
+    if len(paying) == len(line):
+        return f"at every width measured, from {line[0]['width']} on"
+    if paying:
+        return f"from width {paying[-1]['width']} on"
+    last = "costs time" if verdict(line[-1]) == "slower" else "is neither faster nor slower for certain"
+    return f"from no width measured; at the largest, {line[-1]['width']}, it {last}"
 
 
 def _other_setting(setting: Setting, cells: Rows) -> str:

@@ -48,7 +48,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason,
     }
-    labels = dict(zip(("baseline", "candidate"), cell.pair.labels, strict=True))
+    labels = dict(zip(("baseline", "candidate"), cell.labels, strict=True))
     for role, label in labels.items():
         result: ModelResult | None = getattr(record, role)
         seconds = _median(result.samples) if result else None

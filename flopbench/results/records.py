@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from flopbench.cells import Cell, DeviceKind, DType, Frozen, Mode, Pair, Pass
+from flopbench.cells import Cell, DType, Frozen
 from flopbench.kernels import Name
 from flopbench.suites import Profile
 
@@ -296,18 +296,12 @@ class ModelProfile(Frozen):
 
 
 class ProfileRecord(Frozen):
-    """`profile*.json` of a run folder: one pair, one pass, both models."""
+    """`profile*.json` of a run folder: one cell, both models."""
 
     schema_: Schema = SCHEMA
-    pair: Pair
-    pass_: Pass = Field(alias="pass")
-    batch_size: int
-    dtype: DType
-    mode: Mode
+    cell: Cell
     baseline: ModelProfile
     candidate: ModelProfile
-    device: DeviceKind | None = None
-    image_size: tuple[int, int] = (224, 224)
     speedup: Interval | None = None
     """Measured in the same process, without the profiler."""
     calls: int = 0
@@ -316,3 +310,13 @@ class ProfileRecord(Frozen):
     environment: Environment | None = None
 
     model_config = {**Frozen.model_config, "populate_by_name": True}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_cell(cls, raw: Any) -> Any:
+        """Early profiles named the values of their cell one by one."""
+        if not isinstance(raw, dict) or "pair" not in raw:
+            return raw
+        named = {field.alias or name for name, field in Cell.model_fields.items()} & raw.keys()
+        rest = {name: value for name, value in raw.items() if name not in named}
+        return {**rest, "cell": {name: raw[name] for name in named}}

@@ -40,7 +40,7 @@ def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], Non
         for role in ("baseline", "candidate"):
             record = FrontierRecord(
                 name=getattr(cell.pair, role),
-                label=cell.pair.labels[role == "candidate"],
+                label=cell.labels[role == "candidate"],
                 cell=cell.model_copy(update={"batch_size": 1}),
             )
             if record.key in done:

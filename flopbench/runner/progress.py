@@ -14,7 +14,7 @@ from flopbench.results import CellRecord, FrontierRecord, Interval, Run
 def describe_record(record: CellRecord) -> str:
     """One line on how a cell ended."""
     cell = record.cell
-    what = "  ".join((cell.pair.labels[1], *cell.words))
+    what = "  ".join((cell.labels[1], *cell.words))
     if record.status != "ok" or record.speedup is None:
         return f"{what}  {record.status}: {record.reason}"
     speedup = record.speedup
@@ -109,7 +109,7 @@ class LiveProgress(LogProgress):
 
     def cell(self, cell: Cell) -> None:
         """See `Observer.cell`."""
-        self.current = ", ".join((cell.pair.labels[1], *cell.words))
+        self.current = ", ".join((cell.labels[1], *cell.words))
         self.progress.update(self.task, now=self.current)
 
     def report(self, kind: str, value: object) -> None:

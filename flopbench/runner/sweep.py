@@ -193,7 +193,7 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     run.set_torn_lines_aside()
     missing = _unfinished(run, jobs)
     observer.begin(run, len(jobs), len(jobs) - len(missing))
-    sweeper = _Sweep(run, observer, device)
+    sweeper = _Sweep(run, observer)
     try:
         while missing:
             cell, replicate = missing[0]
@@ -219,8 +219,8 @@ def _unfinished(run: Run, jobs: list[tuple[Cell, int]]) -> list[tuple[Cell, int]
 class _Sweep:
     """One sweep's state: the deadline, and what is known of each pair."""
 
-    def __init__(self, run: Run, observer: Observer, device: DeviceKind) -> None:
-        self.run, self.observer, self.device = run, observer, device
+    def __init__(self, run: Run, observer: Observer) -> None:
+        self.run, self.observer = run, observer
         budget = run.info.profile.budget_seconds
         self.deadline = time.monotonic() + budget if budget else None
         self.facts: dict[tuple[object, ...], Outcome] = {}
@@ -270,11 +270,11 @@ class _Sweep:
         self.observer.finished(record)
 
     def _inspect(self, cell: Cell, timeout: float) -> Outcome:
-        key = (cell.pair, cell.image_size, cell.num_classes)
+        key = (cell.pair, cell.image_size, cell.num_classes, cell.width, cell.depth)
         if key not in self.facts:
             report: Report = self.observer.report
             report("phase", "verify and count")
-            self.facts[key] = run_job(INSPECT, *key, self.device, timeout=timeout, on_report=report)
+            self.facts[key] = run_job(INSPECT, cell, timeout=timeout, on_report=report)
         return self.facts[key]
 
 

@@ -12,7 +12,7 @@ import torch
 # imports it once for all processes. It starts no thread and touches no GPU.
 import torch._dynamo
 
-from flopbench.cells import Cell, DeviceKind, DType, Pair
+from flopbench.cells import Cell, DeviceKind, DType
 from flopbench.flops import count_forward
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
@@ -38,15 +38,14 @@ def peaks(report: Report, device: DeviceKind, dtypes: tuple[DType, ...]) -> Peak
     return measure_peaks(device, dtypes)
 
 
-def inspect(
-    report: Report, pair: Pair, image_size: tuple[int, int], num_classes: int, device: DeviceKind
-) -> PairFacts:
+def inspect(report: Report, cell: Cell) -> PairFacts:
     """Parameters and MACs of both models, and the candidate's invariance with perturbed weights in fp32."""
     results = {}
-    for role, label in zip(ROLES, pair.labels, strict=True):
+    pair, image_size = cell.pair, cell.image_size
+    for role, label in zip(ROLES, cell.labels, strict=True):
         name = getattr(pair, role)
         with torch.device("meta" if parse_name(name).spec else "cpu"):
-            model = create_model(name, image_size, num_classes)
+            model = create_model(name, image_size, cell.num_classes, **cell.options(name))
         count = count_forward(model, image_size)
         results[role] = ModelResult(
             name=name,
@@ -59,13 +58,13 @@ def inspect(
         return PairFacts(**results, tolerance=TOLERANCE["fp32"])
     # The class has checked that it can be laid out without values; the values are the perturbation's.
     with torch.device("meta"):
-        model = create_model(pair.candidate, image_size, num_classes)
-    model = perturb(model.to_empty(device=device)).eval()
+        model = create_model(pair.candidate, image_size, cell.num_classes, **cell.options(pair.candidate))
+    model = perturb(model.to_empty(device=cell.device)).eval()
     return PairFacts(
         **results,
         tolerance=TOLERANCE["fp32"],
-        random_error=invariance_error(model, random_images(2, image_size, device=device)),
-        photo_error=invariance_error(model, photo(image_size, device=device)),
+        random_error=invariance_error(model, random_images(2, image_size, device=cell.device)),
+        photo_error=invariance_error(model, photo(image_size, device=cell.device)),
     )
 
 

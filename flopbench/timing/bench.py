@@ -111,7 +111,7 @@ class Bench:
         with self._phase("warm-up"):
             outputs = {role: workload.logits(*workload.inputs) for role, workload in self.workloads.items()}
         with self._phase("check"):
-            labels = self.cell.pair.labels if self.cell else [f"the {role}" for role in ROLES]
+            labels = self.cell.labels if self.cell else [f"the {role}" for role in ROLES]
             sizes = [
                 _finite_numbers(outputs[role], label, self.cell)
                 for role, label in zip(ROLES, labels, strict=True)
@@ -233,7 +233,7 @@ def _invariance(cell: Cell, workload: Workload, logits: Tensor) -> float | None:
     error = invariance_error(workload.logits, images, logits)
     if not error <= TOLERANCE[cell.dtype]:
         raise WrongOutputError(
-            f"{cell.pair.labels[1]} is not invariant in {cell.dtype} {cell.mode}: relative error "
+            f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}: relative error "
             f"{error:.1e}, at most {TOLERANCE[cell.dtype]:.0e} allowed"
         )
     return error

@@ -69,10 +69,8 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
         with device:
             model = create_model(name, **options)
     else:
-        if parsed.has_attention:
-            options["attention"] = cell.attention
         with torch.device("meta"):
-            model = create_model(name, impl=cell.impl, **options)
+            model = create_model(name, impl=cell.impl, **options, **cell.options(name))
         model = model.to_empty(device=device)
     perturb(model, seed)
     model = model.to(weights_dtype(cell))

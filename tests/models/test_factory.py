@@ -112,6 +112,31 @@ def test_names_labels_and_versions():
     assert all(name.endswith((".flop", ".early_invariant")) for name in invariant)
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "depth", "options", "label"),
+    [
+        ("vit_b16.flop", None, None, {}, "E(ViT-B/16)"),
+        ("vit_s16.flop", 768, 4, {"width": 768, "depth": 4, "heads": 12}, "E(ViT-768×4/16)"),
+        ("vit_s16", 48, None, {"width": 48, "depth": 12, "heads": 1}, "ViT-48/16"),
+        ("vit_h14.hybrid", None, 2, {"width": 1280, "depth": 2}, "H(ViT-1280×2/14)"),
+        ("resmlp_s24", 96, None, {"width": 96, "depth": 24}, "ResMLP-96"),
+        ("convnext_iso_s", 96, 2, {"widths": (96,), "depths": (2,)}, "ConvNeXt-iso-96×2"),
+    ],
+)
+def test_a_network_of_another_width_or_depth(name, width, depth, options, label):
+    parsed = parse_name(name)
+    assert parsed.sized(width, depth) == options
+    assert parsed.label(width, depth) == label
+    with torch.device("meta"):
+        assert flopbench.create_model(name, **options)
+
+
+@pytest.mark.parametrize("name", ["convnext_t.flop", "gelu_768", "timm:resnet18"])
+def test_a_width_that_is_not_free_is_told(name):
+    with pytest.raises(FlopbenchError, match=f"the width and depth of {name} are not free"):
+        parse_name(name).sized(64, None)
+
+
 def test_parameters_are_the_trainable_ones():
     model = nn.Linear(3, 4)
     model.bias.requires_grad_(False)

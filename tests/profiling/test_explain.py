@@ -34,12 +34,14 @@ def profiled(
     )
     return ProfileRecord.model_validate(
         {
-            "pair": Pair.of("vit_s16.flop"),
-            "pass": "forward",
-            "batch_size": 4,
-            "dtype": "fp32",
-            "mode": mode,
-            "device": "cpu",
+            "cell": {
+                "pair": Pair.of("vit_s16.flop"),
+                "device": "cpu",
+                "batch_size": 4,
+                "pass": "forward",
+                "dtype": "fp32",
+                "mode": mode,
+            },
             "baseline": baseline,
             "candidate": candidate,
             "speedup": Interval(estimate=1.33, low=1.31, high=1.35),

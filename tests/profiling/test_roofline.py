@@ -4,11 +4,10 @@ from flopbench.cells import Cell, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.profiling.predict import check_lines, check_prediction, predict, write_check
 from flopbench.profiling.roofline import Work, least_seconds, peak_of
-from flopbench.profiling.widths import family_of, width_options
 from flopbench.results import Bound, Calibration, Peaks, write_atomically
 from tests.support.runs import make_run
 
-SMALL = {"width": 32, "depth": 1, "heads": 2}
+SMALL = {"width": 32, "depth": 1}
 COMPUTE = Peaks(flops_per_second={"fp32": 1e9}, copy_bytes_per_second=1e15, launch_seconds=1e-6)
 MEMORY = Peaks(flops_per_second={"fp32": 1e18}, copy_bytes_per_second=1e9, launch_seconds=1e-6)
 
@@ -28,7 +27,7 @@ def cell(**changes: object) -> Cell:
 
 
 def test_without_limits_of_memory_a_network_takes_its_arithmetic():
-    work = Work("vit_s16", cell(), **SMALL)
+    work = Work("vit_s16", cell(**SMALL))
     bound = work.bound(COMPUTE)
     assert bound.unfused == pytest.approx(2 * work.macs / 1e9, rel=1e-6)
     assert bound.fused == pytest.approx(bound.arithmetic, rel=1e-6)
@@ -37,7 +36,7 @@ def test_without_limits_of_memory_a_network_takes_its_arithmetic():
 
 
 def test_without_limits_of_arithmetic_it_takes_its_bytes_and_fusing_saves_some():
-    work = Work("vit_s16.flop", cell(), **SMALL)
+    work = Work("vit_s16.flop", cell(**SMALL))
     bound = work.bound(MEMORY)
     assert bound.unfused == pytest.approx(work.bytes_moved("eager") / 1e9, rel=1e-6)
     assert bound.fused == pytest.approx(work.bytes_moved("compile") / 1e9, rel=1e-6)
@@ -46,14 +45,14 @@ def test_without_limits_of_arithmetic_it_takes_its_bytes_and_fusing_saves_some()
 
 def test_caches_shorten_what_fits_into_them():
     cached = MEMORY.model_copy(update={"cached_copies": ((1 << 30, 2e9),)})
-    work = Work("vit_s16", cell(), **SMALL)
+    work = Work("vit_s16", cell(**SMALL))
     assert work.bound(cached).fused == pytest.approx(work.bound(MEMORY).fused / 2)
 
 
 def test_a_training_step_is_bounded_with_its_optimiser():
-    bound = Work("vit_s16", cell(**{"pass": "train"}), **SMALL).bound(MEMORY)
+    bound = Work("vit_s16", cell(**{"pass": "train"}, **SMALL)).bound(MEMORY)
     assert bound.parts["(optimiser)"][0] > 0
-    assert bound.fused > Work("vit_s16", cell(), **SMALL).bound(MEMORY).fused
+    assert bound.fused > Work("vit_s16", cell(**SMALL)).bound(MEMORY).fused
 
 
 def test_launches_add_on_a_cpu_and_overlap_on_cuda():
@@ -72,23 +71,11 @@ def test_a_dtype_without_a_peak_is_named():
 def test_predictions_over_widths():
     peaks = Peaks(flops_per_second={"fp32": 1e11, "bf16": 4e11}, copy_bytes_per_second=1e10)
     small = cell(pair=Pair.of("resmlp_t12.flop"))
-    assert predict(small, peaks, 64).predicted < predict(small, peaks, 256).predicted
+    narrow, wide = (small.model_copy(update={"width": width}) for width in (64, 256))
+    assert predict(narrow, peaks).predicted < predict(wide, peaks).predicted
     # Where nothing but arithmetic takes time, the prediction is the promise.
     alone = predict(small.model_copy(update={"mode": "compile"}), COMPUTE)
     assert alone.predicted == pytest.approx(alone.promised, rel=1e-6)
-    with pytest.raises(FlopbenchError, match="--width does not suit convnext_t"):
-        predict(cell(pair=Pair.of("convnext_t.flop")), peaks, 64)
-
-
-def test_families_and_their_heads():
-    assert family_of("vit_b16.flop") == "vit"
-    assert family_of("convnext_iso_s.flop") == "convnext_iso"
-    assert family_of("convnext_t") is None
-    assert width_options("vit", 768, 4) == {"width": 768, "depth": 4, "heads": 12}
-    assert width_options("vit", 48) == {"width": 48, "heads": 1}
-    assert width_options("convnext_iso", 96, 2) == {"widths": (96,), "depths": (2,)}
-    with pytest.raises(FlopbenchError, match="unknown family 'vt'"):
-        width_options("vt", 64)
 
 
 def test_the_prediction_is_checked_against_every_measured_cell_with_peaks(tmp_path):

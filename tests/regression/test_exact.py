@@ -76,6 +76,13 @@ def test_invariance_is_measured_and_held_to_its_tolerance(monkeypatch):
         assert _failed(broken, base=measured) == ["invariance_error"]
 
 
+def test_another_width_is_another_network():
+    profile = {"pairs": ("vit_ti16.flop",), "batch_sizes": 1, "image_sizes": 32, "widths": 32, "depths": 1}
+    plain, flop = measure_exact("x", Profile.model_validate(profile)).models
+    assert flop.subject == "vit_ti16.flop/32x32/width32/depth1"
+    assert flop.macs < plain.macs < 1e6
+
+
 @pytest.mark.parametrize(
     ("figure", "factor", "fails"),
     [("macs", 1.01, True), ("macs", 0.9, False), ("parameters", 1.01, True), ("parameters", 0.9, True)],

@@ -54,6 +54,30 @@ def test_the_verdict_follows_from_the_interval(tmp_path, slowdown, said, unsaid)
     assert unsaid not in text
 
 
+@pytest.mark.parametrize(
+    ("slow", "said"),
+    [
+        ({}, "Forward at batch 4, depth 4, equivariance pays at every width measured, from 192 on."),
+        ({"*/width192/*": 9.0, "*/width768/*": 9.0}, "equivariance pays from width 1024 on."),
+        ({"*/width1024/*": 9.0}, "pays from no width measured; at the largest, 1024, it costs time."),
+    ],
+)
+def test_from_which_width_on_it_pays(tmp_path, slow, said):
+    run = make_run(
+        tmp_path / "r",
+        device=CPU,
+        pairs=("vit_s16.flop",),
+        batch_sizes=(4,),
+        modes=("compile",),
+        passes=("forward",),
+        axes={"widths": [192, 384, 768, 1024], "depths": [4]},
+        slowdown=slow,
+    )
+    found = answer_of(run)
+    assert any(point.endswith(said) for point in found.points), found.points
+    assert "E(ViT-384×4/16)" in " ".join(found.points)
+
+
 def test_the_setting_is_that_of_the_fastest_baseline(tmp_path):
     run = make_run(tmp_path / "r", pairs=("vit_s16.flop", "vit_b16.flop"), batch_sizes=(8,))
     text = answer_of(run)

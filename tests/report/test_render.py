@@ -126,11 +126,14 @@ def test_calibration_and_profile_make_roofline_and_time(tmp_path):
     ]
     profile = ProfileRecord.model_validate(
         {
-            "pair": Pair.of("vit_b16.flop"),
-            "pass": "forward",
-            "batch_size": 64,
-            "dtype": "bf16",
-            "mode": "compile",
+            "cell": {
+                "pair": Pair.of("vit_b16.flop"),
+                "device": "cuda",
+                "batch_size": 64,
+                "pass": "forward",
+                "dtype": "bf16",
+                "mode": "compile",
+            },
             "baseline": models[0],
             "candidate": models[1],
         }
@@ -140,8 +143,16 @@ def test_calibration_and_profile_make_roofline_and_time(tmp_path):
     assert {"roofline", "time-by-operator"} <= {path.stem for path in files.pictures}
     assert "No roofline" not in files.markdown.read_text(encoding="utf-8")
     (run.path / "profile-0.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(FlopbenchError, match=r"profile-0\.json is damaged: pair"):
+    with pytest.raises(FlopbenchError, match=r"profile-0\.json is damaged: cell"):
         render_report([run], tmp_path / "reports")
+
+
+def test_several_widths_make_a_picture(tmp_path):
+    run = make_run(tmp_path / "run", **SMALL, axes={"widths": [192, 768], "depths": [2, 4]})
+    files = render_report([run], tmp_path / "reports")
+    assert "speedup-against-width" in {path.stem for path in files.pictures}
+    rows = json.loads(files.json.read_text(encoding="utf-8"))
+    assert {(row["width"], row["depth"]) for row in rows} == {(192, 2), (192, 4), (768, 2), (768, 4)}
 
 
 def test_several_runs_stand_side_by_side(small, tmp_path):

@@ -43,6 +43,19 @@ def test_a_sweep_measures_every_cell(start, watcher: Watcher):
     assert "sampling" in watcher.phases
 
 
+def test_a_cell_is_measured_at_its_width(start, watcher: Watcher):
+    run = start(["vit_ti16.flop"], batch_sizes=[1], widths=[8, 64], depths=[1])
+    sweep(run, watcher)
+    narrow, wide = run.records()
+    assert [record.status for record in (narrow, wide)] == ["ok", "ok"]
+    assert watcher.phases.count("verify and count") == 2
+    assert wide.candidate.label == "E(ViT-64×1/16)"
+    assert narrow.candidate.macs < wide.candidate.macs < 1e6 < 1.25e9
+    assert narrow.candidate.parameters < wide.candidate.parameters
+    assert wide.check.agreement is None
+    assert wide.check.in_cell < wide.check.in_cell_tolerance
+
+
 @pytest.mark.parametrize(
     ("deed", "status", "reason"),
     [

@@ -252,7 +252,7 @@ def _measured(
             )
         )
     invariant = parse_name(candidate).invariant
-    labels = cell.pair.labels
+    labels = cell.labels
     models = [
         ModelResult(
             name=name,

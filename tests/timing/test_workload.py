@@ -74,6 +74,15 @@ def test_both_models_of_a_pair_get_the_same_images():
     assert make_images(cell(), CPU).std() == pytest.approx(1.0, abs=0.05)
 
 
+def test_width_and_depth_reach_both_models():
+    this = cell(width=32, depth=2)
+    for name in ("vit_ti16", "vit_ti16.flop"):
+        work = workload(this, name)
+        assert len(repeated_blocks(work.model)) == 2
+        assert max(p.shape[0] for p in work.model.parameters()) <= 4 * 32
+        work.run()
+
+
 def test_channels_last_reaches_the_images():
     images = make_images(cell(memory_format="channels_last"), CPU)
     assert images.is_contiguous(memory_format=torch.channels_last)

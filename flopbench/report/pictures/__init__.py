@@ -16,7 +16,7 @@ def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]
         runs: the runs of the report.
         rows: all their cells (`cells.rows_of`).
     """
-    from flopbench.report.pictures import accuracy, batch, gain, machine, share
+    from flopbench.report.pictures import accuracy, batch, gain, machine, share, width
     from flopbench.report.pictures.style import style
 
     cells = measured(rows)
@@ -31,6 +31,7 @@ def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]
             suffix = f"-{number}" if len(runs) > 1 else ""
             drawings += [
                 batch.speedup_against_batch(run, measured(own), suffix),
+                width.speedup_against_width(run, measured(own), suffix),
                 share.realised_share(run, measured(own), suffix),
                 batch.memory_against_batch(run, own, suffix),
                 machine.roofline(profiles, machine.measured_peaks(run), device_name, suffix),

@@ -36,7 +36,7 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     if not cells:
         return None
     settings = list(dict.fromkeys(map(setting_of, cells)))
-    pairs = by(cells, "pair")
+    pairs = by(cells, "network")
     figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
     batches = sorted({row["batch_size"] for row in cells})
     for number, (axis, group) in enumerate(zip(axes, pairs.values(), strict=True)):
@@ -159,7 +159,7 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
         for frontier in run.frontiers()
         if frontier.peak_bytes and (frontier.cell.dtype, frontier.cell.mode) == setting[:2]
     ]
-    pairs = by(chosen, "pair")
+    pairs = by(chosen, "network")
     figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
     batches = sorted({row["batch_size"] for row in [*chosen, *lost]})
     reach = [*batches, *(frontier.largest_batch for frontier in frontiers)]
@@ -181,7 +181,7 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
                 )
                 _mark_frontier(axis, group[0][f"{role}_label"], pass_, frontiers, own)
         axis.set_yscale("log")
-        _mark_lost(axis, [row for row in lost if row["pair"] == pair], total, top)
+        _mark_lost(axis, [row for row in lost if row["network"] == pair], total, top)
         axis.set_title(text.printable(group[0]["candidate_label"]))
         batch_axis(axis, batches, reach)
         log_axis(axis.yaxis, min(sizes), top)

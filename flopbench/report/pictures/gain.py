@@ -32,7 +32,7 @@ def nearest_to_paper(cells: Rows) -> list[Row]:
     forward = [row for row in cells if row["pass"] == "forward"]
     return [
         min(group, key=lambda row: abs(row["batch_size"] / PAPER_BATCH - 1))
-        for group in by(forward, "pair").values()
+        for group in by(forward, "network").values()
     ]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
-from flopbench.cells import AXES
 from flopbench.report import text
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
@@ -56,7 +55,7 @@ def roofline(
     ]
     if peaks is None or not profiles:
         return None
-    dtypes = {profile.dtype.removeprefix("autocast-") for profile in profiles}
+    dtypes = {profile.cell.dtype.removeprefix("autocast-") for profile in profiles}
     roofs = {dtype: flops for dtype, flops in peaks.flops_per_second.items() if dtype in dtypes}
     if not roofs:
         return None
@@ -89,7 +88,7 @@ def roofline(
     for profile, model, intensity, achieved in points:
         own = look(0 if model is profile.baseline else 1)
         axis.plot(intensity, achieved / 1e12, color=own.color, marker=own.marker, linestyle="none")
-        words = f"{text.printable(model.label)} {profile.pass_} b{profile.batch_size}"
+        words = f"{text.printable(model.label)} {profile.cell.pass_} b{profile.cell.batch_size}"
         labels.append(Label(intensity, achieved / 1e12, words, own.color))
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -174,8 +173,7 @@ def _draw_time(axis: "Axes", profile: ProfileRecord) -> None:
     axis.set_yticks([0, 1], [text.printable(m.label) for m in (profile.baseline, profile.candidate)])
     axis.set_ylim(1.55, -0.55)
     axis.grid(False, axis="y")
-    words = f"{AXES['dtype'].say(profile.dtype)}, {AXES['mode'].say(profile.mode)}"
-    axis.set_title(f"{profile.pass_}, batch {profile.batch_size}, {words}")
+    axis.set_title(", ".join(profile.cell.words))
 
 
 def _remainder(model: ModelProfile) -> float:
