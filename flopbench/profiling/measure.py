@@ -4,10 +4,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -17,11 +18,11 @@ from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
 from flopbench.profiling.roofline import Work
 from flopbench.results import ModelProfile, Peaks, ProfileRecord
 from flopbench.runner.process import Report
-from flopbench.timing.clock import CLOCKS, Clock
+from flopbench.timing.bench import Bench
+from flopbench.timing.clock import Clock
 from flopbench.timing.environment import describe
 from flopbench.timing.peaks import measure_peaks
-from flopbench.timing.sampling import calls_a_block, sample_pair, warm_up
-from flopbench.timing.workload import Workload, build_model, make_images, make_workload
+from flopbench.timing.workload import Workload
 
 CALLS = (4, 24)
 NORMS = ("norm", "affine")
@@ -42,41 +43,29 @@ class ProfileJob(NamedTuple):
 
 
 def profile_pair(report: Report, job: ProfileJob) -> ProfileRecord:
-    """Time both models in alternation without the profiler, then profile one after the other."""
-    cell = job.cell
+    """Time both models in alternation without the profiler, then profile one after the other.
+
+    Raises:
+        WrongOutputError: of a model that computes something else, no profile is of use.
+    """
+    cell, tell = job.cell, partial(report, "phase")
     if cell.device == "cpu" and cell.mode != "eager":
         show_kernels_to_profiler()
-    device = torch.device(cell.device)
-    report("phase", "peaks")
+    tell("peaks")
     peaks = job.peaks or measure_peaks(cell.device, [cell.dtype])
-    clock = CLOCKS[cell.device]()
-    images = make_images(cell, device)
-    report("phase", "build and warm up")
-    workloads: dict[str, Workload] = {}
-    pace: dict[str, float] = {}
-    for seed, role in enumerate(("baseline", "candidate")):
-        model = build_model(getattr(cell.pair, role), cell, device, seed)
-        workloads[role] = make_workload(model, images, cell)
-        workloads[role].run()
-        clock.synchronise()
-        pace[role] = warm_up(clock, workloads[role], seconds=0.1 * job.seconds)[-1]
-    report("phase", "time")
-    rounds = sample_pair(
-        clock,
-        workloads["baseline"],
-        workloads["candidate"],
-        calls=calls_a_block(min(pace.values())),
-        precision=0.01,
-        seconds=job.seconds,
-    )
+    bench = Bench.of(cell, tell)
+    bench.first_calls()
+    bench.check()
+    bench.warm_up(0.1 * job.seconds)
+    rounds = bench.sample(seconds=job.seconds).rounds
     profiles = {}
     calls = 0
-    for role, workload in workloads.items():
-        report("phase", f"profile the {role}")
-        calls = max(CALLS[0], min(CALLS[1], int(job.seconds / 2 / max(pace[role], 1e-6))))
-        summary = _profile(workload, clock, cell, calls, job, role)
-        samples = sorted(value for row in getattr(rounds, role) for value in row)
-        profiles[role] = _model_profile(role, cell, peaks, summary, samples[len(samples) // 2])
+    for role, workload in bench.workloads.items():
+        tell(f"profile the {role}")
+        calls = max(CALLS[0], min(CALLS[1], int(job.seconds / 2 / max(bench.pace[role], 1e-6))))
+        summary = _profile(workload, bench.clock, cell, calls, job, role)
+        seconds = median(value for row in getattr(rounds, role) for value in row)
+        profiles[role] = _model_profile(role, cell, peaks, summary, seconds)
     return ProfileRecord.model_validate(
         {
             "cell": cell,

@@ -12,7 +12,6 @@ a stored baseline meets.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,8 @@ from flopbench.regression.decision import Outcome, correct, worst
 from flopbench.results import CellRecord, ModelResult
 from flopbench.suites import MinimumEffect
 from flopbench.timing.allocator import keep_freed_memory
-from flopbench.timing.clock import CLOCKS, Clock
-from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
+from flopbench.timing.bench import Bench
+from flopbench.timing.sampling import Rounds
 from flopbench.timing.workload import Workload
 
 EFFECTS = (0.0, 1.0, 1.5, 2.0, 3.0)
@@ -138,25 +137,21 @@ def self_test(
     shares = {0.0: 1, POWER_AT: 2}
     plan = [(multiple, max(1, trials // shares.get(multiple, 5))) for multiple in EFFECTS]
     total, done = sum(count for _, count in plan), 0
-    bench = _Bench(device)
+    machine = _Trials(device)
     for multiple, count in plan:
         counts = power.outcomes.setdefault(multiple * effect, Counter())
         for _ in range(count):
-            counts.update(bench.trial(multiple * effect, effect))
+            counts.update(machine.trial(multiple * effect, effect))
             done += 1
             on_trial(done, total)
     return power
 
 
-class _Bench:
+class _Trials:
     def __init__(self, device: DeviceKind) -> None:
         keep_freed_memory()
         self.device: DeviceKind = device
-        self.clock: Clock = CLOCKS[device]()
         self.input = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)).to(device)
-        # The candidate is the faster one, as in a pair that is worth gating.
-        self.baseline = self._workload(STEPS + STEPS // 4)
-        self.calls = calls_a_block(median(warm_up(self.clock, self.baseline, seconds=1.0)))
 
     def trial(self, slowdown: float, effect: float) -> list[Outcome]:
         """The gate's word on a base and a slowed-down side; without a slow-down, on both directions."""
@@ -182,57 +177,34 @@ class _Bench:
 
     def _record(self, slowdown: float) -> CellRecord:
         rounds = self._rounds(slowdown)
-        samples = [tuple(map(tuple, side)) for side in (rounds.baseline, rounds.candidate)]
+        # Stands for the pair where a record asks for a cell; its name is never shown.
+        pair = Pair(baseline="vit_ti16", candidate="vit_ti16.flop")
+        fields = {"batch_size": 1, "pass": "forward", "dtype": "fp32", "mode": "eager"}
         baseline, candidate = (
-            ModelResult(name=name, label=name, parameters=WIDTH * WIDTH, samples=side)
-            for name, side in zip(("vit_ti16", "vit_ti16.flop"), samples, strict=True)
+            ModelResult(name=name, label=name, parameters=WIDTH * WIDTH, samples=tuple(map(tuple, side)))
+            for name, side in ((pair.baseline, rounds.baseline), (pair.candidate, rounds.candidate))
         )
         return CellRecord(
-            cell=_CELL.model_copy(update={"device": self.device}),
+            cell=Cell.model_validate({"pair": pair, "device": self.device, **fields}),
             status="ok",
             started="",
             wall_seconds=0.0,
+            speedup=rounds.speedup,
             baseline=baseline,
             candidate=candidate,
-            speedup=rounds.speedup,
         )
 
     def _rounds(self, slowdown: float) -> Rounds:
-        candidate = self._workload(round(STEPS * (1 + slowdown)))
-        for _ in range(3):
-            candidate.run()
-        return sample_pair(
-            self.clock,
-            self.baseline,
-            candidate,
-            calls=self.calls,
-            precision=0.0,
-            seconds=60.0,
-            min_rounds=ROUNDS,
-            max_rounds=ROUNDS,
+        # The candidate is the faster one, as in a pair that is worth gating.
+        steps = {"baseline": STEPS + STEPS // 4, "candidate": round(STEPS * (1 + slowdown))}
+        bench = Bench(
+            {role: Workload.of(Steps(count, self.device), self.input) for role, count in steps.items()},
+            self.device,
         )
-
-    def _workload(self, steps: int) -> Workload:
-        model = Steps(steps, self.device).eval()
-
-        def step(_: object) -> None:
-            with torch.no_grad():
-                model(self.input)
-
-        return Workload(model, lambda: None, step, model)
-
-
-# Stands for the pair above where a record asks for a cell; its name is never shown.
-_CELL = Cell.model_validate(
-    {
-        "pair": Pair(baseline="vit_ti16", candidate="vit_ti16.flop"),
-        "device": "cpu",
-        "batch_size": 1,
-        "pass": "forward",
-        "dtype": "fp32",
-        "mode": "eager",
-    }
-)
+        bench.first_calls()
+        bench.check()
+        bench.warm_up(0.0)
+        return bench.sample(seconds=60.0, precision=0.0, min_rounds=ROUNDS, max_rounds=ROUNDS).rounds
 
 
 def _decide(base: list[CellRecord], new: list[CellRecord], effects: MinimumEffect) -> Outcome:

@@ -3,42 +3,38 @@
     def test_my_block_is_worth_it(flopbench):
         flopbench.compare(plain_block, my_block, torch.randn(8, 197, 384), min_speedup=1.2)
 
-It stands on pytest-benchmark's fixture: its options choose the rounds, its storage keeps the candidate's
-times, and the speed-up goes into `extra_info`, so `--benchmark-save`, `--benchmark-compare` and
-`flopbench compare` work on the same files. With `--benchmark-disable` outputs are checked, and nothing
-is timed.
+The pair is measured as every other (`flopbench.timing.bench`), within pytest-benchmark's fixture: its
+options say how long, its storage keeps the candidate's times, and the speed-up goes into `extra_info`, so
+`--benchmark-save`, `--benchmark-compare` and `flopbench compare` work on the same files. With
+`--benchmark-disable` outputs are checked, and nothing is timed.
 """
 
-import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from statistics import fmean, geometric_mean
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
 if TYPE_CHECKING:
     from flopbench.results import Interval
-
-MIN_ROUNDS, MAX_ROUNDS = 6, 1000
-BLOCK_SECONDS = 1e-3
-"""A timed block of short calls is at least this long."""
-
-Call = Callable[[], Any]
+    from flopbench.timing.bench import Bench, Sampled
+    from flopbench.timing.sampling import Rounds
 
 
-class Comparison:
+class Comparison(NamedTuple):
     """What the fixture found. `speedup` is None where benchmarks are disabled."""
 
-    def __init__(self, speedup: "Interval | None", outcome: str) -> None:
-        self.speedup = speedup
-        self.outcome = outcome
+    speedup: "Interval | None"
+    outcome: str
 
 
+@dataclass
 class FlopbenchFixture:
     """Compares two callables side by side; `benchmark` is pytest-benchmark's fixture."""
 
-    def __init__(self, benchmark: Any, request: pytest.FixtureRequest) -> None:
-        self.benchmark = benchmark
-        self.request = request
+    benchmark: Any
+    request: pytest.FixtureRequest
 
     def compare(
         self,
@@ -54,7 +50,8 @@ class FlopbenchFixture:
         Args:
             baseline: what the candidate is compared with.
             candidate: what pytest-benchmark's table shows the times of.
-            inputs: the same for both; tensors, modules' features, anything.
+            inputs: the same for both; tensors, modules' features, anything. Where a tensor among them is on
+                a GPU, CUDA events time the calls.
             min_speedup: time of the baseline / time of the candidate that is asked for. Fails when the
                 whole 95 % interval lies below; an interval that contains it is measured once more.
             grad: call with gradients switched on (they are off otherwise).
@@ -68,65 +65,68 @@ class FlopbenchFixture:
         """
         import torch
 
-        before, after = _timed_call(baseline, inputs), _timed_call(candidate, inputs)
-        with torch.set_grad_enabled(grad):
-            problem = _difference(before(), after())
-            if problem:
-                # Raised within pytest-benchmark, which otherwise complains of a fixture never used.
-                self.benchmark.pedantic(_fail, args=(problem,))
-            if not self.benchmark.enabled:
-                self.benchmark.pedantic(after)
-                return Comparison(None, "pass")
-            rounds = self._measure(before, after)
-            speedup, outcome = _decide(rounds, min_speedup)
-            if outcome == "ambiguous":
-                rounds = _alternate(before, after, rounds)
-                speedup, outcome = _decide(rounds, min_speedup)
+        from flopbench.timing.bench import Bench
+        from flopbench.timing.workload import Workload, tensors
+
+        device = "cuda" if any(tensor.is_cuda for tensor in tensors(inputs)) else "cpu"
+        workloads = {"baseline": Workload.of(baseline, *inputs), "candidate": Workload.of(candidate, *inputs)}
+
+        def measure() -> "Sampled | None":
+            # Anew in each call: with --benchmark-cprofile there is a second, under the profiler.
+            bench = Bench(workloads, device)
+            with torch.set_grad_enabled(grad):
+                bench.first_calls()
+                bench.check()
+                return self._sample(bench, min_speedup) if self.benchmark.enabled else None
+
+        # pytest-benchmark pauses tracers (coverage) while it runs this, and knows of errors within.
+        sampled = self.benchmark.pedantic(measure)
+        if sampled is None:
+            return Comparison(None, "pass")
+        return self._judge(sampled, min_speedup, strict)
+
+    def _sample(self, bench: "Bench", min_speedup: float | None) -> "Sampled":
+        from flopbench.timing.statistics import MIN_ROUNDS
+
+        # Those of the command line, or of the test's own mark.
+        options = self.benchmark.stats.options
+        seconds, least = float(options["max_time"]), max(options["min_rounds"], MIN_ROUNDS)
+        bench.warm_up(0.1 * seconds)
+        sampled = bench.sample(seconds=seconds, min_rounds=least)
+        if _decide(sampled.rounds, min_speedup)[1] == "ambiguous":
+            sampled = bench.sample(seconds=seconds, min_rounds=least)
+        return sampled
+
+    def _judge(self, sampled: "Sampled", min_speedup: float | None, strict: bool) -> Comparison:
+        from flopbench.regression.pytest_benchmark import EXTRA
+
+        rounds = sampled.rounds
+        speedup, outcome = _decide(rounds, min_speedup)
         text = f"speed-up {speedup.estimate:.3f}× [{speedup.low:.3f}, {speedup.high:.3f}]"
         if min_speedup is not None:
             text += f", at least {min_speedup:g}× asked for: {outcome}"
-        self._keep(rounds, speedup, min_speedup, outcome, text)
-        if outcome == "fail" or (strict and outcome == "ambiguous"):
-            raise AssertionError(text)
-        return Comparison(speedup, outcome)
-
-    def _measure(self, before: Call, after: Call) -> list[tuple[float, float]]:
-        """(seconds a call of the baseline, of the candidate) a round; pytest-benchmark times the latter."""
-        # Warm both up, and learn how long they take.
-        for call in (before, after, before):
-            _seconds(call, 1)
-        longest = max(_seconds(before, 2), _seconds(after, 2))
-        calls = max(1, math.ceil(BLOCK_SECONDS / longest))
-        options = self.request.config.option
-        fitting = int(float(options.benchmark_max_time) / (2 * longest * calls))
-        count = max(int(options.benchmark_min_rounds), min(MAX_ROUNDS, fitting), MIN_ROUNDS)
-        baseline: list[float] = []
-        # The baseline's block comes right after each of the candidate's, outside its timed region.
-        self.benchmark.pedantic(
-            after, rounds=count, iterations=calls, teardown=lambda: baseline.append(_seconds(before, calls))
-        )
-        # Looping, pytest-benchmark calls once more than it times.
-        return list(zip(baseline[:count], self.benchmark.stats.stats.data, strict=True))
-
-    def _keep(
-        self,
-        rounds: list[tuple[float, float]],
-        speedup: "Interval",
-        min_speedup: float | None,
-        outcome: str,
-        text: str,
-    ) -> None:
-        from flopbench.regression.pytest_benchmark import EXTRA
-
+        # It has kept the seconds of the whole measurement; the candidate's rounds take their place.
+        kept = self.benchmark.stats
+        kept.iterations = len(rounds.candidate[0])
+        kept.stats.data[:] = [fmean(row) for row in rounds.candidate]
+        flags = [f"{flag.kind}: {flag.message}; {flag.remedy}" for flag in sampled.flags]
         self.benchmark.extra_info[EXTRA] = {
             "speedup": speedup.estimate,
             "low": speedup.low,
             "high": speedup.high,
             "min_speedup": min_speedup,
             "outcome": outcome,
-            "round_speedups": [float(f"{a / b:.6g}") for a, b in rounds],
+            "round_speedups": [
+                float(f"{geometric_mean(a) / geometric_mean(b):.6g}")
+                for a, b in zip(rounds.baseline, rounds.candidate, strict=True)
+            ],
+            "baseline_seconds": [float(f"{fmean(row):.9g}") for row in rounds.baseline],
+            "flags": flags,
         }
-        self.request.node.add_report_section("call", "flopbench", text)
+        self.request.node.add_report_section("call", "flopbench", "\n".join([text, *flags]))
+        if outcome == "fail" or (strict and outcome == "ambiguous"):
+            raise AssertionError(text)
+        return Comparison(speedup, outcome)
 
 
 @pytest.fixture
@@ -135,43 +135,12 @@ def flopbench(benchmark: Any, request: pytest.FixtureRequest) -> FlopbenchFixtur
     return FlopbenchFixture(benchmark, request)
 
 
-def _timed_call(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call:
-    """The call, ended only when the device has ended it."""
-    import torch
-
-    on_cuda = any(x.is_cuda for x in _tensors(inputs))
-
-    def call() -> Any:
-        result = function(*inputs)
-        if on_cuda:
-            torch.cuda.synchronize()
-        return result
-
-    return call
-
-
-def _seconds(call: Call, calls: int) -> float:
-    import time
-
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
-
-
-def _alternate(before: Call, after: Call, rounds: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """As many rounds again, added to those measured."""
-    calls = max(1, math.ceil(BLOCK_SECONDS / max(min(rounds[0]), 1e-9)))
-    more = [(_seconds(before, calls), _seconds(after, calls)) for _ in rounds]
-    return rounds + more
-
-
-def _decide(rounds: list[tuple[float, float]], min_speedup: float | None) -> tuple["Interval", str]:
+def _decide(rounds: "Rounds", min_speedup: float | None) -> tuple["Interval", str]:
     from flopbench.regression.decision import decide
     from flopbench.results import Interval
-    from flopbench.timing.statistics import ratio_interval
 
-    speedup = ratio_interval(tuple((a,) for a, _ in rounds), tuple((b,) for _, b in rounds))
+    # Two rounds or more have one.
+    speedup = cast(Interval, rounds.speedup)
     if min_speedup is None:
         return speedup, "pass"
     # How much slower than asked for: the slow end of the speed-up is the bad end of this.
@@ -181,28 +150,3 @@ def _decide(rounds: list[tuple[float, float]], min_speedup: float | None) -> tup
         high=min_speedup / speedup.low - 1,
     )
     return speedup, decide(slower, 0.0).value
-
-
-def _difference(before: Any, after: Any) -> str:
-    """Why the two outputs cannot be those of one task, or nothing."""
-    ours, theirs = _tensors(after), _tensors(before)
-    for tensor in ours:
-        if not bool(tensor.isfinite().all()):
-            return f"the candidate's output {tuple(tensor.shape)} is not finite"
-    # Features laid out differently (two halves for one tensor) hold as many numbers all the same.
-    sizes = [sum(tensor.numel() for tensor in side) for side in (theirs, ours)]
-    if sizes[0] != sizes[1]:
-        return f"the baseline gives {sizes[0]} numbers, the candidate {sizes[1]}: not the same task"
-    return ""
-
-
-def _fail(message: str) -> None:
-    raise AssertionError(message)
-
-
-def _tensors(tree: Any) -> list[Any]:
-    import torch
-
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    return [t for item in tree for t in _tensors(item)] if isinstance(tree, list | tuple) else []

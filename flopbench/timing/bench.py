@@ -14,7 +14,7 @@ from torch import Tensor
 from flopbench.cells import Cell, DeviceKind
 from flopbench.kernels.dispatch import Ran, is_torch_throughout, observe, specified
 from flopbench.models.catalog import parse_name
-from flopbench.results import Flag
+from flopbench.results import Check, Flag
 from flopbench.testing.invariance import TOLERANCE, invariance_error
 from flopbench.timing.clock import CLOCKS, Clock
 from flopbench.timing.device_state import Watch, watch
@@ -28,17 +28,6 @@ ROLES = ("baseline", "candidate")
 
 class WrongOutputError(AssertionError):
     """An output is not what it must be, so that no time of this pair would mean anything."""
-
-
-class Checked(NamedTuple):
-    """Largest errors relative to the spread of the logits; None where there was nothing to compare with.
-
-    `agreement` is between compiled or fused and eager operations, the worse of both models; `in_cell` between
-    the candidate's logits of the cell's images and of their mirror images.
-    """
-
-    agreement: float | None = None
-    in_cell: float | None = None
 
 
 class Sampled(NamedTuple):
@@ -80,9 +69,8 @@ class Bench:
         bench, device = cls({}, cell.device, cell, on_phase), torch.device(cell.device)
         with bench._phase("build"):
             images = make_images(cell, device)
-            models = [
-                build_model(getattr(cell.pair, role), cell, device, seed) for seed, role in enumerate(ROLES)
-            ]
+            names = (cell.pair.baseline, cell.pair.candidate)
+            models = [build_model(name, cell, device, seed) for seed, name in enumerate(names)]
         # Compiling begins with the compiler's import, when the workload asks for it.
         with bench._phase(bench._first_phase):
             for role, model in zip(ROLES, models, strict=True):
@@ -99,8 +87,10 @@ class Bench:
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
 
-    def check(self) -> Checked:
+    def check(self) -> Check | None:
         """Outputs are finite and of one size, compiled and fused ones equal eager ones, E(X)'s are invariant.
+
+        Returns the errors found, None for callables.
 
         Raises:
             WrongOutputError: one of these does not hold.
@@ -111,23 +101,18 @@ class Bench:
         with self._phase("warm-up"):
             outputs = {role: workload.logits(*workload.inputs) for role, workload in self.workloads.items()}
         with self._phase("check"):
-            labels = self.cell.labels if self.cell else [f"the {role}" for role in ROLES]
-            sizes = [
-                _finite_numbers(outputs[role], label, self.cell)
-                for role, label in zip(ROLES, labels, strict=True)
-            ]
-            if sizes[0] != sizes[1]:
-                raise WrongOutputError(
-                    f"{labels[0]} gives {sizes[0]} numbers, {labels[1]} {sizes[1]}: not the same task"
-                )
+            theirs, ours = (self._finite_numbers(role, outputs[role]) for role in ROLES)
+            if theirs != ours:
+                raise WrongOutputError(f"outputs of {theirs} and of {ours} numbers: not the same task")
             if self.cell is None:
-                return Checked()
-            errors = [
-                _agreement(self.cell, self.workloads[role], self.ran.get(role, {}), outputs[role], label)
-                for role, label in zip(ROLES, labels, strict=True)
-            ]
-            in_cell = _invariance(self.cell, self.workloads["candidate"], outputs["candidate"])
-        return Checked(max((error for error in errors if error is not None), default=None), in_cell)
+                return None
+            errors = [self._agreement(self.cell, role, output) for role, output in outputs.items()]
+            return Check(
+                agreement=max((error for error in errors if error is not None), default=None),
+                in_cell=self._invariance(self.cell, outputs["candidate"]),
+                tolerance=TOLERANCE["fp32"],
+                in_cell_tolerance=TOLERANCE[self.cell.dtype],
+            )
 
     def warm_up(self, seconds: float) -> None:
         """Call each model until its time has settled, for `seconds` at most, and learn its pace."""
@@ -199,41 +184,41 @@ class Bench:
         finally:
             self.phases[name] = round(self.phases.get(name, 0.0) + time.monotonic() - start, 4)
 
+    def _label(self, role: str) -> str:
+        return self.cell.labels[ROLES.index(role)] if self.cell else f"the {role}"
 
-def _finite_numbers(output: Any, label: str, cell: Cell | None) -> int:
-    """How many numbers an output holds, all of which must be finite."""
-    # Features laid out differently (two halves for one tensor) hold as many numbers all the same.
-    for tensor in tensors(output):
-        if not bool(tensor.isfinite().all()):
-            within = f" in {cell.dtype}" if cell else ""
-            raise WrongOutputError(f"{label}'s output {tuple(tensor.shape)} is not finite{within}")
-    return sum(tensor.numel() for tensor in tensors(output))
+    def _finite_numbers(self, role: str, output: Any) -> int:
+        """How many numbers a role's output holds, however they are laid out; all must be finite."""
+        for tensor in tensors(output):
+            if not bool(tensor.isfinite().all()):
+                where = f" in {self.cell.dtype}" if self.cell else ""
+                shape = tuple(tensor.shape)
+                raise WrongOutputError(f"{self._label(role)}'s output {shape} is not finite{where}")
+        return sum(tensor.numel() for tensor in tensors(output))
 
+    def _agreement(self, cell: Cell, role: str, logits: Tensor) -> float | None:
+        """The error of compiled or other operations against torch's own; None where these ran uncompiled."""
+        if cell.mode == "eager" and is_torch_throughout(self.ran.get(role, {})):
+            return None
+        workload = self.workloads[role]
+        with torch.compiler.set_stance("force_eager"), specified(workload.model):
+            eager = workload.logits(*workload.inputs)
+        how = "compiled" if cell.mode != "eager" else "with our kernels"
+        error = ((logits - eager).abs().max() / eager.std()).item()
+        return self._small(error, cell, f"{self._label(role)} {how} differs from the eager operations")
 
-def _agreement(cell: Cell, workload: Workload, ran: Ran, logits: Tensor, label: str) -> float | None:
-    """The error of compiled or other operations against torch's own; None where these ran uncompiled."""
-    if cell.mode == "eager" and is_torch_throughout(ran):
-        return None
-    with torch.compiler.set_stance("force_eager"), specified(workload.model):
-        eager = workload.logits(*workload.inputs)
-    error = ((logits - eager).abs().max() / eager.std()).item()
-    if not error <= TOLERANCE[cell.dtype]:
-        raise WrongOutputError(
-            f"{label} {'compiled' if cell.mode != 'eager' else 'with our kernels'} differs from "
-            f"the eager operations by {error:.1e}, at most {TOLERANCE[cell.dtype]:.0e} allowed"
-        )
-    return error
+    def _invariance(self, cell: Cell, logits: Tensor) -> float | None:
+        """The candidate's error of invariance on the cell's own images; None where it promises none."""
+        if not parse_name(cell.pair.candidate).invariant:
+            return None
+        workload = self.workloads["candidate"]
+        error = invariance_error(workload.logits, workload.inputs[0], logits)
+        return self._small(error, cell, f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}")
 
-
-def _invariance(cell: Cell, workload: Workload, logits: Tensor) -> float | None:
-    """The candidate's error of invariance on the cell's own images; None where it promises none."""
-    if not parse_name(cell.pair.candidate).invariant:
-        return None
-    (images,) = workload.inputs
-    error = invariance_error(workload.logits, images, logits)
-    if not error <= TOLERANCE[cell.dtype]:
-        raise WrongOutputError(
-            f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}: relative error "
-            f"{error:.1e}, at most {TOLERANCE[cell.dtype]:.0e} allowed"
-        )
-    return error
+    @staticmethod
+    def _small(error: float, cell: Cell, otherwise: str) -> float:
+        tolerance = TOLERANCE[cell.dtype]
+        # Written so that NaN fails.
+        if not error <= tolerance:
+            raise WrongOutputError(f"{otherwise}: relative error {error:.1e}, allowed {tolerance:.0e}")
+        return error

@@ -1,6 +1,7 @@
 """What makes a measurement less trustworthy, each with its remedy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,35 +21,28 @@ BIMODAL_DISTANCE, BIMODAL_EXPLAINED, BIMODAL_SHARE = 0.05, 0.85, 0.15
 
 
 def find_flags(rounds: Rounds, state: Mapping[str, Any], *, precision: float) -> tuple[Flag, ...]:
-    """Everything questionable about a cell's samples and the device's state while they were taken."""
-    flags: list[Flag] = []
+    """Everything questionable about a pair's samples and the device's state while they were taken."""
+    shapes = (_shape("baseline", rounds.baseline), _shape("candidate", rounds.candidate))
+    return (*_too_little(rounds, precision), *_launch_bound(rounds), *_device(state), *chain(*shapes))
+
+
+def _too_little(rounds: Rounds, precision: float) -> Iterator[Flag]:
     if len(rounds.baseline) < MIN_ROUNDS:
-        flags.append(
-            Flag(
-                kind="few-rounds",
-                message=f"only {len(rounds.baseline)} rounds fitted, {MIN_ROUNDS} make an interval reliable",
-                remedy="give the cell more time (--cell-seconds) or a smaller batch",
-            )
+        yield Flag(
+            kind="few-rounds",
+            message=f"only {len(rounds.baseline)} rounds fitted, {MIN_ROUNDS} make an interval reliable",
+            remedy="give the cell more time (--cell-seconds) or a smaller batch",
         )
     if rounds.stop != "precision" and rounds.speedup and rounds.speedup.half_width > precision:
-        flags.append(
-            Flag(
-                kind="noisy",
-                message=f"the interval is ±{rounds.speedup.half_width:.1%}, "
-                f"wider than the ±{precision:.1%} asked for",
-                remedy="a quieter machine, or more time (--cell-seconds)",
-            )
+        yield Flag(
+            kind="noisy",
+            message=f"the interval is ±{rounds.speedup.half_width:.1%}, "
+            f"wider than the ±{precision:.1%} asked for",
+            remedy="a quieter machine, or more time (--cell-seconds; in pytest --benchmark-max-time)",
         )
-    flags += _launch_bound(rounds)
-    flags += _device(state)
-    for role, rows in (("baseline", rounds.baseline), ("candidate", rounds.candidate)):
-        seconds = np.array([value for row in rows for value in row])
-        if len(seconds) >= 2 * MIN_ROUNDS:
-            flags += _shape(role, seconds)
-    return tuple(flags)
 
 
-def _launch_bound(rounds: Rounds) -> list[Flag]:
+def _launch_bound(rounds: Rounds) -> Iterator[Flag]:
     bound = []
     for role, host, device in (
         ("baseline", rounds.baseline_host, rounds.baseline),
@@ -56,77 +50,61 @@ def _launch_bound(rounds: Rounds) -> list[Flag]:
     ):
         if host and np.median(_flat(host)) >= LAUNCH_BOUND * np.median(_flat(device)):
             bound.append(role)
-    if not bound:
-        return []
-    return [
-        Flag(
+    if bound:
+        yield Flag(
             kind="launch-bound",
             message=f"{' and '.join(bound)}: launching takes the host as long as the work takes the device",
             remedy="a larger batch, or --mode cuda-graph",
         )
-    ]
 
 
-def _device(state: Mapping[str, Any]) -> list[Flag]:
-    flags = []
+def _device(state: Mapping[str, Any]) -> Iterator[Flag]:
     if reasons := state.get("throttle_reasons"):
-        flags.append(
-            Flag(
-                kind="throttled",
-                message=f"the GPU held its clocks back: {', '.join(reasons)}",
-                remedy="better cooling, a higher power limit, or fixed clocks (nvidia-smi -lgc)",
-            )
+        yield Flag(
+            kind="throttled",
+            message=f"the GPU held its clocks back: {', '.join(reasons)}",
+            remedy="better cooling, a higher power limit, or fixed clocks (nvidia-smi -lgc)",
         )
     if state.get("foreign_processes"):
-        flags.append(
-            Flag(
-                kind="disturbed",
-                message=f"{state['foreign_processes']} other process(es) used the GPU",
-                remedy="a GPU of one's own",
-            )
+        yield Flag(
+            kind="disturbed",
+            message=f"{state['foreign_processes']} other process(es) used the GPU",
+            remedy="a GPU of one's own",
         )
     if state.get("foreign_cores", 0.0) > FOREIGN_CORES:
-        flags.append(
-            Flag(
-                kind="disturbed",
-                message=f"other processes kept {state['foreign_cores']:.1f} cores busy",
-                remedy="stop them, or measure when the machine is idle",
-            )
+        yield Flag(
+            kind="disturbed",
+            message=f"other processes kept {state['foreign_cores']:.1f} cores busy",
+            remedy="stop them, or measure when the machine is idle",
         )
-    return flags
 
 
-def _shape(role: str, seconds: Array) -> list[Flag]:
-    flags = []
+def _shape(role: str, rows: list[list[float]]) -> Iterator[Flag]:
+    seconds = np.array(_flat(rows))
+    if len(seconds) < 2 * MIN_ROUNDS:
+        return
     third = len(seconds) // 3
     drift = float(np.median(seconds[-third:]) / np.median(seconds[:third]) - 1)
     if abs(drift) > DRIFT:
-        flags.append(
-            Flag(
-                kind="drifting",
-                message=f"{role}: the last calls took {drift:+.0%} against the first",
-                remedy="longer warm-up or fixed clocks; the speed-up, taken within rounds, hardly feels it",
-            )
+        yield Flag(
+            kind="drifting",
+            message=f"{role}: the last calls took {drift:+.0%} against the first",
+            remedy="longer warm-up or fixed clocks; the speed-up, taken within rounds, hardly feels it",
         )
     distance = _two_modes(seconds)
     strange = int(outliers(seconds).sum())
     if distance is not None:
-        flags.append(
-            Flag(
-                kind="bimodal",
-                message=f"{role}: the calls take two different times, {distance:.0%} apart",
-                remedy="fixed clocks, pinned threads (taskset), or a machine without neighbours",
-            )
+        yield Flag(
+            kind="bimodal",
+            message=f"{role}: the calls take two different times, {distance:.0%} apart",
+            remedy="fixed clocks, pinned threads (taskset), or a machine without neighbours",
         )
     elif strange > 0.1 * len(seconds):
-        flags.append(
-            Flag(
-                kind="outliers",
-                message=f"{role}: {strange} of {len(seconds)} calls are outliers",
-                remedy="stop what else runs on the machine",
-            )
+        yield Flag(
+            kind="outliers",
+            message=f"{role}: {strange} of {len(seconds)} calls are outliers",
+            remedy="stop what else runs on the machine",
         )
-    return flags
 
 
 def _two_modes(seconds: Array) -> float | None:

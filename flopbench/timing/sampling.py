@@ -120,16 +120,10 @@ def sample_pair(
             # Looking after every round would stop on lucky streaks; a growing step keeps looks few.
             check_at = max(count + 1, round(count * 1.25))
             if count >= 2:
-                rounds.speedup = _interval(rounds)
+                rounds.speedup = ratio_interval(rounds.baseline, rounds.candidate)
                 if count >= MIN_ROUNDS and rounds.speedup.half_width <= precision:
                     rounds.stop = "precision"
                     return rounds
         if out_of_time or count >= max_rounds:
             rounds.stop = "time" if out_of_time else "rounds"
             return rounds
-
-
-def _interval(rounds: Rounds) -> Interval:
-    return ratio_interval(
-        tuple(tuple(row) for row in rounds.baseline), tuple(tuple(row) for row in rounds.candidate)
-    )

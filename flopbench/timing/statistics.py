@@ -16,16 +16,17 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from flopbench.results import Interval, Samples
+from flopbench.results import Interval
 
 MIN_ROUNDS = 6
 TRIM = 0.25
 RESAMPLES = 2000
 
 Array = NDArray[np.float64]
+Rows = Sequence[Sequence[float]]
 
 
-def round_log_ratios(baseline: Samples, candidate: Samples) -> Array:
+def round_log_ratios(baseline: Rows, candidate: Rows) -> Array:
     """log(time of the baseline / time of the candidate) of each round, `[rounds]`.
 
     Raises:
@@ -72,11 +73,11 @@ def expanded_tail(n: int, level: float) -> float:
     return NormalDist().cdf(-quantile)
 
 
-def ratio_interval(baseline: Samples, candidate: Samples, *, level: float = 0.95, seed: int = 0) -> Interval:
+def ratio_interval(baseline: Rows, candidate: Rows, *, level: float = 0.95, seed: int = 0) -> Interval:
     """Speed-up (time of the baseline / time of the candidate) with its interval.
 
     Args:
-        baseline: seconds a call, one inner tuple a round.
+        baseline: seconds a call, one inner sequence a round.
         candidate: the same, of the same rounds.
         level: of confidence.
         seed: of the resampling, so that a report is reproducible from the samples.
@@ -89,7 +90,7 @@ def ratio_interval(baseline: Samples, candidate: Samples, *, level: float = 0.95
 
 
 def replicated_interval(
-    replicates: Sequence[tuple[Samples, Samples]], *, level: float = 0.95, seed: int = 0
+    replicates: Sequence[tuple[Rows, Rows]], *, level: float = 0.95, seed: int = 0
 ) -> Interval:
     """Speed-up over fresh processes: the process is the unit of replication, its estimate one value.
 

@@ -9,6 +9,8 @@ from flopbench.cells import Cell, Pair
 from flopbench.profiling import measure
 from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.results import Peaks
+from flopbench.timing import bench
+from flopbench.timing.bench import WrongOutputError
 
 PEAKS = Peaks(flops_per_second={"fp32": 1e11}, copy_bytes_per_second=1e10, launch_seconds=1e-6)
 
@@ -72,3 +74,11 @@ def test_gradients_are_attributed_to_layers():
         assert named > 0.5 * sum(model.parts.values())
         # Forward operators run outside the timed step.
         assert all(o.name != "aten::native_layer_norm" for o in model.operators)
+
+
+def test_a_pair_whose_outputs_are_wrong_is_not_profiled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bench, "invariance_error", lambda *_: 0.5)
+    phases: list[Any] = []
+    with pytest.raises(WrongOutputError, match="not invariant in fp32 eager: relative error 5"):
+        profile_pair(lambda kind, value: phases.append(value), ProfileJob(cell("forward"), 0.1, PEAKS))
+    assert phases[-1] == "check"

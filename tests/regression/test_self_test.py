@@ -4,6 +4,7 @@ import pytest
 from flopbench.regression import self_test as module
 from flopbench.regression.decision import Outcome
 from flopbench.regression.self_test import self_test, upper_limit
+from flopbench.timing import bench
 from flopbench.timing.sampling import Rounds
 
 
@@ -26,7 +27,9 @@ class _SimulatedClock:
 @pytest.fixture
 def clock(monkeypatch):
     def install(**options):
-        monkeypatch.setattr(module, "CLOCKS", {"cpu": lambda: _SimulatedClock(**options)})
+        # One for all records: its noise goes on from one to the next.
+        simulated = _SimulatedClock(**options)
+        monkeypatch.setattr(bench, "CLOCKS", {"cpu": lambda: simulated})
         monkeypatch.setattr(module.Steps, "forward", lambda self, x: x)
 
     return install
@@ -69,7 +72,7 @@ def test_what_so_few_trials_rule_out(events, trials, limit):
     assert upper_limit(events, trials) == pytest.approx(limit, abs=1e-4)
 
 
-class _SimulatedBench(module._Bench):
+class _SimulatedTrials(module._Trials):
     """A machine whose speed wanders for minutes (it hits both models) under noise of each record's ratio."""
 
     device = "cpu"
@@ -85,8 +88,8 @@ class _SimulatedBench(module._Bench):
 
 
 def _failed(slowdown, count, effect=0.05, **machine):
-    bench = _SimulatedBench(seed=0, **machine)
-    outcomes = [outcome for _ in range(count) for outcome in bench.trial(slowdown, effect)]
+    trials = _SimulatedTrials(seed=0, **machine)
+    outcomes = [outcome for _ in range(count) for outcome in trials.trial(slowdown, effect)]
     return sum(outcome is Outcome.FAIL for outcome in outcomes) / len(outcomes)
 
 

@@ -1,10 +1,19 @@
 import json
+from itertools import cycle
+from typing import Any
 
 import pytest
+
+from flopbench.timing import bench
+from flopbench.timing.clock import CudaClock
+from flopbench.timing.device_state import CudaWatch
+from tests.timing.test_clock_and_state import FakeCuda, FakeNvml
 
 pytest_plugins = ["pytester"]
 
 OPTIONS = ("-p", "no:cacheprovider", "--benchmark-max-time=0.05", "-W", "error")
+# No time but for the least number of rounds, which is six.
+AT_ONCE = ("--benchmark-max-time=1e-6",)
 
 TESTS = """
 import time
@@ -38,6 +47,12 @@ def test_calls_too_short_to_time_alone(flopbench):
     result = flopbench.compare(lambda x: x + 1, lambda x: x + 2, x)
     assert result.speedup is None or 0.2 < result.speedup.estimate < 5
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_gradients_as_asked_for(flopbench, grad):
+    seen = set()
+    flopbench.compare(lambda: seen.add(torch.is_grad_enabled()), lambda: None, grad=grad)
+    assert seen == {grad}
+
 def test_not_finite(flopbench):
     flopbench.compare(fast, broken, x)
 
@@ -54,19 +69,19 @@ def run(pytester):
 
 def test_asserts_the_speed_up_and_the_outputs(run):
     result = run()
-    result.assert_outcomes(passed=3, failed=3)
+    result.assert_outcomes(passed=5, failed=3)
     result.stdout.fnmatch_lines(
         [
             "*AssertionError: speed-up 0.*, at least 1.2× asked for: fail",
-            "*AssertionError: the candidate's output (3,) is not finite",
-            "*AssertionError: the baseline gives 3 numbers, the candidate 2: not the same task",
+            "*WrongOutputError: the candidate's output (3,) is not finite",
+            "*WrongOutputError: outputs of 3 and of 2 numbers: not the same task",
         ]
     )
 
 
 def test_disabled_benchmarks_check_outputs_alone(run):
     result = run("--benchmark-disable", "-rP")
-    result.assert_outcomes(passed=4, failed=2)
+    result.assert_outcomes(passed=6, failed=2)
     result.stdout.fnmatch_lines(["outcome pass None"])
 
 
@@ -78,7 +93,14 @@ def test_saved_files_hold_the_speed_up_and_compare(run, pytester):
     extra = entry["extra_info"]["flopbench"]
     assert extra["low"] <= extra["speedup"] <= extra["high"]
     assert extra["outcome"] == "pass"
-    assert len(extra["round_speedups"]) == entry["stats"]["rounds"]
+    assert len(extra["round_speedups"]) == len(extra["baseline_seconds"]) == entry["stats"]["rounds"] >= 6
+    # The candidate's own times, not those of the measurement as a whole.
+    assert all(seconds >= 0.001 for seconds in entry["stats"]["data"])
+    for baseline, candidate, ratio in zip(
+        extra["baseline_seconds"], entry["stats"]["data"], extra["round_speedups"], strict=True
+    ):
+        assert baseline > candidate
+        assert baseline / candidate == pytest.approx(ratio, rel=0.5)
 
     from flopbench.regression.sources import compare_sources
 
@@ -92,5 +114,101 @@ def test_without_pytest_benchmark_pytest_says_what_is_missing(run, pytester):
     result.stdout.fnmatch_lines(["*fixture 'benchmark' not found"])
 
 
+def test_the_profiler_leaves_the_samples_alone(run_scripted):
+    options = (*AT_ONCE, "--benchmark-cprofile=tottime")
+    _, entry = run_scripted(_Scripted(2.0), "passed", "x", options=options)
+    assert entry["stats"]["rounds"] == len(entry["extra_info"]["flopbench"]["round_speedups"]) == 6
+    assert entry["cprofile"]
+
+
 def test_benchmark_only_keeps_it(run):
     run("-k", "no_demand", "--benchmark-only").assert_outcomes(passed=1)
+
+
+class _Scripted:
+    """A clock by which the baseline takes so many times as long as the candidate, one after another."""
+
+    def __init__(self, *ratios: float) -> None:
+        self.ratios = cycle(ratios)
+
+    def time(self, workload: Any, calls: int) -> tuple[list[float], list[float]]:
+        baseline = workload.logits.__name__ == "baseline"
+        return [next(self.ratios) if baseline else 1.0 for _ in range(calls)], []
+
+    def synchronise(self) -> None:
+        pass
+
+
+@pytest.fixture
+def run_scripted(pytester, monkeypatch):
+    """Run one comparison, with a clock, and give the entry of its benchmark."""
+
+    def run(clock, outcome, arguments, mark="", options=()):
+        monkeypatch.setattr(bench, "CLOCKS", dict.fromkeys(("cpu", "cuda"), lambda: clock))
+        monkeypatch.setattr(bench, "watch", lambda device: CudaWatch(FakeNvml()))
+        pytester.makepyfile(f"""
+            import pytest
+            import torch
+
+            class OnGpu(torch.Tensor):
+                is_cuda = True
+
+            def baseline(x):
+                return x + 1
+
+            def candidate(x):
+                return x + 2
+
+            @pytest.mark.benchmark({mark})
+            def test_it(flopbench):
+                x = torch.ones(3)
+                print("found", flopbench.compare(baseline, candidate, {arguments}).outcome)
+            """)
+        result = pytester.runpytest(*OPTIONS, "--benchmark-json=it.json", "-rA", *options)
+        result.assert_outcomes(**{outcome: 1})
+        return result, json.loads((pytester.path / "it.json").read_text())["benchmarks"][0]
+
+    return run
+
+
+def test_what_is_ambiguous_is_measured_once_more(run_scripted):
+    result, entry = run_scripted(_Scripted(1.1, 1.1, 1.45), "passed", "x, min_speedup=1.2", options=AT_ONCE)
+    assert entry["stats"]["rounds"] == 2 * 6
+    assert entry["stats"]["median"] == 1.0
+    result.stdout.fnmatch_lines(["speed-up *at least 1.2× asked for: ambiguous", "found ambiguous"])
+
+
+def test_strict_fails_what_stays_ambiguous(run_scripted):
+    arguments = "x, min_speedup=1.2, strict=True"
+    result, _ = run_scripted(_Scripted(1.1, 1.1, 1.45), "failed", arguments, options=AT_ONCE)
+    result.stdout.fnmatch_lines(["*AssertionError: speed-up *, at least 1.2× asked for: ambiguous"])
+
+
+def test_a_clear_speed_up_is_measured_once(run_scripted):
+    _, entry = run_scripted(_Scripted(2.0), "passed", "x, min_speedup=1.2")
+    assert entry["stats"]["rounds"] == 6
+    assert entry["extra_info"]["flopbench"]["speedup"] == pytest.approx(2.0)
+    assert entry["extra_info"]["flopbench"]["baseline_seconds"] == [2.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("mark", "options"), [("min_rounds=9", ()), ("", ("--benchmark-min-rounds=9",))], ids=["mark", "option"]
+)
+def test_the_least_rounds_are_those_asked_for(run_scripted, mark, options):
+    _, entry = run_scripted(_Scripted(2.0), "passed", "x", mark, options)
+    assert entry["stats"]["rounds"] == 9
+
+
+def test_flags_are_reported(run_scripted):
+    result, entry = run_scripted(_Scripted(2.0), "passed", "x")
+    (flag,) = entry["extra_info"]["flopbench"]["flags"]
+    assert flag.startswith("throttled: ")
+    result.stdout.fnmatch_lines(
+        ["*speed-up 2.000×*", "throttled: the GPU held its clocks back*; better cooling*"]
+    )
+
+
+def test_inputs_on_a_gpu_are_timed_by_events(run_scripted):
+    _, entry = run_scripted(CudaClock(FakeCuda()), "passed", "[x, x.as_subclass(OnGpu)][1]")
+    assert entry["stats"]["data"] == pytest.approx([1e-3] * entry["stats"]["rounds"])
+    assert entry["stats"]["iterations"] > 1
