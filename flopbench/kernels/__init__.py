@@ -15,6 +15,14 @@ imported, for suite files name it too."""
 TORCH: tuple[Name, ...] = ("torch", "unfused")
 """Those that are made of torch's own operators, which anybody's network has."""
 
+Ran = dict[str, dict[Name, str]]
+"""What was seen to run: operation → what it ran as → why."""
+
+
+def has_ours(ran: Ran) -> bool:
+    """Whether anything but torch's own operators is in it."""
+    return any(name not in TORCH for names in ran.values() for name in names)
+
 
 def source_digest(folder: Path = Path(__file__).parent) -> str:
     """Sixteen digits that change with any source in `folder` and below, by default with any kernel's."""

@@ -16,13 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
-from flopbench.kernels import TORCH, Impl, Name
+from flopbench.kernels import Impl, Name, Ran
 from flopbench.kernels.inductor import missing_compiler
 
 Why = str
 """A reason against an implementation, in a few words; empty where there is none."""
-Ran = dict[str, dict[Name, Why]]
-"""Operation → what it ran as → why."""
 
 _LOW = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -298,11 +296,6 @@ def note(operation: Operation, choice: Choice) -> None:
 def _note(operation: str, name: Name, reason: Why) -> None:
     for ran in _observers:
         ran.setdefault(operation, {}).setdefault(name, reason)
-
-
-def is_torch_throughout(ran: Ran) -> bool:
-    """Whether nothing but torch's own operators was seen; so in a network without an operation of ours."""
-    return all(name in TORCH for choices in ran.values() for name in choices)
 
 
 def select(model: nn.Module, impl: Impl) -> None:

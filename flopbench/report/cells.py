@@ -6,7 +6,6 @@ from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, Literal
 
 from flopbench.cells import AXES
-from flopbench.kernels import TORCH
 from flopbench.report import text
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ SETTING = tuple(axis for axis in AXES.values() if axis.about == "setting")
 _NETWORK = tuple(axis.name for axis in AXES.values() if axis.about == "network")
 _WORK = tuple(axis.name for axis in AXES.values() if axis.about == "work")
 Setting = tuple[Any, ...]
-TORCHS, OURS = "with torch's own operations", "with flopbench's kernels"
 
 # Difference of log throughputs below which a baseline is as fast in one setting as in another.
 _SAME_SPEED = 0.02
@@ -113,26 +111,27 @@ def models(rows: Rows) -> list[Row]:
     return list(found.values())
 
 
+def what_ran(rows: Rows) -> list[Row]:
+    """One row a model and what its operations ran as, with the passes, modes and requests it was seen in.
+
+    Keys: `label`, `pass`, `mode`, `impl`, `kernels`; nothing of cells whose records do not say.
+    """
+    found: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
+    for row in rows:
+        for role in ("baseline", "candidate"):
+            if (kernels := row[f"{role}_kernels"]) is not None:
+                seen = found.setdefault((row[f"{role}_label"], kernels or "no operation of flopbench's"), {})
+                for key in ("pass", "mode", "impl"):
+                    seen.setdefault(key, {})[row[key]] = None
+    return [
+        {"label": label, "kernels": kernels, **{key: ", ".join(values) for key, values in seen.items()}}
+        for (label, kernels), seen in found.items()
+    ]
+
+
 def setting_of(row: Row) -> Setting:
     """What a cell was measured in: dtype, mode, image size, attention… and what ran, in words."""
-    return (*(row[axis.name] for axis in SETTING), world_of(row))
-
-
-def world_of(row: Row) -> str:
-    """`with torch's own operations`, `with flopbench's kernels`; nothing where what ran was not recorded."""
-    ours = {role: _has_ours(row.get(f"{role}_kernels")) for role in ("baseline", "candidate")}
-    if None in ours.values():
-        return ""
-    if len(set(ours.values())) == 1:
-        return OURS if ours["candidate"] else TORCHS
-    return f"{OURS} in the {'candidate' if ours['candidate'] else 'baseline'} alone"
-
-
-def _has_ours(kernels: str | None) -> bool | None:
-    """Whether anything but torch's own operators is in `ModelResult.kernels`."""
-    if kernels is None:
-        return None
-    return any(ran.partition(":")[0] not in TORCH for ran in kernels.split("; ") if ran)
+    return (*(row[axis.name] for axis in SETTING), row["world"])
 
 
 def other_worlds(setting: Setting, cells: Rows) -> list[Setting]:

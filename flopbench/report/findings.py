@@ -6,8 +6,6 @@ from itertools import takewhile
 
 from flopbench.report import text
 from flopbench.report.cells import (
-    OURS,
-    TORCHS,
     Row,
     Rows,
     Setting,
@@ -20,8 +18,8 @@ from flopbench.report.cells import (
     setting_words,
     tops,
     verdict,
-    world_of,
 )
+from flopbench.results import OURS, TORCHS
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,9 @@ def _over_torch(ours: Rows, theirs: Rows) -> list[str]:
     lines = []
     for row in ours:
         other = twins.get(_work_of(row))
-        if other is None or {world_of(row), world_of(other)} != {OURS, TORCHS}:
+        if other is None or {row["world"], other["world"]} != {OURS, TORCHS}:
             continue
-        with_ours, with_torchs = (row, other) if world_of(row) == OURS else (other, row)
+        with_ours, with_torchs = (row, other) if row["world"] == OURS else (other, row)
         x, e = text.printable(row["baseline_label"]), text.printable(row["candidate_label"])
         gain = with_torchs["baseline_seconds"] / with_ours["baseline_seconds"]
         whole = with_torchs["baseline_seconds"] / with_ours["candidate_seconds"]
@@ -137,7 +135,7 @@ def _pair_sentence(top: Row, cells: Rows, worlds: Sequence[Rows]) -> str:
     twins = [row for world in worlds[1:] for row in world if row["network"] == top["network"]]
     if twins:
         sentence = ", and ".join(
-            [f"{sentence} {world_of(top)}", *(f"{_times(twin, '')} {world_of(twin)}" for twin in twins)]
+            [f"{sentence} {top['world']}", *(f"{_times(twin, '')} {twin['world']}" for twin in twins)]
         )
     for pass_, group in by([row for row in own if row["pass"] != top["pass"]], "pass").items():
         other = max(group, key=lambda row: row["batch_size"])
@@ -193,7 +191,7 @@ def _overview(worlds: Sequence[Rows]) -> str:
     sentence = f"{count} candidates {run} faster than the baseline {_pass_words(cells[0]['pass'])} {where}"
     spans = [_span([row["speedup"] for row in world], text.factor, "×") for world in worlds]
     if len(spans) > 1:
-        spans = [f"{span} {world_of(world[0])}" for span, world in zip(spans, worlds, strict=True)]
+        spans = [f"{span} {world[0]['world']}" for span, world in zip(spans, worlds, strict=True)]
     sentence += f"; the speed-up is {text.joined(spans)}"
     ratios = [1 / top["macs_ratio"] for top in cells if top["macs_ratio"] is not None]
     if ratios:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import tables, text
-from flopbench.report.cells import Rows, failures, measured, models, rows_of
+from flopbench.report.cells import Rows, failures, measured, models, rows_of, what_ran
 from flopbench.report.findings import answer
 from flopbench.report.table import Table, words
 from flopbench.results import CellRecord, Flag, Run, RunInfo, to_frame, write_atomically
@@ -99,6 +99,7 @@ def _context(
     sections = [
         ("Models", models(rows), tables.MODEL_COLUMNS),
         ("Speed-ups", cells, tables.CELL_COLUMNS),
+        (tables.RAN, what_ran(cells), tables.RAN_COLUMNS),
         ("Cells without a speed-up", failures(rows), tables.FAILURE_COLUMNS),
     ]
     answers = []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS, text
-from flopbench.report.cells import Row, Rows, failures, measured, models, rows_of, verdict
+from flopbench.report.cells import Row, Rows, failures, measured, models, rows_of, verdict, what_ran
 from flopbench.report.table import KEY, Column, Table, Tone, words
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ CELL_COLUMNS = (
         # Colour only where the interval says something.
         tone=lambda row: _TONES[verdict(row)],
     ),
+    words("ran", lambda row: _ran(row), rank=2),
     Column("realised\nshare", "realised_share", text.percent, rank=2),
     Column("MACs\nratio", "macs_ratio", text.factor, rank=6),
     Column("time\nbaseline", "baseline_seconds", text.seconds, rank=3),
@@ -52,6 +53,14 @@ CELL_COLUMNS = (
     words("flags", rank=7),
 )
 
+RAN_COLUMNS = (
+    words("model", "label"),
+    words("pass"),
+    words("mode"),
+    words("asked for", "impl"),
+    words("what its operations ran as", "kernels", rank=1, wraps=True),
+)
+
 FAILURE_COLUMNS = (
     *_WHAT_COLUMNS,
     words("status"),
@@ -59,6 +68,7 @@ FAILURE_COLUMNS = (
 )
 
 NOTHING = "No cell was measured."
+RAN = "What ran, as seen in the first calls"
 
 # What every cell of most runs has in common; shown only where it differs within a table.
 _OFTEN_THE_SAME = {"run", *(axis.label for axis in AXES.values() if not axis.always_shown)}
@@ -92,6 +102,15 @@ def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
     return Table(title, tuple(filter(says_something, columns)), rows)
 
 
+def _ran(row: Row) -> str | None:
+    """`cpp, torch`: what the operations of both models ran as; of each where that differs."""
+    kernels = [row["baseline_kernels"], row["candidate_kernels"]]
+    if None in kernels:
+        return None
+    names = [", ".join(sorted(part.partition(":")[0] for part in ran.split("; ") if part)) for ran in kernels]
+    return names[1] if names[0] == names[1] else " | ".join(name or text.MISSING for name in names)
+
+
 def _baseline_is_told(row: Row) -> bool:
     """Whether the candidate's label says its baseline: E(X) against X."""
     return row["candidate_label"].endswith(f"({row['baseline_label']})")
@@ -112,6 +131,8 @@ def summary_table(frame: "pd.DataFrame") -> "Group":
         )
     else:
         parts.append(Text(NOTHING))
+    if ran := what_ran(cells):
+        parts.append(runs_table(RAN, ran, RAN_COLUMNS))
     if failed := failures(rows):
         parts.append(runs_table("Cells without a speed-up", failed, FAILURE_COLUMNS))
     return Group(*parts)

@@ -3,7 +3,9 @@
 from flopbench.results.files import write_atomically
 from flopbench.results.frame import to_frame
 from flopbench.results.records import (
+    OURS,
     SCHEMA,
+    TORCHS,
     Bound,
     Calibration,
     CellRecord,
@@ -25,7 +27,9 @@ from flopbench.results.records import (
 from flopbench.results.run import Run, merge_runs
 
 __all__ = [
+    "OURS",
     "SCHEMA",
+    "TORCHS",
     "Bound",
     "Calibration",
     "CellRecord",

@@ -45,6 +45,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "cell": cell.id,
         "replicate": record.replicate,
         **{axis.name: axis.of(cell) for axis in AXES.values()},
+        "world": record.world,
         "status": record.status,
         "reason": record.reason,
     }

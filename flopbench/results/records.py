@@ -6,13 +6,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from flopbench.cells import Cell, DType, Frozen
-from flopbench.kernels import Name
+from flopbench.kernels import Ran, has_ours
 from flopbench.suites import Profile
 
 SCHEMA = 2
 """2 says which kernels ran, and what they were compiled with. Runs of 1 are read; they do not say."""
 
 Schema = Annotated[Literal[1, 2], Field(alias="schema")]
+
+TORCHS, OURS = "with torch's own operations", "with flopbench's kernels"
+"""Both worlds, in words."""
 
 Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
 Samples = tuple[tuple[float, ...], ...]
@@ -51,7 +54,7 @@ class ModelResult(Frozen):
     compile_seconds: float | None = None
     samples: Samples = ()
     host_samples: Samples = ()
-    implementations: dict[str, dict[Name, str]] | None = None
+    implementations: Ran | None = None
 
     @property
     def kernels(self) -> str | None:
@@ -117,6 +120,15 @@ class CellRecord(Frozen):
     def key(self) -> tuple[str, int]:
         """What the record is about: the cell's id and the replicate."""
         return self.cell.id, self.replicate
+
+    @property
+    def world(self) -> str:
+        """`with torch's own operations`, `with flopbench's kernels`; nothing where it was not recorded."""
+        models = {"baseline": self.baseline, "candidate": self.candidate}
+        if any(model is None or model.implementations is None for model in models.values()):
+            return ""
+        ours = [role for role, model in models.items() if model and has_ours(model.implementations or {})]
+        return f"{OURS} in the {ours[0]} alone" if len(ours) == 1 else OURS if ours else TORCHS
 
     @property
     def macs_ratio(self) -> float | None:

@@ -14,7 +14,7 @@ from flopbench.results import CellRecord, FrontierRecord, Interval, Run
 def describe_record(record: CellRecord) -> str:
     """One line on how a cell ended."""
     cell = record.cell
-    what = "  ".join((cell.labels[1], *cell.words))
+    what = "  ".join((cell.labels[1], *cell.words, *filter(None, [record.world])))
     if record.status != "ok" or record.speedup is None:
         return f"{what}  {record.status}: {record.reason}"
     speedup = record.speedup

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from flopbench.cells import Cell, DeviceKind
-from flopbench.kernels.dispatch import Ran, is_torch_throughout, observe, specified
+from flopbench.kernels import Ran, has_ours
+from flopbench.kernels.dispatch import observe, specified
 from flopbench.models.catalog import parse_name
 from flopbench.results import Check, Flag
 from flopbench.testing.invariance import TOLERANCE, invariance_error
@@ -198,7 +199,7 @@ class Bench:
 
     def _agreement(self, cell: Cell, role: str, logits: Tensor) -> float | None:
         """The error of compiled or other operations against torch's own; None where these ran uncompiled."""
-        if cell.mode == "eager" and is_torch_throughout(self.ran.get(role, {})):
+        if cell.mode == "eager" and not has_ours(self.ran.get(role, {})):
             return None
         workload = self.workloads[role]
         with torch.compiler.set_stance("force_eager"), specified(workload.model):

@@ -65,11 +65,12 @@ def test_a_run_from_suite_file_to_report(suite: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert re.search(
-        r"\[2/2\] .*small  batch 2  forward  fp32  eager  32×32 pixels  10 classes  \d+\.\d+× \[", done.stdout
+        r"\[2/2\] .*small  batch 2  forward  fp32  eager  32×32 pixels  10 classes  with torch's own operations  \d",
+        done.stdout,
     )
     (run,) = (tmp_path / "results").iterdir()
     info = json.loads((run / "run.json").read_text())
-    assert info["schema"] == 1
+    assert info["schema"] == 2
     assert info["command"].startswith("flopbench run --suite")
     rows = [json.loads(line) for line in (run / "cells.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["ok", "ok"]

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import format_frame, summary_table
-from flopbench.report.cells import failures, measured, models, rows_of
+from flopbench.report.cells import failures, measured, models, rows_of, what_ran
+from flopbench.report.tables import CELL_COLUMNS, runs_table
 from flopbench.report.text import (
     change,
     code,
@@ -167,3 +168,24 @@ def test_markdown_and_code_survive_hostile_text():
     assert markdown_escape("http://x www.x.com @me") == r"http\://x www\.x.com \@me"
     assert code("a`b") == "`` a`b ``"
     assert fenced("x\n```\ny").splitlines()[0] == "````"
+
+
+def test_what_ran_is_a_column_and_a_table_of_its_own(tmp_path):
+    axes = {"impls": ("eager", "auto")}
+    run = make_run(
+        tmp_path / "r", device=CPU, modes=("compile",), pairs=("vit_s16.flop",), axes=axes, ours=1.5
+    )
+    rows = rows_of(to_frame([run]))
+    table = runs_table("", measured(rows), CELL_COLUMNS)
+    ran = next(column for column in table.shown if column.name == "ran")
+    assert {(row["impl"], ran.show(row)) for row in table.rows} == {("eager", "torch"), ("auto", "cpp")}
+    told = {(row["label"], row["impl"], row["kernels"]) for row in what_ran(rows)}
+    assert told == {
+        (label, impl, f"{name}: linear")
+        for label in ("ViT-S/16", "E(ViT-S/16)")
+        for impl, name in (("eager", "torch"), ("auto", "cpp"))
+    }
+    # One of the pair alone is named, and what was not recorded is left out.
+    mixed = {**rows[0], "baseline_kernels": "", "candidate_kernels": "triton: gelu"}
+    assert ran.show(mixed) == "– | triton"
+    assert what_ran([{**rows[0], "baseline_kernels": None, "candidate_kernels": None}]) == []
