@@ -159,9 +159,9 @@ class FlopResidual(IrrepResidual):
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
         if norm is not None and self._with(norm, *x, *branch):
-            gammas = self.gamma_s, self.gamma_a
+            gain_s, gain_a, bias = norm.affine
             s, a, *normed = add_layer_norm_halves(
-                x.s, x.a, branch.s, branch.a, *gammas, *norm.affine, norm.eps, self.impl
+                *x, *branch, self.gamma_s, self.gamma_a, gain_s, gain_a, bias, norm.eps, self.impl
             )
             return Halves(s, a), Halves(*normed)
         s = add_scaled(x.s, branch.s, self.gamma_s)
