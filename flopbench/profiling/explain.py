@@ -60,7 +60,7 @@ def explain(record: ProfileRecord) -> list[str]:
         sentences += _missing(record, ups)
         sentences += _rates(record)
         sentences += _launches(record)
-    sentences += _adds_up(record)
+    sentences += _adds_up(record) + _ran(record)
     return [sentence.replace("\u00a0", " ") for sentence in sentences]
 
 
@@ -174,3 +174,9 @@ def _adds_up(record: ProfileRecord) -> list[str]:
     if min(shares) < 0:
         sentence += "; negative where the profiler's own cost is larger than what lies between operators"
     return [sentence + "."]
+
+
+def _ran(record: ProfileRecord) -> list[str]:
+    models = [model for model in (record.baseline, record.candidate) if model.kernels is not None]
+    nothing = "torch, with no operation of flopbench's"
+    return [f"{model.label} ran as {model.kernels or nothing}." for model in models]

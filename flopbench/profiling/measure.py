@@ -13,6 +13,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from flopbench.cells import Cell
+from flopbench.kernels import Ran
 from flopbench.private import looking_on, show_kernels_to_profiler
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
 from flopbench.profiling.roofline import Work
@@ -65,7 +66,7 @@ def profile_pair(report: Report, job: ProfileJob) -> ProfileRecord:
         calls = max(CALLS[0], min(CALLS[1], int(job.seconds / 2 / max(bench.pace[role], 1e-6))))
         summary = _profile(workload, bench.clock, cell, calls, job, role)
         seconds = median(value for row in getattr(rounds, role) for value in row)
-        profiles[role] = _model_profile(role, cell, peaks, summary, seconds)
+        profiles[role] = _model_profile(role, cell, peaks, summary, seconds, bench.ran[role])
     return ProfileRecord.model_validate(
         {
             "cell": cell,
@@ -106,9 +107,10 @@ def _profile(workload: Workload, clock: Clock, cell: Cell, calls: int, job: Prof
     return summary
 
 
-def _model_profile(role: str, cell: Cell, peaks: Peaks, summary: Summary, seconds: float) -> ModelProfile:
-    name = getattr(cell.pair, role)
-    work = Work(name, cell)
+def _model_profile(
+    role: str, cell: Cell, peaks: Peaks, summary: Summary, seconds: float, ran: Ran
+) -> ModelProfile:
+    work = Work(getattr(cell.pair, role), cell)
     return ModelProfile(
         label=cell.labels[role == "candidate"],
         seconds=seconds,
@@ -118,6 +120,7 @@ def _model_profile(role: str, cell: Cell, peaks: Peaks, summary: Summary, second
         operators=summary.operators,
         parts=summary.parts,
         bound=work.bound(peaks),
+        implementations=ran,
     )
 
 

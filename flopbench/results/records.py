@@ -34,26 +34,13 @@ class Interval(Frozen):
         return (self.high - self.low) / 2 / self.estimate
 
 
-class ModelResult(Frozen):
-    """What was found out about one model of a cell.
+class _Implemented(Frozen):
+    """What a model ran as, seen in its first call.
 
-    `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a
-    round, in the order of measurement; `host_samples` the host's dispatch time of the same calls
-    (CUDA only). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
-    peak. `compile_seconds` is the first call of a compiled model (None when eager). `implementations` holds
-    what each operation of ours was seen to run as in that first call, and why: operation → name → reason;
-    None where it was not recorded, empty where the model has no operation of ours.
+    `implementations` holds what each operation of ours was seen to run as, and why: operation → name →
+    reason; None where it was not recorded, empty where the model has no operation of ours.
     """
 
-    name: str
-    label: str
-    parameters: int
-    macs: int | None = None
-    uncounted_operators: dict[str, int] = {}
-    peak_bytes: int | None = None
-    compile_seconds: float | None = None
-    samples: Samples = ()
-    host_samples: Samples = ()
     implementations: Ran | None = None
 
     @property
@@ -66,6 +53,26 @@ class ModelResult(Frozen):
             for name in names:
                 by_name.setdefault(name, []).append(operation)
         return "; ".join(f"{name}: {', '.join(operations)}" for name, operations in sorted(by_name.items()))
+
+
+class ModelResult(_Implemented):
+    """What was found out about one model of a cell.
+
+    `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a
+    round, in the order of measurement; `host_samples` the host's dispatch time of the same calls
+    (CUDA only). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
+    peak. `compile_seconds` is the first call of a compiled model (None when eager).
+    """
+
+    name: str
+    label: str
+    parameters: int
+    macs: int | None = None
+    uncounted_operators: dict[str, int] = {}
+    peak_bytes: int | None = None
+    compile_seconds: float | None = None
+    samples: Samples = ()
+    host_samples: Samples = ()
 
 
 class Check(Frozen):
@@ -289,7 +296,7 @@ class Bound(Frozen):
     parts: dict[str, tuple[float, float]] = {}
 
 
-class ModelProfile(Frozen):
+class ModelProfile(_Implemented):
     """Where the time of one call of one model went.
 
     `groups` are seconds a call by kind of operator; what they do not explain of `seconds` is shown

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from flopbench.cells import Pair
 from flopbench.profiling.explain import explain, remainder, shortfalls, speed_ups
-from flopbench.profiling.page import read_profile, write_profile
+from flopbench.profiling.page import profile_command, profile_stem, read_profile, write_profile
 from flopbench.profiling.tables import all_tables, group_table
 from flopbench.results import Bound, Interval, ModelProfile, Peaks, ProfileRecord
 
@@ -101,6 +101,28 @@ def test_a_remainder_is_shown_with_its_sign():
 def test_compiled_networks_have_no_launches_in_their_words():
     assert "starts 500 operators" in " ".join(explain(profiled()))
     assert "operators, the baseline" not in " ".join(explain(profiled(mode="compile")))
+
+
+def test_what_ran_is_said_where_it_was_recorded():
+    record = profiled()
+    assert "ran as" not in " ".join(explain(record))
+    ran = {"attention": {"cpp": "bf16"}, "linear": {"cpp": "as asked"}, "layer_norm": {"torch": "as asked"}}
+    updated = {
+        "baseline": record.baseline.model_copy(update={"implementations": {}}),
+        "candidate": record.candidate.model_copy(update={"implementations": ran}),
+    }
+    assert explain(record.model_copy(update=updated))[-2:] == [
+        "X ran as torch, with no operation of flopbench's.",
+        "E(X) ran as cpp: attention, linear; torch: layer_norm.",
+    ]
+
+
+def test_other_kernels_than_usual_are_in_the_files_name_and_in_the_command():
+    record = profiled()
+    unusual = record.model_copy(update={"cell": record.cell.model_copy(update={"impl": "eager"})})
+    assert profile_stem(unusual) == f"{profile_stem(record)}-eager-kernels"
+    assert "--impl" not in profile_command(record)
+    assert profile_command(unusual).endswith(" --impl eager --device cpu")
 
 
 def test_the_page_is_linked_deterministic_and_holds_its_data(tmp_path):

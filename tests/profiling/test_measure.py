@@ -47,6 +47,7 @@ def test_a_forward_profile_has_groups_parts_bounds_and_files(tmp_path):
         # Hooks and Python are in no part, and every operator is in one.
         assert sum(model.parts.values()) == pytest.approx(sum(model.groups.values()))
         assert {"blocks.*.attn", "blocks.*.mlp", "patch_embed", "head"} <= set(model.parts)
+        assert model.kernels
         assert model.bound is not None
         assert model.bound.arithmetic <= model.bound.fused <= model.bound.unfused
         products = [o.calls for o in model.operators if o.name == "aten::addmm"]
