@@ -14,7 +14,7 @@ from torch import nn
 from flopbench.flops.dispatch import Shapes
 from flopbench.models import convnext, resmlp, vit
 from flopbench.models.layers import Attention, Mlp
-from flopbench.symmetries import base, flop, flop_tokens, plain, shared
+from flopbench.symmetries import base, flop, flop_tokens, plain
 
 # Operations an element of what is no multiply-add; the convention is that of `operators`.
 GELU, SIGMOID, LAYER_NORM, SOFTMAX, DIVIDE, ROOT = 8, 4, 5, 5, 4, 4
@@ -182,8 +182,8 @@ def _gelu(layer: nn.GELU, shapes: Shapes) -> Cost:
     return Cost(elementwise=GELU * _elements(shapes.inputs))
 
 
-@_form(shared.Gelu)
-def _gelu_of_parts(layer: shared.Gelu, shapes: Shapes) -> Cost:
+@_form(base.Gelu)
+def _gelu_of_parts(layer: base.Gelu, shapes: Shapes) -> Cost:
     # Of halves, to mirror pairs and back: a sum and a factor each way. Of quarters, a 4-point Hadamard
     # transform each way: two sums and a factor.
     transforms = {1: 0, 2: 4, 4: 6}[len(shapes.inputs)]

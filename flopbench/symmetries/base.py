@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.kernels import Impl
-from flopbench.kernels.mirror_gelu import Activation
+from flopbench.kernels.dispatch import Why, choose
+from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts
+from flopbench.kernels.mirror_gelu import Activation, gelu
+from flopbench.private import hooked
 
 Head = Literal["invariant", "absolute"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -105,7 +108,9 @@ class Symmetry:
 
     name: ClassVar[str]
     divisor: ClassVar[int]
-    """Channel counts, per head too, must be multiples of it."""
+    """The order of the group: one channel in so many is invariant, and their number is a multiple of it."""
+    layers: ClassVar[dict[str, type[nn.Module]]]
+    """The class of each layer: it takes the arguments of the method of this class that returns it."""
 
     def check_channels(self, channels: int, what: str = "channels") -> int:
         """Return `channels`, or raise ValueError unless they split into the symmetry's irreps."""
@@ -120,15 +125,15 @@ class Symmetry:
 
         `normalise` keeps the 1/√2 that ViT and ConvNeXt have on both irreps and ResMLP has not.
         """
-        self._lacks("patch embedding")
+        return self._layer("patch embedding", channels, self.check_channels(width), patch_size, normalise)
 
     def position_embedding(self, width: int, grid: tuple[int, int]) -> nn.Module:
         """Add a learnt embedding of the position to `[B, H, W, width]`."""
-        self._lacks("position embedding")
+        return self._layer("position embedding", self.check_channels(width), grid)
 
     def class_token(self, width: int) -> nn.Module:
         """Put a learnt token before the others: `[B, N, width]` to `[B, 1 + N, width]`."""
-        self._lacks("class token")
+        return self._layer("class token", self.check_channels(width))
 
     def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
         """Affine map of the channels, `[..., in_features]` to `[..., out_features]`.
@@ -136,29 +141,36 @@ class Symmetry:
         With `invariant_only` the parts of the output that change under the symmetry are not computed
         but None: nothing after this layer uses them. The parameters are the same.
         """
-        self._lacks("linear layer")
+        widths = self.check_channels(in_features), self.check_channels(out_features)
+        return self._layer("linear layer", *widths, invariant_only)
 
     def layer_norm(self, width: int, eps: float) -> nn.Module:
         """Layer norm over the channels of `[..., width]`."""
-        self._lacks("layer norm")
+        return self._layer("layer norm", self.check_channels(width), eps)
 
     def affine(self, width: int) -> nn.Module:
         """Scale and shift of each channel of `[..., width]`: ResMLP's norm."""
-        self._lacks("affine layer")
+        return self._layer("affine layer", self.check_channels(width))
 
     def activation(self, kind: Activation = "gelu") -> nn.Module:
         """Pointwise non-linearity: "gelu" is the exact one, "quick_gelu" x·σ(1.702 x)."""
-        self._lacks("activation")
+        return Gelu(kind)
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """Module `(x, branch) ↦ x + λ · drop_path(branch)`, λ per channel, 1 if `layer_scale` is None.
 
         Where a `norm` of this symmetry is its third argument it returns the sum and the norm of the sum.
         """
-        self._lacks("residual")
+        return self._layer("residual", self.check_channels(width), layer_scale, drop_path)
 
-    def activated(self, linear: nn.Module, activation: nn.Module, x: Any) -> Any:
+    def activated(self, linear: Any, activation: Any, x: Any) -> Any:
         """`activation(linear(x))`, both of this symmetry; in one kernel where there is one for them."""
+        if apart(self.layers["linear layer"], linear) or apart(Gelu, activation) or linear.called_apart():
+            return activation(linear(x))
+        given, kind = linear.operands, activation.kind
+        which = choose(LINEAR_GELU, linear.impl, parts_of(x), *given, kind).name
+        if which != "torch":
+            return together(lambda parts: linear_gelu_parts(parts, *given, kind, which), x)
         return activation(linear(x))
 
     def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
@@ -177,11 +189,11 @@ class Symmetry:
 
         `memory_format` is the layout in which the convolution itself runs.
         """
-        self._lacks("depthwise convolution")
+        return self._layer("depthwise convolution", self.check_channels(width), kernel_size, memory_format)
 
     def downsample(self, width: int, out_width: int) -> nn.Module:
         """2×2 convolution of stride 2, `[B, H, W, width]` to `[B, H/2, W/2, out_width]`."""
-        self._lacks("downsampling")
+        return self._layer("downsampling", self.check_channels(width), self.check_channels(out_width))
 
     def with_tokens(self, grid: tuple[int, int]) -> "Symmetry":
         """The same symmetry for networks that mix tokens by a linear map: tokens are transformed too."""
@@ -189,11 +201,11 @@ class Symmetry:
 
     def split_tokens(self) -> nn.Module:
         """A grid `[B, H, W, C]` to the feature `[B, N, C]` that `token_linear` takes."""
-        self._lacks("token mixing")
+        return self._layer("token order")
 
     def token_linear(self, grid: tuple[int, int]) -> nn.Module:
         """Affine map of the tokens of a grid (rows, columns), one for all channels: `[B, N, C]` kept."""
-        self._lacks("token mixing")
+        return self._layer("token mixing", grid)
 
     def invariants(self, x: Any, head: Head) -> Tensor:
         """The invariant channels `[..., invariant_width]` of `[..., C]`, a plain tensor."""
@@ -204,19 +216,54 @@ class Symmetry:
         self._lacks("pooling")
 
     def invariant_width(self, width: int, head: Head) -> int:
-        """How many invariant channels a feature of `width` has."""
-        self._lacks("invariants")
+        """How many invariant channels a feature of `width` has; with absolute values, all of them."""
+        return width // self.divisor if head == "invariant" else width
 
     def change_of_basis(self) -> nn.Module:
         """To an ordinary tensor with the same content, which plain layers continue with: H(X)."""
-        self._lacks("change of basis")
+        return self._layer("change of basis")
 
     def invariantise(self) -> nn.Module:
         """To an ordinary tensor of invariants of the same shape: I(X)."""
-        self._lacks("invariantisation")
+        return self._layer("invariantisation")
+
+    def _layer(self, what: str, *arguments: Any) -> nn.Module:
+        return self.layers[what](*arguments) if what in self.layers else self._lacks(what)
 
     def _lacks(self, what: str) -> NoReturn:
         raise NotImplementedError(f"the symmetry {self.name} has no {what}")
+
+
+def apart(kind: type[nn.Module], *modules: nn.Module) -> Why:
+    """Why modules have to be called one by one, or "": each ought to be of `kind` and without hooks.
+
+    One kernel that does the work of several modules reads their parameters and calls none of them. It may
+    do so only while that makes no difference to anybody: none has hooks, was replaced or parametrised.
+    """
+    for module in modules:
+        if type(module) is not kind:
+            return f"a {type(module).__name__} in place of a {kind.__name__}"
+        if hooked(module):
+            return f"hooks on a {kind.__name__}"
+    return ""
+
+
+class Gelu(nn.Module):
+    """A GELU: of a tensor, or of a feature's parts in mirror pairs, where it commutes with the flop."""
+
+    impl: Impl = "auto"
+
+    def __init__(self, kind: Activation) -> None:
+        super().__init__()
+        self.kind: Activation = kind
+
+    def forward(self, x: Any) -> Any:
+        """`[..., C]` to the same shape."""
+        return together(lambda parts: gelu(parts, self.kind, self.impl), x)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return self.kind
 
 
 class DropPath(nn.Module):

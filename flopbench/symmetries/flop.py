@@ -17,12 +17,12 @@ from flopbench.kernels.dispatch import choose
 from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import ADD_LAYER_NORM, add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import SQRT_HALF, Activation, to_mirror_pairs
+from flopbench.kernels.mirror_gelu import SQRT_HALF, to_mirror_pairs
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.residual import add_scaled
-from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, each
+from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, apart, each
 from flopbench.symmetries.flop_tokens import FlopTokens
-from flopbench.symmetries.shared import Gelu, IrrepLinear, IrrepResidual, Operands, activated, apart
+from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands
 
 
 class FlopPatchEmbed(nn.Module):
@@ -287,38 +287,18 @@ class Flop(Symmetry):
 
     name: ClassVar[str] = "flop"
     divisor: ClassVar[int] = 2
-
-    def patch_embed(self, channels: int, width: int, patch_size: int, *, normalise: bool = True) -> nn.Module:
-        """Mirrored kernels as a product with folded patches."""
-        return FlopPatchEmbed(channels, self.check_channels(width), patch_size, normalise)
-
-    def position_embedding(self, width: int, grid: tuple[int, int]) -> nn.Module:
-        """Learnt for half the grid."""
-        return FlopPositionEmbedding(self.check_channels(width), grid)
-
-    def class_token(self, width: int) -> nn.Module:
-        """Learnt on s, zero on a."""
-        return FlopClassToken(self.check_channels(width))
-
-    def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
-        """Block-diagonal."""
-        return FlopLinear(self.check_channels(in_features), self.check_channels(out_features), invariant_only)
-
-    def layer_norm(self, width: int, eps: float) -> nn.Module:
-        """One deviation for both halves."""
-        return FlopLayerNorm(self.check_channels(width), eps)
-
-    def activation(self, kind: Activation = "gelu") -> nn.Module:
-        """On mirror pairs."""
-        return Gelu(kind)
-
-    def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
-        """λ per half, one drop mask for both."""
-        return FlopResidual(self.check_channels(width), layer_scale, drop_path)
-
-    def activated(self, linear: nn.Module, activation: nn.Module, x: Halves) -> Halves:
-        """In one kernel where there is one for both and no gradients are taken."""
-        return activated(FlopLinear, linear, activation, x)
+    layers: ClassVar[dict[str, type[nn.Module]]] = {
+        "patch embedding": FlopPatchEmbed,
+        "position embedding": FlopPositionEmbedding,
+        "class token": FlopClassToken,
+        "linear layer": FlopLinear,
+        "layer norm": FlopLayerNorm,
+        "residual": FlopResidual,
+        "depthwise convolution": FlopDepthwise,
+        "downsampling": FlopDownsample,
+        "change of basis": FlopToPlain,
+        "invariantisation": FlopInvariantise,
+    }
 
     def split_heads(self, qkv: Halves, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """Each head is [its symmetric channels, its antisymmetric channels]: q·k = q_s·k_s + q_a·k_a."""
@@ -327,14 +307,6 @@ class Flop(Symmetry):
     def merge_heads(self, x: Tensor, impl: Impl = "auto") -> Halves:
         """Each half's channels of every head, side by side."""
         return Halves(*merge_heads(x, impl))
-
-    def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
-        """Mirrored kernels."""
-        return FlopDepthwise(self.check_channels(width), kernel_size, memory_format)
-
-    def downsample(self, width: int, out_width: int) -> nn.Module:
-        """Mirrored kernels as a product with folded columns."""
-        return FlopDownsample(self.check_channels(width), self.check_channels(out_width))
 
     def with_tokens(self, grid: tuple[int, int]) -> Symmetry:
         """Tokens in the two irreps as well."""
@@ -348,15 +320,3 @@ class Flop(Symmetry):
         """The mean of s, or of [s, |a|] with `head="absolute"`."""
         s = x.s.flatten(1, -2).mean(1)
         return s if head == "invariant" else torch.cat([s, x.a.abs().flatten(1, -2).mean(1)], dim=-1)
-
-    def invariant_width(self, width: int, head: Head) -> int:
-        """C/2, or C with `head="absolute"`."""
-        return width // 2 if head == "invariant" else width
-
-    def change_of_basis(self) -> nn.Module:
-        """Mirror pairs, side by side."""
-        return FlopToPlain()
-
-    def invariantise(self) -> nn.Module:
-        """[s, |a|]."""
-        return FlopInvariantise()

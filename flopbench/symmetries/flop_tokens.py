@@ -10,20 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import Activation, to_mirror_pairs
+from flopbench.kernels.mirror_gelu import to_mirror_pairs
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry
+from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry, apart
 from flopbench.symmetries.plain import TokenLinear
-from flopbench.symmetries.shared import (
-    Gelu,
-    IrrepLinear,
-    IrrepResidual,
-    Operands,
-    activated,
-    apart,
-    without_shift,
-)
+from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands, without_shift
 
 
 class SplitTokens(nn.Module):
@@ -169,55 +161,25 @@ class FlopTokens(Symmetry):
 
     name: ClassVar[str] = "flop"
     divisor: ClassVar[int] = 2
+    layers: ClassVar[dict[str, type[nn.Module]]] = {
+        "token order": SplitTokens,
+        "linear layer": FlopTokensLinear,
+        "token mixing": FlopTokensMixing,
+        "affine layer": FlopTokensAffine,
+        "residual": FlopTokensResidual,
+        "invariantisation": InvariantiseTokens,
+    }
 
     def __init__(self, grid: tuple[int, int]) -> None:
         if grid[1] < 2:
             raise ValueError(f"flop needs a grid of two columns of tokens or more, got {grid[0]}×{grid[1]}")
         self.grid = grid
 
-    def split_tokens(self) -> nn.Module:
-        """Sums and differences of mirrored tokens."""
-        return SplitTokens()
-
-    def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
-        """Block-diagonal."""
-        return FlopTokensLinear(
-            self.check_channels(in_features), self.check_channels(out_features), invariant_only
-        )
-
-    def token_linear(self, grid: tuple[int, int]) -> nn.Module:
-        """Block-diagonal."""
-        return FlopTokensMixing(grid)
-
-    def affine(self, width: int) -> nn.Module:
-        """By irrep."""
-        return FlopTokensAffine(self.check_channels(width))
-
-    def activation(self, kind: Activation = "gelu") -> nn.Module:
-        """After a 4-point Hadamard transform."""
-        return Gelu(kind)
-
-    def activated(self, linear: nn.Module, activation: nn.Module, x: Quarters) -> Quarters:
-        """In one kernel where there is one for both and no gradients are taken."""
-        return activated(FlopTokensLinear, linear, activation, x)
-
-    def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
-        """λ by the channel's irrep."""
-        return FlopTokensResidual(self.check_channels(width), layer_scale, drop_path)
-
     def pooled(self, x: Quarters, head: Head) -> Tensor:
         """The mean over the tokens ss and aa together; and over |as| and |sa| with `head="absolute"`."""
         mean = _mean(x.ss, x.aa)
         return mean if head == "invariant" else torch.cat([mean, _mean(x.as_.abs(), x.sa.abs())], dim=-1)
 
-    def invariant_width(self, width: int, head: Head) -> int:
-        """C/2, or C with `head="absolute"`."""
-        return width // 2 if head == "invariant" else width
-
     def change_of_basis(self) -> nn.Module:
         """Tokens and channels back to mirror pairs."""
         return JoinTokens(self.grid)
-
-    def invariantise(self) -> nn.Module:
-        """Tokens by irrep, absolute values of what changes its sign."""
-        return InvariantiseTokens()

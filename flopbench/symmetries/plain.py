@@ -10,11 +10,10 @@ from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import choose
 from flopbench.kernels.layer_norm import LAYER_NORM
 from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import Activation
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
 from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
-from flopbench.symmetries.shared import Gelu, Operands, activated
+from flopbench.symmetries.shared import Operands
 
 
 class PatchEmbed(nn.Module):
@@ -161,42 +160,34 @@ class Plain(Symmetry):
 
     name: ClassVar[str] = "plain"
     divisor: ClassVar[int] = 1
+    layers: ClassVar[dict[str, type[nn.Module]]] = {
+        "position embedding": PositionEmbedding,
+        "class token": ClassToken,
+        "linear layer": Linear,
+        "layer norm": LayerNorm,
+        "affine layer": Affine,
+        "residual": Residual,
+        "depthwise convolution": Depthwise,
+        "token order": Flatten,
+        "change of basis": nn.Identity,
+        "invariantisation": nn.Identity,
+    }
 
     def patch_embed(self, channels: int, width: int, patch_size: int, *, normalise: bool = True) -> nn.Module:
         """A strided convolution; `normalise` concerns irreps, of which there is one."""
         return PatchEmbed(channels, width, patch_size)
 
-    def position_embedding(self, width: int, grid: tuple[int, int]) -> nn.Module:
-        """A learnt vector a position."""
-        return PositionEmbedding(width, grid)
-
-    def class_token(self, width: int) -> nn.Module:
-        """A learnt token."""
-        return ClassToken(width)
-
     def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
         """Dense; all that it computes counts as invariant."""
         return Linear(in_features, out_features)
 
-    def layer_norm(self, width: int, eps: float) -> nn.Module:
-        """`torch.nn.LayerNorm`."""
-        return LayerNorm(width, eps=eps)
+    def downsample(self, width: int, out_width: int) -> nn.Module:
+        """A strided convolution."""
+        return GridConv2d(width, out_width, 2, stride=2)
 
-    def affine(self, width: int) -> nn.Module:
-        """α x + β."""
-        return Affine(width)
-
-    def activation(self, kind: Activation = "gelu") -> nn.Module:
-        """Of each element."""
-        return Gelu(kind)
-
-    def activated(self, linear: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
-        """In one kernel where there is one for both and no gradients are taken."""
-        return activated(Linear, linear, activation, x)
-
-    def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
-        """x + λ · drop_path(branch)."""
-        return Residual(width, layer_scale, drop_path)
+    def token_linear(self, grid: tuple[int, int]) -> nn.Module:
+        """A full matrix."""
+        return TokenLinear(grid[0] * grid[1], grid[0] * grid[1])
 
     def split_heads(self, qkv: Tensor, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """Views of `[B, N, 3C]`, whose channels are ordered (q, k, v) × head × C/heads."""
@@ -208,25 +199,9 @@ class Plain(Symmetry):
         """`[B, heads, N, C/heads]` to `[B, N, C]`."""
         return x.transpose(1, 2).flatten(2)
 
-    def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
-        """A grouped convolution."""
-        return Depthwise(width, kernel_size, memory_format)
-
-    def downsample(self, width: int, out_width: int) -> nn.Module:
-        """A strided convolution."""
-        return GridConv2d(width, out_width, 2, stride=2)
-
     def with_tokens(self, grid: tuple[int, int]) -> Symmetry:
         """Itself."""
         return self
-
-    def split_tokens(self) -> nn.Module:
-        """Row-major order."""
-        return Flatten()
-
-    def token_linear(self, grid: tuple[int, int]) -> nn.Module:
-        """A full matrix."""
-        return TokenLinear(grid[0] * grid[1], grid[0] * grid[1])
 
     def invariants(self, x: Tensor, head: Head) -> Tensor:
         """All channels."""
@@ -235,15 +210,3 @@ class Plain(Symmetry):
     def pooled(self, x: Tensor, head: Head) -> Tensor:
         """The mean."""
         return x.flatten(1, -2).mean(1)
-
-    def invariant_width(self, width: int, head: Head) -> int:
-        """All of them."""
-        return width
-
-    def change_of_basis(self) -> nn.Module:
-        """Nothing to change."""
-        return nn.Identity()
-
-    def invariantise(self) -> nn.Module:
-        """Nothing to change."""
-        return nn.Identity()

@@ -8,7 +8,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.models import checkpoints
 from flopbench.models.convnext import ConvNeXt
 from flopbench.models.factory import perturb
-from flopbench.symmetries.shared import Gelu
+from flopbench.symmetries.base import Gelu
 from tests.models import released
 
 VIT = {"num_heads": 2}
