@@ -41,7 +41,7 @@ ImageSize = Annotated[tuple[Positive, Positive], BeforeValidator(_sides)]
 class Frozen(BaseModel):
     """A record that cannot change once made, and that refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Pair(Frozen):
@@ -249,8 +249,6 @@ class Cell(Frozen):
     impl: Annotated[
         Impl, Axis("impls", "kernels", "Our layers' kernels", "{}-kernels", "{} kernels", comes_to=_impl)
     ] = "auto"
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @property
     def id(self) -> str:

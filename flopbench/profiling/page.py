@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopbench.cells import AXES
-from flopbench.errors import FlopbenchError
 from flopbench.profiling.explain import explain, speed_ups
 from flopbench.profiling.tables import all_tables
-from flopbench.results import ProfileRecord, write_atomically
+from flopbench.results import ProfileRecord, read_record, write_atomically, write_record
 
 if TYPE_CHECKING:
     from flopbench.report.pictures import Drawing, Picture
@@ -41,7 +40,7 @@ def write_profile(record: ProfileRecord, out: Path) -> Path:
         drawings = [where_time_goes([record], device), speed_up_picture(record)]
         drawings.append(roofline([record], record.peaks, device))
         pictures = save_pictures(drawings, folder)
-    write_atomically(folder / "profile.json", record.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_record(folder / "profile.json", record)
     threads = ""
     if record.environment and record.cell.device == "cpu":
         threads = f", threads: {record.environment.threads}"
@@ -144,7 +143,4 @@ def read_profile(path: Path) -> ProfileRecord:
     Raises:
         FlopbenchError: it is none.
     """
-    try:
-        return ProfileRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise FlopbenchError(f"{path} is no profile: {str(error).splitlines()[0]}") from None
+    return read_record(path, ProfileRecord, "is no profile")

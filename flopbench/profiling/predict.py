@@ -11,7 +11,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.profiling.roofline import Work, predicted_speedup
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
-from flopbench.results import Calibration, Peaks, Run
+from flopbench.results import Calibration, Peaks, Run, read_record
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,9 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         FlopbenchError: it is no calibration.
     """
-    try:
-        return Calibration.model_validate_json(path.read_bytes())
-    except OSError:
-        raise FlopbenchError(
-            f"no calibration file at {path}; flopbench calibrate writes calibration.json"
-        ) from None
-    except ValueError as error:
-        raise FlopbenchError(f"{path} is no calibration: {str(error).splitlines()[0]}") from None
+    if not path.is_file():
+        raise FlopbenchError(f"no calibration file at {path}; flopbench calibrate writes calibration.json")
+    return read_record(path, Calibration, "is no calibration")
 
 
 def predict(cell: Cell, peaks: Peaks) -> Prediction:

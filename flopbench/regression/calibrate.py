@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from flopbench.cells import Pair
-from flopbench.results import Calibration, CellRecord, Peaks, Run, write_atomically
+from flopbench.regression.compare import by_cell
+from flopbench.results import Calibration, CellRecord, Peaks, Run, write_record
 from flopbench.suites import Profile
 
 
@@ -47,18 +48,13 @@ def calibrate(run: Run, peaks: Peaks) -> Calibration:
         run: of `a_a_profile`.
         peaks: of the same device, measured.
     """
-    by_cell: dict[str, list[CellRecord]] = {}
-    for record in run.records():
-        if record.status == "ok":
-            by_cell.setdefault(record.cell.id, []).append(record)
+    cells = by_cell(record for record in run.records() if record.status == "ok")
     calibration = Calibration(
         peaks=peaks,
-        visible_change={cell: round(visible_change(records), 6) for cell, records in by_cell.items()},
+        visible_change={cell: round(visible_change(records), 6) for cell, records in cells.items()},
         environment=run.info.environment,
     )
-    write_atomically(
-        run.path / "calibration.json", calibration.model_dump_json(by_alias=True, indent=1) + "\n"
-    )
+    write_record(run.path / "calibration.json", calibration)
     return calibration
 
 

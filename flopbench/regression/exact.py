@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
 from flopbench.cells import AXES, Attention, Cell, Frozen, Pair
@@ -23,7 +23,7 @@ from flopbench.models.factory import num_parameters
 from flopbench.regression.compare import exact_change
 from flopbench.regression.decision import Change, Comparison, Outcome
 from flopbench.regression.footprint import Footprint, footprint
-from flopbench.results import write_atomically
+from flopbench.results import read_record, write_atomically
 from flopbench.suites import MinimumEffect, Profile
 from flopbench.testing.invariance import TOLERANCE, invariance_error, random_images
 from flopbench.timing.workload import build_model
@@ -87,8 +87,6 @@ class ExactBaseline(Frozen):
     torch: str
     models: tuple[ExactFigures, ...]
 
-    model_config = {**Frozen.model_config, "populate_by_name": True}
-
     def write(self, path: Path) -> None:
         """Write it to a file."""
         content = json.dumps(self.model_dump(mode="json", by_alias=True), indent=1)
@@ -101,11 +99,7 @@ class ExactBaseline(Frozen):
         Raises:
             FlopbenchError: it is no such file, or damaged.
         """
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise FlopbenchError(f"{path} is no exact baseline of this version: {reason}") from None
+        return read_record(path, cls, "is no exact baseline of this version")
 
 
 def measure_exact(

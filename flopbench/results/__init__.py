@@ -1,6 +1,6 @@
 """Records, run folders and the DataFrame over them."""
 
-from flopbench.results.files import write_atomically
+from flopbench.results.files import read_record, write_atomically, write_record
 from flopbench.results.frame import to_frame
 from flopbench.results.records import (
     OURS,
@@ -49,6 +49,8 @@ __all__ = [
     "Samples",
     "Status",
     "merge_runs",
+    "read_record",
     "to_frame",
     "write_atomically",
+    "write_record",
 ]

@@ -1,8 +1,17 @@
-"""Files that are never seen half-written."""
+"""Files that are never seen half-written, and records in them."""
 
 import os
 import tempfile
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from flopbench.cells import Frozen
+from flopbench.errors import FlopbenchError
+from flopbench.results.records import SCHEMA
+
+Record = TypeVar("Record", bound=Frozen)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -20,3 +29,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_record(path: Path, record: Frozen) -> None:
+    """Write a record as JSON."""
+    write_atomically(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
+
+
+def read_record(path: Path, kind: type[Record], fault: str = "is damaged") -> Record:
+    """The record in a JSON file.
+
+    Raises:
+        FlopbenchError: there is no such file, or it holds another thing: `fault`; or it is of a newer schema.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"] == ("schema",) and isinstance(first["input"], int) and first["input"] > SCHEMA:
+            fault = f"is of schema {first['input']}, from a newer flopbench"
+            raise FlopbenchError(f"{path} {fault}: this one reads up to {SCHEMA}; upgrade it") from None
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where + ': ' if where else ''}{first['msg']}"
+    except OSError as error:
+        reason = str(error)
+    raise FlopbenchError(f"{path} {fault}: {reason}")

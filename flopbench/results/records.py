@@ -121,8 +121,6 @@ class CellRecord(Frozen):
     phases: dict[str, float] = {}
     """Seconds of the cell's wall time by phase: build, compile, check, warm-up, memory, sampling."""
 
-    model_config = {**Frozen.model_config, "populate_by_name": True}
-
     @property
     def key(self) -> tuple[str, int]:
         """What the record is about: the cell's id and the replicate."""
@@ -166,8 +164,6 @@ class FrontierRecord(Frozen):
     cell: Cell
     largest_batch: int = 0
     peak_bytes: int | None = None
-
-    model_config = {**Frozen.model_config, "populate_by_name": True}
 
     @property
     def key(self) -> str:
@@ -229,8 +225,6 @@ class RunInfo(Frozen):
     created: str
     environment: Environment
 
-    model_config = {**Frozen.model_config, "populate_by_name": True}
-
 
 class Peaks(Frozen):
     """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy.
@@ -263,8 +257,6 @@ class Calibration(Frozen):
     peaks: Peaks
     visible_change: dict[str, float] = {}
     environment: Environment | None = None
-
-    model_config = {**Frozen.model_config, "populate_by_name": True}
 
 
 Group = Literal["matrix products", "attention", "normalisation", "elementwise", "layout", "other"]
@@ -327,8 +319,6 @@ class ProfileRecord(Frozen):
     """Calls of each model that were profiled."""
     peaks: Peaks | None = None
     environment: Environment | None = None
-
-    model_config = {**Frozen.model_config, "populate_by_name": True}
 
     @model_validator(mode="before")
     @classmethod

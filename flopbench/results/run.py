@@ -4,19 +4,17 @@ The raw data is append-only: a line is written and flushed as soon as its cell i
 ever rewrites it. A cell that was measured again (a resumed run) has its later line count.
 """
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
 from flopbench.cells import Frozen
 from flopbench.errors import FlopbenchError
-from flopbench.results.files import write_atomically
-from flopbench.results.records import SCHEMA, Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
+from flopbench.results.files import Record, read_record, write_atomically, write_record
+from flopbench.results.records import Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
 
 
 class Run:
@@ -37,7 +35,7 @@ class Run:
             path.mkdir(parents=True)
         except FileExistsError:
             raise FlopbenchError(f"run folder {path} exists already; use --resume {path}") from None
-        write_atomically(path / "run.json", info.model_dump_json(by_alias=True, indent=1) + "\n")
+        write_record(path / "run.json", info)
         (path / "cells.jsonl").touch()
         return cls(path, info)
 
@@ -51,17 +49,7 @@ class Run:
         file = path / "run.json"
         if not file.is_file():
             raise FlopbenchError(f"{path} is not a run: it has no run.json")
-        try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
-            schema = raw.get("schema") if isinstance(raw, dict) else None
-            if isinstance(schema, int) and schema > SCHEMA:
-                raise FlopbenchError(
-                    f"{file} is of schema {schema}, from a newer flopbench: this one reads up to {SCHEMA}; "
-                    "upgrade it"
-                )
-            return cls(path, RunInfo.model_validate(raw))
-        except (json.JSONDecodeError, ValidationError) as error:
-            raise FlopbenchError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+        return cls(path, read_record(file, RunInfo))
 
     def append(self, record: CellRecord) -> None:
         """Add a record; it is on disk when this returns."""
@@ -117,7 +105,7 @@ class Run:
             FlopbenchError: it is damaged.
         """
         file = self.path / "calibration.json"
-        return _read(file, Calibration) if file.is_file() else None
+        return read_record(file, Calibration) if file.is_file() else None
 
     def profiles(self) -> list[ProfileRecord]:
         """What the `profile*.json` files say, by file name.
@@ -125,22 +113,10 @@ class Run:
         Raises:
             FlopbenchError: one is damaged.
         """
-        return [_read(file, ProfileRecord) for file in sorted(self.path.glob("profile*.json"))]
+        return [read_record(file, ProfileRecord) for file in sorted(self.path.glob("profile*.json"))]
 
 
-_Record = TypeVar("_Record", bound=Frozen)
-
-
-def _read(file: Path, record: type[_Record]) -> _Record:
-    try:
-        return record.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise FlopbenchError(f"{file} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
-
-
-def _read_lines(path: Path, record: type[_Record]) -> Iterator[_Record]:
+def _read_lines(path: Path, record: type[Record]) -> Iterator[Record]:
     text = path.read_text(encoding="utf-8", errors="replace")
     rows = text.splitlines()
     for number, row in enumerate(rows, 1):
