@@ -148,15 +148,15 @@ def other_worlds(setting: Setting, cells: Rows) -> list[Setting]:
     ]
 
 
-def headline_setting(cells: Rows) -> Setting | None:
-    """The setting that a report's answer is about: among those with most pairs, the baseline's fastest.
+def headline(cells: Rows) -> list[Row]:
+    """The cells in the setting that an answer is about: among those with most pairs, the baseline's fastest.
 
     A speed-up over a slow baseline is no news: who would adopt the candidate runs the baseline as
     fast as it goes. Where two settings give the baseline the same speed, the candidate's decides.
     Settings are compared on the same pair, pass and batch size.
     """
     if not cells:
-        return None
+        return []
     pairs: dict[Setting, set[tuple[Any, ...]]] = {}
     for row in cells:
         pairs.setdefault(setting_of(row), set()).add(row["network"])
@@ -165,7 +165,7 @@ def headline_setting(cells: Rows) -> Setting | None:
     baseline, candidate = _speeds(cells, "baseline"), _speeds(cells, "candidate")
     fastest = max(baseline[setting] for setting in complete)
     level = [setting for setting in complete if baseline[setting] > fastest - _SAME_SPEED]
-    return max(level, key=lambda setting: candidate[setting])
+    return in_setting(cells, max(level, key=lambda setting: candidate[setting]))
 
 
 def _speeds(cells: Rows, role: str) -> dict[Setting, float]:

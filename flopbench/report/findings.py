@@ -11,7 +11,7 @@ from flopbench.report.cells import (
     Setting,
     by,
     flag_kinds,
-    headline_setting,
+    headline,
     in_setting,
     other_worlds,
     setting_of,
@@ -40,21 +40,21 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         cells: its measured cells (`cells.measured`).
         total: how many cells it has in all, measured or not.
     """
-    setting = headline_setting(cells)
     device = _with_article(text.printable(device_name))
-    if setting is None:
+    chosen = headline(cells)
+    if not chosen:
         return Answer(run, f"On {device}, no cell could be measured.", ())
-    chosen = in_setting(cells, setting)
+    setting = setting_of(chosen[0])
     spoken_of = tops(chosen)
     twins = other_worlds(setting, cells)
     same = (_same_work(spoken_of, in_setting(cells, twin)) for twin in twins)
     worlds = [spoken_of, *filter(None, same)]
     where = f"On {device} ({setting_words(setting, world=len(worlds) == 1)})"
     if len(spoken_of) == 1:
-        headline = f"{where}, {_pair_sentence(spoken_of[0], chosen, worlds)}"
+        first = f"{where}, {_pair_sentence(spoken_of[0], chosen, worlds)}"
         points = []
     else:
-        headline = f"{where}, {_overview(worlds)}"
+        first = f"{where}, {_overview(worlds)}"
         points = [_pair_sentence(top, chosen, worlds) for top in spoken_of]
         points += _extremes(spoken_of)
     points += [line for world in worlds[1:] for line in _over_torch(spoken_of, world)]
@@ -66,7 +66,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         points.append(
             f"{len(cells)} of {total} cells have a speed-up; the others are listed below with the reason."
         )
-    return Answer(run, headline, tuple(points))
+    return Answer(run, first, tuple(points))
 
 
 def _with_care(cells: Rows) -> list[str]:

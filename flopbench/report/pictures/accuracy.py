@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from flopbench.report.cells import Rows, headline_setting, in_setting
+from flopbench.report.cells import Rows, headline
 from flopbench.report.paper import Published, published
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.gain import nearest_to_paper, panel_title
@@ -24,10 +24,9 @@ def accuracy(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     times: list[tuple[Run, Rows, dict[str, float]]] = []
     for run in runs:
         own = [row for row in cells if row["run"] == run.info.id]
-        setting = headline_setting(own)
-        if setting:
-            times.append((run, own, _times(nearest_to_paper(in_setting(own, setting)))))
-    times = [(run, own, seconds) for run, own, seconds in times if any(n.label in seconds for n in known)]
+        seconds = _times(nearest_to_paper(headline(own)))
+        if any(network.label in seconds for network in known):
+            times.append((run, own, seconds))
     families = [
         family
         for family in dict.fromkeys(network.family for network in known)
@@ -84,13 +83,7 @@ def _draw(axis: "Axes", networks: Sequence[Published], x: dict[str, float]) -> l
     for version in dict.fromkeys(network.version for network in networks):
         line = [network for network in networks if network.version == version]
         own = VERSION_LOOKS[version]
-        axis.plot(
-            [x[network.label] for network in line],
-            [network.top1 or 0 for network in line],
-            color=own.color,
-            marker=own.marker,
-            linestyle=own.dashes,
-        )
+        axis.plot([x[n.label] for n in line], [n.top1 or 0 for n in line], **own.line)
         labels += [
             Label(
                 x[network.label],

@@ -1,6 +1,7 @@
 """What the batch size does: to the speed-up, and to memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
@@ -9,7 +10,7 @@ from flopbench.report.cells import (
     Rows,
     by,
     flag_kinds,
-    headline_setting,
+    headline,
     in_setting,
     setting_of,
     setting_words,
@@ -24,11 +25,13 @@ from flopbench.report.pictures.style import (
     log_axis,
     look,
     panels,
+    whiskers,
 )
 from flopbench.results import FrontierRecord, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
@@ -37,74 +40,63 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         return None
     settings = list(dict.fromkeys(map(setting_of, cells)))
     pairs = by(cells, "network")
-    figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
+    figure, axes = _panels(pairs, "speed-up")
     batches = sorted({row["batch_size"] for row in cells})
-    for number, (axis, group) in enumerate(zip(axes, pairs.values(), strict=True)):
+    for axis, group in zip(axes, pairs.values(), strict=True):
         for pass_, looks in PASS_LOOKS.items():
             for index, setting in enumerate(settings):
-                line = sorted(
-                    (row for row in in_setting(group, setting) if row["pass"] == pass_),
-                    key=lambda row: row["batch_size"],
-                )
+                line = [row for row in in_setting(group, setting) if row["pass"] == pass_]
                 if line:
-                    _draw_speedups(axis, line, look(index).color, look(index).marker, looks.dashes)
+                    _draw_speedups(axis, line, replace(look(index), dashes=looks.dashes))
         _reference_lines(axis, group[0])
-        axis.set_title(text.printable(group[0]["candidate_label"]))
         batch_axis(axis, batches)
-        if number % 3 == 0:
-            axis.set_ylabel("speed-up")
-        if number >= len(axes) - 3:
-            axis.set_xlabel("batch size")
     reach = [
         1.0,
         *(row[key] for row in cells for key in ("speedup_low", "speedup_high", "macs_ratio") if row[key]),
     ]
     room = 0.09 * (max(reach) - min(reach))
     axes[0].set_ylim(min(reach) - room, max(reach) + 1.8 * room)
-    passes = [pass_ for pass_ in PASS_LOOKS if any(row["pass"] == pass_ for row in cells)]
     _legend(
-        figure,
-        [
-            (setting_words(setting), look(index).color, look(index).marker, "none")
-            for index, setting in enumerate(settings)
-        ]
-        + [(pass_, MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes],
+        figure, {setting_words(setting): look(index) for index, setting in enumerate(settings)}, cells, {}
     )
     return Drawing(
         f"speedup-against-batch{suffix}",
         f"Speed-up against batch size, {text.printable(run.info.environment.device_name)}",
         "Bars are 95 % intervals. The dashed line is what the MACs promise; below 1 the candidate is slower."
-        + (
-            " Hollow markers are launch-bound."
-            if any("launch-bound" in flag_kinds(row) for row in cells)
-            else ""
-        ),
+        + " Hollow markers are launch-bound." * any(map(_launch_bound, cells)),
         "Speed-up of each pair against the batch size, beside its MACs ratio.",
         figure,
     )
 
 
-def _draw_speedups(axis: "Axes", line: Rows, color: str, marker: str, dashes: Any) -> None:
-    batches = [row["batch_size"] for row in line]
-    speedups = [row["speedup"] for row in line]
-    axis.errorbar(
-        batches,
-        speedups,
-        yerr=[
-            [row["speedup"] - row["speedup_low"] for row in line],
-            [row["speedup_high"] - row["speedup"] for row in line],
-        ],
-        color=color,
-        linestyle=dashes,
-    )
+def _panels(pairs: Mapping[Any, Rows], what: str) -> tuple["Figure", list["Axes"]]:
+    """A panel a pair, titled, with `what` on the vertical axis."""
+    figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
+    for axis, group in zip(axes, pairs.values(), strict=True):
+        axis.set_title(text.printable(group[0]["candidate_label"]))
+    for axis in axes[::3]:
+        axis.set_ylabel(what)
+    for axis in axes[-3:]:
+        axis.set_xlabel("batch size")
+    return figure, axes
+
+
+def _launch_bound(row: Row) -> bool:
+    return "launch-bound" in flag_kinds(row)
+
+
+def _draw_speedups(axis: "Axes", cells: Rows, own: Look) -> None:
+    line = sorted(cells, key=lambda row: row["batch_size"])
+    points = [row["batch_size"] for row in line], [row["speedup"] for row in line]
+    axis.errorbar(*points, yerr=whiskers(line), color=own.color, linestyle=own.dashes)
     for bound in (True, False):
-        own = [row for row in line if ("launch-bound" in flag_kinds(row)) is bound]
+        marked = [row for row in line if _launch_bound(row) is bound]
         axis.plot(
-            [row["batch_size"] for row in own],
-            [row["speedup"] for row in own],
-            color=color,
-            marker=marker,
-            markerfacecolor="white" if bound else color,
+            [row["batch_size"] for row in marked],
+            [row["speedup"] for row in marked],
+            color=own.color,
+            marker=own.marker,
+            markerfacecolor="white" if bound else own.color,
             linestyle="none",
         )
 
@@ -124,13 +116,16 @@ def _reference_lines(axis: "Axes", row: Row) -> None:
     )
 
 
-def _legend(figure: Any, entries: list[tuple[str, str, str, Any]]) -> None:
+def _legend(
+    figure: "Figure", colors: Mapping[str, Look], cells: Rows, marks: Mapping[str, Look] | None = None
+) -> None:
+    """What colours and markers mean, which dashes are which pass, and what further marks stand for."""
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=color, marker=marker, linestyle=dashes, label=label)
-        for label, color, marker, dashes in entries
-    ]
+    passes = [pass_ for pass_ in PASS_LOOKS if any(row["pass"] == pass_ for row in cells)]
+    entries = {name: replace(own, dashes="none") for name, own in colors.items()}
+    entries |= {pass_: Look(MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes} | {**(marks or {})}
+    handles = [Line2D([], [], label=name, **own.line) for name, own in entries.items()]
     figure.legend(
         handles=handles, loc="outside upper left", ncols=min(len(handles), int(figure.get_figwidth() / 1.5))
     )
@@ -149,10 +144,10 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
         for row in rows
         if row["status"] == "ok" and row["baseline_peak_bytes"] and row["candidate_peak_bytes"]
     ]
-    setting = headline_setting(ok)
-    if setting is None:
+    chosen = headline(ok)
+    if not chosen:
         return None
-    chosen = in_setting(ok, setting)
+    setting = setting_of(chosen[0])
     lost = [row for row in in_setting(rows, setting) if row["status"] == "oom"]
     frontiers = [
         frontier
@@ -160,7 +155,7 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
         if frontier.peak_bytes and (frontier.cell.dtype, frontier.cell.mode) == setting[:2]
     ]
     pairs = by(chosen, "network")
-    figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
+    figure, axes = _panels(pairs, "peak memory (GiB)")
     batches = sorted({row["batch_size"] for row in [*chosen, *lost]})
     reach = [*batches, *(frontier.largest_batch for frontier in frontiers)]
     total = run.info.environment.device_memory_bytes
@@ -169,37 +164,24 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
     ]
     top: float = max(sizes) if not (total and lost) else max(*sizes, total / 2**30)
     roles = {"baseline": look(0), "candidate": look(1)}
-    for number, (axis, (pair, group)) in enumerate(zip(axes, pairs.items(), strict=True)):
+    for axis, (pair, group) in zip(axes, pairs.items(), strict=True):
         for pass_, line in by(sorted(group, key=lambda row: row["batch_size"]), "pass").items():
             for role, own in roles.items():
                 axis.plot(
                     [row["batch_size"] for row in line],
                     [row[f"{role}_peak_bytes"] / 2**30 for row in line],
-                    color=own.color,
-                    marker=own.marker,
-                    linestyle=PASS_LOOKS[pass_].dashes,
+                    **replace(own, dashes=PASS_LOOKS[pass_].dashes).line,
                 )
                 _mark_frontier(axis, group[0][f"{role}_label"], pass_, frontiers, own)
         axis.set_yscale("log")
         _mark_lost(axis, [row for row in lost if row["network"] == pair], total, top)
-        axis.set_title(text.printable(group[0]["candidate_label"]))
         batch_axis(axis, batches, reach)
         log_axis(axis.yaxis, min(sizes), top)
-        if number % 3 == 0:
-            axis.set_ylabel("peak memory (GiB)")
-        if number >= len(axes) - 3:
-            axis.set_xlabel("batch size")
     axes[0].set_ylim(min(sizes) / 1.5, top * 2.2)
-    passes = [pass_ for pass_ in PASS_LOOKS if any(row["pass"] == pass_ for row in chosen)]
-    entries: list[tuple[str, str, str, Any]] = [
-        (role, own.color, own.marker, "none") for role, own in roles.items()
-    ]
-    entries += [(pass_, MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes]
-    if frontiers:
-        entries.append(("largest batch that fits", MUTED, "*", "none"))
+    marks = {"largest batch that fits": Look(MUTED, "*", "none")} if frontiers else {}
     if lost:
-        entries.append(("out of memory", INK, "x", "none"))
-    _legend(figure, entries)
+        marks["out of memory"] = Look(INK, "x", "none")
+    _legend(figure, roles, chosen, marks)
     return Drawing(
         f"memory-against-batch{suffix}",
         f"Memory against batch size, {text.printable(run.info.environment.device_name)}",

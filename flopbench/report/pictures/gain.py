@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flopbench.report import text
-from flopbench.report.cells import Row, Rows, by, headline_setting, in_setting, setting_words
+from flopbench.report.cells import Row, Rows, by, headline, setting_of, setting_words
 from flopbench.report.paper import PROTOCOL, family_of, published, size_of, version_of
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
@@ -17,6 +17,7 @@ from flopbench.report.pictures.style import (
     look,
     panels,
     place_labels,
+    whiskers,
 )
 from flopbench.results import Run
 
@@ -37,10 +38,9 @@ def nearest_to_paper(cells: Rows) -> list[Row]:
 
 
 def panel_title(run: Run, cells: Rows) -> str:
-    """Device and setting of a run's panel; the batch size where all cells share it."""
-    setting = headline_setting(cells)
-    words = f" ({setting_words(setting)})" if setting else ""
-    return f"{text.printable(run.info.environment.device_name)}\n{words.strip()}"
+    """Device and setting of a run's panel."""
+    words = "".join(f"({setting_words(setting_of(row))})" for row in headline(cells)[:1])
+    return f"{text.printable(run.info.environment.device_name)}\n{words}"
 
 
 def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
@@ -48,10 +48,8 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     shown: list[tuple[str, list[Row]]] = []
     for run in runs:
         own = [row for row in cells if row["run"] == run.info.id]
-        setting = headline_setting(own)
-        nearest = nearest_to_paper(in_setting(own, setting)) if setting else []
         families: dict[str | None, list[Row]] = {}
-        for row in nearest:
+        for row in nearest_to_paper(headline(own)):
             if row["baseline_macs"]:
                 families.setdefault(family_of(row["baseline_label"]), []).append(row)
         for family, points in families.items():
@@ -91,18 +89,11 @@ def _draw(axis: "Axes", points: Rows) -> None:
     )
     looks = _looks(points)
     for name, group in _series(points).items():
-        gains = [_gain(row["speedup"]) for row in group]
-        own = looks[name]
         axis.errorbar(
             [row["baseline_macs"] / 1e9 for row in group],
-            gains,
-            yerr=[
-                [gain - _gain(row["speedup_low"]) for gain, row in zip(gains, group, strict=True)],
-                [_gain(row["speedup_high"]) - gain for gain, row in zip(gains, group, strict=True)],
-            ],
-            color=own.color,
-            marker=own.marker,
-            linestyle=own.dashes,
+            [_gain(row["speedup"]) for row in group],
+            yerr=whiskers(group, _gain),
+            **looks[name].line,
         )
     axis.axhline(0, color=MUTED, linewidth=0.9)
     reach = [*(row["baseline_macs"] / 1e9 for row in points), *(x for x, _, _ in behind)]

@@ -1,7 +1,7 @@
 """What the device allows and where the time goes, from a run's calibration and profiles."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from flopbench.report import text
 from flopbench.report.pictures.drawing import Drawing
@@ -15,8 +15,10 @@ from flopbench.report.pictures.style import (
     SKY,
     VERMILION,
     Label,
+    Look,
     log_axis,
     look,
+    named_rows,
     new_figure,
     place_labels,
 )
@@ -25,15 +27,14 @@ from flopbench.results import Group, ModelProfile, Peaks, ProfileRecord, Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_GROUP_LOOKS: dict[Group, tuple[str, str]] = {
-    "matrix products": (BLUE, ""),
-    "attention": (SKY, "///"),
-    "normalisation": (GREEN, "..."),
-    "elementwise": (VERMILION, "\\\\\\"),
-    "layout": (ORANGE, "xx"),
-    "other": (PURPLE, "++"),
+_GROUP_LOOKS: dict[Group, Look] = {
+    "matrix products": Look(BLUE),
+    "attention": Look(SKY, hatch="///"),
+    "normalisation": Look(GREEN, hatch="..."),
+    "elementwise": Look(VERMILION, hatch="\\\\\\"),
+    "layout": Look(ORANGE, hatch="xx"),
+    "other": Look(PURPLE, hatch="++"),
 }
-_UNEXPLAINED = "unexplained"
 
 
 def measured_peaks(run: Run) -> Peaks | None:
@@ -128,15 +129,16 @@ def where_time_goes(profiles: Sequence[ProfileRecord], device_name: str, suffix:
     for axis, profile in zip(axes, profiles, strict=True):
         _draw_time(axis, profile)
     axes[-1].set_xlabel("time of one call (ms)")
-    groups = [g for g in get_args(Group) if any(_seconds(p, g) for p in profiles)]
+    models = [model for profile in profiles for model in (profile.baseline, profile.candidate)]
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=_GROUP_LOOKS[g][0], hatch=_GROUP_LOOKS[g][1], edgecolor="white", linewidth=0, label=g)
-        for g in groups
+        Patch(**own.bar, label=group)
+        for group, own in _GROUP_LOOKS.items()
+        if any(model.groups.get(group) for model in models)
     ]
-    if any(_remainder(m) > 0 for p in profiles for m in (p.baseline, p.candidate)):
-        handles.append(Patch(facecolor="white", edgecolor=MUTED, label=_UNEXPLAINED))
+    if any(_remainder(model) > 0 for model in models):
+        handles.append(Patch(facecolor="white", edgecolor=MUTED, label="unexplained"))
     figure.legend(handles=handles, loc="outside upper left", ncols=4)
     return Drawing(
         f"time-by-operator{suffix}",
@@ -151,11 +153,9 @@ def _draw_time(axis: "Axes", profile: ProfileRecord) -> None:
     whole = max(profile.baseline.seconds, profile.candidate.seconds) * 1e3
     for row, model in enumerate((profile.baseline, profile.candidate)):
         left = 0.0
-        for group, (color, hatch) in _GROUP_LOOKS.items():
+        for group, own in _GROUP_LOOKS.items():
             width = model.groups.get(group, 0.0) * 1e3
-            axis.barh(
-                row, width, left=left, height=0.78, color=color, hatch=hatch, edgecolor="white", linewidth=0
-            )
+            axis.barh(row, width, left=left, height=0.78, **own.bar)
             if width > 0.07 * whole:
                 axis.text(
                     left + width / 2,
@@ -170,9 +170,7 @@ def _draw_time(axis: "Axes", profile: ProfileRecord) -> None:
         rest = _remainder(model) * 1e3
         if rest > 0:
             axis.barh(row, rest, left=left, height=0.78, facecolor="white", edgecolor=MUTED, linewidth=0.8)
-    axis.set_yticks([0, 1], [text.printable(m.label) for m in (profile.baseline, profile.candidate)])
-    axis.set_ylim(1.55, -0.55)
-    axis.grid(False, axis="y")
+    named_rows(axis, [profile.baseline.label, profile.candidate.label])
     axis.set_title(", ".join(profile.cell.words))
 
 
@@ -180,7 +178,3 @@ def _remainder(model: ModelProfile) -> float:
     """Seconds that no group explains; under half a per cent is nothing."""
     rest = model.seconds - sum(model.groups.values())
     return rest if rest > 0.005 * model.seconds else 0.0
-
-
-def _seconds(profile: ProfileRecord, group: Group) -> float:
-    return profile.baseline.groups.get(group, 0.0) + profile.candidate.groups.get(group, 0.0)

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 
 from flopbench.report import text
-from flopbench.report.cells import Rows, by, headline_setting, in_setting, realised, setting_words, tops
+from flopbench.report.cells import Rows, by, headline, realised, setting_of, setting_words, tops
 from flopbench.report.pictures.drawing import Drawing
-from flopbench.report.pictures.style import INK, MUTED, PASS_LOOKS, look, new_figure
+from flopbench.report.pictures.style import INK, MUTED, PASS_LOOKS, look, named_rows, new_figure, whiskers
 from flopbench.results import Run
 
 
 def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     """Realised share of each pair and pass as bars, at the largest batch size."""
-    setting = headline_setting(cells)
-    if setting is None:
-        return None
-    chosen = [row for row in in_setting(cells, setting) if row["realised_share"] is not None]
+    chosen = [row for row in headline(cells) if row["realised_share"] is not None]
     if not chosen:
         return None
     bars = {
@@ -40,11 +37,8 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
             heights,
             shares,
             height=thickness * 0.88,
-            color=PASS_LOOKS[pass_].color,
-            hatch=PASS_LOOKS[pass_].hatch,
-            edgecolor="white",
-            linewidth=0,
             label=pass_,
+            **PASS_LOOKS[pass_].bar,
         )
         axis.errorbar(
             shares,
@@ -73,16 +67,15 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     axis.axvline(100, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
     low, high = min(0.0, *ends), max(100.0, *ends)
     axis.set_xlim(low - (0.14 * (high - low) if low < 0 else 0), high + 0.14 * (high - low))
-    axis.set_yticks(range(len(pairs)), [text.printable(pair) for pair in pairs])
-    axis.set_ylim(len(pairs) - 0.45, -0.55)
-    axis.grid(False, axis="y")
+    named_rows(axis, pairs)
     axis.set_xlabel("realised share (%): 100 is all that the MACs promise")
     figure.legend(loc="outside upper left", ncols=len(passes))
     where = "at the largest batch size (b) measured" if mixed else f"batch {batches.pop()}"
     return Drawing(
         f"realised-share{suffix}",
         f"Realised share, {text.printable(run.info.environment.device_name)}",
-        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(setting)}, {where}; whiskers are 95 % intervals.",
+        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(setting_of(chosen[0]))}, {where}; "
+        "whiskers are 95 % intervals.",
         "Realised share of each pair as bars, one a pass.",
         figure,
     )
@@ -93,33 +86,29 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     shown = []
     for run in runs:
         own = [row for row in cells if row["run"] == run.info.id]
-        setting = headline_setting(own)
-        if setting:
-            shown.append((run, setting, tops(in_setting(own, setting))))
+        if points := tops(headline(own)):
+            shown.append((run, points))
     if not shown:
         return None
-    pairs = list(dict.fromkeys(row["candidate_label"] for _, _, points in shown for row in points))
+    pairs = list(dict.fromkeys(row["candidate_label"] for _, points in shown for row in points))
     figure = new_figure(7.2, 1.1 + 0.24 * len(shown) + max(1.0, 0.17 * len(pairs) * (len(shown) + 1.2)))
     axis = figure.subplots()
-    for number, (run, setting, points) in enumerate(shown):
+    for number, (run, points) in enumerate(shown):
         own = look(number)
         offset = (number - (len(shown) - 1) / 2) * 0.62 / len(shown)
         batches = text.joined([str(batch) for batch in sorted({row["batch_size"] for row in points})])
         axis.errorbar(
             [row["speedup"] for row in points],
             [pairs.index(row["candidate_label"]) + offset for row in points],
-            xerr=[
-                [row["speedup"] - row["speedup_low"] for row in points],
-                [row["speedup_high"] - row["speedup"] for row in points],
-            ],
+            xerr=whiskers(points),
             fmt=own.marker,
             color=own.color,
             label=f"{text.printable(run.info.id)}: {text.printable(run.info.environment.device_name)}, "
-            f"{setting_words(setting)}, batch {batches}",
+            f"{setting_words(setting_of(points[0]))}, batch {batches}",
         )
     for index, pair in enumerate(pairs):
         ratio = next(
-            row["macs_ratio"] for _, _, points in shown for row in points if row["candidate_label"] == pair
+            row["macs_ratio"] for _, points in shown for row in points if row["candidate_label"] == pair
         )
         if ratio is not None:
             axis.plot(

@@ -2,10 +2,13 @@
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from flopbench.report import text
+from flopbench.report.cells import Rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +31,19 @@ class Look:
     """How a series is drawn; any two differ in marker and dashes too, not only in colour."""
 
     color: str
-    marker: str
+    marker: str = ""
     dashes: Any = "solid"
     hatch: str = ""
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What `plot` and `errorbar` take."""
+        return {"color": self.color, "marker": self.marker, "linestyle": self.dashes}
+
+    @property
+    def bar(self) -> dict[str, Any]:
+        """What `barh` and `Patch` take."""
+        return {"facecolor": self.color, "hatch": self.hatch, "edgecolor": "white", "linewidth": 0}
 
 
 LOOKS = (
@@ -117,6 +130,19 @@ def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.
     for spare in axes[count:]:
         spare.set_visible(False)
     return figure, list(axes[:count])
+
+
+def named_rows(axis: "Axes", names: Sequence[str]) -> None:
+    """A row a name, the first on top."""
+    axis.set_yticks(range(len(names)), [text.printable(name) for name in names])
+    axis.set_ylim(len(names) - 0.45, -0.55)
+    axis.grid(False, axis="y")
+
+
+def whiskers(rows: Rows, show: Callable[[float], float] = lambda speedup: speedup) -> list[list[float]]:
+    """How far the 95 % interval of each speed-up reaches to either side, in the unit that `show` gives."""
+    low = [show(row["speedup"]) - show(row["speedup_low"]) for row in rows]
+    return [low, [show(row["speedup_high"]) - show(row["speedup"]) for row in rows]]
 
 
 def settle(figure: Any) -> None:

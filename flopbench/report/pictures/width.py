@@ -1,18 +1,17 @@
 """What the width does to the speed-up."""
 
 from flopbench.report import text
-from flopbench.report.cells import Rows, by, headline_setting, in_setting, setting_words
+from flopbench.report.cells import Rows, by, headline, setting_of, setting_words
 from flopbench.report.pictures.drawing import Drawing
-from flopbench.report.pictures.style import INK, MUTED, batch_axis, look, panels
+from flopbench.report.pictures.style import INK, MUTED, batch_axis, look, panels, whiskers
 from flopbench.results import Run
 
 
 def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     """Speed-up against width, a panel a pass, with the MACs ratio and 1; a line a pair, depth and batch."""
-    setting = headline_setting([row for row in cells if row["width"]])
-    chosen = [row for row in in_setting(cells, setting) if row["width"]] if setting else []
+    chosen = headline([row for row in cells if row["width"]])
     widths = sorted({row["width"] for row in chosen})
-    if setting is None or len(widths) < 2:
+    if len(widths) < 2:
         return None
     passes = by(chosen, "pass")
     figure, axes = panels(len(passes), columns=2, size=(3.8, 3.0), sharey=True)
@@ -20,17 +19,12 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     for axis, (pass_, own) in zip(axes, passes.items(), strict=True):
         for index, ((pair, depth, batch), group) in enumerate(by(own, "pair", "depth", "batch_size").items()):
             line = sorted(group, key=lambda row: row["width"])
-            style, prefix = look(index), f"{pair}, depth {depth}, " if several else ""
+            prefix = f"{pair}, depth {depth}, " if several else ""
             axis.errorbar(
                 [row["width"] for row in line],
                 [row["speedup"] for row in line],
-                yerr=[
-                    [row["speedup"] - row["speedup_low"] for row in line],
-                    [row["speedup_high"] - row["speedup"] for row in line],
-                ],
-                color=style.color,
-                marker=style.marker,
-                linestyle=style.dashes,
+                yerr=whiskers(line),
+                **look(index).line,
                 label=text.printable(f"{prefix}batch {batch}"),
             )
         ideal = sorted({(row["width"], row["macs_ratio"]) for row in own if row["macs_ratio"]})
@@ -47,7 +41,8 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     return Drawing(
         f"speedup-against-width{suffix}",
         f"Speed-up against width, {device}",
-        f"{setting_words(setting)}; bars are 95 % intervals; below the line at 1 equivariance costs time.",
+        f"{setting_words(setting_of(chosen[0]))}; bars are 95 % intervals; "
+        "below the line at 1 equivariance costs time.",
         "Speed-up of the candidate against the number of channels, a line a batch size.",
         figure,
     )
