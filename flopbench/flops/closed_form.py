@@ -60,28 +60,25 @@ class Cost:
 Form = Callable[[Any, Shapes], Cost]
 FORMS: dict[type[nn.Module], Form] = {}
 
-# These do nothing of their own: what they cost is their children's. Or nothing at all, in evaluation mode.
-IDLE: tuple[type[nn.Module], ...] = (
-    nn.Sequential,
-    nn.ModuleList,
-    nn.ModuleDict,
-    nn.Identity,
-    nn.Flatten,
-    nn.Dropout,
-    base.DropPath,
-    base.Dropout,
-    plain.PatchEmbed,
-    plain.ClassToken,
-    plain.Flatten,
-    flop.FlopClassToken,
-    Mlp,
-    vit.Block,
-    resmlp.Block,
-    convnext.Block,
-    convnext.Downsample,
-    convnext.Stage,
-    vit.VisionTransformer,
-)
+# What some layers do to each element that comes in, and nothing else.
+PER_ELEMENT: dict[type[nn.Module], float] = {
+    nn.BatchNorm2d: 2,
+    nn.GELU: GELU,
+    nn.LayerNorm: LAYER_NORM,
+    nn.ReLU: 1,
+    plain.Affine: 2,
+    flop.FlopInvariantise: 1 / 2,
+    flop_tokens.InvariantiseTokens: 1 / 2,
+    # A sum or a difference and a factor, to mirror pairs of channels or of tokens; to both: twice.
+    flop.FlopToPlain: 2,
+    flop_tokens.SplitTokens: 2,
+    flop_tokens.JoinTokens: 4,
+    # What these cost is their children's. Or nothing at all, in evaluation mode.
+    **dict.fromkeys((nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Dropout), 0),
+    **dict.fromkeys((base.DropPath, base.Dropout, plain.PatchEmbed, plain.ClassToken, plain.Flatten), 0),
+    **dict.fromkeys((flop.FlopClassToken, Mlp, vit.Block, vit.VisionTransformer, resmlp.Block), 0),
+    **dict.fromkeys((convnext.Block, convnext.Downsample, convnext.Stage), 0),
+}
 
 
 def form_of(module: nn.Module) -> Form | None:
@@ -89,8 +86,8 @@ def form_of(module: nn.Module) -> Form | None:
     for kind in type(module).__mro__:
         if kind in FORMS:
             return FORMS[kind]
-        if kind in IDLE:
-            return lambda module, shapes: Cost()
+        if kind in PER_ELEMENT:
+            return lambda module, shapes: Cost(elementwise=int(PER_ELEMENT[kind] * _elements(shapes.inputs)))
     return None
 
 
@@ -162,26 +159,6 @@ def _convolution(layer: nn.Conv2d, shapes: Shapes) -> Cost:
     return Cost(_elements(shapes.outputs) * (layer.in_channels // layer.groups) * prod(layer.kernel_size))
 
 
-@_form(nn.LayerNorm)
-def _layer_norm(layer: nn.LayerNorm, shapes: Shapes) -> Cost:
-    return Cost(elementwise=LAYER_NORM * _elements(shapes.inputs))
-
-
-@_form(nn.BatchNorm2d)
-def _batch_norm(layer: nn.BatchNorm2d, shapes: Shapes) -> Cost:
-    return Cost(elementwise=2 * _elements(shapes.inputs))
-
-
-@_form(nn.ReLU)
-def _relu(layer: nn.ReLU, shapes: Shapes) -> Cost:
-    return Cost(elementwise=_elements(shapes.inputs))
-
-
-@_form(nn.GELU)
-def _gelu(layer: nn.GELU, shapes: Shapes) -> Cost:
-    return Cost(elementwise=GELU * _elements(shapes.inputs))
-
-
 @_form(base.Gelu)
 def _gelu_of_parts(layer: base.Gelu, shapes: Shapes) -> Cost:
     # Of halves, to mirror pairs and back: a sum and a factor each way. Of quarters, a 4-point Hadamard
@@ -190,20 +167,17 @@ def _gelu_of_parts(layer: base.Gelu, shapes: Shapes) -> Cost:
     return Cost(elementwise=(POINTWISE[layer.kind] + transforms) * _elements(shapes.inputs))
 
 
-@_form(plain.Affine)
-def _affine(layer: plain.Affine, shapes: Shapes) -> Cost:
-    return Cost(elementwise=2 * _elements(shapes.inputs))
-
-
 @_form(plain.PositionEmbedding, flop.FlopPositionEmbedding)
 def _position_embedding(layer: nn.Module, shapes: Shapes) -> Cost:
     return Cost(elementwise=_elements(shapes.outputs))
 
 
-@_form(plain.Residual)
-def _residual(layer: plain.Residual, shapes: Shapes) -> Cost:
-    # The first output is the sum; a second is its norm, which is another layer.
-    return Cost(elementwise=(1 if layer.gamma is None else 2) * _elements(shapes.outputs[:1]))
+@_form(plain.Residual, flop.FlopResidual, flop_tokens.FlopTokensResidual)
+def _residual(layer: nn.Module, shapes: Shapes) -> Cost:
+    # The sums come first; what else comes out is their norm, which is another layer.
+    sums = 1 if isinstance(layer, plain.Residual) else 2 if isinstance(layer, flop.FlopResidual) else 4
+    scaled = any(True for _ in layer.parameters())
+    return Cost(elementwise=(1 + scaled) * _elements(shapes.outputs[:sums]))
 
 
 def _patch_size(layer: Any) -> int:
@@ -263,12 +237,6 @@ def _flop_layer_norm(layer: flop.FlopLayerNorm, shapes: Shapes) -> Cost:
     return Cost(elementwise=6 * elements + elements // 2 + position * _positions(shapes))
 
 
-@_form(flop.FlopResidual, flop_tokens.FlopTokensResidual)
-def _flop_residual(layer: flop.FlopResidual, shapes: Shapes) -> Cost:
-    sums = shapes.outputs[:2] if isinstance(layer, flop.FlopResidual) else shapes.outputs
-    return Cost(elementwise=(1 if layer.gamma_s is None else 2) * _elements(sums))
-
-
 @_form(flop.FlopDepthwise)
 def _flop_depthwise(layer: flop.FlopDepthwise, shapes: Shapes) -> Cost:
     """A kernel a channel, as without symmetry: mirroring ties weights and saves no product."""
@@ -281,22 +249,6 @@ def _flop_downsample(layer: flop.FlopDownsample, shapes: Shapes) -> Cost:
     channels = sum(shape[-1] for shape in shapes.inputs)
     folded = _elements(shapes.outputs) * 2 * channels
     return Cost(folded, elementwise=_elements(shapes.inputs), published=2 * folded)
-
-
-@_form(flop.FlopToPlain, flop_tokens.SplitTokens)
-def _mirror_pairs(layer: nn.Module, shapes: Shapes) -> Cost:
-    return Cost(elementwise=2 * _elements(shapes.inputs))
-
-
-@_form(flop_tokens.JoinTokens)
-def _join_tokens(layer: nn.Module, shapes: Shapes) -> Cost:
-    # Mirror pairs twice: of tokens, then of channels.
-    return Cost(elementwise=4 * _elements(shapes.inputs))
-
-
-@_form(flop.FlopInvariantise, flop_tokens.InvariantiseTokens)
-def _invariantise(layer: nn.Module, shapes: Shapes) -> Cost:
-    return Cost(elementwise=_elements(shapes.inputs) // 2)
 
 
 # Flopping with transformed tokens: four quarters [B, n, C/2].

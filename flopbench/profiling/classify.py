@@ -14,46 +14,11 @@
 
 import re
 
+from flopbench.flops.operators import ELEMENTWISE
 from flopbench.results import Group
 
 _GENERATED = re.compile(r"(?:(triton_tem)|triton_[a-z]+|cpp(?:_CppMicroGemm\w*)?)_fused_(.*)", re.IGNORECASE)
-_ARITHMETIC = frozenset(
-    (
-        "abs",
-        "add",
-        "addcdiv",
-        "addcmul",
-        "addmm",
-        "clamp",
-        "cos",
-        "div",
-        "erf",
-        "exp",
-        "gelu",
-        "hadamard",
-        "log",
-        "maximum",
-        "mean",
-        "minimum",
-        "mul",
-        "neg",
-        "pow",
-        "prod",
-        "reciprocal",
-        "relu",
-        "rsub",
-        "sigmoid",
-        "silu",
-        "sin",
-        "sqrt",
-        "square",
-        "sub",
-        "sum",
-        "tanh",
-        "var",
-        "where",
-    )
-)
+_ARITHMETIC = ELEMENTWISE | {"addmm", "hadamard", "prod"}
 _ATTENTION = re.compile(r"scaled_dot_product|flash|fmha|sdpa|attention|softmax", re.IGNORECASE)
 _PRODUCT = re.compile(
     r"(?<![a-z])(?:addmm|mm|bmm|baddbmm|addbmm|matmul|mv|addmv|dot|einsum|grouped_mm|linear)(?![a-z])"
@@ -73,59 +38,12 @@ _LAYOUT = re.compile(
     re.IGNORECASE,
 )
 _OTHER = frozenset(
-    (
-        "view",
-        "reshape",
-        "_reshape_alias",
-        "_unsafe_view",
-        "permute",
-        "transpose",
-        "t",
-        "expand",
-        "expand_as",
-        "slice",
-        "select",
-        "narrow",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "unbind",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "as_strided",
-        "alias",
-        "detach",
-        "detach_",
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "new_empty",
-        "new_empty_strided",
-        "resize_",
-        "set_",
-        "to",
-        "_to_copy",
-        "result_type",
-        "resolve_conj",
-        "resolve_neg",
-        "lift_fresh",
-        "item",
-        "_local_scalar_dense",
-        "is_nonzero",
-        "view_as",
-        "numpy_t",
-        "zeros_like",
-        "ones_like",
-        "new_zeros",
-        "new_ones",
-        "full_like",
-        "full",
-        "arange",
-        "is_same_size",
-        "_has_same_storage_numel",
-    )
+    """view reshape _reshape_alias _unsafe_view permute transpose t expand expand_as slice select narrow
+    split split_with_sizes chunk unbind flatten unflatten squeeze unsqueeze as_strided alias detach
+    detach_ empty empty_like empty_strided new_empty new_empty_strided resize_ set_ to _to_copy
+    result_type resolve_conj resolve_neg lift_fresh item _local_scalar_dense is_nonzero view_as numpy_t
+    zeros_like ones_like new_zeros new_ones full_like full arange is_same_size
+    _has_same_storage_numel""".split()  # noqa: SIM905
 )
 
 

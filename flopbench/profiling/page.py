@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flopbench.cells import AXES
 from flopbench.profiling.explain import explain, speed_ups
 from flopbench.profiling.tables import all_tables
-from flopbench.results import ProfileRecord, read_record, write_atomically, write_record
+from flopbench.results import ProfileRecord, write_atomically, write_record
 
 if TYPE_CHECKING:
     from flopbench.report.pictures import Drawing, Picture
@@ -135,12 +135,3 @@ def write_page(path: Path, context: Mapping[str, Any]) -> Path:
     empty = {"pictures": (), "notes": (), "sentences": (), "tables": (), "data": ""}
     write_atomically(path, templates.get_template("profile.md.j2").render({**empty, **context}))
     return path
-
-
-def read_profile(path: Path) -> ProfileRecord:
-    """A profile from its JSON file.
-
-    Raises:
-        FlopbenchError: it is none.
-    """
-    return read_record(path, ProfileRecord, "is no profile")

@@ -13,16 +13,6 @@ from flopbench.flops.meta import build_on_meta, images_for
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
 
-# Bytes an element. Autocast keeps residuals in fp32: its bytes are a lower bound.
-DTYPE_BYTES: dict[DType, int] = {
-    "fp32": 4,
-    "tf32": 4,
-    "bf16": 2,
-    "fp16": 2,
-    "autocast-bf16": 2,
-    "autocast-fp16": 2,
-}
-
 
 class Work:
     """What one call of a model has to do, whatever the device: counted once, bounded often."""
@@ -33,7 +23,8 @@ class Work:
         self.dtype: DType = cell.dtype
         model = build_on_meta(name, image_size=cell.image_size, num_classes=cell.num_classes, **options)
         images = images_for(model, cell.image_size, cell.batch_size)
-        size = DTYPE_BYTES[cell.dtype]
+        # Autocast keeps residuals in fp32: its bytes are a lower bound.
+        size = 4 if cell.dtype in ("fp32", "tf32") else 2
         observed = observe(model, images, cell.pass_, size)
         self.layers: list[LayerCost] = costs_of_layers(model, observed)
         self.operators = sum(bool(call.reads or call.writes) for call in observed.calls)

@@ -13,6 +13,7 @@ import torch
 
 from flopbench.cells import DeviceKind, DType
 from flopbench.results import Peaks
+from flopbench.timing.workload import product_dtype
 
 # Seconds of matrix products a dtype, and of copies a size.
 MATRIX_SECONDS = {"cpu": 0.6, "cuda": 0.3}
@@ -26,15 +27,6 @@ COPIES = {
 # A larger size is tried only while it could still be faster by as much.
 SATURATED = 1.02
 LAUNCHES = 2000
-
-_TORCH: dict[DType, torch.dtype] = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "autocast-bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "autocast-fp16": torch.float16,
-}
 
 # Seconds of one call of something, at best, over repetitions that fill some time.
 Best = Callable[[Callable[[], object], float], float]
@@ -56,11 +48,9 @@ def measure_peaks(device: DeviceKind, dtypes: Iterable[DType], *, best: Best | N
         flops: dict[DType, float] = {dtype: _matrix_rate(device, dtype, best) for dtype in dtypes}
         copies = _copy_rates(device, best)
         launch = _launch_seconds(device, best)
+    *cached, (_, rate) = copies
     return Peaks(
-        flops_per_second=flops,
-        copy_bytes_per_second=copies[-1][1],
-        cached_copies=tuple(copies[:-1]),
-        launch_seconds=launch,
+        flops_per_second=flops, copy_bytes_per_second=rate, cached_copies=tuple(cached), launch_seconds=launch
     )
 
 
@@ -72,8 +62,7 @@ def _matrix_rate(device: DeviceKind, dtype: DType, best: Best) -> float:
         rate = 0.0
         left = MATRIX_SECONDS[device]
         for edge in EDGES[device]:
-            a = torch.randn(edge, edge, device=device).to(_TORCH[dtype])
-            b = torch.randn(edge, edge, device=device).to(_TORCH[dtype])
+            a, b = (torch.randn(edge, edge, device=device).to(product_dtype(dtype)) for _ in range(2))
             out = torch.empty_like(a)
             flops = 2 * edge**3
             # Dtypes that a CPU only emulates would spend minutes on sizes that change nothing.

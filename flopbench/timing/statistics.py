@@ -89,19 +89,6 @@ def ratio_interval(baseline: Rows, candidate: Rows, *, level: float = 0.95, seed
     return Interval(estimate=math.exp(estimate), low=math.exp(low), high=math.exp(high))
 
 
-def replicated_interval(
-    replicates: Sequence[tuple[Rows, Rows]], *, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Speed-up over fresh processes: the process is the unit of replication, its estimate one value.
-
-    Raises:
-        ValueError: fewer than two replicates.
-    """
-    values = np.array([float(trimmed_mean(round_log_ratios(a, b))) for a, b in replicates])
-    estimate, low, high = location_interval(values, level=level, seed=seed)
-    return Interval(estimate=math.exp(estimate), low=math.exp(low), high=math.exp(high))
-
-
 def outliers(values: Array) -> NDArray[np.bool_]:
     """Which values lie over 5 robust deviations (1.4826 × MAD) from the median. Marked, never dropped."""
     centre = np.median(values)

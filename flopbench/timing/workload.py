@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cells import Cell
+from flopbench.cells import Cell, DType
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.testing.invariance import random_images
 from flopbench.timing.allocator import keep_freed_memory
 
-_WEIGHTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_AUTOCAST = {"autocast-bf16": torch.bfloat16, "autocast-fp16": torch.float16}
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph": "reduce-overhead"}
 
 
@@ -53,7 +52,12 @@ class Workload:
 
 def weights_dtype(cell: Cell) -> torch.dtype:
     """The dtype of a cell's weights and images; autocast and tf32 keep them in fp32."""
-    return _WEIGHTS.get(cell.dtype, torch.float32)
+    return _LOW.get(cell.dtype, torch.float32)
+
+
+def product_dtype(dtype: DType) -> torch.dtype:
+    """The dtype of the factors of matrix products; tf32 rounds those of fp32."""
+    return _LOW.get(dtype.removeprefix("autocast-"), torch.float32)
 
 
 def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> nn.Module:
@@ -163,12 +167,11 @@ def tensors(tree: Any) -> list[Tensor]:
 
 
 def _forward(network: Callable[[Tensor], Any], cell: Cell) -> Callable[[Tensor], Any]:
-    low = _AUTOCAST.get(cell.dtype)
-    if low is None:
+    if not cell.dtype.startswith("autocast-"):
         return network
 
     def autocast(images: Tensor) -> Any:
-        with torch.autocast(cell.device, low):
+        with torch.autocast(cell.device, product_dtype(cell.dtype)):
             return network(images)
 
     return autocast

@@ -12,7 +12,6 @@ from flopbench.timing.statistics import (
     location_interval,
     outliers,
     ratio_interval,
-    replicated_interval,
     round_log_ratios,
     trimmed_mean,
 )
@@ -125,15 +124,6 @@ def test_the_interval_is_reproducible_and_holds_the_estimate():
     first, second = ratio_interval(*data), ratio_interval(*data)
     assert first == second
     assert first.low < first.estimate < first.high
-
-
-def test_replicates_are_the_unit_when_processes_differ():
-    # Within a process the rounds agree to 0.1 %, between processes the truth moves by 5 %.
-    rng = np.random.default_rng(1)
-    replicates = [samples(rng.normal(0, 0.001, (10, 4)), np.exp(rng.normal(0.5, 0.05))) for _ in range(6)]
-    over_processes = replicated_interval(replicates)
-    within = ratio_interval(*replicates[0])
-    assert over_processes.half_width > 10 * within.half_width
 
 
 def test_small_samples_get_wider_percentiles():
