@@ -169,18 +169,14 @@ def _norm_halves_backward(shape: Shape) -> int:
     return 2 * _NORMALISATION["native_layer_norm_backward"] * prod(shape)
 
 
-def _mirror(shape: Shape, options: Sequence[Any], backward: bool = False) -> int:
-    # To mirror pairs and back, two elements at a time. The gradient goes there once more and multiplies.
+def _mirror(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = False) -> int:
     pointwise = 6 if "quick_gelu" in options else _PER_OUTPUT["gelu"]
-    return (8 + 2 * pointwise + 6 * backward) * prod(shape)
-
-
-def _mirror_tokens(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = False) -> int:
-    # Two transforms of four elements, 12 operations each; tokens without a partner are pairs of channels.
-    symmetric, paired = shapes[:2]
-    pointwise = 6 if "quick_gelu" in options else _PER_OUTPUT["gelu"]
-    alone = (prod(symmetric) - prod(paired),)
-    return (24 + 4 * pointwise + 16 * backward) * prod(paired) + _mirror(alone, options, backward)
+    # Four quarters, or two halves, in which no token has a partner.
+    paired = prod(shapes[1]) if len(shapes) == (8 if backward else 4) else 0
+    # Two transforms of four elements, 12 operations each. The gradient goes there once more and multiplies.
+    quadruples = (24 + 4 * pointwise + 16 * backward) * paired
+    # To mirror pairs of channels and back, two elements at a time.
+    return quadruples + (8 + 2 * pointwise + 6 * backward) * (prod(shapes[0]) - paired)
 
 
 # Elementwise operations of our fused operators, from the shapes of the tensors that they read and from their
@@ -196,11 +192,9 @@ FUSED: dict[str, Callable[[Sequence[Shape], Sequence[Any]], int]] = {
     "add_layer_norm_halves_backward": lambda shapes, options: (
         _norm_halves_backward(shapes[0]) + (8 if len(shapes) > 8 else 2) * prod(shapes[0])
     ),
-    "mirror_gelu": lambda shapes, options: _mirror(shapes[0], options),
-    "mirror_gelu_backward": lambda shapes, options: _mirror(shapes[0], options, backward=True),
-    "mirror_gelu_tokens": _mirror_tokens,
-    "mirror_gelu_tokens_backward": lambda shapes, options: _mirror_tokens(shapes, options, backward=True),
-    "linear_gelu_halves": lambda shapes, options: _mirror((*shapes[0][:-1], shapes[2][0]), options),
+    "mirror_gelu": _mirror,
+    "mirror_gelu_backward": lambda shapes, options: _mirror(shapes, options, backward=True),
+    "linear_gelu_halves": lambda shapes, options: _mirror([(*shapes[0][:-1], shapes[2][0])], options),
 }
 
 

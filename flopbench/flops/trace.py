@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -112,8 +113,9 @@ def _space(name: str) -> str:
 
 
 def _shapes(values: list[Any]) -> list[list[int]]:
-    """Of the tensors among the values."""
-    return [shape for shape in map(get_shape, values) if shape is not None]
+    """Of the tensors among the values, those in lists too."""
+    lists = [v.node().inputs() if v.node().kind() == "prim::ListConstruct" else [v] for v in values]
+    return [shape for v in chain.from_iterable(lists) if (shape := get_shape(v)) is not None]
 
 
 def _product(name: str) -> Handle:

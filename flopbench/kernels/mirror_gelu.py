@@ -120,7 +120,7 @@ def gelu(parts: Sequence[Tensor], kind: Activation = "gelu", impl: Impl = "auto"
     if which == "triton":
         from flopbench.kernels.triton import mirror_gelu as kernels
 
-        return (kernels.mirror_gelu if len(parts) == 2 else kernels.mirror_gelu_tokens)(*parts, kind)
+        return kernels.mirror_gelu(list(parts), kind)
     if which == "cpp":
         from flopbench.kernels.cpp.gelu import gelu_parts
 

@@ -167,11 +167,11 @@ class Symmetry:
         """`activation(linear(x))`, both of this symmetry; in one kernel where there is one for them."""
         if apart(self.layers["linear layer"], linear) or apart(Gelu, activation) or linear.called_apart():
             return activation(linear(x))
-        given, kind = linear.operands, activation.kind
-        which = choose(LINEAR_GELU, linear.impl, parts_of(x), *given, kind).name
-        if which != "torch":
-            return together(lambda parts: linear_gelu_parts(parts, *given, kind, which), x)
-        return activation(linear(x))
+        (weights, biases), kind = linear.operands, activation.kind
+        which = choose(LINEAR_GELU, linear.impl, parts_of(x), weights, biases, kind).name
+        if which == "torch":
+            return activation(linear(x))
+        return together(lambda parts: linear_gelu_parts(parts, weights, biases, kind, which), x)
 
     def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """`[B, N, 3C]` to query, key and value `[B, heads, N, C/heads]`, plain tensors.

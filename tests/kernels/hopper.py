@@ -48,11 +48,9 @@ def main() -> None:
     ops.add_layer_norm_halves(s, a, branch_s, branch_a, *vectors, 1e-6)
     ops.add_layer_norm_halves_backward(s, a, s, a, s, a, branch_s, branch_a, *vectors[:4], 1e-6)
     for kind in ("gelu", "quick_gelu"):
-        ops.mirror_gelu(s, a, kind)
-        ops.mirror_gelu_backward(s, a, s, a, kind)
-        quarters = s, a[:, 8:], branch_s, branch_a[:, 8:]
-        ops.mirror_gelu_tokens(*quarters, kind)
-        ops.mirror_gelu_tokens_backward(*quarters, *quarters, kind)
+        for parts in ([s, a], [s, a[:, 8:], branch_s, branch_a[:, 8:]]):
+            ops.mirror_gelu(parts, kind)
+            ops.mirror_gelu_backward(parts, parts, kind)
     ops.pack_heads(s, a, 3, 2)
     ops.unpack_heads([s.new_zeros(2, 6, 197, 64)])
     weight = s.new_zeros(768, 192)

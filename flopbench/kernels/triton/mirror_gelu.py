@@ -150,81 +150,46 @@ def mirror_gelu_tokens_kernel(
     tl.store(out_aa_ptr + other, (one - two - three + four) * after, mask=paired)
 
 
-def _pairs(grads: list[Tensor] | None, parts: list[Tensor], kind: str) -> tuple[Tensor, ...]:
-    outs = tuple(x.new_empty(x.shape) for x in parts)
+@custom_op("flopbench::mirror_gelu", mutates_args=())
+def mirror_gelu(parts: list[Tensor], kind: str) -> list[Tensor]:
+    """`flopbench.kernels.mirror_gelu.gelu` of two halves or four quarters."""
+    return _run(parts, None, kind)
+
+
+@custom_op("flopbench::mirror_gelu_backward", mutates_args=())
+def mirror_gelu_backward(parts: list[Tensor], grads: list[Tensor], kind: str) -> list[Tensor]:
+    """Gradients of the parts."""
+    return _run(parts, grads, kind)
+
+
+def _run(parts: list[Tensor], grads: list[Tensor] | None, kind: str) -> list[Tensor]:
+    outs = _like(parts)
     count = parts[0].numel()
     if count:
         dense = [x.contiguous() for x in (*parts, *(grads or []))]
         pointers = dense if grads else dense + [None] * len(parts)
         meta = {"KIND": kind, "BLOCK": _BLOCK, "WIDE": wide(parts[0])}
-        grid = (triton.cdiv(count, _BLOCK),)
-        if len(parts) == 2:
-            launch(mirror_gelu_kernel, grid, parts[0], *pointers, *outs, count, **meta)
-        else:
+        kernel = mirror_gelu_kernel
+        if len(parts) == 4:
+            kernel = mirror_gelu_tokens_kernel
             meta |= {"SYMMETRIC": parts[0][0].numel(), "PAIRED": parts[1][0].numel()}
-            launch(mirror_gelu_tokens_kernel, grid, parts[0], *pointers, *outs, count, **meta)
+        launch(kernel, (triton.cdiv(count, _BLOCK),), parts[0], *pointers, *outs, count, **meta)
     return outs
 
 
-@custom_op("flopbench::mirror_gelu", mutates_args=())
-def mirror_gelu(s: Tensor, a: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """`flopbench.kernels.mirror_gelu.mirror_gelu`."""
-    return _pairs(None, [s, a], kind)  # pyright: ignore[reportReturnType]
-
-
-@custom_op("flopbench::mirror_gelu_backward", mutates_args=())
-def mirror_gelu_backward(
-    grad_s: Tensor, grad_a: Tensor, s: Tensor, a: Tensor, kind: str
-) -> tuple[Tensor, Tensor]:
-    """Gradients of s and a."""
-    return _pairs([grad_s, grad_a], [s, a], kind)  # pyright: ignore[reportReturnType]
-
-
-@custom_op("flopbench::mirror_gelu_tokens", mutates_args=())
-def mirror_gelu_tokens(
-    ss: Tensor, sa: Tensor, as_: Tensor, aa: Tensor, kind: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`flopbench.kernels.mirror_gelu.mirror_gelu_tokens`."""
-    return _pairs(None, [ss, sa, as_, aa], kind)  # pyright: ignore[reportReturnType]
-
-
-@custom_op("flopbench::mirror_gelu_tokens_backward", mutates_args=())
-def mirror_gelu_tokens_backward(
-    grad_ss: Tensor,
-    grad_sa: Tensor,
-    grad_as: Tensor,
-    grad_aa: Tensor,
-    ss: Tensor,
-    sa: Tensor,
-    as_: Tensor,
-    aa: Tensor,
-    kind: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the quarters."""
-    return _pairs([grad_ss, grad_sa, grad_as, grad_aa], [ss, sa, as_, aa], kind)  # pyright: ignore[reportReturnType]
+def _like(parts: list[Tensor]) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x in parts]
 
 
 def _save(ctx, inputs, output) -> None:
-    *parts, ctx.kind = inputs
+    parts, ctx.kind = inputs
     ctx.save_for_backward(*parts)
 
 
-def _gradient(ctx, *grads):
-    backward = mirror_gelu_backward if len(grads) == 2 else mirror_gelu_tokens_backward
-    return *backward(*grads, *ctx.saved_tensors, ctx.kind), None
+def _gradient(ctx, grads):
+    return mirror_gelu_backward(list(ctx.saved_tensors), grads, ctx.kind), None
 
 
-def _fake_pairs(*args):
-    return tuple(x.new_empty(x.shape) for x in args[-3:-1])
-
-
-def _fake_tokens(*args):
-    return tuple(x.new_empty(x.shape) for x in args[-5:-1])
-
-
-mirror_gelu.register_fake(_fake_pairs)
-mirror_gelu_backward.register_fake(_fake_pairs)
+mirror_gelu.register_fake(lambda parts, kind: _like(parts))
+mirror_gelu_backward.register_fake(lambda parts, grads, kind: _like(parts))
 mirror_gelu.register_autograd(_gradient, setup_context=_save)
-mirror_gelu_tokens.register_fake(_fake_tokens)
-mirror_gelu_tokens_backward.register_fake(_fake_tokens)
-mirror_gelu_tokens.register_autograd(_gradient, setup_context=_save)
