@@ -183,14 +183,12 @@ def _mirror(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = Fa
 # other arguments. Forward they are those of the eager operations; the gradients' are the kernels' own, which
 # are fewer than what autograd makes of the eager ones.
 FUSED: dict[str, Callable[[Sequence[Shape], Sequence[Any]], int]] = {
-    "layer_norm_halves": lambda shapes, options: _norm_halves(shapes[0]),
-    "layer_norm_halves_backward": lambda shapes, options: _norm_halves_backward(shapes[0]),
-    # With a scale for the branch there are two tensors more.
-    "add_layer_norm_halves": lambda shapes, options: (
-        _norm_halves(shapes[0]) + (4 if len(shapes) > 7 else 2) * prod(shapes[0])
+    # How many tensors are read tells whether a branch was added, and whether it was scaled.
+    "layer_norm_halves": lambda shapes, options: (
+        _norm_halves(shapes[0]) + {5: 0, 7: 2, 9: 4}[len(shapes)] * prod(shapes[0])
     ),
-    "add_layer_norm_halves_backward": lambda shapes, options: (
-        _norm_halves_backward(shapes[0]) + (8 if len(shapes) > 8 else 2) * prod(shapes[0])
+    "layer_norm_halves_backward": lambda shapes, options: (
+        _norm_halves_backward(shapes[0]) + {6: 0, 8: 2, 12: 8}[len(shapes)] * prod(shapes[0])
     ),
     "mirror_gelu": _mirror,
     "mirror_gelu_backward": lambda shapes, options: _mirror(shapes, options, backward=True),

@@ -1,5 +1,7 @@
 """Layer norm of a feature's two halves with one common deviation (paper: see `symmetries.flop`)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,46 +12,33 @@ from flopbench.kernels.residual import add_scaled
 
 
 def layer_norm_halves(
-    s: Tensor,
-    a: Tensor,
-    gain_s: Tensor,
-    gain_a: Tensor,
-    bias: Tensor,
-    eps: float,
-    impl: Impl = "auto",
+    x: Sequence[Tensor], affine: Sequence[Tensor], eps: float, impl: Impl = "auto"
 ) -> tuple[Tensor, Tensor]:
     """Centre each half over its own channels, divide both by their common deviation, scale and shift.
 
     σ² = (mean(s'²) + mean(a'²) + ε) / 2 with s' = s − mean(s), a' = a − mean(a). Statistics in fp32.
 
     Args:
-        s: symmetric half `[..., C/2]`.
-        a: antisymmetric half `[..., C/2]`.
-        gain_s: γ_s `[C/2]`.
-        gain_a: γ_a `[C/2]`.
-        bias: β `[C/2]`, on the symmetric half only: a constant cannot change its sign.
+        x: the symmetric and the antisymmetric half `[..., C/2]`.
+        affine: γ_s, γ_a and β `[C/2]`; β on the symmetric half only: a constant cannot change its sign.
         eps: ε.
         impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
         Both halves in the dtype they came in.
     """
-    which = choose(LAYER_NORM, impl, (s, a)).name
+    which = choose(LAYER_NORM, impl, x).name
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
-        return kernels.layer_norm_halves(s, a, gain_s, gain_a, bias, eps)
-    if which == "inductor":
-        return compiled(norm_halves, s)(s, a, gain_s, gain_a, bias, eps)
-    return norm_halves(s, a, gain_s, gain_a, bias, eps)
+        s, a = kernels.layer_norm_halves(list(x), [], [], list(affine), eps)
+        return s, a
+    return (compiled(norm_halves, *x) if which == "inductor" else norm_halves)(x, affine, eps)
 
 
-def norm_halves(
-    s: Tensor, a: Tensor, gain_s: Tensor, gain_a: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+def norm_halves(x: Sequence[Tensor], affine: Sequence[Tensor], eps: float) -> tuple[Tensor, Tensor]:
     """What `layer_norm_halves` computes, in torch's operators."""
-    dtype = s.dtype
-    s, a = _wide(s), _wide(a)
+    (s, a), (gain_s, gain_a, bias), dtype = map(_wide, x), affine, x[0].dtype
     s = s - s.mean(-1, keepdim=True)
     a = a - a.mean(-1, keepdim=True)
     variance = s.square().mean(-1, keepdim=True) + a.square().mean(-1, keepdim=True)
@@ -58,62 +47,48 @@ def norm_halves(
 
 
 def add_layer_norm_halves(
-    s: Tensor,
-    a: Tensor,
-    branch_s: Tensor,
-    branch_a: Tensor,
-    gamma_s: Tensor | None,
-    gamma_a: Tensor | None,
-    gain_s: Tensor,
-    gain_a: Tensor,
-    bias: Tensor,
+    x: Sequence[Tensor],
+    branch: Sequence[Tensor],
+    gammas: Sequence[Tensor],
+    affine: Sequence[Tensor],
     eps: float,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Add a residual branch to each half, `add_scaled`, and normalise the sums, `layer_norm_halves`.
 
     Args:
-        s: symmetric half `[..., C/2]`.
-        a: antisymmetric half `[..., C/2]`.
-        branch_s: what is added to s `[..., C/2]`.
-        branch_a: what is added to a `[..., C/2]`.
-        gamma_s: its scale `[C/2]`; None stands for 1.
-        gamma_a: the same for a, None if that is.
-        gain_s: γ_s of the norm `[C/2]`.
-        gain_a: γ_a of the norm `[C/2]`.
-        bias: β of the norm `[C/2]`.
+        x: the symmetric and the antisymmetric half `[..., C/2]`.
+        branch: what is added to each `[..., C/2]`.
+        gammas: its scales `[C/2]`; none stand for 1.
+        affine: γ_s, γ_a and β of the norm `[C/2]`.
         eps: ε of the norm.
         impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
         Both sums, then the norms of both.
     """
-    given = s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, eps
-    which = choose(ADD_LAYER_NORM, impl, (s, a, branch_s, branch_a)).name
+    which = choose(ADD_LAYER_NORM, impl, (*x, *branch)).name
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
-        return kernels.add_layer_norm_halves(*given)
-    if which == "inductor":
-        return compiled(add_norm_halves, s)(*given)
-    return add_norm_halves(*given)
+        lists = list(x), list(branch), list(gammas), list(affine)
+        sum_s, sum_a, s, a = kernels.layer_norm_halves(*lists, eps)
+        return sum_s, sum_a, s, a
+    run = compiled(add_norm_halves, *x) if which == "inductor" else add_norm_halves
+    return run(x, branch, gammas, affine, eps)
 
 
 def add_norm_halves(
-    s: Tensor,
-    a: Tensor,
-    branch_s: Tensor,
-    branch_a: Tensor,
-    gamma_s: Tensor | None,
-    gamma_a: Tensor | None,
-    gain_s: Tensor,
-    gain_a: Tensor,
-    bias: Tensor,
+    x: Sequence[Tensor],
+    branch: Sequence[Tensor],
+    gammas: Sequence[Tensor],
+    affine: Sequence[Tensor],
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `add_layer_norm_halves` computes, in torch's operators."""
-    s, a = add_scaled(s, branch_s, gamma_s), add_scaled(a, branch_a, gamma_a)
-    return s, a, *norm_halves(s, a, gain_s, gain_a, bias, eps)
+    gamma_s, gamma_a = gammas or (None, None)
+    s, a = add_scaled(x[0], branch[0], gamma_s), add_scaled(x[1], branch[1], gamma_a)
+    return s, a, *norm_halves((s, a), affine, eps)
 
 
 LAYER_NORM = Operation("layer_norm", norm_halves, (triton("2"), inductor("2")))

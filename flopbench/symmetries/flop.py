@@ -138,7 +138,7 @@ class FlopLayerNorm(nn.Module):
 
     def forward(self, x: Halves) -> Halves:
         """`[..., C]` to the same shape."""
-        return Halves(*layer_norm_halves(x.s, x.a, *self.affine, self.eps, self.impl))
+        return Halves(*layer_norm_halves(x, self.affine, self.eps, self.impl))
 
     @property
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,10 +159,8 @@ class FlopResidual(IrrepResidual):
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
         if norm is not None and self._with(norm, *x, *branch):
-            gain_s, gain_a, bias = norm.affine
-            s, a, *normed = add_layer_norm_halves(
-                *x, *branch, self.gamma_s, self.gamma_a, gain_s, gain_a, bias, norm.eps, self.impl
-            )
+            gammas = [gamma for gamma in (self.gamma_s, self.gamma_a) if gamma is not None]
+            s, a, *normed = add_layer_norm_halves(x, branch, gammas, norm.affine, norm.eps, self.impl)
             return Halves(s, a), Halves(*normed)
         s = add_scaled(x.s, branch.s, self.gamma_s)
         x = Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))

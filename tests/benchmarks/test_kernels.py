@@ -40,9 +40,9 @@ def _gelu(*parts):
 
 
 OPERATIONS = {
-    "layer_norm": lambda: partial(layer_norm.layer_norm_halves, *_feature(), *_vectors(3), 1e-6),
+    "layer_norm": lambda: partial(layer_norm.layer_norm_halves, _feature(), _vectors(3), 1e-6),
     "add_layer_norm": lambda: partial(
-        layer_norm.add_layer_norm_halves, *_feature(), *_feature(), *_vectors(5), 1e-6
+        layer_norm.add_layer_norm_halves, _feature(), _feature(), _vectors(2), _vectors(3), 1e-6
     ),
     "mirror_gelu": lambda: partial(gelu, _feature(4 * HALF), "gelu"),
     "mirror_gelu_tokens": lambda: partial(gelu, [_random(BATCH, 98, 4 * HALF) for _ in range(4)], "gelu"),

@@ -83,11 +83,11 @@ def cases(channels: int, *, strided: bool) -> Iterator[Case]:
         return [1 + 0.1 * noise(half) for _ in range(count)]
 
     yield Case(
-        "layer_norm", lambda i, *x: layer_norm_halves(*x, eps=1e-6, impl=i), [*parts(2, half), *gains(3)]
+        "layer_norm", lambda i, *x: layer_norm_halves(x[:2], x[2:], 1e-6, i), [*parts(2, half), *gains(3)]
     )
     yield Case(
         "add_layer_norm",
-        lambda i, *x: add_layer_norm_halves(*x, eps=1e-6, impl=i),
+        lambda i, *x: add_layer_norm_halves(x[:2], x[2:4], x[4:6], x[6:], 1e-6, i),
         [*parts(4, half), *gains(5)],
     )
     yield Case("gelu of halves", lambda i, *x: gelu(x, "gelu", i), parts(2, 2 * channels))

@@ -42,11 +42,12 @@ def main() -> None:
     ops = torch.ops.flopbench
     # A block of ViT-S in bf16; what the kernels compute is not looked at.
     s, a, branch_s, branch_a = torch.zeros(4, 2, 197, 192, dtype=torch.bfloat16).unbind()
-    vectors = torch.zeros(5, 192, dtype=torch.bfloat16).unbind()
-    ops.layer_norm_halves(s, a, *vectors[:3], 1e-6)
-    ops.layer_norm_halves_backward(s, a, s, a, *vectors[:2], 1e-6)
-    ops.add_layer_norm_halves(s, a, branch_s, branch_a, *vectors, 1e-6)
-    ops.add_layer_norm_halves_backward(s, a, s, a, s, a, branch_s, branch_a, *vectors[:4], 1e-6)
+    vectors = torch.zeros(3, 192, dtype=torch.bfloat16).unbind()
+    x, gains, affine = [s, a], vectors[:2], vectors[:3]
+    ops.layer_norm_halves(x, [], [], affine, 1e-6)
+    ops.layer_norm_halves_backward(x, x, [], [], gains, 1e-6)
+    ops.layer_norm_halves(x, [branch_s, branch_a], gains, affine, 1e-6)
+    ops.layer_norm_halves_backward([*x, *x], x, [branch_s, branch_a], gains, gains, 1e-6)
     for kind in ("gelu", "quick_gelu"):
         for parts in ([s, a], [s, a[:, 8:], branch_s, branch_a[:, 8:]]):
             ops.mirror_gelu(parts, kind)

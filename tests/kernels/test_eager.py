@@ -53,10 +53,11 @@ def test_add_scaled():
 def test_layer_norm_keeps_the_dtype_and_is_exact_in_half_precision():
     # A mean that half precision cannot hold: statistics are taken in fp32.
     s, a = torch.randn(2, 4, 512).unbind()
+    x = (s + 300).bfloat16(), a.bfloat16()
     gain, bias = torch.ones(512), torch.zeros(512)
-    low = layer_norm_halves((s + 300).bfloat16(), a.bfloat16(), gain, gain, bias, 1e-6)
+    low = layer_norm_halves(x, (gain, gain, bias), 1e-6)
     assert low[0].dtype == low[1].dtype == torch.bfloat16
-    wide = layer_norm_halves((s + 300).bfloat16().double(), a.bfloat16().double(), gain, gain, bias, 1e-6)
+    wide = layer_norm_halves([part.double() for part in x], (gain, gain, bias), 1e-6)
     torch.testing.assert_close(low[0].double(), wide[0], rtol=1e-2, atol=1e-2)
 
 
@@ -65,7 +66,8 @@ def test_gradients():
         return torch.randn(*shape, dtype=torch.double, requires_grad=True)
 
     assert gradcheck(
-        lambda *args: layer_norm_halves(*args, eps=1e-6), (random(2, 3), random(2, 3), *random(3, 3).unbind())
+        lambda s, a, *affine: layer_norm_halves((s, a), affine, eps=1e-6),
+        (random(2, 3), random(2, 3), *random(3, 3).unbind()),
     )
     assert gradcheck(
         lambda *parts: mirror_pointwise_tokens(*parts, fn=torch.nn.functional.gelu),

@@ -17,11 +17,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def norm(s, a, gain_s, gain_a, bias, impl):
-    return layer_norm.layer_norm_halves(s, a, gain_s, gain_a, bias, 1e-6, impl)
+    return layer_norm.layer_norm_halves((s, a), (gain_s, gain_a, bias), 1e-6, impl)
 
 
 def add_norm(s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, impl):
-    given = s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias
+    gammas = () if gamma_s is None else (gamma_s, gamma_a)
+    given = (s, a), (branch_s, branch_a), gammas, (gain_s, gain_a, bias)
     return layer_norm.add_layer_norm_halves(*given, 1e-6, impl)
 
 

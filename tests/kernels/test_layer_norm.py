@@ -16,11 +16,12 @@ SHAPES = [(1, 1), (2, 3, 5), (70, 8), (3, 100)]
 
 
 def norm(s, a, gain_s, gain_a, bias, impl):
-    return layer_norm.layer_norm_halves(s, a, gain_s, gain_a, bias, EPS, impl)
+    return layer_norm.layer_norm_halves((s, a), (gain_s, gain_a, bias), EPS, impl)
 
 
 def add_norm(s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, impl):
-    given = s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias
+    gammas = () if gamma_s is None else (gamma_s, gamma_a)
+    given = (s, a), (branch_s, branch_a), gammas, (gain_s, gain_a, bias)
     return layer_norm.add_layer_norm_halves(*given, EPS, impl)
 
 
@@ -75,8 +76,10 @@ def test_gradcheck(device):
 
 def test_operators(device):
     options = {"dtype": torch.float32, "device": device}
-    check_operator(torch.ops.flopbench.layer_norm_halves.default, *inputs((3, 6), **options), EPS)
-    check_operator(torch.ops.flopbench.add_layer_norm_halves.default, *inputs((3, 6), 4, 5, **options), EPS)
+    operator, given = torch.ops.flopbench.layer_norm_halves.default, inputs((3, 6), 4, 5, **options)
+    check_operator(operator, given[:2], [], [], given[-3:], EPS)
+    check_operator(operator, given[:2], given[2:4], [], given[-3:], EPS)
+    check_operator(operator, given[:2], given[2:4], given[4:6], given[-3:], EPS)
 
 
 def test_traced(device):

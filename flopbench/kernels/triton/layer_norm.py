@@ -8,6 +8,7 @@ a scaled residual sum. All are bound by memory: 1 to 2 operations a byte, where 
 
 # ruff: noqa: ANN001, ANN201, N803
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -187,177 +188,93 @@ def _shape(x: Tensor, eps: float) -> tuple[int, dict[str, Any]]:
     }
 
 
-def _forward(
-    x: tuple[Tensor, Tensor],
-    branch: tuple[Tensor | None, Tensor | None],
-    gamma: tuple[Tensor | None, Tensor | None],
-    affine: tuple[Tensor, Tensor, Tensor],
-    sums: tuple[Tensor | None, Tensor | None],
-    outs: tuple[Tensor, Tensor],
-    eps: float,
-) -> None:
-    rows, meta = _shape(outs[0], eps)
-    if rows:
-        grid = (triton.cdiv(rows, meta["ROWS"]),)
-        args = map(_dense, (*x, *branch, *gamma, *affine))
-        launch(layer_norm_halves_kernel, grid, outs[0], *args, *sums, *outs, rows, **meta)
-
-
-def _dense(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
-
-
-def _backward(
-    grads: tuple[Tensor, Tensor],
-    x: tuple[Tensor, Tensor],
-    gains: tuple[Tensor, Tensor],
-    through: tuple[Tensor | None, Tensor | None],
-    branch: tuple[Tensor | None, Tensor | None],
-    gamma: tuple[Tensor | None, Tensor | None],
-    outs: list[Tensor],
-    eps: float,
-) -> Tensor:
-    """Fills `outs`; returns the gradients of the gains, the bias and the scales `[5, C/2]`."""
-    rows, meta = _shape(x[0], eps)
-    count = programs(x[0].device, triton.cdiv(rows, meta["ROWS"]))
-    dtype = torch.float64 if x[0].dtype == torch.float64 else torch.float32
-    partial = x[0].new_empty(count, 5, x[0].shape[-1], dtype=dtype)
-    if rows:
-        args = map(_dense, (*grads, *x, *gains, *through, *branch, *gamma))
-        pointers = (*outs, None, None)[:4]
-        launch(layer_norm_halves_backward_kernel, (count,), x[0], *args, *pointers, partial, rows, **meta)
-    return partial[:, : 5 if gamma[0] is not None else 3].sum(0)
+def _pointers(*lists: list[Tensor]) -> list[Tensor | None]:
+    """All of some lists, None for both halves of an empty one."""
+    return [x for tensors in lists for x in ([one.contiguous() for one in tensors] or (None, None))]
 
 
 @custom_op("flopbench::layer_norm_halves", mutates_args=())
 def layer_norm_halves(
-    s: Tensor, a: Tensor, gain_s: Tensor, gain_a: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """`flopbench.kernels.layer_norm.layer_norm_halves`."""
-    outs = _like(s), _like(a)
-    _forward((s, a), (None, None), (None, None), (gain_s, gain_a, bias), (None, None), outs, eps)
+    x: list[Tensor], branch: list[Tensor], gammas: list[Tensor], affine: list[Tensor], eps: float
+) -> list[Tensor]:
+    """`flopbench.kernels.layer_norm.layer_norm_halves`; with a branch `add_layer_norm_halves`."""
+    outs = _outs(x, branch, gammas)
+    rows, meta = _shape(outs[-1], eps)
+    if rows:
+        pointers = _pointers(x, branch, gammas, affine, outs[:-2], outs[-2:])
+        launch(layer_norm_halves_kernel, (triton.cdiv(rows, meta["ROWS"]),), x[0], *pointers, rows, **meta)
     return outs
 
 
 @custom_op("flopbench::layer_norm_halves_backward", mutates_args=())
 def layer_norm_halves_backward(
-    grad_s: Tensor, grad_a: Tensor, s: Tensor, a: Tensor, gain_s: Tensor, gain_a: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of s, a, the gains and the bias."""
-    outs = [_like(s), _like(a)]
-    none = (None, None)
-    sums = _backward((grad_s, grad_a), (s, a), (gain_s, gain_a), none, none, none, outs, eps)
-    return outs[0], outs[1], *(x.to(gain_s.dtype, copy=True) for x in sums)  # pyright: ignore[reportReturnType]
-
-
-@custom_op("flopbench::add_layer_norm_halves", mutates_args=())
-def add_layer_norm_halves(
-    s: Tensor,
-    a: Tensor,
-    branch_s: Tensor,
-    branch_a: Tensor,
-    gamma_s: Tensor | None,
-    gamma_a: Tensor | None,
-    gain_s: Tensor,
-    gain_a: Tensor,
-    bias: Tensor,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`flopbench.kernels.layer_norm.add_layer_norm_halves`: the sums of both halves, then their norms."""
-    sums = _sums(s, branch_s, gamma_s), _sums(a, branch_a, gamma_a)
-    outs = _like(sums[0]), _like(sums[1])
-    _forward((s, a), (branch_s, branch_a), (gamma_s, gamma_a), (gain_s, gain_a, bias), sums, outs, eps)
-    return *sums, *outs
-
-
-@custom_op("flopbench::add_layer_norm_halves_backward", mutates_args=())
-def add_layer_norm_halves_backward(
-    through_s: Tensor,
-    through_a: Tensor,
-    grad_s: Tensor,
-    grad_a: Tensor,
-    s: Tensor,
-    a: Tensor,
-    branch_s: Tensor | None,
-    branch_a: Tensor | None,
-    gamma_s: Tensor | None,
-    gamma_a: Tensor | None,
-    gain_s: Tensor,
-    gain_a: Tensor,
+    grads: list[Tensor],
+    x: list[Tensor],
+    branch: list[Tensor],
+    gammas: list[Tensor],
+    gains: list[Tensor],
     eps: float,
 ) -> list[Tensor]:
-    """Gradients of the sums (s and a are those), gains and bias; of the branch and γ where there is γ."""
-    outs = [_like(x) for x in (s, a, branch_s, branch_a) if x is not None]
-    parameters = _backward(
-        (grad_s, grad_a),
-        (s, a),
-        (gain_s, gain_a),
-        (through_s, through_a),
-        (branch_s, branch_a),
-        (gamma_s, gamma_a),
-        outs,
-        eps,
-    )
+    """Gradients of what was normalised, of the branch where it was scaled, of gains, bias and scales.
+
+    Args:
+        grads: of the norms, after those of the sums if there are sums.
+        x: what was normalised `[..., C/2]`.
+        branch: what was scaled `[..., C/2]`, or nothing.
+        gammas: its scales `[C/2]`.
+        gains: γ_s and γ_a `[C/2]`.
+        eps: ε.
+    """
+    outs = _like([*x, *branch])
+    rows, meta = _shape(x[0], eps)
+    count = programs(x[0].device, triton.cdiv(rows, meta["ROWS"]))
+    dtype = torch.float64 if x[0].dtype == torch.float64 else torch.float32
+    partial = x[0].new_empty(count, 5, x[0].shape[-1], dtype=dtype)
+    if rows:
+        lists = grads[-2:], x, gains, grads[:-2], branch, gammas, outs[:2], outs[2:]
+        launch(layer_norm_halves_backward_kernel, (count,), x[0], *_pointers(*lists), partial, rows, **meta)
     # Copies: an operator's outputs must not share memory.
-    sums = [x.to(gain_s.dtype, copy=True) for x in parameters]
-    return [*outs[:2], *sums[:3], *outs[2:], *sums[3:]]
+    return outs + [one.to(gains[0].dtype, copy=True) for one in partial[:, : 3 + len(gammas)].sum(0)]
 
 
-def _like(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
+def _like(tensors: list[Tensor]) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x in tensors]
 
 
-def _sums(x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
-    dtype = torch.promote_types(x.dtype, branch.dtype)
-    return x.new_empty(x.shape, dtype=dtype if gamma is None else torch.promote_types(dtype, gamma.dtype))
+def _outs(x: list[Tensor], branch: list[Tensor], gammas: list[Tensor]) -> list[Tensor]:
+    if not branch:
+        return _like(x)
+    sums = []
+    for added in zip(*filter(None, (x, branch, gammas)), strict=True):
+        dtype = reduce(torch.promote_types, [one.dtype for one in added])
+        sums.append(added[0].new_empty(added[0].shape, dtype=dtype))
+    return sums + _like(sums)
 
 
 @layer_norm_halves.register_fake
-def _(s, a, gain_s, gain_a, bias, eps):
-    return _like(s), _like(a)
+def _(x, branch, gammas, affine, eps):
+    return _outs(x, branch, gammas)
 
 
 @layer_norm_halves_backward.register_fake
-def _(grad_s, grad_a, s, a, gain_s, gain_a, eps):
-    return _like(s), _like(a), _like(gain_s), _like(gain_a), _like(gain_s)
+def _(grads, x, branch, gammas, gains, eps):
+    return _like([*x, *branch, *gains[:1] * (3 + len(gammas))])
 
 
-@add_layer_norm_halves.register_fake
-def _(s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, eps):
-    sums = _sums(s, branch_s, gamma_s), _sums(a, branch_a, gamma_a)
-    return *sums, _like(sums[0]), _like(sums[1])
+def _save(ctx, inputs, output) -> None:
+    x, branch, gammas, affine, ctx.eps = inputs
+    normalised = output[:2] if branch else x
+    ctx.save_for_backward(*normalised, *(branch if gammas else ()), *gammas, *affine[:2])
 
 
-@add_layer_norm_halves_backward.register_fake
-def _(through_s, through_a, grad_s, grad_a, s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, eps):
-    parts = [s, a, gain_s, gain_a, gain_s]
-    return [_like(x) for x in (parts if gamma_s is None else [*parts, branch_s, branch_a, gain_s, gain_a])]
+def _gradient(ctx, grads):
+    saved = list(ctx.saved_tensors)
+    x, branch, gammas, gains = saved[:2], saved[2:-4], saved[4:-2], saved[-2:]
+    got = layer_norm_halves_backward(grads, x, branch, gammas, gains, ctx.eps)
+    last = len(x + branch)
+    # Without scales the branch has the gradients of the sums.
+    of_branch = got[last - 2 : last] if len(grads) == 4 else []
+    return got[:2], of_branch, got[last + 3 :], got[last : last + 3], None
 
 
-def _save_norm(ctx, inputs, output) -> None:
-    s, a, gain_s, gain_a, _, ctx.eps = inputs
-    ctx.save_for_backward(s, a, gain_s, gain_a)
-
-
-def _norm_gradient(ctx, grad_s, grad_a):
-    return *layer_norm_halves_backward(grad_s, grad_a, *ctx.saved_tensors, ctx.eps), None
-
-
-def _save_add_norm(ctx, inputs, output) -> None:
-    s, _, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, _, ctx.eps = inputs
-    branch = (None, None) if gamma_s is None else (branch_s, branch_a)
-    ctx.dtypes = s.dtype, branch_s.dtype
-    ctx.save_for_backward(output[0], output[1], *branch, gamma_s, gamma_a, gain_s, gain_a)
-
-
-def _add_norm_gradient(ctx, *grads):
-    got = add_layer_norm_halves_backward(*grads, *ctx.saved_tensors, ctx.eps)
-    dtype, branch_dtype = ctx.dtypes
-    s, a, gain_s, gain_a, bias = got[:5]
-    branch_s, branch_a, *gammas = got[5:] or (s, a, None, None)
-    branch = branch_s.to(branch_dtype), branch_a.to(branch_dtype)
-    return s.to(dtype), a.to(dtype), *branch, *gammas, gain_s, gain_a, bias, None
-
-
-layer_norm_halves.register_autograd(_norm_gradient, setup_context=_save_norm)
-add_layer_norm_halves.register_autograd(_add_norm_gradient, setup_context=_save_add_norm)
+layer_norm_halves.register_autograd(_gradient, setup_context=_save)
