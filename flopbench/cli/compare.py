@@ -1,18 +1,9 @@
 """`flopbench compare BASE NEW`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Format(StrEnum):
-    """How a comparison is printed."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    JSON = "json"
 
 
 def compare(
@@ -27,7 +18,9 @@ def compare(
     suite: Annotated[
         str | None, typer.Option(help="Suite whose minimum effects apply; by default that of the new run.")
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    output: Annotated[
+        Literal["table", "markdown", "json"], typer.Option("--format", help="How to print.")
+    ] = "table",
     out: Annotated[
         Path | None, typer.Option(help="Also write comparison.json and comparison.md here.")
     ] = None,
@@ -40,9 +33,9 @@ def compare(
 
     comparison = compare_sources(base, new, suite=suite, metrics=metric or ())
     write_files(comparison, out=out, junit_file=junit, title="flopbench compare")
-    if output is Format.JSON:
+    if output == "json":
         typer.echo(dumps(comparison), nl=False)
-    elif output is Format.MARKDOWN:
+    elif output == "markdown":
         typer.echo(markdown(comparison, title="flopbench compare"), nl=False)
     else:
         from flopbench.cli.gate import show

@@ -1,43 +1,14 @@
 """`flopbench flops NAME`: counts of a network or a pair, layer by layer; `flopbench flops audit`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from flopbench.cells import Pass
 from flopbench.cli.console import make_console
 
-
-class By(StrEnum):
-    """What the rows are."""
-
-    LAYER = "layer"
-    OPERATOR = "operator"
-
-
-class PassName(StrEnum):
-    """What is counted."""
-
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    TRAIN = "train"
-
-
-class Format(StrEnum):
-    """How the counts are printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-
-
-class Convention(StrEnum):
-    """What a FLOP is."""
-
-    MACS = "macs"
-    PAPER = "paper"
+Format = Literal["table", "json", "csv", "markdown"]
 
 
 def flops(
@@ -49,35 +20,28 @@ def flops(
             "timm:NAME or package.module:callable.",
         ),
     ],
-    by: Annotated[By, typer.Option("--by", help="Rows: layers or operators.")] = By.LAYER,
+    by: Annotated[Literal["layer", "operator"], typer.Option(help="Rows: layers or operators.")] = "layer",
     depth: Annotated[int, typer.Option(min=1, help="Levels of layers.")] = 2,
-    pass_: Annotated[PassName, typer.Option("--pass", help="What is counted.")] = PassName.FORWARD,
+    pass_: Annotated[Pass, typer.Option("--pass", help="What is counted.")] = "forward",
     batch_size: Annotated[int, typer.Option(min=1, help="Images.")] = 1,
     images: Annotated[str, typer.Option("--input", help="Channels × height × width.")] = "3x224x224",
     dtype_bytes: Annotated[int, typer.Option(min=1, help="Bytes an element: 4 for fp32, 2 for fp16.")] = 4,
     convention: Annotated[
-        Convention, typer.Option(help="paper: also the paper's sum of MACs and elementwise operations.")
-    ] = Convention.MACS,
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+        Literal["macs", "paper"],
+        typer.Option(help="paper: also the paper's sum of MACs and elementwise operations."),
+    ] = "macs",
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
 ) -> None:
     """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
     from flopbench.flops import command
 
-    counted = command.count(
-        name,
-        images,
-        by.value,
-        depth,
-        pass_.value,
-        batch_size,
-        dtype_bytes,
-        paper=convention is Convention.PAPER,
-    )
-    if output is Format.TABLE and out is None:
+    paper = convention == "paper"
+    counted = command.count(name, images, by, depth, pass_, batch_size, dtype_bytes, paper=paper)
+    if output == "table" and out is None:
         make_console().print(*counted.tables())
         return
-    _write(counted.text("markdown" if output is Format.TABLE else output.value), out)
+    _write(counted.text("markdown" if output == "table" else output), out)
 
 
 def audit(out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None) -> None:

@@ -1,29 +1,19 @@
 """`flopbench profile PAIR`, `flopbench profile predict` and `flopbench profile check`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flopbench.cells import DeviceKind
 from flopbench.cli.axes import Values, cells_of, with_axes
 from flopbench.cli.console import make_console
-from flopbench.errors import FlopbenchError, unknown
+from flopbench.errors import FlopbenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flopbench.cells import Cell
-
-
-def choice(what: str, value: str, kind: Any) -> Any:
-    """`value` if it is one of the literals of `kind`.
-
-    Raises:
-        FlopbenchError: it is none.
-    """
-    if value not in get_args(kind):
-        raise unknown(what, value, get_args(kind))
-    return value
+    from flopbench.profiling.measure import ProfileJob
 
 
 PairName = Annotated[str, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")]
@@ -48,6 +38,8 @@ def profile(
     stacks: Annotated[Path | None, typer.Option(help="Write folded stacks for a flame graph.")] = None,
 ) -> None:
     """Show where a pair's time goes, what the device allows, and what is missing."""
+    from flopbench.profiling.measure import ProfileJob
+    from flopbench.profiling.predict import read_calibration
     from flopbench.results import Run
     from flopbench.runner.sweep import probe_environment
 
@@ -55,35 +47,25 @@ def profile(
     kind = probe_environment(device).device
     (cell,) = cells_of(pair, kind, axes)
     console = make_console()
-    record = _measure(cell, seconds, calibration, trace, stacks, console)
-    _show(record, beside, out, console)
-
-
-def _measure(
-    cell: "Cell",
-    seconds: float,
-    calibration: Path | None,
-    trace: Path | None,
-    stacks: Path | None,
-    console: "Console",
-) -> Any:
-    from flopbench.errors import NothingMeasuredError
-    from flopbench.profiling.measure import ProfileJob, profile_pair
-    from flopbench.profiling.predict import read_peaks
-    from flopbench.runner.process import run_job
-
-    peaks = read_peaks(calibration) if calibration else None
+    peaks = read_calibration(calibration).peaks if calibration else None
     job = ProfileJob(cell, seconds, peaks, trace and trace.resolve(), stacks and stacks.resolve())
+    _show(_measure(job, console), beside, out, console)
+
+
+def _measure(job: "ProfileJob", console: "Console") -> Any:
+    from flopbench.errors import NothingMeasuredError
+    from flopbench.profiling.measure import profile_pair
+    from flopbench.runner.process import run_job
 
     def tell(kind: str, value: object) -> None:
         if kind == "phase":
-            console.print(f"{cell.id}: {value}")
+            console.print(f"{job.cell.id}: {value}")
 
     outcome = run_job(profile_pair, job, timeout=1800, on_report=tell)
     if outcome.kind == "usage":
         raise FlopbenchError(str(outcome.value))
     if outcome.kind != "done":
-        raise NothingMeasuredError(f"{cell.id}: {outcome.kind}: {outcome.value}")
+        raise NothingMeasuredError(f"{job.cell.id}: {outcome.kind}: {outcome.value}")
     return outcome.value
 
 
@@ -109,19 +91,18 @@ def predict(
     calibration: Annotated[Path, typer.Option(help="The calibration.json whose peaks are believed.")],
     axes: Values,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda, where the calibration does not say; by default cpu.")
-    ] = None,
+        DeviceKind, typer.Option(help="cpu or cuda, where the calibration does not say.")
+    ] = "cpu",
 ) -> None:
     """Predict a speed-up from the peaks of a device.
 
     Nothing is measured: the pair's MACs and bytes are counted.
     """
-    from flopbench.cells import DeviceKind
     from flopbench.profiling.predict import predict as predict_cell
     from flopbench.profiling.predict import prediction_table, read_calibration
 
     known = read_calibration(calibration)
-    kind = known.environment.device if known.environment else choice("device", device or "cpu", DeviceKind)
+    kind = known.environment.device if known.environment else device
     cells = cells_of(pair, kind, axes)
     predictions = [predict_cell(cell, known.peaks) for cell in cells]
     make_console().print(prediction_table(predictions))

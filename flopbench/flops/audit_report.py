@@ -11,7 +11,7 @@ from flopbench.flops.meta import build_on_meta
 from flopbench.flops.present import four_digits
 from flopbench.flops.stock import stock_counts
 from flopbench.models import list_models
-from flopbench.models.catalog import Spec, label_of, parse_name
+from flopbench.models.catalog import SPECS, Spec, label_of, parse_name
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
 
@@ -65,6 +65,8 @@ an error, and this file is not written.
 
 
 _NETWORK = words("network")
+_COUNTERS = (FLOP_COUNTER, CLOSED_FORM)
+_AUDITED = words("network", lambda audit: label_of(audit.name))
 _CHANGE = partial(text.change, decimals=2)
 _TIMES = partial(text.times, decimals=3)
 
@@ -88,27 +90,20 @@ this one's.
 """
 
 
+def _macs(pass_: str, counter: str, audit: Audit) -> int:
+    return getattr(audit, pass_)[counter].macs
+
+
 def _forward_table(audits: list[Audit]) -> Table:
     plain = {result.name: result.macs for result in audits}
-    counters = (FVCORE, FLOP_COUNTER, CLOSED_FORM)
     columns = (
-        _NETWORK,
-        *(Column(counter, write=text.exact) for counter in counters),
+        _AUDITED,
+        *(Column(name, partial(_macs, "forward", name), text.exact) for name in (FVCORE, *_COUNTERS)),
         Column("disagreement", write=partial(text.percent, decimals=4)),
-        Column("coverage", write=text.coverage),
-        Column("ratio", write=_TIMES),
+        Column("coverage", lambda row: min(c.coverage for c in row.forward.values()), text.coverage),
+        Column("ratio", lambda row: plain[parse_name(row.name).base] / row.macs, _TIMES),
     )
-    rows = [
-        (
-            label_of(result.name),
-            *(result.forward[counter].macs for counter in counters),
-            result.disagreement,
-            min(result.forward[counter].coverage for counter in counters),
-            plain[parse_name(result.name).base] / result.macs,
-        )
-        for result in audits
-    ]
-    return Table.of("", columns, rows)
+    return Table("", columns, audits)
 
 
 _NOTE_BACKWARD = """
@@ -120,23 +115,13 @@ below 2. Where a fused attention computes its scores once more, 5 products stand
 
 
 def _backward_table(audits: list[Audit]) -> Table:
-    counters = (FLOP_COUNTER, CLOSED_FORM)
     columns = (
-        _NETWORK,
-        *(Column(f"backward, {counter}", write=text.exact) for counter in counters),
-        Column("of forward", write=_TIMES),
-        Column("train", write=text.exact),
+        _AUDITED,
+        *(Column(f"backward, {name}", partial(_macs, "backward", name), text.exact) for name in _COUNTERS),
+        Column("of forward", lambda row: row.backward[FLOP_COUNTER].macs / row.macs, _TIMES),
+        Column("train", "train_macs", text.exact),
     )
-    rows = [
-        (
-            label_of(result.name),
-            *(result.backward[counter].macs for counter in counters),
-            result.backward[FLOP_COUNTER].macs / result.macs,
-            result.train_macs,
-        )
-        for result in audits
-    ]
-    return Table.of("", columns, rows)
+    return Table("", columns, audits)
 
 
 _NOTE_APART = """
@@ -149,7 +134,7 @@ each layer were one kernel.
 
 
 _APART = (
-    words("network", lambda result: label_of(result.name)),
+    _AUDITED,
     Column("parameters", "parameters", text.exact),
     Column("elementwise", "elementwise", four_digits),
     Column("as run", "ran_elementwise", four_digits),
@@ -257,22 +242,18 @@ def _stock_table() -> Table:
 
 
 @cache
-def _reference() -> dict[tuple[str, str, str], tuple[int, int]]:
-    with (DATA / "models.csv").open(encoding="utf-8") as file:
-        return {
-            (row["family"], row["size"], row["version"]): (
-                int(row["macs"]),
-                int(row["macs_plus_elementwise"]),
-            )
-            for row in csv.DictReader(file)
-        }
+def _read(name: str) -> list[dict[str, str]]:
+    with (DATA / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _authors(name: str) -> tuple[int, int] | None:
     """MACs, and MACs plus elementwise operations, of the authors' definition."""
     parsed = parse_name(name)
     assert parsed.spec is not None
-    return _reference().get((_family(parsed.spec), parsed.spec.size, _VERSIONS[parsed.version]))
+    key = (_family(parsed.spec), parsed.spec.size, _VERSIONS[parsed.version])
+    rows = (row for row in _read("models.csv") if (row["family"], row["size"], row["version"]) == key)
+    return next(((int(row["macs"]), int(row["macs_plus_elementwise"])) for row in rows), None)
 
 
 def _family(spec: Spec) -> str:
@@ -283,15 +264,11 @@ def _family(spec: Spec) -> str:
 
 def _printed() -> dict[str, str]:
     """Name → GFLOPs as the paper prints them."""
-    from flopbench.models.catalog import SPECS
-
     names = {(_family(spec), spec.size): name for name, spec in SPECS.items()}
     printed: dict[str, str] = {}
-    with (DATA / "paper.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            name = names[row["family"], row["size"]]
-            printed |= {name: row["baseline_gflops"], f"{name}.flop": row["equivariant_gflops"]}
-    with (DATA / "paper-hybrids.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            printed[f"{names[row['family'], row['size']]}.hybrid"] = row["hybrid_gflops"]
+    for row in _read("paper.csv"):
+        name = names[row["family"], row["size"]]
+        printed |= {name: row["baseline_gflops"], f"{name}.flop": row["equivariant_gflops"]}
+    for row in _read("paper-hybrids.csv"):
+        printed[f"{names[row['family'], row['size']]}.hybrid"] = row["hybrid_gflops"]
     return printed

@@ -317,38 +317,15 @@ def _ownership(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
-def _convolution_backward(
-    grad: Any,
-    source: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    mask: tuple[bool, bool, bool],
-    out_shape: Any = None,
-) -> int:
+def _convolution_backward(grad: Any, source: Any, weight: Any, *rest: Any, out_shape: Any = None) -> int:
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, mask = rest
     # Torch's own formula (2.13) takes a grouped convolution's weight gradient `groups` times.
     return 2 * operators.convolution(weight, source, grad, transposed) * (mask[0] + mask[1])
 
 
-def _attention_forward(
-    query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
-    return 2 * operators.attention(query, key, value)
-
-
-def _attention_backward(
-    grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
-    return 2 * operators.attention_backward(query, key, value)
-
-
-def _halves(*shapes: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return 2 * operators.halves(shapes)
+def _flops(macs: Callable[..., int], first: int = 0) -> Callable[..., int]:
+    """Twice the MACs, from the shapes of three arguments, the first of which is the `first`."""
+    return lambda *shapes, **_: 2 * macs(*shapes[first : first + 3])
 
 
 def _formulas(model: nn.Module) -> dict[Any, Callable[..., int]]:
@@ -358,15 +335,20 @@ def _formulas(model: nn.Module) -> dict[Any, Callable[..., int]]:
     # Without Triton the layers say what is wrong.
     with suppress(ImportError):
         import_module("flopbench.kernels.triton.linear")
-        return {**FORMULAS, **{getattr(torch.ops.flopbench, name): _halves for name in operators.HALVES}}
+        halves = _flops(lambda *shapes: operators.halves(shapes))
+        return {**FORMULAS, **{getattr(torch.ops.flopbench, name): halves for name in operators.HALVES}}
     return FORMULAS
 
+
+_ATTENTION, _ATTENTION_BACKWARD = _flops(operators.attention), _flops(operators.attention_backward, first=1)
 
 # FLOPs, as FlopCounterMode counts, where it has no formula of its own or one that is wrong.
 FORMULAS: dict[Any, Callable[..., int]] = {
     aten.convolution_backward: _convolution_backward,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    aten._scaled_dot_product_fused_attention_overrideable: _attention_forward,
-    aten._scaled_dot_product_fused_attention_overrideable_backward: _attention_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu: _ATTENTION,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _ATTENTION_BACKWARD,
+    aten._scaled_dot_product_fused_attention_overrideable: _ATTENTION,
+    aten._scaled_dot_product_fused_attention_overrideable_backward: _flops(
+        operators.attention_backward, first=1
+    ),
 }

@@ -77,12 +77,8 @@ def _convolution(
     transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **named: Any
 ) -> Tensor:
     # In the order of the operators' signatures.
-    order = [
-        "stride",
-        "padding",
-        *(["output_padding", "groups", "dilation"] if transposed else ["dilation", "groups"]),
-    ]
-    given = {**dict(zip(order, rest, strict=False)), **named}
+    behind = "output_padding groups dilation" if transposed else "dilation groups"
+    given = {**dict(zip(f"stride padding {behind}".split(), rest, strict=False)), **named}
     axes = weight.ndim - 2
 
     def per_axis(value: int | tuple[int, ...]) -> list[int]:
@@ -99,18 +95,7 @@ def _convolution(
     output_padding = per_axis(given.get("output_padding", 0))
     padding = per_axis(0 if padding == "valid" else padding)
     groups = given.get("groups", 1)
+    flags = (False, False, False, False)
     return torch.ops.aten._convolution(
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        dilation,
-        transposed,
-        output_padding,
-        groups,
-        False,
-        False,
-        False,
-        False,
+        input, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *flags
     )

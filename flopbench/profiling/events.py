@@ -8,8 +8,9 @@ it is.
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from flopbench.profiling.classify import group_of
@@ -57,7 +58,8 @@ def summarise(events: Sequence[Any], *, cuda: bool, norms: Iterable[str] = ()) -
         empty where no layer was marked.
     """
     norms = frozenset(norms)
-    steps = sorted(_on_host(e) for e in events if e.name == STEP and not _is_device(e))
+    spans = (event.time_range for event in events if event.name == STEP and not _is_device(event))
+    steps = sorted((span.start, span.end) for span in spans)
     if not steps:
         return Summary()
     kept = _middle_half(steps)
@@ -73,14 +75,15 @@ def summarise(events: Sequence[Any], *, cuda: bool, norms: Iterable[str] = ()) -
     summary = Summary(calls=len(steps))
     scale = 1e-6 / len(kept)
     for event in events:
-        if event.name.startswith((STEP, LAYER)) or step_of(event) is None:
+        if step_of(event) is None:
             continue
-        if cuda and _is_device(event):
-            seconds = (event.time_range.end - event.time_range.start) * scale
-        elif not cuda and not _is_device(event):
-            seconds = event.self_cpu_time_total * scale
-        else:
+        if cuda and not _is_device(event) and event.kernels and (launcher := layers.of(event)) is not None:
+            launched = sum(kernel.duration for kernel in event.kernels)
+            _add(summary.parts, part_of(launcher), launched * scale)
+        if event.name.startswith((STEP, LAYER)) or cuda != _is_device(event):
             continue
+        span = event.time_range
+        seconds = (span.end - span.start if cuda else event.self_cpu_time_total) * scale
         layer = None if cuda else layers.of(event)
         group = group_of(event.name, within_norm=layer in norms)
         if group == "other" and cuda and event.name.startswith(("aten::", "## ")):
@@ -91,10 +94,8 @@ def summarise(events: Sequence[Any], *, cuda: bool, norms: Iterable[str] = ()) -
         if layer is not None:
             _add(summary.parts, part_of(layer), seconds)
         _add(summary.stacks, layers.stack(event, layer), seconds * 1e6)
-    if cuda:
-        _parts_of_kernels(events, layers, step_of, scale, summary)
     for (_, group), (seconds, _) in times.items():
-        summary.groups[group] = summary.groups.get(group, 0.0) + seconds
+        _add(summary.groups, group, seconds)
     summary.operators = tuple(
         OperatorTime(name=name, group=group, seconds=seconds, calls=calls)
         for (name, group), (seconds, calls) in sorted(times.items(), key=lambda item: -item[1][0])
@@ -119,26 +120,19 @@ def _middle_half(steps: Sequence[tuple[float, float]]) -> frozenset[int]:
     return frozenset(order[cut : len(steps) - cut])
 
 
-def _on_host(event: Any) -> tuple[float, float]:
-    return event.time_range.start, event.time_range.end
-
-
 def _is_device(event: Any) -> bool:
     return "CPU" not in str(event.device_type)
 
 
-def _add(totals: dict[str, float], key: str, value: float) -> None:
+def _add(totals: dict[Any, float], key: str, value: float) -> None:
     totals[key] = totals.get(key, 0.0) + value
 
 
-def _parts_of_kernels(
-    events: Sequence[Any], layers: "_Layers", step_of: Any, scale: float, into: Summary
-) -> None:
-    for event in events:
-        if not _is_device(event) and event.kernels and step_of(event) is not None:
-            layer = layers.of(event)
-            if layer is not None:
-                _add(into.parts, part_of(layer), sum(kernel.duration for kernel in event.kernels) * scale)
+def _upwards(event: Any) -> Iterator[Any]:
+    """The event and its callers, from the innermost."""
+    while event is not None:
+        yield event
+        event = event.cpu_parent
 
 
 class _Layers:
@@ -164,29 +158,20 @@ class _Layers:
         layer = self._around(event)
         if layer is not None:
             return layer
-        ancestor = event
-        while ancestor is not None:
-            if ancestor.name.startswith("Optimizer."):
+        for caller in _upwards(event):
+            if caller.name.startswith("Optimizer."):
                 return OPTIMISER
-            if ancestor.name.startswith("autograd::") and ancestor.sequence_nr >= 0:
-                return self._by_number.get(ancestor.sequence_nr, "")
-            ancestor = ancestor.cpu_parent
+            if caller.name.startswith("autograd::") and caller.sequence_nr >= 0:
+                return self._by_number.get(caller.sequence_nr, "")
         return ""
 
     def stack(self, event: Any, layer: str | None) -> str:
         """The event's callers from the outermost, below its part and layer."""
-        frames = []
-        ancestor = event
-        while ancestor is not None and not ancestor.name.startswith((STEP, LAYER)):
-            frames.append(re.sub(r"[;\s]+", "_", ancestor.name))
-            ancestor = ancestor.cpu_parent
+        callers = takewhile(lambda caller: not caller.name.startswith((STEP, LAYER)), _upwards(event))
+        frames = [re.sub(r"[;\s]+", "_", caller.name) for caller in callers]
         place = [] if layer is None else list(dict.fromkeys((part_of(layer), layer or "(network)")))
         return ";".join([*place, *reversed(frames)])
 
     def _around(self, event: Any) -> str | None:
-        ancestor = event.cpu_parent
-        while ancestor is not None:
-            if ancestor.name.startswith(LAYER):
-                return ancestor.name.removeprefix(LAYER)
-            ancestor = ancestor.cpu_parent
-        return None
+        names = (caller.name for caller in _upwards(event.cpu_parent))
+        return next((name.removeprefix(LAYER) for name in names if name.startswith(LAYER)), None)

@@ -38,11 +38,6 @@ class Checked:
         return abs(self.predicted / self.measured - 1)
 
 
-def read_peaks(path: Path) -> Peaks:
-    """The peaks in a calibration file; raises as `read_calibration`."""
-    return read_calibration(path).peaks
-
-
 def read_calibration(path: Path) -> Calibration:
     """A calibration file, of this machine or another.
 
