@@ -33,7 +33,7 @@ import json
 from pathlib import Path
 from flopbench.errors import FlopbenchError
 from flopbench.regression.compare import compare_runs
-from flopbench.report import summary_table
+from flopbench.report.tables import summary_table
 from flopbench.report.cells import measured, rows_of, setting_of, setting_words
 from flopbench.results import Run, to_frame
 from flopbench.suites import load_suite, override

@@ -18,7 +18,9 @@ def report(
 ) -> None:
     """Render runs as Markdown, a self-contained page, tables and pictures."""
 
-    from flopbench.report import FORMATS, format_frame, render_report, summary_table
+    from flopbench.report import FORMATS
+    from flopbench.report.render import render_report
+    from flopbench.report.tables import format_frame, summary_table
     from flopbench.results import Run, to_frame
 
     if format_ not in FORMATS:

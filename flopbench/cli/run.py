@@ -140,7 +140,8 @@ def _prepare(
 
 
 def _show(run: Any, reports: Path, format_: str, console: Any) -> None:
-    from flopbench.report import format_frame, render_report, summary_table
+    from flopbench.report.render import render_report
+    from flopbench.report.tables import format_frame, summary_table
     from flopbench.results import to_frame
 
     frame = to_frame([run])

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flopbench.errors import ExitCode, FlopbenchError, NothingMeasuredError
-from flopbench.regression.baseline import git
+from flopbench.regression.baseline import commit_of, git
 from flopbench.regression.compare import by_cell, compare_records
 from flopbench.regression.decision import Comparison, Outcome
 from flopbench.regression.exact import ExactBaseline, compare_exact
@@ -42,7 +42,7 @@ def gate_against(
     """
     reference = reference.removeprefix("git:")
     suite = str(suite_file.resolve())
-    here = Path(git("rev-parse", "--show-toplevel", what="--against needs a git checkout").decode().strip())
+    here = Path(git("rev-parse", "--show-toplevel", what="--against needs a git checkout"))
     with checkout(reference) as there, tempfile.TemporaryDirectory(prefix="flopbench-") as name:
         folder, trees = Path(name), {"A": there, "B": here}
         comparison = Comparison(base=reference, new="working tree")
@@ -52,7 +52,8 @@ def gate_against(
             for side, tree in trees.items():
                 say(f"exact figures of {_SIDES[side]}")
                 file = folder / f"{side}.json"
-                _flopbench(tree, _gate_arguments(suite, request, file))
+                # Without a baseline the gate writes one: the figures of that side.
+                _flopbench(tree, "gate", request, suite, "--tier", "exact", "--baseline", str(file))
                 exact[side] = ExactBaseline.read(file)
             comparison += compare_exact(exact["A"], exact["B"], effects)
         if request.tier.statistical:
@@ -63,7 +64,8 @@ def gate_against(
                     side = ORDER[turn % len(ORDER)]
                     say(f"measuring {_SIDES[side]}, process {turn // 2 + 1} of {request.processes}")
                     target = folder / f"{attempt}-{turn}"
-                    _flopbench(trees[side], _run_arguments(suite, request, target))
+                    folders = ("--results", str(target), "--reports", str(target / "reports"))
+                    _flopbench(trees[side], "run", request, suite, *folders, "--format", "json")
                     records[side] += Run.open(next(target.glob("*/run.json")).parent).records()
                 return compare_records(by_cell(records["A"]), by_cell(records["B"]), effects, paired=True)
 
@@ -85,48 +87,26 @@ def checkout(reference: str) -> Iterator[Path]:
     Raises:
         FlopbenchError: no such commit.
     """
-    commit = git(
-        "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", what=f"no commit {reference!r}"
-    )
+    commit = commit_of(reference)
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         tree = Path(folder) / "tree"
-        git(
-            "worktree",
-            "add",
-            "--detach",
-            str(tree),
-            commit.decode().strip(),
-            what=f"cannot check out {reference}",
-        )
+        git("worktree", "add", "--detach", str(tree), commit, what=f"cannot check out {reference}")
         try:
             yield tree
         finally:
             git("worktree", "remove", "--force", str(tree), what="cannot remove the worktree")
 
 
-def _gate_arguments(suite: str, request: Request, file: Path) -> list[str]:
-    # Without a baseline the gate writes one: the figures of that side.
-    arguments = ["gate", "--suite", suite, "--tier", "exact", "--baseline", str(file)]
-    return arguments + _common(request)
-
-
-def _run_arguments(suite: str, request: Request, folder: Path) -> list[str]:
-    arguments = ["run", "--suite", suite, "--results", str(folder), "--reports", str(folder / "reports")]
-    return [*arguments, "--format", "json", *_common(request)]
-
-
-def _common(request: Request) -> list[str]:
-    return ([] if request.device is None else ["--device", request.device]) + ["--quick"] * request.quick
-
-
-def _flopbench(tree: Path, arguments: list[str]) -> None:
-    """Run the `flopbench` of a tree with this interpreter."""
+def _flopbench(tree: Path, command: str, request: Request, suite: str, *arguments: str) -> None:
+    """Run a command of the `flopbench` of a tree with this interpreter, on what is to be gated."""
+    device = [] if request.device is None else ["--device", request.device]
+    quick = ["--quick"] * request.quick
     sources = [str(path) for path in (tree / "src", tree) if path.is_dir()]
     path = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
     # What the inner command says to a CI system is not the verdict.
     quiet = {"GITHUB_ACTIONS": "", "GITHUB_STEP_SUMMARY": ""}
     done = subprocess.run(
-        [sys.executable, *_COMMAND, *arguments],
+        [sys.executable, *_COMMAND, command, "--suite", suite, *arguments, *device, *quick],
         env={**os.environ, **quiet, "PYTHONPATH": path},
         cwd=tree,
         capture_output=True,
@@ -136,4 +116,4 @@ def _flopbench(tree: Path, arguments: list[str]) -> None:
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
         kind = NothingMeasuredError if done.returncode == ExitCode.NOTHING_MEASURED else FlopbenchError
-        raise kind(f"{tree.name}: flopbench {arguments[0]} failed: {lines[-1].removeprefix('flopbench: ')}")
+        raise kind(f"{tree.name}: flopbench {command} failed: {lines[-1].removeprefix('flopbench: ')}")

@@ -37,7 +37,7 @@ class Baseline:
     """
 
     name: str
-    exact: ExactBaseline | None = None
+    exact: ExactBaseline | None
     run: Run | None = None
     exact_file: Path | None = None
     run_folder: Path | None = None
@@ -72,17 +72,12 @@ def open_baseline(where: str) -> Iterator[Baseline]:
     if not where.startswith("git:"):
         path = Path(where)
         if path.is_file() or path.suffix == ".json":
-            exact = ExactBaseline.read(path) if path.is_file() else None
-            yield Baseline(where, exact=exact, exact_file=path)
+            yield Baseline(where, _exact(path), exact_file=path)
         else:
             yield Baseline(where, *_parts(path), exact_file=path / EXACT_FILE, run_folder=path)
         return
     _, ref, path = where.split(":", 2)
-    commit = (
-        git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", what=f"no commit {ref!r}")
-        .decode()
-        .strip()
-    )
+    commit = commit_of(ref)
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         for name in (EXACT_FILE, *RUN_FILES):
             found = subprocess.run(
@@ -101,7 +96,16 @@ def locate(baseline: str | None, suite: str) -> str:
     return f"{baseline}:{usual}" if baseline.startswith("git:") and baseline.count(":") == 1 else baseline
 
 
-def git(*arguments: str, what: str) -> bytes:
+def commit_of(reference: str) -> str:
+    """The full hash of a commit.
+
+    Raises:
+        FlopbenchError: no such commit.
+    """
+    return git("rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", what=f"no commit {reference!r}")
+
+
+def git(*arguments: str, what: str) -> str:
     """The output of a git command.
 
     Raises:
@@ -114,9 +118,12 @@ def git(*arguments: str, what: str) -> bytes:
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise FlopbenchError(f"{what}{': ' + lines[-1] if lines else ''}")
-    return done.stdout
+    return done.stdout.decode().strip()
+
+
+def _exact(file: Path) -> ExactBaseline | None:
+    return ExactBaseline.read(file) if file.is_file() else None
 
 
 def _parts(folder: Path) -> tuple[ExactBaseline | None, Run | None]:
-    exact = ExactBaseline.read(folder / EXACT_FILE) if (folder / EXACT_FILE).is_file() else None
-    return exact, Run.open(folder) if (folder / RUN_FILES[0]).is_file() else None
+    return _exact(folder / EXACT_FILE), Run.open(folder) if (folder / RUN_FILES[0]).is_file() else None

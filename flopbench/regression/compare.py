@@ -12,7 +12,14 @@ import numpy as np
 from flopbench.cells import AXES, Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide
-from flopbench.regression.statistics import Array, paired_worsening, pooled_deviation, spread, worsening
+from flopbench.regression.statistics import (
+    Array,
+    Worsening,
+    paired_worsening,
+    pooled_deviation,
+    spread,
+    worsening,
+)
 from flopbench.results import CellRecord, Environment, Interval, ModelResult, Run
 from flopbench.suites import Metric, MinimumEffect
 from flopbench.timing.statistics import round_log_ratios, trimmed_mean
@@ -119,11 +126,19 @@ def compare_records(
     notes += _blind(changes, effects)
     if not changes:
         raise NothingMeasuredError("no cell was measured in both: " + "; ".join(notes[:3]))
-    for one, other, which in ((base, new, "before"), (new, base, "now")):
-        only = [cell for cell in one if cell not in other]
-        if only:
-            notes.append(f"{len(only)} cells measured only {which}, e.g. {only[0]}")
+    notes += only_in_one("cells", base, new)
     return Comparison(base="base", new="new", changes=correct(changes), notes=tuple(notes))
+
+
+def only_in_one(what: str, base: Collection[str], new: Collection[str]) -> list[str]:
+    """A note for either side that has what the other lacks."""
+    sides = {
+        "before": [one for one in base if one not in new],
+        "now": [one for one in new if one not in base],
+    }
+    return [
+        f"{len(only)} {what} measured only {side}, e.g. {only[0]}" for side, only in sides.items() if only
+    ]
 
 
 def require_common(base: Run, cells: Iterable[Cell]) -> None:
@@ -172,14 +187,13 @@ def cell_changes(
     for metric in metrics:
         tolerance = effects.of(metric, cell.id)
         if metric == "speedup":
-            change = _timed(base, new, _log_slowdown, cell.id, metric, max(tolerance, visible), paired=False)
-            changes.append(_show(change, lambda value: float(np.exp(-value)), ""))
+            effect = max(tolerance, visible)
+            changes.append(_timed(base, new, _log_slowdown, cell.id, metric, effect, lambda slow: 1 / slow))
         elif metric == "throughput":
             for role in ROLES:
-                change = _timed(base, new, _log_seconds(role), cell.id, metric, tolerance, paired=paired)
-                changes.append(
-                    _show(change, lambda value: cell.batch_size / float(np.exp(value)), labels[role])
-                )
+                seconds, unit = _log_seconds(role), lambda seconds: cell.batch_size / seconds
+                own = (cell.id, metric, tolerance, unit, labels[role])
+                changes.append(_timed(base, new, seconds, *own, paired=paired))
         elif metric == "peak_memory":
             changes += _exact(base[0], new[0], "peak_memory", "peak_bytes", tolerance, labels)
         elif metric == "macs":
@@ -193,6 +207,7 @@ def exact_change(subject: str, metric: str, label: str, base: float, new: float,
     # From nothing to something is a worsening without a ratio; each unit counts as a whole.
     change = (new - base) / abs(base) if base else float(new - base)
     interval = Interval(estimate=change, low=change, high=change)
+    another = metric == "parameters" and base != new
     return Change(
         subject=subject,
         metric=metric,
@@ -201,7 +216,35 @@ def exact_change(subject: str, metric: str, label: str, base: float, new: float,
         new=new,
         change=interval,
         tolerance=tolerance,
-        outcome=decide(interval, tolerance),
+        outcome=Outcome.FAIL if another else decide(interval, tolerance),
+        note="not the same network" if another else "",
+    )
+
+
+def timed_change(
+    subject: str,
+    metric: str,
+    found: Worsening,
+    base: float,
+    new: float,
+    *,
+    effect: float,
+    noise: float = 0.0,
+    label: str = "",
+) -> Change:
+    """The change of a figure with noise: `effect` is tolerated, and what is no more than thrice the noise."""
+    tolerance = max(effect, float(np.expm1(3 * noise)))
+    return Change(
+        subject=subject,
+        metric=metric,
+        label=label,
+        base=base,
+        new=new,
+        change=found.interval,
+        tolerance=tolerance,
+        outcome=decide(found.interval, tolerance),
+        p_value=found.p_value(tolerance),
+        note=f"tolerance is 3 × the A/A spread, above {effect:.1%}" if tolerance > effect else "",
     )
 
 
@@ -229,9 +272,12 @@ def _timed(
     subject: str,
     metric: Metric,
     effect: float,
+    unit: Callable[[float], float],
+    label: str = "",
     *,
-    paired: bool,
+    paired: bool = False,
 ) -> Change:
+    """The change of what `values` are the logarithms of; `unit` turns that into the metric's figure."""
     processes = min(len(base), len(new)) >= MIN_PROCESSES
     sides = []
     for records in (base, new):
@@ -247,25 +293,8 @@ def _timed(
     else:
         found = worsening(before, after)
         noise = spread(before, after, processes=processes)
-    tolerance = max(effect, float(np.expm1(3 * noise)))
-    return Change(
-        subject=subject,
-        metric=metric,
-        base=float(trimmed_mean(before)),
-        new=float(trimmed_mean(after)),
-        change=found.interval,
-        tolerance=tolerance,
-        outcome=decide(found.interval, tolerance),
-        p_value=found.p_value(tolerance),
-        note=f"tolerance is 3 × the A/A spread, above {effect:.1%}" if tolerance > effect else "",
-    )
-
-
-def _show(change: Change, unit: Callable[[float], float], label: str) -> Change:
-    """With the log values of both sides turned into the metric's unit."""
-    assert change.base is not None
-    assert change.new is not None
-    return change.model_copy(update={"base": unit(change.base), "new": unit(change.new), "label": label})
+    sides = (unit(float(np.exp(trimmed_mean(side)))) for side in (before, after))
+    return timed_change(subject, metric, found, *sides, effect=effect, noise=noise, label=label)
 
 
 def _log_slowdown(record: CellRecord) -> Array:
@@ -289,10 +318,7 @@ def _exact(
         values = getattr(before, attribute), getattr(after, attribute)
         if None in values:
             continue
-        change = exact_change(base.cell.id, metric, labels[role], *values, tolerance)
-        if metric == "parameters" and values[0] != values[1]:
-            change = change.model_copy(update={"outcome": Outcome.FAIL, "note": "not the same network"})
-        changes.append(change)
+        changes.append(exact_change(base.cell.id, metric, labels[role], *values, tolerance))
     return changes
 
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
-from flopbench.regression.baseline import git
+from flopbench.regression.baseline import commit_of, git
 from flopbench.regression.change_points import Level, levels
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
@@ -121,7 +121,9 @@ def history(
             f"no run has a {metric.replace('_', ' ')} that fits --cell, --machine and --since"
         )
     return [
-        Series(name, cell, metric, tuple(points), tuple(_levels(points, min_change)))
+        Series(
+            name, cell, metric, tuple(points), tuple(levels([p.value for p in points], min_change=min_change))
+        )
         for (name, cell), points in sorted(values.items())
     ]
 
@@ -133,10 +135,7 @@ def parse_since(text: str) -> datetime:
         FlopbenchError: neither.
     """
     if text.startswith("git:"):
-        ref = text.removeprefix("git:")
-        text = (
-            git("show", "-s", "--format=%cI", f"{ref}^{{commit}}", what=f"no commit {ref!r}").decode().strip()
-        )
+        text = git("show", "-s", "--format=%cI", commit_of(text.removeprefix("git:")), what="no date")
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
@@ -258,7 +257,3 @@ def _figures(run: Run, metric: str) -> dict[str, float]:
         return {}
     known = frame.loc[(frame["status"] == "ok") & frame[column].notna(), ["cell", column]]
     return {str(cell): float(median(group[column])) for cell, group in known.groupby("cell", sort=False)}
-
-
-def _levels(points: Sequence[Point], min_change: float) -> list[Level]:
-    return levels([point.value for point in points], min_change=min_change)

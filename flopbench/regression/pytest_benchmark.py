@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.regression.decision import Change, Comparison, correct, decide
+from flopbench.regression.compare import only_in_one, timed_change
+from flopbench.regression.decision import Change, Comparison, correct
 from flopbench.regression.statistics import DRAWS, Worsening, spread, worsening
 from flopbench.suites import MinimumEffect
 
@@ -28,8 +29,8 @@ def compare_files(base: Path, new: Path, effects: MinimumEffect) -> Comparison:
         NothingMeasuredError: the machines differ and no benchmark has a speed-up.
     """
     before, after = _read(base), _read(new)
-    old = {entry["fullname"]: entry for entry in before["benchmarks"]}
-    common = [(old[entry["fullname"]], entry) for entry in after["benchmarks"] if entry["fullname"] in old]
+    old, fresh = ({entry["fullname"]: entry for entry in side["benchmarks"]} for side in (before, after))
+    common = [(old[name], entry) for name, entry in fresh.items() if name in old]
     if not common:
         raise FlopbenchError(f"nothing to compare: {base.name} and {new.name} have no benchmark in common")
     difference = _machine_difference(before, after)
@@ -44,11 +45,7 @@ def compare_files(base: Path, new: Path, effects: MinimumEffect) -> Comparison:
         notes.append(f"another machine ({difference}): only speed-ups measured side by side are compared")
         if not changes:
             raise NothingMeasuredError(f"no benchmark is comparable between machines: {difference}")
-    for one, other, which in ((before, after, "before"), (after, before, "now")):
-        names = {entry["fullname"] for entry in other["benchmarks"]}
-        only = [entry["fullname"] for entry in one["benchmarks"] if entry["fullname"] not in names]
-        if only:
-            notes.append(f"{len(only)} benchmarks measured only {which}, e.g. {only[0]}")
+    notes += only_in_one("benchmarks", old, fresh)
     return Comparison(base=base.stem, new=new.stem, changes=correct(changes), notes=tuple(notes))
 
 
@@ -75,37 +72,23 @@ def _machine_difference(base: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _seconds(base: dict[str, Any], new: dict[str, Any], effects: MinimumEffect) -> Change:
-    effect = effects.of("throughput", new["fullname"])
+    name, effect = new["fullname"], effects.of("throughput", new["fullname"])
     values = [np.log(np.array(entry["stats"].get("data") or [], dtype=float)) for entry in (base, new)]
-    medians = [float(entry["stats"]["median"]) for entry in (base, new)]
-    if all(len(side) >= 2 for side in values):
-        found = worsening(*values)
-        effect = max(effect, float(np.expm1(3 * spread(*values, processes=False))))
+    medians = (float(entry["stats"]["median"]) for entry in (base, new))
+    if any(len(side) < 2 for side in values):
+        found, noise = _from_summary(base["stats"], new["stats"]), 0.0
     else:
-        found = _from_summary(base["stats"], new["stats"])
-    return _change(new["fullname"], "seconds", medians[0], medians[1], found, effect)
+        found, noise = worsening(*values), spread(*values, processes=False)
+    return timed_change(name, "seconds", found, *medians, effect=effect, noise=noise)
 
 
 def _speedup(base: dict[str, Any], new: dict[str, Any], effects: MinimumEffect) -> Change:
-    ratios = [np.array(entry["extra_info"][EXTRA]["round_speedups"], dtype=float) for entry in (base, new)]
-    estimates = [float(entry["extra_info"][EXTRA]["speedup"]) for entry in (base, new)]
-    values = [-np.log(side) for side in ratios]
-    effect = effects.of("speedup", new["fullname"])
-    tolerance = max(effect, float(np.expm1(3 * spread(*values, processes=False))))
-    return _change(new["fullname"], "speedup", estimates[0], estimates[1], worsening(*values), tolerance)
-
-
-def _change(subject: str, metric: str, base: float, new: float, found: Worsening, tolerance: float) -> Change:
-    return Change(
-        subject=subject,
-        metric=metric,
-        base=base,
-        new=new,
-        change=found.interval,
-        tolerance=tolerance,
-        outcome=decide(found.interval, tolerance),
-        p_value=found.p_value(tolerance),
-    )
+    ours = [entry["extra_info"][EXTRA] for entry in (base, new)]
+    values = [-np.log(np.array(side["round_speedups"], dtype=float)) for side in ours]
+    estimates = (float(side["speedup"]) for side in ours)
+    name, noise = new["fullname"], spread(*values, processes=False)
+    effect = effects.of("speedup", name)
+    return timed_change(name, "speedup", worsening(*values), *estimates, effect=effect, noise=noise)
 
 
 def _from_summary(base: dict[str, Any], new: dict[str, Any]) -> Worsening:

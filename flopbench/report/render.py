@@ -12,7 +12,7 @@ from flopbench.report import tables, text
 from flopbench.report.cells import Rows, failures, measured, models, rows_of, what_ran
 from flopbench.report.findings import answer
 from flopbench.report.table import Table, words
-from flopbench.results import CellRecord, Flag, Run, RunInfo, to_frame, write_atomically
+from flopbench.results import CellRecord, Run, RunInfo, to_frame, write_atomically
 
 if TYPE_CHECKING:
     from jinja2 import Environment as Templates
@@ -167,27 +167,28 @@ def flag_groups(records: dict[str, list[CellRecord]]) -> list[FlagGroup]:
             replicate = f" (replicate {record.replicate})" if record.replicate else ""
             for flag in record.flags:
                 where = prefix + record.cell.id + replicate
-                groups.setdefault(_kind_of(flag), []).append((where, flag.message))
+                groups.setdefault((flag.kind, flag.remedy), []).append((where, flag.message))
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     return [FlagGroup(kind, remedy, tuple(cells)) for (kind, remedy), cells in ordered]
 
 
-def _kind_of(flag: Flag) -> tuple[str, str]:
-    return flag.kind, flag.remedy
-
-
-def _html_templates() -> "Templates":
+def _templates(package: str, **options: Any) -> "Templates":
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup, escape
 
-    templates = Environment(
-        loader=PackageLoader("flopbench.report"),
-        autoescape=True,
+    return Environment(
+        loader=PackageLoader(package),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        **options,
     )
+
+
+def _html_templates() -> "Templates":
+    from markupsafe import Markup, escape
+
+    templates = _templates("flopbench.report", autoescape=True)
     templates.filters["backticks"] = lambda value: Markup(
         re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value)))
     )
@@ -196,17 +197,10 @@ def _html_templates() -> "Templates":
 
 def markdown_templates(package: str = "flopbench.report") -> "Templates":
     """A room's templates, escaped for Markdown; `| safe` marks what is Markdown already."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    templates = Environment(
-        loader=PackageLoader(package),
-        autoescape=False,
-        finalize=lambda value: value if isinstance(value, Markup) else text.markdown_escape(value),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    templates = _templates(
+        package, finalize=lambda value: value if isinstance(value, Markup) else text.markdown_escape(value)
     )
     templates.filters["fenced"] = lambda value: Markup(text.fenced(text.printable(value), "sh"))
     templates.filters["code"] = lambda value: Markup(text.code(value))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flopbench.report import render_report
+from flopbench.report.render import render_report
 from tests.support import browser
 from tests.support.runs import CPU, make_run
 

@@ -9,8 +9,7 @@ from markdown_it import MarkdownIt
 
 from flopbench.cells import Pair
 from flopbench.errors import FlopbenchError
-from flopbench.report import render_report
-from flopbench.report.render import folder_name
+from flopbench.report.render import folder_name, render_report
 from flopbench.results import (
     Calibration,
     CellRecord,

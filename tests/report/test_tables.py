@@ -8,9 +8,8 @@ import pytest
 from rich.console import Console
 
 from flopbench.errors import FlopbenchError
-from flopbench.report import format_frame, summary_table
 from flopbench.report.cells import failures, measured, models, rows_of, what_ran
-from flopbench.report.tables import CELL_COLUMNS, runs_table
+from flopbench.report.tables import CELL_COLUMNS, format_frame, runs_table, summary_table
 from flopbench.report.text import (
     change,
     code,
