@@ -10,6 +10,7 @@ here in a page, because the libraries that offer it bring scipy along.
 import math
 from bisect import insort
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 MIN_LENGTH = 2
@@ -45,7 +46,7 @@ def levels(values: Sequence[float], *, min_change: float = 0.01) -> list[Level]:
     if not values:
         return []
     logs = [math.log(value) for value in values]
-    found = [Level(start, end, _median(values[start:end])) for start, end in _segments(logs)]
+    found = [Level(start, end, median(values[start:end])) for start, end in _segments(logs)]
     return _joined(found, values, min_change)
 
 
@@ -109,13 +110,7 @@ def _joined(found: list[Level], values: Sequence[float], min_change: float) -> l
     for level in found[1:]:
         last = joined[-1]
         if abs(level.value / last.value - 1) < min_change:
-            joined[-1] = Level(last.start, level.end, _median(values[last.start : level.end]))
+            joined[-1] = Level(last.start, level.end, median(values[last.start : level.end]))
         else:
             joined.append(level)
     return joined
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return (ordered[middle] + ordered[~middle]) / 2

@@ -165,19 +165,17 @@ def table(series: Sequence[Series]) -> Table:
 
 def write(series: Sequence[Series], out: Path) -> list[Path]:
     """Write the table as Markdown and a picture a machine (PNG and SVG); return the files."""
-    import io
+    from flopbench.report.pictures.style import save, style
 
     metric = series[0].metric
     files = []
     page = f"# {metric.replace('_', ' ').capitalize()} over time\n\n"
     for number, machine in enumerate(sorted({one.machine for one in series}), 1):
-        figure = plot([one for one in series if one.machine == machine])
-        for kind in ("png", "svg"):
-            buffer = io.BytesIO()
-            # Without a date the same data give the same file.
-            figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        with style():
+            contents = save(plot([one for one in series if one.machine == machine]))
+        for kind, content in zip(("png", "svg"), contents, strict=True):
             files.append(out / f"history-{metric}-{number}.{kind}")
-            write_atomically(files[-1], buffer.getvalue())
+            write_atomically(files[-1], content)
         page += f"![{metric} on {machine}, a panel a cell]({files[-2].name})\n\n"
     files.append(out / f"history-{metric}.md")
     write_atomically(files[-1], page + table(series).markdown() + "\n")
@@ -186,17 +184,12 @@ def write(series: Sequence[Series], out: Path) -> list[Path]:
 
 def plot(series: Sequence[Series]) -> "Figure":
     """A panel a cell: the figures in the order of the runs, their levels and change points."""
-    from matplotlib.figure import Figure
+    from flopbench.report.pictures.style import panels
 
     chosen = sorted(series, key=lambda one: not one.changes)[:PANELS]
-    columns = min(3, len(chosen))
-    rows = -(-len(chosen) // columns)
-    figure = Figure(figsize=(4.6 * columns, 2.6 * rows + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for one, axes in zip(chosen, panels, strict=False):
+    figure, grid = panels(len(chosen), size=(4.6, 2.6))
+    for one, axes in zip(chosen, grid, strict=True):
         _panel(axes, one)
-    for axes in list(panels):
-        axes.set_visible(False)
     left_out = len(series) - len(chosen)
     note = f" (and {left_out} cells without change points)" if left_out else ""
     figure.suptitle(f"{series[0].metric.replace('_', ' ')} on {series[0].machine}{note}", fontsize=11)
@@ -229,7 +222,6 @@ def _panel(axes: Any, one: Series) -> None:
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.25)
     axes.set_title(one.cell, fontsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _written(one: Series, value: float) -> str:

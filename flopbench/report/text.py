@@ -1,4 +1,4 @@
-"""Figures and names as people read them. A missing figure is an en dash everywhere."""
+"""Figures and names as people read them. A missing figure is an en dash: `Column.show` sees to it."""
 
 import math
 import re
@@ -12,10 +12,8 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def significant(value: float | None, digits: int = 3) -> str:
+def significant(value: float, digits: int = 3) -> str:
     """A plain decimal with so many significant digits: 0.0123, 1.54, 154, 15 400."""
-    if value is None or is_missing(value):
-        return MISSING
     if value == 0:
         return "0"
     rounded = float(f"{value:.{digits}g}")
@@ -23,9 +21,7 @@ def significant(value: float | None, digits: int = 3) -> str:
     return f"{rounded:,.{decimals}f}".replace(",", "\u202f").replace("-", "−")
 
 
-def _scaled(value: float | None, steps: tuple[tuple[float, str], ...], digits: int = 3) -> str:
-    if value is None or is_missing(value):
-        return MISSING
+def _scaled(value: float, steps: tuple[tuple[float, str], ...], digits: int = 3) -> str:
     rounds_up = 1 - 0.5 * 10**-digits
     factor, unit = next((step for step in steps if abs(value) >= step[0] * rounds_up), steps[-1])
     return f"{significant(value / factor, digits)}\u00a0{unit}"
@@ -33,30 +29,28 @@ def _scaled(value: float | None, steps: tuple[tuple[float, str], ...], digits: i
 
 def exact(value: float | None) -> str:
     """A whole number with all its digits: 22 059 496."""
-    return MISSING if value is None or is_missing(value) else f"{value:,.0f}".replace(",", "\u202f")
+    return MISSING if is_missing(value) else f"{value:,.0f}".replace(",", "\u202f")
 
 
-def count(value: float | None, digits: int = 3) -> str:
+def count(value: float, digits: int = 3) -> str:
     """22.1 M parameters, 4.60 G MACs; 864 as it is."""
-    if value is None or abs(value) < 999.5:
+    if abs(value) < 999.5:
         return exact(value)
     return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), digits)
 
 
-def seconds(value: float | None) -> str:
+def seconds(value: float) -> str:
     """A duration in the unit that suits it: 2.41 ms."""
     return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")))
 
 
-def size(value: float | None) -> str:
+def size(value: float) -> str:
     """Bytes in binary units: 1.25 GiB."""
     return _scaled(value, ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")))
 
 
-def percent(value: float | None, decimals: int = 0) -> str:
+def percent(value: float, decimals: int = 0) -> str:
     """A share, by default in whole per cent: 46 %, −8 %."""
-    if value is None or is_missing(value):
-        return MISSING
     # Adding zero makes −0.0 a zero without a sign.
     return f"{round(value * 100, decimals) + 0.0:.{decimals}f}\u00a0%".replace("-", "−")
 
@@ -66,37 +60,33 @@ def coverage(value: float) -> str:
     return percent(value) if value == 1 else percent(min(value, 0.9999), 2)
 
 
-def change(value: float | None, decimals: int = 1) -> str:
+def change(value: float, decimals: int = 1) -> str:
     """A relative change with its sign: +7.1 %, −0.3 %; 0 % where there is none."""
-    sign = "+" if value is not None and value > 0 else ""
+    sign = "+" if value > 0 else ""
     return sign + percent(value, decimals if value else 0)
 
 
-def factor(value: float | None) -> str:
+def factor(value: float) -> str:
     """A ratio with two decimals: 1.44."""
-    return MISSING if value is None or is_missing(value) else f"{value:.2f}"
+    return f"{value:.2f}"
 
 
-def times(value: float | None, decimals: int = 2) -> str:
+def times(value: float, decimals: int = 2) -> str:
     """A ratio as people say it: 1.44×."""
-    return MISSING if value is None or is_missing(value) else f"{value:.{decimals}f}×"
+    return f"{value:.{decimals}f}×"
 
 
-def interval(estimate: float | None, low: float | None, high: float | None) -> str:
+def interval(estimate: float, low: float, high: float) -> str:
     """A ratio with its 95 % interval: 1.44 [1.43, 1.46].
 
     A third decimal where two would hide the interval's width, or on which side of 1 an end lies.
     """
-    if estimate is None or low is None or high is None or is_missing(estimate):
-        return MISSING
     digits = 3 if high - low < 0.01 or "1.00" in (f"{low:.2f}", f"{high:.2f}") else 2
     return f"{estimate:.{digits}f}\u00a0[{low:.{digits}f},\u00a0{high:.{digits}f}]"
 
 
-def error(value: float | None) -> str:
+def error(value: float) -> str:
     """An invariance error in powers of ten: 3.1e-06."""
-    if value is None or is_missing(value):
-        return MISSING
     return "0" if value == 0 else f"{value:.1e}"
 
 
@@ -113,7 +103,7 @@ _METRICS = {
 
 def metric(name: str, value: float | None) -> str:
     """A figure of a comparison in its unit: 1.532×, 812.0 images/s, 1.25 GiB; else a number of something."""
-    if value is None:
+    if value is None or is_missing(value):
         return MISSING
     return _METRICS.get(name, exact if value < 100_000 else count)(value)
 

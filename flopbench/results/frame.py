@@ -1,20 +1,16 @@
 """Runs as a DataFrame."""
 
 from collections.abc import Iterable
+from itertools import chain
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from flopbench.cells import AXES
-from flopbench.results.records import CellRecord, ModelResult, Samples
+from flopbench.results.records import CellRecord, ModelResult
 from flopbench.results.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def _median(samples: Samples) -> float | None:
-    flat = sorted(value for round_ in samples for value in round_)
-    middle = len(flat) // 2
-    return None if not flat else (flat[middle] + flat[~middle]) / 2
 
 
 def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
@@ -52,7 +48,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
     labels = dict(zip(("baseline", "candidate"), cell.labels, strict=True))
     for role, label in labels.items():
         result: ModelResult | None = getattr(record, role)
-        seconds = _median(result.samples) if result else None
+        seconds = median(chain(*result.samples)) if result and any(result.samples) else None
         row |= {
             f"{role}_label": label,
             f"{role}_parameters": result.parameters if result else None,
