@@ -4,7 +4,7 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Quarters` and commutes with the change of sign of sa and as.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import to_mirror_pairs
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import token_linear
-from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry, apart
+from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry, apart, each
 from flopbench.symmetries.plain import TokenLinear
 from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands, without_shift
 
@@ -142,12 +142,9 @@ class FlopTokensResidual(IrrepResidual):
 
     def forward(self, x: Quarters, branch: Quarters) -> Quarters:
         """`[B, N, C]` and `[B, N, C]` to `[B, N, C]`."""
-        branch = self.drop_path(branch)
-        ss, aa = add_scaled(x.ss, branch.ss, self.gamma_s), add_scaled(x.aa, branch.aa, self.gamma_a)
-        if branch.sa is None:
-            return Quarters(ss, None, None, aa)
-        sa, as_ = add_scaled(x.sa, branch.sa, self.gamma_s), add_scaled(x.as_, branch.as_, self.gamma_a)
-        return Quarters(ss, sa, as_, aa)
+        gammas: Any = (self.gamma_s, self.gamma_s, self.gamma_a, self.gamma_a)
+        # The branch comes last, for what it lacks the sum lacks.
+        return each(lambda part, gamma, b: add_scaled(part, b, gamma), x, gammas, self.drop_path(branch))
 
 
 def _mean(one: Tensor, two: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.inductor import compiled, missing_compiler
 from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import gelu, pointwise_parts
+from tests.kernels.agreement import in_cpp
 
 CUDA = torch.cuda.is_available()
 # ViT-B's halves.
@@ -136,7 +137,7 @@ def test_gradients_of_linear_of_parts(flopbench, width, parts, features):
         )
 
     flopbench.compare(
-        library, partial(kernels.linear_parts_backward, grads, x, weights, [0], features), grad=True
+        library, partial(in_cpp("linear_parts_backward"), grads, x, weights, [0], features), grad=True
     )
 
 

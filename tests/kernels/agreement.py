@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from flopbench.cells import Cell
+from flopbench.kernels.cpp import load
 from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import pointwise_parts
 
@@ -29,6 +30,16 @@ def gelus(*parts: Tensor) -> Sequence[Tensor]:
 def linear_halves(s: Any, a: Any, weight_s: Any, weight_a: Any, bias: Any, impl: Any = "auto") -> Any:
     """The linear map of both halves, with a bias on s."""
     return linear_parts((s, a), (weight_s, weight_a), (bias, None), impl)
+
+
+def in_cpp(operator: str) -> Operation:
+    """One of our operators in C++, those included that nothing in Python calls."""
+
+    def call(*arguments: Any) -> Any:
+        load()
+        return getattr(torch.ops.flopbench, operator).default(*arguments)
+
+    return call
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> Tensor:

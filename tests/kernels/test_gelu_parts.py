@@ -3,14 +3,16 @@
 import pytest
 import torch
 
-from flopbench.kernels.cpp.gelu import gelu_parts, gelu_parts_backward
-from tests.kernels.agreement import PARTS, TOLERANCE, check_operator, gelus, normal
+from flopbench.kernels.cpp.gelu import gelu_parts
+from tests.kernels.agreement import PARTS, TOLERANCE, check_operator, gelus, in_cpp, normal
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 # Less than a vector; several threads' chunks, and what is left over.
 SHAPES = [(1, 3), (2, 5, 1000)]
+
+gelu_parts_backward = in_cpp("gelu_parts_backward")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -8,7 +8,7 @@ from flopbench.kernels import dispatch
 from flopbench.kernels.cpp import linear as kernels
 from flopbench.models.layers import Mlp
 from flopbench.symmetries import FLOP, PLAIN, each
-from tests.kernels.agreement import TOLERANCE, check_operator, gelus, normal
+from tests.kernels.agreement import TOLERANCE, check_operator, gelus, in_cpp, normal
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -22,6 +22,8 @@ SHAPES = [
     (2, 1, (200,), 2064, 16),
     (1, 1, (150,), 448, 400),
 ]
+
+linear_parts_backward = in_cpp("linear_parts_backward")
 
 # Those for which the gradients of features are the library's products, and of weights too.
 LARGE = [
@@ -111,7 +113,7 @@ def test_threads_share_the_work(instructions, threads, gelu):
     def outputs(threads):
         torch.set_num_threads(threads)
         y = kernels.linear_parts(*given)
-        return [*y, *kernels.linear_parts_backward(y, x, w, present(biases)[1], True)]
+        return [*y, *linear_parts_backward(y, x, w, present(biases)[1], True)]
 
     before = torch.get_num_threads()
     try:
@@ -178,7 +180,7 @@ def test_what_does_not_fit_is_refused(cpp_compiler, given, message):
 )
 def test_gradients_that_do_not_fit_are_refused(cpp_compiler, given, message):
     with pytest.raises(RuntimeError, match=message):
-        kernels.linear_parts_backward(*given)
+        linear_parts_backward(*given)
 
 
 def test_numbers_are_checked_before_gradients_are_traced(cpp_compiler):
@@ -192,7 +194,7 @@ def test_numbers_are_checked_before_gradients_are_traced(cpp_compiler):
 def test_without_rows_gradients_are_zero(cpp_compiler):
     (y,) = kernels.linear_parts([X[:0]], [W], [B], [0], False)
     assert y.shape == (0, 16)
-    grads = kernels.linear_parts_backward([y], [X[:0]], [W], [0], True)
+    grads = linear_parts_backward([y], [X[:0]], [W], [0], True)
     for grad, like in zip(grads, (X[:0], W, B), strict=True):
         assert grad.equal(torch.zeros_like(like))
 
@@ -202,10 +204,10 @@ def test_any_layout(cpp_compiler):
     bias = torch.randn(64)[::2]
     torch.testing.assert_close(kernels.linear_parts(x, w, [bias], [0], False)[0], F.linear(x[0], w[0], bias))
     upstream = torch.randn(4, 3, 32).transpose(0, 1)
-    grad_x, grad_w = kernels.linear_parts_backward([upstream], x, w, [], True)
+    grad_x, grad_w = linear_parts_backward([upstream], x, w, [], True)
     torch.testing.assert_close(grad_x, upstream @ w[0])
     torch.testing.assert_close(grad_w, upstream.flatten(0, 1).T @ x[0].flatten(0, 1))
-    alone, grad_bias = kernels.linear_parts_backward([upstream], x, w, [0], False)
+    alone, grad_bias = linear_parts_backward([upstream], x, w, [0], False)
     assert alone.equal(grad_w)
     torch.testing.assert_close(grad_bias, upstream.sum((0, 1)))
 

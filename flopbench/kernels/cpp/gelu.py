@@ -26,12 +26,6 @@ def gelu_parts(x: list[Tensor]) -> list[Tensor]:
     return torch.ops.flopbench.gelu_parts.default(x)
 
 
-def gelu_parts_backward(x: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-    """Gradients of the parts, from those of what `gelu_parts` made of them."""
-    load()
-    return torch.ops.flopbench.gelu_parts_backward.default(x, grads)
-
-
 @torch.library.register_fake("flopbench::gelu_parts")
 def _(x):  # noqa: ANN001
     return [part.new_empty(part.shape) for part in x]

@@ -9,6 +9,7 @@ torch.library.define(
     "flopbench::linear_parts",
     "(Tensor[] x, Tensor[] weight, Tensor[] bias, int[] biased, bool gelu) -> Tensor[]",
 )
+# Gradients of the parts if they are asked for, of weights and biases; `in` is a multiple of 16 here too.
 torch.library.define(
     "flopbench::linear_parts_backward",
     "(Tensor[] grads, Tensor[] x, Tensor[] weight, int[] biased, bool features) -> Tensor[]",
@@ -34,22 +35,6 @@ def linear_parts(
     """
     load()
     return torch.ops.flopbench.linear_parts.default(x, weight, bias, biased, gelu)
-
-
-def linear_parts_backward(
-    grads: list[Tensor], x: list[Tensor], weight: list[Tensor], biased: list[int], features: bool
-) -> list[Tensor]:
-    """Gradients of the parts, the weights and the biases, from those of what `linear_parts` made of them.
-
-    Args:
-        grads: `[..., out]` for each part.
-        x: the parts `[..., in]`, `in` a multiple of 16 too.
-        weight: `[out, in]` each.
-        biased: the part that each bias is for.
-        features: whether those of the parts are asked for.
-    """
-    load()
-    return torch.ops.flopbench.linear_parts_backward.default(grads, x, weight, biased, features)
 
 
 @torch.library.register_fake("flopbench::linear_parts")

@@ -147,12 +147,8 @@ def linear_gelu_halves(
 
 
 @linear_halves.register_fake
-def _(s, a, weight_s, weight_a, bias):
-    return _outs(s, weight_s)
-
-
 @linear_gelu_halves.register_fake
-def _(s, a, weight_s, weight_a, bias, kind):
+def _(s, a, weight_s, weight_a, bias, kind="none"):
     return _outs(s, weight_s)
 
 
