@@ -20,7 +20,10 @@ from torch.utils._pytree import tree_leaves as tree_leaves
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether calling `module` runs anything besides its own `forward`; hooks that look on do not count."""
+    """Whether calling `module` runs anything besides its own `forward`.
+
+    Hooks that look on do not count, but where a compiler traces: it cannot tell all of them.
+    """
     if (
         module._backward_hooks
         or module._backward_pre_hooks
@@ -35,7 +38,10 @@ def hooked(module: nn.Module) -> bool:
         modules._global_forward_hooks,
     )
     # Hardly any module has one, and every linear layer asks at every call.
-    return any(forward) and any(not _looks_on(hook) for hooks in forward for hook in hooks.values())
+    return any(forward) and (
+        torch.compiler.is_compiling()
+        or any(not _looks_on(hook) for hooks in forward for hook in hooks.values())
+    )
 
 
 def looking_on(hook: Callable[..., None]) -> Callable[..., None]:
@@ -44,7 +50,6 @@ def looking_on(hook: Callable[..., None]) -> Callable[..., None]:
     return hook
 
 
-@torch.compiler.assume_constant_result
 def _looks_on(hook: Callable[..., object]) -> bool:
     # fvcore's say in which layer a trace is, and those of torch's counter of FLOPs in which layer a call is.
     origin = getattr(hook, "__module__", None) or ""
