@@ -14,9 +14,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple
 
 from flopbench.errors import FlopbenchError
@@ -193,7 +193,8 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        outcome = Outcome("done", _find(job)(lambda kind, value: sender.send((kind, value)), *arguments))
+        called = resolve_name(job) if isinstance(job, str) else job
+        outcome = Outcome("done", called(lambda kind, value: sender.send((kind, value)), *arguments))
     except BaseException as error:
         outcome = Outcome(*_describe(error))
     sender.send(("outcome", tuple(outcome)))
@@ -201,13 +202,6 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
     sys.stdout.flush()
     # Leave at once: tearing down CUDA and compile workers takes seconds and can hang.
     os._exit(0)
-
-
-def _find(job: Callable[..., Any] | str) -> Callable[..., Any]:
-    if not isinstance(job, str):
-        return job
-    module, _, name = job.partition(":")
-    return getattr(import_module(module), name)
 
 
 def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
