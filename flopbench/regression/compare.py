@@ -157,14 +157,12 @@ def require_common(base: Run, cells: Iterable[Cell]) -> None:
 def environment_notes(base: Environment, new: Environment) -> list[str]:
     """What two environments differ in, as far as it bears on a comparison."""
     notes = []
-    machine = base.differences(new, MACHINE)
-    if machine:
+    if machine := base.differences(new, MACHINE):
         notes.append(
             f"another machine ({'; '.join(machine)}): throughput and peak memory are not compared, "
             "only parameters, MACs and speed-ups measured side by side"
         )
-    software = base.differences(new, SOFTWARE)
-    if software:
+    if software := base.differences(new, SOFTWARE):
         notes.append(f"other software, which may explain a change: {'; '.join(software)}")
     return notes
 
@@ -340,11 +338,7 @@ def _measured(records: Iterable[CellRecord]) -> list[CellRecord]:
     return [
         record
         for record in records
-        if record.status == "ok"
-        and record.baseline is not None
-        and record.candidate is not None
-        and record.baseline.samples
-        and record.candidate.samples
+        if record.status == "ok" and all(m and m.samples for m in (record.baseline, record.candidate))
     ]
 
 

@@ -49,16 +49,9 @@ def markdown(comparison: Comparison, *, title: str = "flopbench") -> str:
         lines += [table(loud).markdown(), ""]
         lines += [f"- {change.title}: {change.note}" for change in loud if change.note]
         lines.append("")
-    quiet = _sorted(comparison, (Outcome.PASS,))
-    if quiet:
-        lines += [
-            f"<details><summary>{len(quiet)} passed</summary>",
-            "",
-            table(quiet).markdown(),
-            "",
-            "</details>",
-            "",
-        ]
+    if quiet := comparison.of(Outcome.PASS):
+        summary_line = f"<details><summary>{len(quiet)} passed</summary>"
+        lines += [summary_line, "", table(quiet).markdown(), "", "</details>", ""]
     lines += [f"- {note}" for note in comparison.notes]
     lines += [
         "",

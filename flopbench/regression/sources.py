@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from flopbench.errors import FlopbenchError, unknown
 from flopbench.regression.compare import METRICS, compare_runs
@@ -35,11 +34,10 @@ def compare_sources(
         raise FlopbenchError(
             f"{base} and {new} are of different kinds: compare run with run, or file with file"
         )
-    wanted: list[Metric] = []
     for metric in metrics:
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS)
-        wanted.append(next(m for m in get_args(Metric) if m == metric))
+    wanted: list[Metric] = [metric for metric in METRICS if metric in metrics]
     if base.is_file():
         if wanted:
             raise FlopbenchError(

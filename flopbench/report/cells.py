@@ -32,11 +32,8 @@ def rows_of(frame: "pd.DataFrame") -> list[Row]:
     A further key `network` is of the pair at its width and depth: what answers and pictures tell apart.
     """
     records: Any = frame.to_dict("records")
-    return [_with_network({k: None if text.is_missing(v) else v for k, v in row.items()}) for row in records]
-
-
-def _with_network(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "network": (row["pair"], *(row[name] for name in _NETWORK))}
+    rows = [{k: None if text.is_missing(v) else v for k, v in row.items()} for row in records]
+    return [{**row, "network": (row["pair"], *(row[name] for name in _NETWORK))} for row in rows]
 
 
 def measured(rows: Rows) -> list[Row]:
@@ -62,13 +59,14 @@ def _combined(replicates: Rows) -> Row:
     row["speedup_low"] = min(replicate["speedup_low"] for replicate in replicates)
     row["speedup_high"] = max(replicate["speedup_high"] for replicate in replicates)
     row["realised_share"] = realised(row, row["speedup"])
-    row["invariance_error"] = max(
-        (r["invariance_error"] for r in replicates if r["invariance_error"] is not None), default=None
-    )
-    row["flags"] = ", ".join(
-        dict.fromkeys(kind for replicate in replicates for kind in flag_kinds(replicate))
-    )
+    row["invariance_error"] = _worst_error(replicates)
+    row["flags"] = ", ".join(dict.fromkeys(kind for own in replicates for kind in flag_kinds(own)))
     return row
+
+
+def _worst_error(rows: Rows) -> float | None:
+    errors = (row["invariance_error"] for row in rows)
+    return max((error for error in errors if error is not None), default=None)
 
 
 def realised(row: Row, speedup: float) -> float | None:
@@ -104,10 +102,7 @@ def models(rows: Rows) -> list[Row]:
             )
             if role == "candidate":
                 model["macs_ratio"] = row["macs_ratio"]
-                errors = (model["invariance_error"], row["invariance_error"])
-                model["invariance_error"] = max(
-                    (error for error in errors if error is not None), default=None
-                )
+                model["invariance_error"] = _worst_error((model, row))
     return list(found.values())
 
 

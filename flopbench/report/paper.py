@@ -45,22 +45,15 @@ def published() -> tuple[Published, ...]:
         family, size = _FAMILIES[row["family"]], row["size"]
         baseline = float(row["baseline_gflops"])
         found.append(Published(family, "X", size, baseline, _optional(row["baseline_top1"])))
-        found.append(
-            Published(
-                family,
-                "E",
-                size,
-                float(row["equivariant_gflops"]),
-                _optional(row["equivariant_top1"]),
-                float(row["throughput_gain_percent"]),
-                baseline,
-            )
-        )
+        top1, gain = _optional(row["equivariant_top1"]), float(row["throughput_gain_percent"])
+        found.append(Published(family, "E", size, float(row["equivariant_gflops"]), top1, gain, baseline))
     for row in _rows("paper-hybrids.csv"):
-        family = _FAMILIES[row["family"]]
-        found.append(
-            Published(family, "H", row["size"], float(row["hybrid_gflops"]), float(row["hybrid_top1"]))
+        family, gflops, top1 = (
+            _FAMILIES[row["family"]],
+            float(row["hybrid_gflops"]),
+            float(row["hybrid_top1"]),
         )
+        found.append(Published(family, "H", row["size"], gflops, top1))
     return tuple(found)
 
 

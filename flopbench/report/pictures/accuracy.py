@@ -84,16 +84,10 @@ def _draw(axis: "Axes", networks: Sequence[Published], x: dict[str, float]) -> l
         line = [network for network in networks if network.version == version]
         own = VERSION_LOOKS[version]
         axis.plot([x[n.label] for n in line], [n.top1 or 0 for n in line], **own.line)
-        labels += [
-            Label(
-                x[network.label],
-                network.top1 or 0,
-                network.label if network is line[-1] else network.size,
-                own.color,
-                bold=network is line[-1],
-            )
-            for network in line
-        ]
+        for network in line:
+            last = network is line[-1]
+            words = network.label if last else network.size
+            labels.append(Label(x[network.label], network.top1 or 0, words, own.color, bold=last))
     low, high = min(x.values()), max(x.values())
     axis.set_xscale("log")
     axis.set_xlim(low / 1.4, high * 2.6)

@@ -48,10 +48,8 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     shown: list[tuple[str, list[Row]]] = []
     for run in runs:
         own = [row for row in cells if row["run"] == run.info.id]
-        families: dict[str | None, list[Row]] = {}
-        for row in nearest_to_paper(headline(own)):
-            if row["baseline_macs"]:
-                families.setdefault(family_of(row["baseline_label"]), []).append(row)
+        nearest = [row for row in nearest_to_paper(headline(own)) if row["baseline_macs"]]
+        families = by([{**row, "family": family_of(row["baseline_label"])} for row in nearest], "family")
         for family, points in families.items():
             heading = f"{family or 'other networks'}, " if len(families) > 1 else ""
             shown.append((heading + panel_title(run, own), points))
