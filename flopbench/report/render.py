@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import tables, text
-from flopbench.report.cells import Rows, failures, measured, models, rows_of, what_ran
+from flopbench.report.cells import Rows, measured, rows_of
 from flopbench.report.findings import answer
 from flopbench.report.table import Table, words
 from flopbench.results import CellRecord, Run, RunInfo, to_frame, write_atomically
@@ -96,12 +96,6 @@ def _context(
     missing: Sequence[str],
 ) -> dict[str, Any]:
     cells = measured(rows)
-    sections = [
-        ("Models", models(rows), tables.MODEL_COLUMNS),
-        ("Speed-ups", cells, tables.CELL_COLUMNS),
-        (tables.RAN, what_ran(cells), tables.RAN_COLUMNS),
-        ("Cells without a speed-up", failures(rows), tables.FAILURE_COLUMNS),
-    ]
     answers = []
     for run in runs:
         own = [row for row in cells if row["run"] == run.info.id]
@@ -111,10 +105,7 @@ def _context(
         "title": " · ".join(dict.fromkeys(run.info.title for run in runs)),
         "runs": [run.info for run in runs],
         "answers": answers,
-        "tables": [
-            environment_table([run.info for run in runs]),
-            *(tables.runs_table(title, content, columns) for title, content, columns in sections if content),
-        ],
+        "tables": [environment_table([run.info for run in runs]), *tables.run_tables(rows, cells)],
         "flags": flag_groups(records),
         "pictures": pictures,
         "missing": missing,

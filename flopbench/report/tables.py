@@ -1,7 +1,7 @@
 """The tables of runs: which columns they have, and which of them say something."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
@@ -68,7 +68,6 @@ FAILURE_COLUMNS = (
 )
 
 NOTHING = "No cell was measured."
-RAN = "What ran, as seen in the first calls"
 
 # What every cell of most runs has in common; shown only where it differs within a table.
 _OFTEN_THE_SAME = {"run", *(axis.label for axis in AXES.values() if not axis.always_shown)}
@@ -122,17 +121,17 @@ def summary_table(frame: "pd.DataFrame") -> "Group":
     from rich.text import Text
 
     rows = rows_of(frame)
-    parts: list[Any] = []
-    if facts := models(rows):
-        parts.append(runs_table("Models", facts, MODEL_COLUMNS))
-    if cells := measured(rows):
-        parts.append(
-            runs_table("Speed-ups (time of the baseline / time of the candidate)", cells, CELL_COLUMNS)
-        )
-    else:
-        parts.append(Text(NOTHING))
-    if ran := what_ran(cells):
-        parts.append(runs_table(RAN, ran, RAN_COLUMNS))
-    if failed := failures(rows):
-        parts.append(runs_table("Cells without a speed-up", failed, FAILURE_COLUMNS))
-    return Group(*parts)
+    cells = measured(rows)
+    found = run_tables(rows, cells, "Speed-ups (time of the baseline / time of the candidate)")
+    return Group(*found) if cells else Group(Text(NOTHING), *found)
+
+
+def run_tables(rows: Rows, cells: Rows, speed_ups: str = "Speed-ups") -> list[Table]:
+    """The tables that have a row, of all cells (`rows_of`) and of those with a speed-up (`measured`)."""
+    sections = (
+        ("Models", models(rows), MODEL_COLUMNS),
+        (speed_ups, cells, CELL_COLUMNS),
+        ("What ran, as seen in the first calls", what_ran(cells), RAN_COLUMNS),
+        ("Cells without a speed-up", failures(rows), FAILURE_COLUMNS),
+    )
+    return [runs_table(title, content, columns) for title, content, columns in sections if content]
