@@ -34,7 +34,7 @@ from pathlib import Path
 from flopbench.errors import FlopbenchError
 from flopbench.regression.compare import compare_runs
 from flopbench.report.tables import summary_table
-from flopbench.report.cells import measured, rows_of, setting_of, setting_words
+from flopbench.report.cells import measured, rows_of, setting_words
 from flopbench.results import Run, to_frame
 from flopbench.suites import load_suite, override
 from tests.support.runs import make_run
@@ -47,7 +47,7 @@ runs = [
 ]
 frame = to_frame(runs)
 said["column"] = sorted(set(frame["seasoning"]))
-said["words"] = setting_words(setting_of(measured(rows_of(frame))[-1]))
+said["words"] = setting_words(measured(rows_of(frame))[-1:])
 console = Console(width=300, record=True, file=open("table.txt", "w"))
 console.print(summary_table(frame))
 said["table"] = console.export_text()

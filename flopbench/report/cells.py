@@ -125,22 +125,44 @@ def what_ran(rows: Rows) -> list[Row]:
 
 
 def setting_of(row: Row) -> Setting:
-    """What a cell was measured in: dtype, mode, image size, attention… and what ran, in words."""
-    return (*(row[axis.name] for axis in SETTING), row["world"])
+    """What a cell was measured in: dtype, mode, image size, attention, kernels that were asked for…"""
+    return tuple(row[axis.name] for axis in SETTING)
 
 
-def other_worlds(setting: Setting, cells: Rows) -> list[Setting]:
-    """The settings among those of `cells` that differ from this one in the kernels, and in nothing else."""
-    kernels = [axis.name for axis in SETTING].index("impl")
+def work_of(row: Row) -> tuple[Any, ...]:
+    """What is done in a cell: of which network, pass and batch size."""
+    return (row["network"], *(row[name] for name in _WORK))
 
-    def apart_from_kernels(setting: Setting) -> Setting:
-        return setting[:kernels] + setting[kernels + 1 : -1]
 
+def other_worlds(chosen: Rows, cells: Rows) -> list[list[Row]]:
+    """The cells of each setting that differs from that of `chosen` in the kernels that ran, and nothing else.
+
+    Only those that have all the cells which are spoken of: half a world would be compared with a whole one.
+    """
+
+    def apart_from_kernels(row: Row) -> list[Any]:
+        return [row[axis.name] for axis in SETTING if axis.name != "impl"]
+
+    spoken_of = {work_of(top) for top in tops(chosen)}
+    own = kernels_words(chosen)
+    same = [row for row in cells if row["world"] and apart_from_kernels(row) == apart_from_kernels(chosen[0])]
+    others = [in_setting(same, setting) for setting in dict.fromkeys(map(setting_of, same))]
     return [
         other
-        for other in dict.fromkeys(map(setting_of, cells))
-        if other[-1] and other[-1] != setting[-1] and apart_from_kernels(other) == apart_from_kernels(setting)
+        for other in others
+        if chosen[0]["world"] and kernels_words(other) != own and spoken_of <= set(map(work_of, other))
     ]
+
+
+def kernels_words(cells: Rows) -> str:
+    """`with flopbench's kernels`: what ran in all cells of one setting.
+
+    Where it was not recorded, or not the same in all, what was asked for, as usual unsaid in the first case.
+    """
+    worlds = {row["world"] for row in cells}
+    if len(worlds) > 1:
+        return f"{cells[0]['impl']} kernels"
+    return worlds.pop() or AXES["impl"].say(cells[0]["impl"])
 
 
 def headline(cells: Rows) -> list[Row]:
@@ -178,18 +200,20 @@ def in_setting(cells: Rows, setting: Setting) -> list[Row]:
     return [row for row in cells if setting_of(row) == setting]
 
 
-def setting_words(setting: Setting, *, world: bool = True) -> str:
-    """`bf16, compiled, with flopbench's kernels`; what is as usual is left out, and `world` if not wanted.
+def setting_words(cells: Rows, *, kernels: bool = True) -> str:
+    """`bf16, compiled, with flopbench's kernels`, of cells of one setting; what is as usual is left out."""
+    words = [axis.say(cells[0][axis.name]) for axis in SETTING if axis.name != "impl"]
+    return ", ".join(filter(None, [*words, kernels_words(cells) * kernels]))
 
-    What ran is said in place of what was asked for, where it was recorded.
-    """
-    *values, ran = setting
-    words = [
-        axis.say(value)
-        for axis, value in zip(SETTING, values, strict=True)
-        if not (ran and axis.name == "impl")
-    ]
-    return ", ".join(filter(None, [*words, ran * world]))
+
+def by_setting(cells: Rows) -> dict[str, list[Row]]:
+    """The cells of each setting by its words; by what was asked for too, where the same ran in two."""
+    named: dict[str, list[Row]] = {}
+    for setting in dict.fromkeys(map(setting_of, cells)):
+        group = in_setting(cells, setting)
+        words = setting_words(group)
+        named[f"{words}, {group[0]['impl']} asked for" if words in named else words] = group
+    return named
 
 
 def by(cells: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:

@@ -1,6 +1,6 @@
 """The report's answer in plain words. Every statement follows from the figures and their intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -8,18 +8,22 @@ from flopbench.report import text
 from flopbench.report.cells import (
     Row,
     Rows,
-    Setting,
     by,
+    by_setting,
     flag_kinds,
     headline,
-    in_setting,
+    kernels_words,
     other_worlds,
     setting_of,
     setting_words,
     tops,
     verdict,
+    work_of,
 )
 from flopbench.results import OURS, TORCHS
+
+Worlds = Mapping[str, Rows]
+"""The cells of each world by its words, the one that is spoken of first."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +48,22 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     chosen = headline(cells)
     if not chosen:
         return Answer(run, f"On {device}, no cell could be measured.", ())
-    setting = setting_of(chosen[0])
+    # What is said of each world: its words, and its cells.
+    worlds = {kernels_words(own): own for own in [chosen, *other_worlds(chosen, cells)]}
+    where = f"On {device} ({setting_words(chosen, kernels=len(worlds) == 1)})"
     spoken_of = tops(chosen)
-    twins = other_worlds(setting, cells)
-    same = (_same_work(spoken_of, in_setting(cells, twin)) for twin in twins)
-    worlds = [spoken_of, *filter(None, same)]
-    where = f"On {device} ({setting_words(setting, world=len(worlds) == 1)})"
+    points = [_pair_sentence(top, worlds) for top in spoken_of]
     if len(spoken_of) == 1:
-        first = f"{where}, {_pair_sentence(spoken_of[0], chosen, worlds)}"
-        points = []
+        first = f"{where}, {points.pop()}"
     else:
-        first = f"{where}, {_overview(worlds)}"
-        points = [_pair_sentence(top, chosen, worlds) for top in spoken_of]
+        first = f"{where}, {_overview({words: _same_work(spoken_of, own) for words, own in worlds.items()})}"
         points += _extremes(spoken_of)
-    points += [line for world in worlds[1:] for line in _over_torch(spoken_of, world)]
-    others = dict.fromkeys(other for other in map(setting_of, cells) if other not in (setting, *twins))
-    points += [_other_setting(other, in_setting(cells, other)) for other in others]
+    points += _over_torch(spoken_of, worlds)
+    told = {setting_of(own[0]) for own in worlds.values()}
+    others = by_setting([row for row in cells if setting_of(row) not in told])
+    points += [_other_setting(words, other) for words, other in others.items()]
     points += _where_it_pays(chosen)
-    points += _with_care(spoken_of)
+    points += _with_care([row for own in worlds.values() for row in _same_work(spoken_of, own)])
     if len(cells) < total:
         points.append(
             f"{len(cells)} of {total} cells have a speed-up; the others are listed below with the reason."
@@ -96,55 +98,58 @@ def _times(row: Row, what: str = "95 % interval ") -> str:
 
 
 def _same_work(spoken_of: Rows, cells: Rows) -> list[Row]:
-    """Of `cells` those of the same pairs, passes and batch sizes."""
-    wanted = {_work_of(top) for top in spoken_of}
-    return [row for row in cells if _work_of(row) in wanted]
+    """Of `cells` those of the same networks, passes and batch sizes."""
+    wanted = {work_of(top) for top in spoken_of}
+    return [row for row in cells if work_of(row) in wanted]
 
 
-def _work_of(row: Row) -> tuple[object, ...]:
-    return row["network"], row["pass"], row["batch_size"]
-
-
-def _over_torch(ours: Rows, theirs: Rows) -> list[str]:
+def _over_torch(spoken_of: Rows, worlds: Worlds) -> list[str]:
     """What our kernels do for the baseline too: its speed with them over its speed with torch's own."""
-    twins = {_work_of(row): row for row in theirs}
+    if not worlds.keys() >= {OURS, TORCHS}:
+        return []
     lines = []
-    for row in ours:
-        other = twins.get(_work_of(row))
-        if other is None or {row["world"], other["world"]} != {OURS, TORCHS}:
-            continue
-        with_ours, with_torchs = (row, other) if row["world"] == OURS else (other, row)
-        x, e = text.printable(row["baseline_label"]), text.printable(row["candidate_label"])
-        gain = with_torchs["baseline_seconds"] / with_ours["baseline_seconds"]
-        whole = with_torchs["baseline_seconds"] / with_ours["candidate_seconds"]
+    for top in spoken_of:
+        (ours,), (torchs,) = (_same_work([top], worlds[words]) for words in (OURS, TORCHS))
+        x, e = text.printable(top["baseline_label"]), text.printable(top["candidate_label"])
+        gain = torchs["baseline_seconds"] / ours["baseline_seconds"]
+        whole = torchs["baseline_seconds"] / ours["candidate_seconds"]
         lines.append(
-            f"{x} itself runs {text.factor(gain)}× as fast with flopbench's kernels as with torch's own "
-            f"operations, {_pass_words(row['pass'])} at batch {row['batch_size']}; {e} with ours is "
-            f"{text.factor(whole)}× as fast as {x} with torch's (medians of separate processes)."
+            f"{x} itself runs {text.factor(gain)}× as fast {OURS} as {TORCHS}, {_pass_words(top['pass'])} "
+            f"at batch {top['batch_size']}; {e} {OURS} is {text.factor(whole)}× as fast as {x} {TORCHS} "
+            "(medians of separate processes)."
         )
     return lines
 
 
-def _pair_sentence(top: Row, cells: Rows, worlds: Sequence[Rows]) -> str:
-    own = [row for row in cells if row["network"] == top["network"]]
+def _pair_sentence(top: Row, worlds: Worlds) -> str:
     candidate, baseline = text.printable(top["candidate_label"]), text.printable(top["baseline_label"])
     needs = ""
     if top["macs_ratio"] is not None:
-        needs = f"needs {text.percent(1 / top['macs_ratio'])} of the MACs of {baseline} and "
-    sentence = f"{candidate} {needs}{_times(top)} {_pass_words(top['pass'])} at batch {top['batch_size']}"
-    twins = [row for world in worlds[1:] for row in world if row["network"] == top["network"]]
-    if twins:
-        sentence = ", and ".join(
-            [f"{sentence} {top['world']}", *(f"{_times(twin, '')} {twin['world']}" for twin in twins)]
+        needs = f" needs {text.percent(1 / top['macs_ratio'])} of the MACs of {baseline}"
+    said = {}
+    for words, cells in worlds.items():
+        own = [row for row in cells if row["network"] == top["network"]]
+        (same,) = _same_work([top], own)
+        said[words] = [_in_every_pass(same, own), *_promise(same), *_launch_bound(own, same["pass"])]
+    if len(said) == 1:
+        (clauses,) = said.values()
+        sentence = f"{candidate}{needs}{' and' * bool(needs)} {'; '.join(clauses)}"
+    else:
+        sentence = f"{candidate}{needs}: " + "; ".join(
+            f"{words} it {', '.join(clauses)}" for words, clauses in said.items()
         )
+    return sentence.replace("\u00a0", " ") + "."
+
+
+def _in_every_pass(top: Row, own: Rows) -> str:
+    """How fast a pair is in the cell that is spoken of, and in the other passes at their largest batch."""
+    sentence = f"{_times(top)} {_pass_words(top['pass'])} at batch {top['batch_size']}"
     for pass_, group in by([row for row in own if row["pass"] != top["pass"]], "pass").items():
         other = max(group, key=lambda row: row["batch_size"])
         sentence += f", and {_times(other, '')} {_pass_words(pass_)}"
         if other["batch_size"] != top["batch_size"]:
             sentence += f" at batch {other['batch_size']}"
-    same_pass = [row for row in own if row["pass"] == top["pass"]]
-    clauses = [sentence, *_promise(top), *_launch_bound(same_pass)]
-    return "; ".join(clauses).replace("\u00a0", " ") + "."
+    return sentence
 
 
 def _pass_words(pass_: str) -> str:
@@ -159,8 +164,9 @@ def _promise(row: Row) -> list[str]:
     return [f"{text.percent(row['realised_share'])} of what the MACs promise is realised"]
 
 
-def _launch_bound(cells: Rows) -> list[str]:
-    """Which batch sizes are launch-bound, of one pair and pass."""
+def _launch_bound(own: Rows, pass_: str) -> list[str]:
+    """Which batch sizes are launch-bound, of one pair in one pass."""
+    cells = [row for row in own if row["pass"] == pass_]
     batches = sorted(row["batch_size"] for row in cells if "launch-bound" in flag_kinds(row))
     free = sorted(row["batch_size"] for row in cells if "launch-bound" not in flag_kinds(row))
     if not batches:
@@ -179,20 +185,19 @@ def _span(values: Sequence[float], show: Callable[[float], str], suffix: str = "
     return f"{low}{suffix}" if low == high else f"between {low}{suffix} and {high}{suffix}"
 
 
-def _overview(worlds: Sequence[Rows]) -> str:
-    cells = worlds[0]
+def _overview(worlds: Worlds) -> str:
+    cells = next(iter(worlds.values()))
     batches = {top["batch_size"] for top in cells}
     where = f"at batch {batches.pop()}" if len(batches) == 1 else "at the largest batch of each"
-    slower = {_work_of(row) for world in worlds for row in world if verdict(row) != "faster"}
-    faster = sum(_work_of(top) not in slower for top in cells)
+    slower = {work_of(row) for world in worlds.values() for row in world if verdict(row) != "faster"}
+    faster = len(cells) - len(slower)
     everyone = "both" if len(cells) == 2 else f"all {len(cells)}"
     count = everyone if faster == len(cells) else f"{faster or 'none'} of {len(cells)}"
     run = "runs" if faster == 1 else "run"
     sentence = f"{count} candidates {run} faster than the baseline {_pass_words(cells[0]['pass'])} {where}"
-    spans = [_span([row["speedup"] for row in world], text.factor, "×") for world in worlds]
-    if len(spans) > 1:
-        spans = [f"{span} {world[0]['world']}" for span, world in zip(spans, worlds, strict=True)]
-    sentence += f"; the speed-up is {text.joined(spans)}"
+    spans = {words: _span([row["speedup"] for row in own], text.factor, "×") for words, own in worlds.items()}
+    named = [f"{span} {words}" for words, span in spans.items()] if len(spans) > 1 else [*spans.values()]
+    sentence += f"; the speed-up is {text.joined(named)}"
     ratios = [1 / top["macs_ratio"] for top in cells if top["macs_ratio"] is not None]
     if ratios:
         sentence += f", with {_span(ratios, text.percent)} of the MACs"
@@ -240,9 +245,8 @@ def _crossover(line: Rows) -> str:
     return f"from no width measured; at the largest, {line[-1]['width']}, it {last}"
 
 
-def _other_setting(setting: Setting, cells: Rows) -> str:
+def _other_setting(words: str, cells: Rows) -> str:
     spoken_of = tops(cells)
-    words = setting_words(setting)
     speedups = _span([top["speedup"] for top in spoken_of], text.factor, "×")
     kinds = [verdict(top) for top in spoken_of]
     count = text.joined(

@@ -104,6 +104,8 @@ def probe_peaks(device: DeviceKind, dtypes: tuple[DType, ...]) -> Peaks:
 def shard_of(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
     """Every n-th cell from the i-th on, for shard (i, n) with 1 ≤ i ≤ n: the same on every machine.
 
+    Cells that differ in their kernels alone stay together: their times are compared with one another.
+
     Raises:
         FlopbenchError: i is not in 1…n.
     """
@@ -112,7 +114,10 @@ def shard_of(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
     index, count = shard
     if not 1 <= index <= count:
         raise FlopbenchError(f"--shard {index}/{count}: the first number must be between 1 and the second")
-    return cells[index - 1 :: count]
+    groups: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.model_copy(update={"impl": "auto"}), []).append(cell)
+    return [cell for group in list(groups.values())[index - 1 :: count] for cell in group]
 
 
 def check_cells(cells: Iterable[Cell]) -> None:

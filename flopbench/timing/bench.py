@@ -22,7 +22,14 @@ from flopbench.timing.device_state import Watch, watch
 from flopbench.timing.flags import find_flags
 from flopbench.timing.memory import peak_bytes
 from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
-from flopbench.timing.workload import Workload, build_model, make_images, make_workload, tensors
+from flopbench.timing.workload import (
+    Workload,
+    build_model,
+    compiled_units,
+    make_images,
+    make_workload,
+    tensors,
+)
 
 ROLES = ("baseline", "candidate")
 
@@ -87,6 +94,8 @@ class Bench:
                     workload.run()
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
+        if self.cell and self.cell.mode != "eager":
+            self._add_what_was_compiled_before(self.cell)
 
     def check(self) -> Check | None:
         """Outputs are finite and of one size, compiled and fused ones equal eager ones, E(X)'s are invariant.
@@ -184,6 +193,16 @@ class Bench:
             yield
         finally:
             self.phases[name] = round(self.phases.get(name, 0.0) + time.monotonic() - start, 4)
+
+    def _add_what_was_compiled_before(self, cell: Cell) -> None:
+        """What the baseline's blocks ran as, to a candidate with some alike: these are not traced again."""
+        kinds = [
+            {tuple(map(type, unit.modules())) for unit in compiled_units(self.workloads[role].model, cell)}
+            for role in ROLES
+        ]
+        if kinds[0] & kinds[1]:
+            for operation, names in self.ran["baseline"].items():
+                self.ran["candidate"][operation] = names | self.ran["candidate"].get(operation, {})
 
     def _label(self, role: str) -> str:
         return self.cell.labels[ROLES.index(role)] if self.cell else f"the {role}"

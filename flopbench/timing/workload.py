@@ -142,6 +142,11 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     return Workload(model, lambda: None, train, logits, (images,), optimiser)
 
 
+def compiled_units(model: nn.Module, cell: Cell) -> list[nn.Module]:
+    """What is compiled in one piece each, in a cell that compiles."""
+    return repeated_blocks(model) if cell.mode == "compile-blocks" else [model]
+
+
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     """The members of every list of modules of one class, which share one compilation a shape.
 

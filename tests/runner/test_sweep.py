@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -222,7 +223,11 @@ def test_shards_partition_the_cells():
     cells = list(load_suite("vit").profile("cuda").cells("cuda"))
     shards = [shard_of(cells, (index, 5)) for index in range(1, 6)]
     assert sorted(cell.id for shard in shards for cell in shard) == sorted(cell.id for cell in cells)
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    # Both worlds of a cell are one machine's.
+    assert max(map(len, shards)) - min(map(len, shards)) <= 2
+    for shard in shards:
+        worlds = Counter(cell.model_copy(update={"impl": "auto"}) for cell in shard)
+        assert set(worlds.values()) == {2}
     assert shard_of(cells, (2, 5)) == shards[1]
     with pytest.raises(FlopbenchError, match="6/5"):
         shard_of(cells, (6, 5))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flopbench.cells import Cell, Pair
+from flopbench.kernels.inductor import missing_compiler
 from flopbench.timing import bench as module
 from flopbench.timing.bench import Bench, WrongOutputError
 from flopbench.timing.clock import CudaClock
@@ -142,3 +143,16 @@ def test_tensors_are_found_in_nested_containers():
     x = torch.ones(1)
     assert len(tensors({"a": [x, (x, 3)], "b": x, "c": "text"})) == 3
     assert tensors(None) == []
+
+
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
+@pytest.mark.parametrize("candidate", ["vit_ti16", "vit_ti16.hybrid"])
+def test_what_was_compiled_for_the_baseline_counts_for_a_candidate_alike(candidate: str):
+    """The compiler traces no block twice, so nothing is seen of the candidate's plain blocks."""
+    both = {"baseline": "vit_ti16", "candidate": candidate}
+    pair = Bench.of(cell(pair=both, mode="compile-blocks", impl="eager", width=16, depth=2))
+    torch._dynamo.reset()
+    pair.first_calls()
+    assert pair.ran["baseline"].keys() >= {"attention", "gelu", "layer_norm", "linear"}
+    assert pair.ran["baseline"].keys() <= pair.ran["candidate"].keys()

@@ -9,6 +9,7 @@ from flopbench.report.cells import (
     Row,
     Rows,
     by,
+    by_setting,
     flag_kinds,
     headline,
     in_setting,
@@ -38,16 +39,16 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     """Speed-up against batch size, a panel a pair, with the MACs ratio and 1."""
     if not cells:
         return None
-    settings = list(dict.fromkeys(map(setting_of, cells)))
+    looks = {words: (setting_of(own[0]), look(n)) for n, (words, own) in enumerate(by_setting(cells).items())}
     pairs = by(cells, "network")
     figure, axes = _panels(pairs, "speed-up")
     batches = sorted({row["batch_size"] for row in cells})
     for axis, group in zip(axes, pairs.values(), strict=True):
-        for pass_, looks in PASS_LOOKS.items():
-            for index, setting in enumerate(settings):
+        for pass_, of_pass in PASS_LOOKS.items():
+            for setting, own in looks.values():
                 line = [row for row in in_setting(group, setting) if row["pass"] == pass_]
                 if line:
-                    _draw_speedups(axis, line, replace(look(index), dashes=looks.dashes))
+                    _draw_speedups(axis, line, replace(own, dashes=of_pass.dashes))
         _reference_lines(axis, group[0])
         batch_axis(axis, batches)
     reach = [
@@ -56,9 +57,7 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     ]
     room = 0.09 * (max(reach) - min(reach))
     axes[0].set_ylim(min(reach) - room, max(reach) + 1.8 * room)
-    _legend(
-        figure, {setting_words(setting): look(index) for index, setting in enumerate(settings)}, cells, {}
-    )
+    _legend(figure, {words: own for words, (_, own) in looks.items()}, cells, {})
     return Drawing(
         f"speedup-against-batch{suffix}",
         f"Speed-up against batch size, {text.printable(run.info.environment.device_name)}",
@@ -185,7 +184,7 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
     return Drawing(
         f"memory-against-batch{suffix}",
         f"Memory against batch size, {text.printable(run.info.environment.device_name)}",
-        f"Weights, gradients and activations at the pass's peak ({setting_words(setting)}).",
+        f"Weights, gradients and activations at the pass's peak ({setting_words(chosen)}).",
         "Peak memory of baseline and candidate of each pair against the batch size.",
         figure,
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flopbench.report import text
-from flopbench.report.cells import Row, Rows, by, headline, setting_of, setting_words
+from flopbench.report.cells import Row, Rows, by, headline, setting_words
 from flopbench.report.paper import PROTOCOL, family_of, published, size_of, version_of
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
@@ -39,7 +39,8 @@ def nearest_to_paper(cells: Rows) -> list[Row]:
 
 def panel_title(run: Run, cells: Rows) -> str:
     """Device and setting of a run's panel."""
-    words = "".join(f"({setting_words(setting_of(row))})" for row in headline(cells)[:1])
+    chosen = headline(cells)
+    words = f"({setting_words(chosen)})" if chosen else ""
     return f"{text.printable(run.info.environment.device_name)}\n{words}"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flopbench.report import text
-from flopbench.report.cells import Rows, by, headline, realised, setting_of, setting_words, tops
+from flopbench.report.cells import Rows, by, headline, realised, setting_words, tops
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import INK, MUTED, PASS_LOOKS, look, named_rows, new_figure, whiskers
 from flopbench.results import Run
@@ -74,8 +74,7 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     return Drawing(
         f"realised-share{suffix}",
         f"Realised share, {text.printable(run.info.environment.device_name)}",
-        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(setting_of(chosen[0]))}, {where}; "
-        "whiskers are 95 % intervals.",
+        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(chosen)}, {where}; whiskers are 95 % intervals.",
         "Realised share of each pair as bars, one a pass.",
         figure,
     )
@@ -104,7 +103,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
             fmt=own.marker,
             color=own.color,
             label=f"{text.printable(run.info.id)}: {text.printable(run.info.environment.device_name)}, "
-            f"{setting_words(setting_of(points[0]))}, batch {batches}",
+            f"{setting_words(points)}, batch {batches}",
         )
     for index, pair in enumerate(pairs):
         ratio = next(

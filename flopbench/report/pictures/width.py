@@ -1,7 +1,7 @@
 """What the width does to the speed-up."""
 
 from flopbench.report import text
-from flopbench.report.cells import Rows, by, headline, setting_of, setting_words
+from flopbench.report.cells import Rows, by, headline, setting_words
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import INK, MUTED, batch_axis, look, panels, whiskers
 from flopbench.results import Run
@@ -41,8 +41,7 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     return Drawing(
         f"speedup-against-width{suffix}",
         f"Speed-up against width, {device}",
-        f"{setting_words(setting_of(chosen[0]))}; bars are 95 % intervals; "
-        "below the line at 1 equivariance costs time.",
+        f"{setting_words(chosen)}; bars are 95 % intervals; below the line at 1 equivariance costs time.",
         "Speed-up of the candidate against the number of channels, a line a batch size.",
         figure,
     )
