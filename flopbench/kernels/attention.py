@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flopbench import private
 from flopbench.kernels.dispatch import Implementation, Operation, Why, cpp
+from flopbench.kernels.heads import join
 
 MOST_TOKENS = 1024
 """A choice, not a measurement: scores and gradients of scores then take 8 MiB a thread in C++, and the scores
@@ -40,6 +41,12 @@ def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # calling the fused operator in its stead.
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return scores.softmax(dim=-1) @ v
+
+
+def by_heads(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
+    """What `attention_parts` computes, in torch's operators, on any device and in any dtype."""
+    mixed = attention(*join(qkv, heads)).transpose(1, 2)
+    return [x.flatten(2) for x in mixed.split([x.shape[2] // (3 * heads) for x in qkv], dim=-1)]
 
 
 def attention_parts(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
@@ -84,7 +91,7 @@ def _multiplies_bf16_without_tiles() -> bool:
 
 ATTENTION = Operation(
     "attention",
-    attention,
+    by_heads,
     (cpp(cannot=_many_tokens, slower=_idle_threads), Implementation("unfused", slower=_fused_is_faster)),
 )
 """Its parts are those of query, key and value together, `[B, N, 3·C_p]`."""

@@ -301,7 +301,8 @@ def _note(operation: str, name: Name, reason: Why) -> None:
 def select(model: nn.Module, impl: Impl) -> None:
     """Let every layer of `model` that has a choice run `impl`, in place."""
     for module in model.modules():
-        if hasattr(module, "impl"):
+        # Somebody else's module may have an `impl` that says another thing.
+        if getattr(module, "impl", None) in get_args(Impl):
             module.impl = impl  # pyright: ignore[reportArgumentType]
 
 

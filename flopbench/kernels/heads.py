@@ -3,6 +3,8 @@
 On a CPU there is no other: joining the halves is one copy already.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,9 +31,13 @@ def split_heads(s: Tensor, a: Tensor, heads: int, impl: Impl = "auto") -> tuple[
 
         q, k, v = kernels.pack_heads(s, a, 3, heads)
         return q, k, v
-    B, N, half = s.shape
-    shape = (B, N, 3, heads, half // (3 * heads))
-    q, k, v = torch.cat([s.view(shape), a.view(shape)], dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
+    return join((s, a), heads)
+
+
+def join(parts: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What `split_heads` computes, in torch's operators, of any number of parts `[B, N, 3·C_p]`."""
+    split = [x.unflatten(-1, (3, heads, x.shape[-1] // (3 * heads))) for x in parts]
+    q, k, v = torch.cat(split, dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
 
 
@@ -41,9 +47,14 @@ def merge_heads(x: Tensor, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
         from flopbench.kernels.triton import heads as kernels
 
         return kernels.unpack_heads([x])
+    return halve(x)
+
+
+def halve(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What `merge_heads` computes, in torch's operators."""
     s, a = x.transpose(1, 2).chunk(2, dim=-1)
     return s.flatten(2), a.flatten(2)
 
 
-SPLIT_HEADS = Operation("split_heads", split_heads, (triton("2"),))
-MERGE_HEADS = Operation("merge_heads", merge_heads, (triton("1"),))
+SPLIT_HEADS = Operation("split_heads", join, (triton("2"),))
+MERGE_HEADS = Operation("merge_heads", halve, (triton("1"),))

@@ -114,7 +114,7 @@ def _differentiated(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _not_halves(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
+def _not_halves(parts: Sequence[Tensor], weights: Weights, biases: Biases, *_: object) -> Why:
     return "" if len(weights) == 2 and biases[1] is None else "not the weights of two halves"
 
 
@@ -127,7 +127,7 @@ LINEAR_GELU = Operation(
     "linear_gelu",
     lambda parts, weights, biases, kind: gelu(by_part(parts, weights, biases), kind, "eager"),
     (
-        triton("2", cannot=_with_gradients, auto=False),
+        triton("2", cannot=lambda *given: _with_gradients(*given) or _not_halves(*given), auto=False),
         cpp("1", "2", "4", cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,

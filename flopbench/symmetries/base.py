@@ -235,16 +235,18 @@ class Symmetry:
 
 
 def apart(kind: type[nn.Module], *modules: nn.Module) -> Why:
-    """Why modules have to be called one by one, or "": each ought to be of `kind` and without hooks.
+    """Why modules have to be called one by one, or "": each ought to be of `kind`, as that made it.
 
     One kernel that does the work of several modules reads their parameters and calls none of them. It may
-    do so only while that makes no difference to anybody: none has hooks, was replaced or parametrised.
+    do so only while nobody can tell: none has hooks, was replaced, patched or parametrised.
     """
     for module in modules:
         if type(module) is not kind:
             return f"a {type(module).__name__} in place of a {kind.__name__}"
         if hooked(module):
             return f"hooks on a {kind.__name__}"
+        if "forward" in module.__dict__:
+            return f"a {kind.__name__} with a forward of its own"
     return ""
 
 

@@ -7,7 +7,7 @@ from torch._inductor.utils import run_and_get_code
 from torch.autograd import gradcheck
 
 from flopbench.kernels import attention as module
-from flopbench.kernels.attention import attention, attention_parts, unfused_attention
+from flopbench.kernels.attention import attention, attention_parts, by_heads, unfused_attention
 from flopbench.kernels.cpp import attention as kernels
 from flopbench.models.layers import Attention
 from flopbench.symmetries import FLOP, PLAIN, each
@@ -47,14 +47,6 @@ PARTS = [(1, 1, 1, (1,)), (2, 6, 3, (16,)), (1, 100, 2, (32, 32)), (2, 37, 1, (7
 
 def parts(batch, tokens, heads, widths, dtype=torch.float64):
     return [normal(batch, tokens, 3 * heads * width, dtype=dtype) for width in widths]
-
-
-def by_heads(qkv, heads):
-    """What `attention_parts` specifies, in torch's operators."""
-    shape = (*qkv[0].shape[:2], 3, heads, -1)
-    q, k, v = torch.cat([x.view(shape) for x in qkv], dim=-1).permute(2, 0, 3, 1, 4).unbind(0)
-    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    return [x.flatten(2) for x in mixed.split([x.shape[2] // (3 * heads) for x in qkv], dim=-1)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

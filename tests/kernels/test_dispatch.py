@@ -1,5 +1,6 @@
 """Which implementation of an operation runs and why, that it is told, and that modules stay modules."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from flopbench.kernels import attention, dispatch
 from flopbench.kernels.attention import ATTENTION
 from flopbench.kernels.depthwise import DEPTHWISE, depthwise
 from flopbench.kernels.dispatch import choose, observe
-from flopbench.kernels.heads import SPLIT_HEADS
-from flopbench.kernels.layer_norm import ADD_LAYER_NORM, LAYER_NORM
-from flopbench.kernels.linear import LINEAR, LINEAR_GELU
-from flopbench.kernels.mirror_gelu import GELU
+from flopbench.kernels.heads import MERGE_HEADS, SPLIT_HEADS, merge_heads, split_heads
+from flopbench.kernels.layer_norm import ADD_LAYER_NORM, LAYER_NORM, add_layer_norm_halves, layer_norm_halves
+from flopbench.kernels.linear import LINEAR, LINEAR_GELU, linear_gelu_parts, linear_parts
+from flopbench.kernels.mirror_gelu import GELU, gelu
 from flopbench.models.factory import perturb
 from flopbench.models.layers import Mlp
 from flopbench.symmetries import FLOP, PLAIN, Halves
@@ -80,6 +81,51 @@ def test_what_runs_on_a_cpu(cpu, name):
     assert " ".join(choice.name for choice in chosen) == CHOICES[name]
 
 
+AFFINE, BRANCH, QKV = features(32, parts=3), features(3, 32), features(2, 5, 12)
+KERNEL = torch.randn(2, 1, 3, 3, requires_grad=True)
+
+
+def linear_gelu(x, weights, biases, kind, impl: Any):
+    if impl == "cpp":
+        return linear_gelu_parts(x, weights, biases, kind, impl)
+    return gelu(linear_parts(x, weights, biases, impl), kind, impl)
+
+
+def attend(qkv: Any, heads, impl):
+    if impl == "cpp":
+        return attention.attention_parts(qkv, heads)
+    way = attention.unfused_attention if impl == "unfused" else attention.attention
+    return merge_heads(way(*split_heads(qkv[0], qkv[1], heads)))
+
+
+RUNS = [
+    (LINEAR, linear_parts, (X, W, [None, None])),
+    (LINEAR_GELU, linear_gelu, (X, W, [None, None], "gelu")),
+    (GELU, gelu, (X, "gelu")),
+    (LAYER_NORM, layer_norm_halves, (X, AFFINE, 1e-6)),
+    (ADD_LAYER_NORM, add_layer_norm_halves, (X, BRANCH, AFFINE[:2], AFFINE, 1e-6)),
+    (ATTENTION, attend, (QKV, 2)),
+    (SPLIT_HEADS, lambda qkv, heads, impl: split_heads(qkv[0], qkv[1], heads, impl), (QKV, 2)),
+    (MERGE_HEADS, merge_heads, (torch.randn(2, 2, 5, 4),)),
+    (
+        DEPTHWISE,
+        lambda x, kernel, bias, contiguous, impl: depthwise(
+            x, kernel, bias, contiguous=contiguous, impl=impl
+        ),
+        (torch.randn(1, 3, 3, 2), KERNEL, None, True),
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "run", "given"), RUNS, ids=[one[0].name for one in RUNS])
+def test_every_implementation_is_what_its_operation_specifies(cpu, operation, run, given):
+    expected = operation.specification(*given)
+    names = {one.name for one in operation.implementations} - {"triton"}
+    for impl in ("eager", *sorted(names)):
+        got = run(*given, impl=impl)
+        torch.testing.assert_close(tuple(got), tuple(expected), rtol=1e-4, atol=1e-5)
+
+
 def test_reasons_against_cpp(cpu, monkeypatch):
     def why(operation, parts, *given):
         found = choose(operation, "fused", parts, *given)
@@ -141,6 +187,8 @@ def test_what_is_asked_for_by_name_and_cannot_run_is_refused(cpu):
         choose(GELU, "triton", [x.to("meta")] * 2, "gelu")
     # Two in one run apart.
     assert choose(LINEAR_GELU, "cpp", [x], [x], [None], "gelu").name == "torch"
+    shared = choose(LINEAR_GELU, "triton", [x.to("meta")] * 2, [x], [None] * 2, "gelu")
+    assert shared == ("torch", "triton: not the weights of two halves")
     # And where there is none of that name for so many parts, nothing was refused.
     assert choose(LAYER_NORM, "triton", [x]) == ("torch", "triton: written for 2 parts")
     assert choose(SPLIT_HEADS, "cpp", [x, x]) == ("torch", "there is none of cpp")
@@ -259,14 +307,48 @@ def scale(model):
             parametrize.register_parametrization(module, "weight", Double())
 
 
-@pytest.mark.parametrize("change", [adapt, scale])
+def patch(model):
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            patched: Any = module
+            patched.forward = lambda x, forward=module.forward: 2 * forward(x)
+
+
+def double(model):
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            for parameter in module.parameters():
+                parameter.data.mul_(2)
+
+
+@pytest.mark.parametrize("change", [adapt, scale, patch])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_wrapped_and_parametrised_layers_are_seen_in_each(cpu, family, change):
     plain = runs(family, "eager", lambda model: None)[0]
     output = runs(family, "eager", change)[0]
     assert (output - plain).abs().max() > 1e-3
+    if change is patch:
+        torch.testing.assert_close(output, runs(family, "eager", double)[0], rtol=1e-4, atol=1e-4)
     for impl in ("auto", "fused", "cpp"):
         torch.testing.assert_close(runs(family, impl, change)[0], output, rtol=1e-4, atol=1e-4)
+
+
+def test_a_patched_layer_is_seen_where_a_compiler_traces(cpu):
+    layer, x = Mlp(FLOP, 32, 64), Halves(*features(2, 5, 16))
+    doubled = deepcopy(layer)
+    double(doubled)
+    patch(layer)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), doubled(x))
+
+
+def test_an_impl_of_another_meaning_is_left_alone():
+    model: Any = nn.Sequential(Mlp(FLOP, 32, 64), nn.Identity())
+    model[1].impl = "theirs"
+    dispatch.select(model, "cpp")
+    with dispatch.specified(model):
+        assert [model[0].act.impl, model[1].impl] == ["eager", "theirs"]
+    assert [model[0].act.impl, model[1].impl] == ["cpp", "theirs"]
 
 
 def test_the_linear_part_of_an_affine_map():
