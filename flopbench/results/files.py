@@ -45,12 +45,17 @@ def read_record(path: Path, kind: type[Record], fault: str = "is damaged") -> Re
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        if first["loc"] == ("schema",) and isinstance(first["input"], int) and first["input"] > SCHEMA:
-            fault = f"is of schema {first['input']}, from a newer flopbench"
-            raise FlopbenchError(f"{path} {fault}: this one reads up to {SCHEMA}; upgrade it") from None
-        where = ".".join(map(str, first["loc"]))
-        reason = f"{where + ': ' if where else ''}{first['msg']}"
+        problem = what_is_wrong(error, fault)
     except OSError as error:
-        reason = str(error)
-    raise FlopbenchError(f"{path} {fault}: {reason}")
+        problem = f"{fault}: {error}"
+    raise FlopbenchError(f"{path} {problem}")
+
+
+def what_is_wrong(error: ValidationError, fault: str = "is damaged") -> str:
+    """What a record is that cannot be read: of a newer schema, or else `fault`, with the first reason."""
+    first = error.errors()[0]
+    if first["loc"] == ("schema",) and isinstance(first["input"], int) and first["input"] > SCHEMA:
+        newer = f"is of schema {first['input']}, from a newer flopbench"
+        return f"{newer}: this one reads up to {SCHEMA}; upgrade it"
+    where = ".".join(map(str, first["loc"]))
+    return f"{fault}: {where + ': ' if where else ''}{first['msg']}"

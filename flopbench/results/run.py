@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from flopbench.cells import Frozen
 from flopbench.errors import FlopbenchError
-from flopbench.results.files import Record, read_record, write_atomically, write_record
+from flopbench.results.files import Record, read_record, what_is_wrong, write_atomically, write_record
 from flopbench.results.records import Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
 
 
@@ -70,7 +70,7 @@ class Run:
         A torn last line (the process was killed while writing) is passed over with a warning.
 
         Raises:
-            FlopbenchError: another line is damaged.
+            FlopbenchError: another line is damaged, or of a newer schema.
         """
         path = self.path / "cells.jsonl"
         if not path.is_file():
@@ -128,7 +128,7 @@ def _read_lines(path: Path, record: type[Record]) -> Iterator[Record]:
             if number == len(rows) and not text.endswith("\n"):
                 warnings.warn(f"{path}: torn last line passed over", stacklevel=2)
                 return
-            raise FlopbenchError(f"{path}, line {number} is damaged: {error.errors()[0]['msg']}") from None
+            raise FlopbenchError(f"{path}, line {number} {what_is_wrong(error)}") from None
 
 
 def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:

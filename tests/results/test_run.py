@@ -61,6 +61,11 @@ def test_damage_elsewhere_is_an_error_with_its_line(tmp_path: Path):
     file.write_text("\n".join([rows[0], "{}", *rows[1:]]) + "\n")
     with pytest.raises(FlopbenchError, match=r"line 2 is damaged"):
         run.records()
+    file.write_text(rows[0].replace('"schema":2', '"schema":3') + "\n")
+    with pytest.raises(
+        FlopbenchError, match=r"line 1 is of schema 3, from a newer flopbench: .* up to 2; upgr"
+    ):
+        run.records()
 
 
 @pytest.mark.parametrize(
