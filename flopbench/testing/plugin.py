@@ -61,11 +61,12 @@ class FlopbenchFixture:
             The speed-up with its interval, and the outcome.
 
         Raises:
-            AssertionError: outputs that are not finite or differ in shape, or a speed-up too small.
+            AssertionError: outputs without a tensor, not finite or of unlike numbers of elements, or a
+                speed-up too small.
         """
         import torch
 
-        from flopbench.timing.bench import Bench
+        from flopbench.timing.bench import Bench, WrongOutputError
         from flopbench.timing.workload import Workload, tensors
 
         device = "cuda" if any(tensor.is_cuda for tensor in tensors(inputs)) else "cpu"
@@ -76,6 +77,9 @@ class FlopbenchFixture:
             bench = Bench(workloads, device)
             with torch.set_grad_enabled(grad):
                 bench.first_calls()
+                for role, workload in workloads.items():
+                    if not tensors(workload.logits(*inputs)):
+                        raise WrongOutputError(f"the {role}'s output holds no tensor: nothing can be checked")
                 bench.check()
                 return self._sample(bench, min_speedup) if self.benchmark.enabled else None
 

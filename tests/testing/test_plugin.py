@@ -50,7 +50,7 @@ def test_calls_too_short_to_time_alone(flopbench):
 @pytest.mark.parametrize("grad", [False, True])
 def test_gradients_as_asked_for(flopbench, grad):
     seen = set()
-    flopbench.compare(lambda: seen.add(torch.is_grad_enabled()), lambda: None, grad=grad)
+    flopbench.compare(lambda: (seen.add(torch.is_grad_enabled()), x), lambda: x, grad=grad)
     assert seen == {grad}
 
 def test_not_finite(flopbench):
@@ -58,6 +58,9 @@ def test_not_finite(flopbench):
 
 def test_another_shape(flopbench):
     flopbench.compare(fast, lambda x: x[:2], x)
+
+def test_no_tensor(flopbench):
+    flopbench.compare(lambda x: 3, lambda x: None, x)
 """
 
 
@@ -69,19 +72,20 @@ def run(pytester):
 
 def test_asserts_the_speed_up_and_the_outputs(run):
     result = run()
-    result.assert_outcomes(passed=5, failed=3)
+    result.assert_outcomes(passed=5, failed=4)
     result.stdout.fnmatch_lines(
         [
             "*AssertionError: speed-up 0.*, at least 1.2× asked for: fail",
             "*WrongOutputError: the candidate's output (3,) is not finite",
             "*WrongOutputError: outputs of 3 and of 2 numbers: not the same task",
+            "*WrongOutputError: the baseline's output holds no tensor: nothing can be checked",
         ]
     )
 
 
 def test_disabled_benchmarks_check_outputs_alone(run):
     result = run("--benchmark-disable", "-rP")
-    result.assert_outcomes(passed=6, failed=2)
+    result.assert_outcomes(passed=6, failed=3)
     result.stdout.fnmatch_lines(["outcome pass None"])
 
 
