@@ -207,8 +207,9 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
 def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
     import torch
 
-    for own in (error, error.__cause__, error.__context__):
-        # A compiler that met it while tracing wraps it and adds where.
+    # A compiler that met one of ours while tracing wraps it and adds where.
+    wraps = type(error).__module__.startswith("torch._dynamo")
+    for own in (error, error.__cause__, error.__context__) if wraps else (error,):
         if isinstance(own, FlopbenchError):
             return "usage", str(own).partition("\n")[0]
     text = str(error).strip()

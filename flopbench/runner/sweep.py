@@ -121,15 +121,18 @@ def shard_of(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
 
 
 def check_cells(cells: Iterable[Cell]) -> None:
-    """Raise for what a device cannot do.
+    """Raise for what cannot run.
 
     Raises:
-        FlopbenchError: a dtype or mode that exists on CUDA only, on a CPU.
+        FlopbenchError: a dtype or mode that exists on CUDA only, on a CPU; impl inductor in a compiled mode.
     """
     for cell in cells:
         for what, value in (("dtype", cell.dtype), ("mode", cell.mode)):
             if cell.device == "cpu" and value in ("tf32", "cuda-graph"):
                 raise FlopbenchError(f"{what} {value} exists on CUDA only, not on device cpu")
+        if cell.impl == "inductor" and cell.mode != "eager":
+            remedy = "use --impl auto or --mode eager"
+            raise FlopbenchError(f"impl inductor cannot run within what mode {cell.mode} compiles: {remedy}")
 
 
 def new_run(

@@ -92,11 +92,14 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             **fields,
         )
 
+    def result(role: str, **found: Any) -> ModelResult:
+        return getattr(facts, role).model_copy(update={"implementations": bench.ran[role], **found})
+
     bench.first_calls()
     try:
         check = bench.check()
     except WrongOutputError as error:
-        return record(status="failed", reason=str(error), baseline=facts.baseline, candidate=facts.candidate)
+        return record(status="failed", reason=str(error), **{role: result(role) for role in ROLES})
     bench.warm_up(0.1 * left())
     peaks = bench.peak_bytes()
     rounds, state, flags = bench.sample(
@@ -105,22 +108,20 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         on_round=lambda rounds: report("rounds", (len(rounds.baseline), rounds.speedup)),
     )
 
-    def result(role: str) -> ModelResult:
+    def timed(role: str) -> ModelResult:
         compiled = max(0.0, bench.first_seconds[role] - bench.pace[role]) if cell.mode != "eager" else None
-        return getattr(facts, role).model_copy(
-            update={
-                "peak_bytes": peaks[role],
-                "compile_seconds": compiled,
-                "implementations": bench.ran[role],
-                "samples": _rows(getattr(rounds, role)),
-                "host_samples": _rows(getattr(rounds, f"{role}_host")),
-            }
+        return result(
+            role,
+            peak_bytes=peaks[role],
+            compile_seconds=compiled,
+            samples=_rows(getattr(rounds, role)),
+            host_samples=_rows(getattr(rounds, f"{role}_host")),
         )
 
     return record(
         status="ok",
-        baseline=result("baseline"),
-        candidate=result("candidate"),
+        baseline=timed("baseline"),
+        candidate=timed("candidate"),
         speedup=rounds.speedup,
         stop=rounds.stop,
         check=check and check.model_copy(update={"random": facts.random_error, "photo": facts.photo_error}),

@@ -33,6 +33,13 @@ def fail(report: Report) -> None:
     raise ValueError("first line\nsecond line")
 
 
+def fail_because(report: Report) -> None:
+    try:
+        complain(report)
+    except FlopbenchError as error:
+        raise ValueError("another thing") from error
+
+
 def die(report: Report, number: int) -> None:
     print("last words", file=sys.stderr, flush=True)
     os.kill(os.getpid(), number)
@@ -67,6 +74,7 @@ def test_every_job_has_a_process_of_its_own():
     [
         (complain, (), "usage", "no such thing"),
         (fail, (), "error", "ValueError: first line"),
+        (fail_because, (), "error", "ValueError: another thing"),
         (die, (signal.SIGSEGV,), "crashed", "SIGSEGV: last words"),
         (die, (signal.SIGKILL,), "oom", "SIGKILL"),
         (leave, (), "crashed", "exit code 3"),

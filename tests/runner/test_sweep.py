@@ -100,6 +100,9 @@ def test_nothing_measured_is_an_error_of_its_own(start, watcher: Watcher):
     with pytest.raises(NothingMeasuredError, match="not finite") as caught:
         sweep(start([f"{NETWORKS}:nan@{SMALL}"], batch_sizes=[1]), watcher)
     assert caught.value.exit_code == 3
+    for model in (watcher.records[0].baseline, watcher.records[0].candidate):
+        assert model is not None
+        assert model.implementations == {}  # recorded, and none of ours
 
 
 def test_replicates_are_processes_of_their_own(start, watcher: Watcher):
@@ -240,6 +243,13 @@ def test_what_only_cuda_has_is_refused_on_a_cpu(change: dict[str, str]):
     changed = Cell.model_validate(cell.model_dump(by_alias=True) | change)
     with pytest.raises(FlopbenchError, match="exists on CUDA only"):
         check_cells([changed])
+
+
+def test_inductor_for_each_operation_is_refused_in_a_compiled_network():
+    cell = next(load_suite("vit").profile("cpu").cells("cpu")).model_copy(update={"impl": "inductor"})
+    check_cells([cell.model_copy(update={"mode": "eager"})])
+    with pytest.raises(FlopbenchError, match=r"^impl inductor .* mode compile-blocks compiles: use .*--mode eager$"):
+        check_cells([cell.model_copy(update={"mode": "compile-blocks"})])
 
 
 def test_run_json_says_nothing_personal(start):
