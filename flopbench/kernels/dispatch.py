@@ -5,6 +5,8 @@ Nothing falls back in silence: what was asked for by name and cannot run raises,
 whoever observes (`observe`), in compiled networks too, where it is made while the compiler traces.
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,7 +165,7 @@ def triton(
 
     def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
         # Meta tensors have nothing to compute: the kernels' operators say what they would.
-        where = ("cuda", "meta", "cpu") if _triton()[1] else ("cuda", "meta")
+        where = ("cuda", "meta", "cpu") if _interpreted() else ("cuda", "meta")
         return _unfit(parts, where, (*_LOW, torch.float64)) or cannot(parts, *arguments)
 
     return Implementation("triton", parts, unable, unasked=unasked, lacks=_no_triton)
@@ -199,7 +201,7 @@ def inductor(*parts: str) -> Implementation:
 
 
 def _on_a_cpu(parts: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> Why:
-    if _triton()[1]:
+    if _interpreted():
         return "Triton's interpreter stands in for a GPU"
     return _unfit(parts, ("cpu",), dtypes)
 
@@ -249,19 +251,22 @@ def _no_compiler() -> Why:
     return "" if lacking is None else f"no C++ compiler is installed ({lacking})"
 
 
+@torch.compiler.assume_constant_result
 def _no_triton() -> Why:
-    missing = _triton()[0]
+    missing, _ = _load()
     return "" if missing is None else f"Triton is not installed ({missing})"
 
 
 @torch.compiler.assume_constant_result
-def _triton() -> tuple[str | None, bool]:
-    """Why Triton cannot be imported, or None; and whether its interpreter stands in for a GPU."""
-    return _load()
+def _interpreted() -> bool:
+    """Whether Triton's interpreter stands in for a GPU; Triton is not imported to answer no."""
+    asked = "flopbench.kernels.triton" in sys.modules or "TRITON_INTERPRET" in os.environ
+    return asked and _load()[1]
 
 
 @cache
 def _load() -> tuple[str | None, bool]:
+    """Why Triton cannot be imported, or None; and whether its interpreter runs our kernels."""
     try:
         return None, import_module("flopbench.kernels.triton").INTERPRETED
     except ImportError as error:
