@@ -44,6 +44,7 @@ def test_a_sweep_of_real_cells(benchmark, tmp_path: Path):
     profile = override(
         load_suite("vit").profile("cpu", quick=True),
         modes=("eager",),
+        passes=("forward", "backward"),
         batch_sizes=(1, 4),
         cell_seconds=20.0,
         precision=1e-4,
