@@ -125,9 +125,10 @@ def _legend(
     entries = {name: replace(own, dashes="none") for name, own in colors.items()}
     entries |= {pass_: Look(MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes} | {**(marks or {})}
     handles = [Line2D([], [], label=name, **own.line) for name, own in entries.items()]
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=min(len(handles), int(figure.get_figwidth() / 1.5))
-    )
+    # Inches of a column: the names of settings can be long.
+    column = max(1.5, 0.6 + 0.08 * max(map(len, entries)))
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / column)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
 
 
 def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
