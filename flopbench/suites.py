@@ -45,7 +45,7 @@ _fields: dict[str, Any] = {axis.plural: _values(axis) for axis in AXES.values()}
 class Profile(create_model("_Values", __base__=Frozen, **_fields)):
     """What of a suite is measured on one kind of device, and how long it may take.
 
-    Beside the fields below it has one an axis, e.g. `batch_sizes`: the values to measure. `cell_seconds`
+    Beside the fields below it has one per axis, e.g. `batch_sizes`: the values to measure. `cell_seconds`
     bounds the sampling of one cell, `budget_seconds` the whole run. Sampling ends earlier once the 95 %
     interval of the speed-up lies within ±`precision` (relative).
     """

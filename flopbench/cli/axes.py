@@ -1,4 +1,4 @@
-"""Options for what a cell varies in: one an axis, made from its declaration."""
+"""Options for what a cell varies in: one per axis, made from its declaration."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -107,7 +107,7 @@ def models(rows: Rows) -> list[Row]:
 
 
 def what_ran(rows: Rows) -> list[Row]:
-    """One row a model and what its operations ran as, with the passes, modes and requests it was seen in.
+    """One row per model and what its operations ran as, with the passes, modes and requests it was seen in.
 
     Keys: `label`, `pass`, `mode`, `impl`, `kernels`; nothing of cells whose records do not say.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     """One row a cell, replicate and run.
 
-    Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one an axis), then `status`,
+    Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), then `status`,
     `reason`, for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a
     call), `throughput` (images a second), `peak_bytes`, `compile_seconds`, `kernels` (what ran), then
     `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`,

@@ -8,7 +8,7 @@ from flopbench.results import Run
 
 
 def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
-    """Speed-up against width, a panel a pass, with the MACs ratio and 1; a line a pair, depth and batch."""
+    """Speed-up against width, a panel per pass, with the MACs ratio and 1; a line per pair, depth, batch."""
     chosen = headline([row for row in cells if row["width"]])
     widths = sorted({row["width"] for row in chosen})
     if len(widths) < 2:
