@@ -1,8 +1,11 @@
 """Errors that a user can mend: one line that says what is wrong, where, and what would be right."""
 
 import difflib
+import sys
+import traceback
 from collections.abc import Iterable
 from enum import IntEnum
+from pathlib import PurePath
 
 
 class ExitCode(IntEnum):
@@ -42,3 +45,36 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> FlopbenchError:
     else:
         hint = f"none of the {len(names)} known has a name like it"
     return FlopbenchError(f"unknown {kind} {given!r}; {hint}")
+
+
+# What runs a network, but is no part of it. `sys.stdlib_module_names` has the rest.
+_MACHINERY = frozenset({"flopbench", "fvcore", "torch", "click", "typer", *sys.stdlib_module_names})
+# Lines of stack: where it went wrong, and who called that.
+_FRAMES = 2
+
+
+def own_lines(error: BaseException) -> str:
+    """Where an error arose in the user's own network: `nets.py:12 in forward`, the innermost line first.
+
+    Lines of torch, flopbench and Python's own library are left out, and so are folders: a record names
+    no path of the machine.
+
+    Returns:
+        At most two lines, the second after "called from"; "" if none of the stack is the user's.
+    """
+    frames = [
+        f"{PurePath(frame.f_code.co_filename).name}:{line} in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _MACHINERY
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append(f"{PurePath(error.filename).name}:{error.lineno}")
+    return ", called from ".join(frames[: -_FRAMES - 1 : -1])
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error of somebody else's code: its type, the first line of its message, and `own_lines`."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    first = next((line.strip() for line in message.splitlines() if line.strip()), "")
+    where = own_lines(error)
+    return f"{type(error).__name__}{f': {first}' if first else ''}{f' ({where})' if where else ''}"

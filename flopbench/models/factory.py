@@ -1,14 +1,17 @@
 """From a model's name to the model."""
 
+import os
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from flopbench.errors import FlopbenchError, unknown
+from flopbench.errors import FlopbenchError, in_one_line, unknown
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import select
 from flopbench.models.catalog import parse_name
@@ -45,7 +48,8 @@ def create_model(
             nothing else.
 
     Raises:
-        FlopbenchError: an unknown name, an image size that does not suit, or an option not known.
+        FlopbenchError: an unknown name, an image size that does not suit, an option not known, or
+            whatever somebody else's code raises.
     """
     parsed = parse_name(name)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -59,11 +63,16 @@ def create_model(
         build = _import_timm().create_model
         arguments = {**_timm_arguments(parsed.target, size), "num_classes": num_classes, **options}
     else:
-        build, arguments = _load(name), options
+        build, arguments = _load_foreign(name), options
     try:
         model = build(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise FlopbenchError(f"cannot build {name}: {error}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        # What does not fit is a result, whoever built it.
+        raise
+    except (Exception, SystemExit) as error:
+        # Our own messages say what is wrong by themselves, another's may be the bare key of a KeyError.
+        own = isinstance(error, FlopbenchError) or parsed.spec is not None
+        raise FlopbenchError(f"cannot build {name}: {error if own else in_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise FlopbenchError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
     if parsed.spec is not None:
@@ -117,12 +126,34 @@ def _trained_size(name: str, shape: torch.Size) -> tuple[float, float]:
 
 def _load(path: str) -> Any:
     module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _load_foreign(path: str) -> Any:
+    """What `package.module:callable` names. The current folder is importable, here and in workers."""
+    module, _, attribute = path.partition(":")
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
     try:
-        return getattr(import_module(module), attribute)
-    except ImportError as error:
-        raise FlopbenchError(f"cannot import {path}: {error}") from error
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise FlopbenchError(f"cannot import {path}: {in_one_line(error)}") from error
+        raise FlopbenchError(
+            f"cannot import {path}: no module {error.name!r} in the current folder, in PYTHONPATH or "
+            f"installed; run the command where {error.name.partition('.')[0]}.py lies"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise FlopbenchError(f"cannot import {path}: {in_one_line(error)}") from error
+    try:
+        build = attrgetter(attribute)(found)
     except AttributeError:
         raise FlopbenchError(f"module {module} has no {attribute!r}") from None
+    if not callable(build):
+        raise FlopbenchError(
+            f"{path} is of type {type(build).__name__}: name a class or function that returns a network"
+        )
+    return build
 
 
 def _import_timm() -> Any:

@@ -61,6 +61,7 @@ def test_options_reach_the_class():
         ("no.such.module:thing", {}, r"cannot import no\.such\.module:thing"),
         ("torch.nn:Nothing", {}, r"module torch\.nn has no 'Nothing'"),
         ("torch:zeros", {"size": (2,)}, r"torch:zeros returned Tensor, not a torch\.nn\.Module"),
+        ("torch:pi", {}, r"torch:pi is of type float: name a class or function that returns a network"),
         (":thing", {}, r"not of the form timm:NAME or package\.module:callable"),
     ],
 )
@@ -75,6 +76,73 @@ def test_builds_what_others_wrote(monkeypatch):
     module.network = lambda width=3: nn.Sequential(nn.Flatten(), nn.Linear(12, width))
     monkeypatch.setitem(sys.modules, "somewhere", module)
     assert flopbench.create_model("somewhere:network", width=4)(torch.zeros(1, 3, 2, 2)).shape == (1, 4)
+
+
+LOCAL = """
+import sys
+from torch import nn
+
+class Zoo:
+    @staticmethod
+    def tiny():
+        return nn.Linear(2, 3)
+
+def key():
+    raise KeyError("width")
+
+def leaves():
+    sys.exit(7)
+
+not_callable = 3
+"""
+
+
+@pytest.fixture
+def current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    written = {
+        "local_zoo": LOCAL,
+        "local_typo": "def net(:",
+        "local_name": "net = nowhere",
+        "local_needs": "import absent",
+    }
+    for name, source in written.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    yield
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("current_folder")
+def test_a_module_in_the_current_folder_is_found():
+    assert isinstance(flopbench.create_model("local_zoo:Zoo.tiny"), nn.Linear)
+
+
+@pytest.mark.usefixtures("current_folder")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("local_zoo:key", r"cannot build local_zoo:key: KeyError: 'width' \(local_zoo\.py:11 in key\)$"),
+        ("local_zoo:leaves", r"cannot build local_zoo:leaves: SystemExit: 7 \(local_zoo\.py:14 in leaves\)$"),
+        ("local_zoo:not_callable", r"local_zoo:not_callable is of type int: name a class or function"),
+        ("local_zoo:nothing", r"module local_zoo has no 'nothing'"),
+        ("local_typo:net", r"cannot import local_typo:net: SyntaxError: .* \(local_typo\.py:1\)$"),
+        ("local_name:net", r"cannot import local_name:net: NameError: .* \(local_name\.py:1 in <module>\)$"),
+        (
+            "local_needs:net",
+            r"cannot import local_needs:net: ModuleNotFoundError: .*'absent' \(local_needs\.py:1",
+        ),
+        (
+            "local_absent.nets:net",
+            r"no module 'local_absent' in the current folder.* where local_absent\.py lies$",
+        ),
+    ],
+)
+def test_mistakes_in_somebody_elses_module_are_one_line_with_theirs(name, message):
+    with pytest.raises(FlopbenchError, match=message) as error:
+        flopbench.create_model(name)
+    assert "\n" not in str(error.value)
 
 
 def test_timm_by_name():
