@@ -81,8 +81,8 @@ class Check(Frozen):
     `random` is on normal noise and `photo` on a real photograph, with perturbed weights, in fp32;
     `in_cell` is on the cell's own input in the cell's dtype and mode. None: not invariant by
     construction (a plain or hybrid network), so not asked for. `agreement` is the largest
-    |compiled or fused − eager| of either model, relative to the same spread (None where only eager
-    operations ran).
+    |compiled or fused − eager| of either model, relative to the root mean square of the output (None where
+    only eager operations ran, or none could be judged: the cell has a flag then).
     """
 
     random: float | None = None

@@ -32,6 +32,8 @@ def invariance_error(
 ) -> float:
     """Largest |f(x) − f(flop x)| relative to the standard deviation of the logits f(x).
 
+    A single logit has no deviation: its error is relative to its size.
+
     Args:
         model: images to logits `[B, classes]`; a module in eval mode, compiled or not.
         images: `[B, 3, H, W]`.
@@ -44,7 +46,7 @@ def invariance_error(
     """
     logits = (model(images) if logits is None else logits).double()
     mirrored = model(images.flip(-1)).double()
-    spread = logits.std().item() if logits.numel() > 1 else 0.0
+    spread = (logits.std() if logits.numel() > 1 else logits.abs().sum()).item()
     # Written so that NaN fails.
     if not (math.isfinite(spread) and spread > 1e-9 * logits.abs().max().item()):
         return math.inf

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
@@ -21,6 +21,7 @@ from flopbench.timing.clock import CLOCKS, Clock
 from flopbench.timing.device_state import Watch, watch
 from flopbench.timing.flags import find_flags
 from flopbench.timing.memory import peak_bytes
+from flopbench.timing.outputs import numbers, relative_errors, seeded, state_of, strange_parts
 from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
 from flopbench.timing.workload import (
     Workload,
@@ -59,6 +60,7 @@ class Bench:
         first_seconds: by role, of the first call, compilation included.
         ran: by role, what each operation of ours was seen to run as in the first call (`kernels.dispatch`).
         pace: by role, seconds a call once warm.
+        unchecked: a flag for each thing that the checks could not judge.
     """
 
     workloads: dict[str, Workload]
@@ -69,6 +71,8 @@ class Bench:
     first_seconds: dict[str, float] = field(default_factory=dict, init=False)
     ran: dict[str, Ran] = field(default_factory=dict, init=False)
     pace: dict[str, float] = field(default_factory=dict, init=False)
+    unchecked: list[Flag] = field(default_factory=list, init=False)
+    _writers: list[str] = field(default_factory=list, init=False)
     _rounds: Rounds = field(default_factory=Rounds, init=False)
 
     @classmethod
@@ -89,16 +93,22 @@ class Bench:
         """Call each model once, which compiles what is to be compiled."""
         with self._phase(self._first_phase):
             for role, workload in self.workloads.items():
+                before = state_of(workload.inputs)
                 start = time.monotonic()
                 with observe() as self.ran[role]:
                     workload.run()
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
+                if state_of(workload.inputs) != before:
+                    self._writers.append(role)
         if self.cell and self.cell.mode != "eager":
             self._add_what_was_compiled_before(self.cell)
 
     def check(self) -> Check | None:
-        """Outputs are finite and of one size, compiled and fused ones equal eager ones, E(X)'s are invariant.
+        """Every call sees the same input, and what it returns is right.
+
+        Outputs are finite and of one size, compiled and fused ones equal eager ones, E(X)'s are invariant.
+        What cannot be judged is `unchecked`.
 
         Returns the errors found, None for callables.
 
@@ -107,18 +117,19 @@ class Bench:
         """
         if not self.ran:
             self.first_calls()
+        self._check_inputs()
         # These are calls like any other; the check is of what they return.
         with self._phase("warm-up"):
-            outputs = {role: workload.logits(*workload.inputs) for role, workload in self.workloads.items()}
+            outputs = {role: self._output(role) for role in ROLES}
         with self._phase("check"):
             theirs, ours = (self._finite_numbers(role, outputs[role]) for role in ROLES)
             if theirs != ours:
                 raise WrongOutputError(f"outputs of {theirs} and of {ours} numbers: not the same task")
             if self.cell is None:
                 return None
-            errors = [self._agreement(self.cell, role, output) for role, output in outputs.items()]
+            errors = [e for role in ROLES for e in self._agreement(self.cell, role, outputs[role])]
             return Check(
-                agreement=max((error for error in errors if error is not None), default=None),
+                agreement=max(errors, default=None),
                 in_cell=self._invariance(self.cell, outputs["candidate"]),
                 tolerance=TOLERANCE["fp32"],
                 in_cell_tolerance=TOLERANCE[self.cell.dtype],
@@ -170,7 +181,8 @@ class Bench:
                 after_round=after_round,
             )
             state = device_watch.report()
-        return Sampled(self._rounds, state, find_flags(self._rounds, state, precision=precision))
+        flags = find_flags(self._rounds, state, precision=precision)
+        return Sampled(self._rounds, state, (*self.unchecked, *flags))
 
     @cached_property
     def clock(self) -> Clock:
@@ -207,32 +219,92 @@ class Bench:
     def _label(self, role: str) -> str:
         return self.cell.labels[ROLES.index(role)] if self.cell else f"the {role}"
 
+    def _output(self, role: str, seed: int = 0) -> Any:
+        """What a role's timed call returns; of a cell with random numbers drawn from `seed` on."""
+        workload = self.workloads[role]
+        with seeded(self.device, seed) if self.cell else nullcontext():
+            return workload.logits(*workload.inputs)
+
+    def _check_inputs(self) -> None:
+        for role in self._writers:
+            writes = f"{self._label(role)} writes into its input, so that no two calls see the same"
+            remedy = "let it work on a copy, x = x.clone()"
+            if self.cell:
+                raise WrongOutputError(f"{writes}: {remedy}")
+            self._cannot_judge(writes, remedy)
+
+    def _cannot_judge(self, message: str, remedy: str) -> None:
+        self.unchecked.append(Flag(kind="unchecked", message=message, remedy=remedy))
+
     def _finite_numbers(self, role: str, output: Any) -> int:
         """How many numbers a role's output holds, however they are laid out; all must be finite."""
-        for tensor in tensors(output):
-            if not bool(tensor.isfinite().all()):
+        found, strange = tensors(output), strange_parts(output)
+        if strange or not sum(tensor.numel() for tensor in found):
+            what = f"{', '.join(strange)} in the output" if strange else "an output without numbers"
+            self._cannot_judge(f"{self._label(role)}: {what} cannot be checked", "return tensors")
+        for tensor in found:
+            if not bool(numbers(tensor).isfinite().all()):
                 where = f" in {self.cell.dtype}" if self.cell else ""
                 shape = tuple(tensor.shape)
                 raise WrongOutputError(f"{self._label(role)}'s output {shape} is not finite{where}")
-        return sum(tensor.numel() for tensor in tensors(output))
+        return sum(tensor.numel() for tensor in found)
 
-    def _agreement(self, cell: Cell, role: str, logits: Tensor) -> float | None:
-        """The error of compiled or other operations against torch's own; None where these ran uncompiled."""
+    def _agreement(self, cell: Cell, role: str, output: Any) -> list[float]:
+        """The errors of compiled or other operations against torch's own; none where these ran uncompiled.
+
+        An error per tensor of the output, but of those that cannot be judged: what varies from call to
+        call, and whole numbers that are not the same, for rounding turns them by one or more.
+
+        Raises:
+            WrongOutputError: an error is beyond the cell's tolerance.
+        """
         if cell.mode == "eager" and not has_ours(self.ran.get(role, {})):
-            return None
-        workload = self.workloads[role]
-        with torch.compiler.set_stance("force_eager"), specified(workload.model):
-            eager = workload.logits(*workload.inputs)
-        how = "compiled" if cell.mode != "eager" else "with our kernels"
-        error = ((logits - eager).abs().max() / eager.std()).item()
-        return self._small(error, cell, f"{self._label(role)} {how} differs from the eager operations")
+            return []
 
-    def _invariance(self, cell: Cell, logits: Tensor) -> float | None:
+        def eager(seed: int) -> Any:
+            with torch.compiler.set_stance("force_eager"), specified(self.workloads[role].model):
+                return self._output(role, seed)
+
+        how = f"{self._label(role)} {'compiled' if cell.mode != 'eager' else 'with our kernels'}"
+        wanted = eager(0)
+        errors = relative_errors(output, wanted)
+        if len(tensors(output)) != len(tensors(wanted)):
+            raise WrongOutputError(f"{how} gives {len(tensors(output))} tensors, not {len(tensors(wanted))}")
+        if max(errors, default=0.0) <= TOLERANCE[cell.dtype]:
+            return errors
+        # A compiler draws its own random numbers, whatever the seed; and a pass may leave something in the
+        # network that changes what the next one gives.
+        own = relative_errors(eager(1), wanted)
+        judged = []
+        for tensor, error, varies in zip(tensors(wanted), errors, own, strict=False):
+            if error <= TOLERANCE[cell.dtype]:
+                judged.append(error)
+            elif varies > TOLERANCE[cell.dtype]:
+                self._cannot_judge(
+                    f"{how}: an output {tuple(tensor.shape)} was not compared with the eager operations', "
+                    "which give another at each call (random numbers, or what earlier calls left)",
+                    "switch dropout off to have it compared",
+                )
+            elif not (tensor.is_floating_point() or tensor.is_complex()):
+                self._cannot_judge(
+                    f"{how}: whole numbers {tuple(tensor.shape)} differ from the eager operations'",
+                    "return what they were rounded from",
+                )
+            else:
+                judged.append(self._small(error, cell, f"{how} differs from the eager operations"))
+        return judged
+
+    def _invariance(self, cell: Cell, logits: Any) -> float | None:
         """The candidate's error of invariance on the cell's own images; None where it promises none."""
         if not parse_name(cell.pair.candidate).invariant:
             return None
         workload = self.workloads["candidate"]
-        error = invariance_error(workload.logits, workload.inputs[0], logits)
+
+        def network(images: Tensor) -> Tensor:
+            (only,) = tensors(workload.logits(images))
+            return only
+
+        error = invariance_error(network, workload.inputs[0], *tensors(logits))
         return self._small(error, cell, f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}")
 
     @staticmethod

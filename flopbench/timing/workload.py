@@ -1,6 +1,6 @@
 """One model, ready to run one pass: what is timed, and what has to happen before each timed call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flopbench.cells import Cell, DType
+from flopbench.errors import FlopbenchError
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.testing.invariance import random_images
@@ -26,8 +27,8 @@ class Workload:
         model: the module, not compiled; its parameters and gradients are what the pass holds.
         prepare: runs before each call, outside the timed region.
         step: the timed call; its result is what `prepare` returned, worked on.
-        logits: the forward pass as the timed one runs it (same mode and dtype), for the check of outputs,
-            `[B, K]`; of a single layer or a callable all that it gives.
+        logits: the forward pass as the timed one runs it (same mode and dtype), for the check of outputs:
+            all that it gives, its tensors copied and in the order of `leaves`; of a callable as it gives it.
         inputs: what `logits` takes.
         optimiser: of a train pass; its state is part of what the pass holds.
     """
@@ -103,10 +104,12 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
         network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
     run = _forward(network, cell)
 
-    def logits(x: Tensor) -> Tensor:
-        # With gradients wherever the timed call has them: it must be the same compiled graph.
+    def logits(x: Tensor) -> list[Any]:
+        # With gradients wherever the timed call has them: it must be the same compiled graph. A CUDA graph
+        # writes its next output over this one.
         with torch.set_grad_enabled(cell.pass_ != "forward"):
-            return torch.cat([part.detach().float().flatten(1) for part in tensors(run(x))], dim=1)
+            parts = leaves(run(x))
+        return [part.detach().clone() if isinstance(part, Tensor) else part for part in parts]
 
     if cell.pass_ == "forward":
         model.eval()
@@ -122,7 +125,9 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
         def prepare() -> tuple[list[Tensor], list[Tensor]]:
             # The gradients of the call before are dropped, not added to: adding is the optimiser's business.
             model.zero_grad(set_to_none=True)
-            outputs = tensors(run(images))
+            outputs = [part for part in tensors(run(images)) if part.requires_grad]
+            if not outputs:
+                raise FlopbenchError("nothing of the output can be differentiated: measure the forward pass")
             return outputs, [torch.randn_like(part) / part.numel() for part in outputs]
 
         def backward(prepared: tuple[list[Tensor], list[Tensor]]) -> None:
@@ -135,7 +140,7 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
 
     def train(_: Any) -> None:
         optimiser.zero_grad(set_to_none=True)
-        logits = run(images).float()
+        logits = _class_scores(run(images)).float()
         F.cross_entropy(logits, labels % logits.shape[-1]).backward()
         optimiser.step()
 
@@ -164,11 +169,54 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def tensors(tree: Any) -> list[Tensor]:
-    """All tensors in what a network or a callable takes or returns: nested lists, tuples and mappings."""
-    if isinstance(tree, Tensor):
+    """All tensors among the `leaves` of what a network or a callable takes or returns."""
+    return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def leaves(tree: Any, within: tuple[int, ...] = ()) -> list[Any]:
+    """What a network or a callable takes or returns, taken apart whatever its structure.
+
+    Lists, tuples, sets, mappings, dataclasses and other objects that hold attributes are gone into.
+
+    Args:
+        tree: what it takes or returns.
+        within: the identities of the objects that `tree` is a part of, which are not gone into again.
+
+    Returns:
+        Tensors and everything else that has no parts.
+    """
+    parts = None if id(tree) in within else _parts(tree)
+    if parts is None:
         return [tree]
-    items = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list | tuple) else ()
-    return [tensor for item in items for tensor in tensors(item)]
+    return [leaf for part in parts for leaf in leaves(part, (*within, id(tree)))]
+
+
+def _parts(tree: Any) -> list[Any] | None:
+    if isinstance(tree, Tensor):
+        return list(tree.unbind()) if tree.is_nested else None
+    if isinstance(tree, Mapping):
+        return list(tree.values())
+    if isinstance(tree, list | tuple | Set):
+        return list(tree)
+    if isinstance(tree, type | nn.Module) or callable(tree):
+        return None
+    # Of a dataclass with slots the fields are in no dictionary.
+    names = getattr(tree, "__dataclass_fields__", None) or getattr(tree, "__dict__", None)
+    return [getattr(tree, name) for name in names] if names else None
+
+
+def _class_scores(output: Any) -> Tensor:
+    """What a network gives, if its training step is defined: logits `[B, K]` for the cross-entropy.
+
+    Raises:
+        FlopbenchError: it gives another thing.
+    """
+    if isinstance(output, Tensor) and output.ndim == 2:
+        return output
+    given = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise FlopbenchError(
+        f"a training step needs logits [B, K], the network gives {given}: measure forward and backward"
+    )
 
 
 def _forward(network: Callable[[Tensor], Any], cell: Cell) -> Callable[[Tensor], Any]:

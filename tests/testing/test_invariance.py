@@ -59,3 +59,9 @@ def test_the_photo_is_a_normalised_picture_that_is_not_its_own_mirror_image():
     assert (images - images.flip(-1)).abs().mean() > 0.2
     assert (images[0] - images[1]).abs().mean() > 0.05
     assert photo(16, dtype=torch.float64).dtype == torch.float64
+
+
+def test_a_single_logit_is_held_against_its_size():
+    images = torch.ones(1, 3, 4, 4)
+    assert invariance_error(lambda x: x.mean((1, 2, 3)), images) == 0
+    assert invariance_error(lambda x: 0 * x.mean((1, 2, 3)), images) == math.inf

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from flopbench.timing import bench as module
 from flopbench.timing.bench import Bench, WrongOutputError
 from flopbench.timing.clock import CudaClock
 from flopbench.timing.device_state import CudaWatch
+from flopbench.timing.outputs import relative_error
 from flopbench.timing.workload import Workload, tensors
 from tests.timing.test_clock_and_state import FakeCuda, FakeNvml
 
@@ -108,19 +111,6 @@ def test_a_cell_says_in_which_dtype_an_output_is_not_finite():
         replaced(pair, "baseline", lambda images: torch.full((len(images), 10), math.nan)).check()
 
 
-def test_a_fused_model_that_differs_from_the_eager_one_is_refused():
-    pair = Bench.of(cell(impl="eager"))
-    pair.ran["baseline"] = {"gelu": {"cpp": "asked for"}}
-    calls: list[Tensor] = []
-
-    def wanders(images: Tensor) -> Tensor:
-        calls.append(images)
-        return torch.randn(2, 10, generator=torch.Generator().manual_seed(len(calls)))
-
-    with pytest.raises(WrongOutputError, match=r"^ViT-Ti/16 with our kernels differs from the eager op"):
-        replaced(pair, "baseline", wanders).check()
-
-
 def test_on_a_gpu_events_time_the_calls(monkeypatch: pytest.MonkeyPatch):
     cuda = FakeCuda()
     monkeypatch.setattr(module, "CLOCKS", {"cuda": lambda: CudaClock(cuda)})
@@ -139,10 +129,138 @@ def test_on_a_gpu_events_time_the_calls(monkeypatch: pytest.MonkeyPatch):
     assert state["sm_mhz"] == [1900 - 200 * len(rounds.candidate), 1900]
 
 
-def test_tensors_are_found_in_nested_containers():
+def test_tensors_are_found_whatever_the_structure():
+    @dataclass
+    class Answer:
+        classes: Tensor
+        more: dict[str, Any]
+
+    @dataclass(slots=True)
+    class Slotted:
+        boxes: Tensor
+
     x = torch.ones(1)
     assert len(tensors({"a": [x, (x, 3)], "b": x, "c": "text"})) == 3
+    assert len(tensors(Answer(x, {"boxes": [Slotted(x)], "rest": SimpleNamespace(mask=x)}))) == 3
     assert tensors(None) == []
+    circle: list[Any] = [x]
+    circle.append(circle)
+    assert len(tensors(circle)) == 1
+
+
+def test_what_no_check_can_see_is_named():
+    pair = bench(torch.neg, lambda x: (-x, np.ones(2)), torch.ones(3))
+    pair.check()
+    (flag,) = pair.unchecked
+    assert (flag.kind, flag.message) == (
+        "unchecked",
+        "the candidate: ndarray in the output cannot be checked",
+    )
+    pair.warm_up(0.0)
+    assert flag in pair.sample(seconds=0.0).flags
+    empty = bench(lambda x: x[:0], lambda x: None, torch.ones(3))
+    empty.check()
+    assert len(empty.unchecked) == 2
+
+
+def test_a_network_that_writes_into_its_input_gets_no_time():
+    pair = replaced(Bench.of(cell()), "baseline", lambda images: images.sub_(0.5).mean((1, 2, 3)))
+    with pytest.raises(WrongOutputError, match=r"^ViT-Ti/16 writes into its input.*x = x\.clone\(\)$"):
+        pair.check()
+
+
+@pytest.mark.parametrize("write", [lambda x: x.add_(1), lambda x: x.data.add_(1)])
+def test_a_callable_that_writes_into_its_input_is_flagged(write: Callable[[Tensor], Tensor]):
+    pair = bench(torch.neg, write, torch.ones(3))
+    pair.check()
+    assert [flag.message.partition(" into")[0] for flag in pair.unchecked] == ["the candidate writes"]
+
+
+def disagreeing(cell: Cell, eager: Callable[[], Any], *, otherwise: Callable[[], Any]) -> Bench:
+    """A bench whose baseline gives one thing as it is timed and, in the reference run, another."""
+    pair = Bench.of(cell)
+    pair.ran["baseline"] = {"gelu": {"cpp": "asked for"}}
+    calls: list[int] = []
+
+    def network(images: Tensor) -> Any:
+        calls.append(1)
+        return otherwise() if len(calls) == 1 else eager()
+
+    return replaced(pair, "baseline", network)
+
+
+def test_a_fused_model_that_differs_from_the_eager_one_is_refused():
+    fixed = torch.randn(2, 2, 10, generator=torch.Generator().manual_seed(0))
+    pair = disagreeing(cell(impl="eager"), lambda: fixed[0], otherwise=lambda: fixed[1])
+    with pytest.raises(WrongOutputError, match=r"^ViT-Ti/16 with our kernels differs from the eager op"):
+        pair.check()
+
+
+def test_what_varies_from_call_to_call_is_named_and_not_accused():
+    def draws() -> dict[str, Tensor]:
+        return {"random": torch.randn(2, 4), "sure": torch.ones(2, 6)}
+
+    def other() -> dict[str, Tensor]:
+        return {"random": torch.zeros(2, 4), "sure": torch.ones(2, 6)}
+
+    pair = disagreeing(cell(), draws, otherwise=other)
+    checked = pair.check()
+    assert checked is not None
+    assert checked.agreement == 0
+    assert ["random numbers" in flag.message for flag in pair.unchecked] == [True]
+
+    def wrong() -> dict[str, Tensor]:
+        return {"random": torch.zeros(2, 4), "sure": torch.zeros(2, 6)}
+
+    with pytest.raises(WrongOutputError, match="differs from the eager operations"):
+        disagreeing(cell(), draws, otherwise=wrong).check()
+
+
+def test_both_sides_draw_the_same_random_numbers():
+    pair = disagreeing(cell(), lambda: torch.randn(2, 10), otherwise=lambda: torch.randn(2, 10))
+    state = torch.get_rng_state()
+    checked = pair.check()
+    assert checked is not None
+    assert (checked.agreement, pair.unchecked) == (0, [])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_whole_numbers_that_differ_are_named():
+    def output(label: int) -> Callable[[], Any]:
+        return lambda: (torch.ones(2, 9), torch.full((2,), label))
+
+    pair = disagreeing(cell(), output(1), otherwise=output(2))
+    pair.check()
+    assert [flag.message.partition(" (2,)")[0].partition(": ")[2] for flag in pair.unchecked] == [
+        "whole numbers"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted", "error"),
+    [
+        ([1.0, -1.1], [1.0, -1.0], 0.1),
+        ([2.2], [2.0], 0.1),  # a single number has no deviation
+        ([0.9, 1.0], [1.0, 1.0], 0.1),  # nor has a constant
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([0.0, 1e-9], [0.0, 0.0], math.inf),
+        ([], [], 0.0),
+        ([1.0, 2.0], [1.0], math.inf),
+        ([math.nan], [math.nan], math.inf),
+        ([math.inf], [math.inf], math.inf),
+        ([3, 4], [3, 4], 0.0),
+        ([True, False], [True, True], 1.0),
+        ([1 + 1j], [1 + 1j], 0.0),
+    ],
+)
+def test_the_error_holds_where_its_divisor_is_degenerate(got: list[Any], wanted: list[Any], error: float):
+    assert relative_error(torch.tensor(got), torch.tensor(wanted)) == pytest.approx(error, rel=1e-5)
+
+
+def test_sparse_outputs_are_seen():
+    x = torch.eye(3)
+    assert relative_error(x.to_sparse(), x.to_sparse()) == 0
+    assert bench(torch.neg, lambda x: -x.to_sparse(), x).check() is None
 
 
 @pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from flopbench.cells import Cell, Pair
+from flopbench.errors import FlopbenchError
 from flopbench.timing.memory import held_bytes, peak_bytes
 from flopbench.timing.workload import build_model, make_images, make_workload, repeated_blocks
 
@@ -66,7 +67,7 @@ def test_every_dtype_runs_every_pass(dtype: str, pass_: str):
     work.run()
     expected = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
     assert {p.dtype for p in work.model.parameters()} == {expected}
-    assert work.logits(make_images(this, CPU)).isfinite().all()
+    assert all(part.isfinite().all() for part in work.logits(make_images(this, CPU)))
 
 
 def test_both_models_of_a_pair_get_the_same_images():
@@ -101,6 +102,42 @@ def test_unfused_attention_gives_the_same_logits():
     images = make_images(cell(), CPU)
     fused, unfused = (workload(cell(attention=kind)).logits(images) for kind in ("fused", "unfused"))
     torch.testing.assert_close(fused, unfused, atol=1e-5, rtol=1e-4)
+
+
+class Detector(torch.nn.Module):
+    """Gives more than one tensor, one of them without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3 * 32 * 32, 4)
+
+    def forward(self, images: torch.Tensor) -> dict[str, object]:
+        boxes = self.linear(images.flatten(1))
+        return {"boxes": boxes, "aux": (boxes.mean(), [boxes.argmax(-1)])}
+
+
+def test_several_outputs_are_differentiated_and_checked():
+    this = cell(**{"pass": "backward"})
+    work = make_workload(Detector(), make_images(this, CPU), this)
+    work.run()
+    assert all(p.grad is not None for p in work.model.parameters())
+    assert [tuple(part.shape) for part in work.logits(make_images(this, CPU))] == [(2, 4), (), (2,)]
+
+
+def test_a_training_step_asks_for_logits():
+    this = cell(**{"pass": "train"})
+    with pytest.raises(FlopbenchError, match=r"^a training step needs logits \[B, K\], .* gives a dict"):
+        make_workload(Detector(), make_images(this, CPU), this).run()
+
+
+def test_nothing_to_differentiate_is_said():
+    class Whole(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.argmax(-1)
+
+    this = cell(**{"pass": "backward"})
+    with pytest.raises(FlopbenchError, match="nothing of the output can be differentiated"):
+        make_workload(Whole(), make_images(this, CPU), this).run()
 
 
 def test_blocks_are_found_and_their_absence_is_told():
