@@ -66,8 +66,9 @@ class FlopbenchFixture:
         """
         import torch
 
+        from flopbench.structures import tensors
         from flopbench.timing.bench import Bench, WrongOutputError
-        from flopbench.timing.workload import Workload, tensors
+        from flopbench.timing.workload import Workload
 
         device = "cuda" if any(tensor.is_cuda for tensor in tensors(inputs)) else "cpu"
         workloads = {"baseline": Workload.of(baseline, *inputs), "candidate": Workload.of(candidate, *inputs)}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flopbench.cells import DeviceKind
 from flopbench.private import version
-from flopbench.timing.workload import leaves, tensors
+from flopbench.structures import leaves, tensors
 
 # Tensors are checked, and what else is here belongs to the network itself: nothing was computed.
 _KNOWN = (Tensor, type(None), bool, int, float, complex, str, bytes)

@@ -1,6 +1,6 @@
 """One model, ready to run one pass: what is timed, and what has to happen before each timed call."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from flopbench.cells import Cell, DType
 from flopbench.errors import FlopbenchError
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
+from flopbench.structures import leaves, tensors
 from flopbench.testing.invariance import random_images
 from flopbench.timing.allocator import keep_freed_memory
 
@@ -166,43 +167,6 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
         raise RuntimeError(f"{type(model).__name__} has no repeated blocks to compile; use mode compile")
     members = set(map(id, blocks))
     return [b for b in blocks if not any(id(part) in members for part in b.modules() if part is not b)]
-
-
-def tensors(tree: Any) -> list[Tensor]:
-    """All tensors among the `leaves` of what a network or a callable takes or returns."""
-    return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def leaves(tree: Any, within: tuple[int, ...] = ()) -> list[Any]:
-    """What a network or a callable takes or returns, taken apart whatever its structure.
-
-    Lists, tuples, sets, mappings, dataclasses and other objects that hold attributes are gone into.
-
-    Args:
-        tree: what it takes or returns.
-        within: the identities of the objects that `tree` is a part of, which are not gone into again.
-
-    Returns:
-        Tensors and everything else that has no parts.
-    """
-    parts = None if id(tree) in within else _parts(tree)
-    if parts is None:
-        return [tree]
-    return [leaf for part in parts for leaf in leaves(part, (*within, id(tree)))]
-
-
-def _parts(tree: Any) -> list[Any] | None:
-    if isinstance(tree, Tensor):
-        return list(tree.unbind()) if tree.is_nested else None
-    if isinstance(tree, Mapping):
-        return list(tree.values())
-    if isinstance(tree, list | tuple | Set):
-        return list(tree)
-    if isinstance(tree, type | nn.Module) or callable(tree):
-        return None
-    # Of a dataclass with slots the fields are in no dictionary.
-    names = getattr(tree, "__dataclass_fields__", None) or getattr(tree, "__dict__", None)
-    return [getattr(tree, name) for name in names] if names else None
 
 
 def _class_scores(output: Any) -> Tensor:

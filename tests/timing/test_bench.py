@@ -14,12 +14,13 @@ from torch import Tensor
 
 from flopbench.cells import Cell, Pair
 from flopbench.kernels.inductor import missing_compiler
+from flopbench.structures import tensors
 from flopbench.timing import bench as module
 from flopbench.timing.bench import Bench, WrongOutputError
 from flopbench.timing.clock import CudaClock
 from flopbench.timing.device_state import CudaWatch
 from flopbench.timing.outputs import relative_error
-from flopbench.timing.workload import Workload, tensors
+from flopbench.timing.workload import Workload
 from tests.timing.test_clock_and_state import FakeCuda, FakeNvml
 
 
