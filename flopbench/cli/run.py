@@ -56,6 +56,9 @@ def run(
         float | None, typer.Option(help="Relative half-width at which a cell is done.")
     ] = None,
     cell_seconds: Annotated[float | None, typer.Option(help="Seconds of sampling a cell, at most.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads that a CPU computes with; by default as many as torch takes.")
+    ] = None,
     shard: Annotated[str | None, typer.Option(help="Measure part i of n, e.g. 1/4.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run folder.")] = None,
     results: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("results"),
@@ -66,7 +69,7 @@ def run(
 
     from flopbench.report import FORMATS
     from flopbench.runner.progress import progress_for
-    from flopbench.runner.sweep import sweep
+    from flopbench.runner.sweep import sweep, use_threads
 
     if format_ not in FORMATS:
         raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
@@ -78,6 +81,8 @@ def run(
         "cell_seconds": cell_seconds,
         "budget_seconds": parse_duration(budget) if budget else None,
     }
+    if threads is not None:
+        use_threads(threads)
     # What the user reads goes to stderr when stdout is for a pipe.
     console = make_console(stderr=format_ != "table")
     measured = _prepare(suite, device, quick, changes, parse_shard(shard) if shard else None, resume, results)

@@ -47,7 +47,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     device = _with_article(text.printable(device_name))
     chosen = headline(cells)
     if not chosen:
-        return Answer(run, f"On {device}, no cell could be measured.", ())
+        return Answer(run, f"On {device}, no cell has a speed-up.", ())
     # What is said of each world: its words, and its cells.
     worlds = {kernels_words(own): own for own in [chosen, *other_worlds(chosen, cells)]}
     where = f"On {device} ({setting_words(chosen, kernels=len(worlds) == 1)})"

@@ -67,7 +67,7 @@ FAILURE_COLUMNS = (
     words("reason", rank=1, wraps=True),
 )
 
-NOTHING = "No cell was measured."
+NOTHING = "No cell has a speed-up."
 
 # What every cell of most runs has in common; shown only where it differs within a table.
 _OFTEN_THE_SAME = {"run", *(axis.label for axis in AXES.values() if not axis.always_shown)}

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from flopbench.cells import AXES
-from flopbench.results.records import CellRecord, ModelResult
+from flopbench.results.records import UNRESOLVED, CellRecord, ModelResult
 from flopbench.results.run import Run
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     `reason`, for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a
     call), `throughput` (images a second), `peak_bytes`, `compile_seconds`, `kernels` (what ran), then
     `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`,
-    `rounds`, `flags`.
+    `rounds`, `flags`. A cell whose samples answer nothing has the status `not resolved`, its figures, and
+    no realised share.
     """
     import pandas as pd
 
@@ -42,8 +43,8 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "replicate": record.replicate,
         **{axis.name: axis.of(cell) for axis in AXES.values()},
         "world": record.world,
-        "status": record.status,
-        "reason": record.reason,
+        "status": UNRESOLVED if record.unresolved else record.status,
+        "reason": record.unresolved or record.reason,
     }
     labels = dict(zip(("baseline", "candidate"), cell.labels, strict=True))
     for role, label in labels.items():

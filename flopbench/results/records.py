@@ -93,6 +93,10 @@ class Check(Frozen):
     in_cell_tolerance: float
 
 
+# The kind of the flag on a cell whose interval is too wide to answer anything.
+UNRESOLVED = "not resolved"
+
+
 class Flag(Frozen):
     """Something that makes a measurement less trustworthy, with what to do about it."""
 
@@ -136,6 +140,11 @@ class CellRecord(Frozen):
         return f"{OURS} in the {ours[0]} alone" if len(ours) == 1 else OURS if ours else TORCHS
 
     @property
+    def unresolved(self) -> str:
+        """Why the samples answer nothing: the interval is many times as wide as was asked; else empty."""
+        return next((flag.message for flag in self.flags if flag.kind == UNRESOLVED), "")
+
+    @property
     def macs_ratio(self) -> float | None:
         """MACs of the baseline over MACs of the candidate: the speed-up that the arithmetic promises."""
         if self.baseline and self.candidate and self.baseline.macs and self.candidate.macs:
@@ -144,9 +153,9 @@ class CellRecord(Frozen):
 
     @property
     def realised_share(self) -> float | None:
-        """(speed-up − 1) / (MACs ratio − 1); None where the MACs promise less than 1 %."""
+        """(speed-up − 1) / (MACs ratio − 1); None where unresolved or the MACs promise less than 1 %."""
         ratio = self.macs_ratio
-        if self.speedup is None or ratio is None or abs(ratio - 1) < 0.01:
+        if self.speedup is None or self.unresolved or ratio is None or abs(ratio - 1) < 0.01:
             return None
         return (self.speedup.estimate - 1) / (ratio - 1)
 

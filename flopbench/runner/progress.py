@@ -8,13 +8,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from flopbench.cells import Cell
-from flopbench.results import CellRecord, FrontierRecord, Interval, Run
+from flopbench.results import UNRESOLVED, CellRecord, FrontierRecord, Interval, Run
 
 
 def describe_record(record: CellRecord) -> str:
     """One line on how a cell ended."""
     cell = record.cell
     what = "  ".join((cell.labels[1], *cell.words, *filter(None, [record.world])))
+    if record.unresolved:
+        return f"{what}  {UNRESOLVED}: {record.unresolved}"
     if record.status != "ok" or record.speedup is None:
         return f"{what}  {record.status}: {record.reason}"
     speedup = record.speedup

@@ -1,5 +1,6 @@
 """The sweep: cells in order, each in its own process, each recorded as soon as it is done."""
 
+import os
 import shlex
 import time
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,18 @@ class Observer(Protocol):
     def frontier(self, record: FrontierRecord) -> None:
         """A memory frontier was found and is on disk."""
         ...
+
+
+def use_threads(count: int) -> None:
+    """Let the workers compute with so many threads; call it before the first of them starts.
+
+    Raises:
+        FlopbenchError: more threads than the machine has cores, or none.
+    """
+    cores = os.cpu_count() or 1
+    if not 1 <= count <= cores:
+        raise FlopbenchError(f"--threads {count}: this machine has {cores} cores, choose 1 to {cores}")
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
 
 
 def probe_environment(device: str | None) -> Environment:

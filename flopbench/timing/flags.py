@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from flopbench.results import Flag
+from flopbench.results import UNRESOLVED, Flag
 from flopbench.timing.sampling import Rounds
 from flopbench.timing.statistics import MIN_ROUNDS, Array, outliers
 
 # Share of a call's device time from which on the host's dispatch is what is being timed.
 LAUNCH_BOUND = 0.9
+# Times the precision asked for that an interval may be wide before the cell answers nothing.
+TOO_WIDE = 10
 # Share of a core that others may take before a CPU measurement counts as disturbed.
 FOREIGN_CORES = 0.2
 # Change from the first to the last third of the calls from which on a model drifts.
@@ -34,10 +36,10 @@ def _too_little(rounds: Rounds, precision: float) -> Iterator[Flag]:
             remedy="give the cell more time (--cell-seconds) or a smaller batch",
         )
     if rounds.stop != "precision" and rounds.speedup and rounds.speedup.half_width > precision:
+        width = rounds.speedup.half_width
         yield Flag(
-            kind="noisy",
-            message=f"the interval is ±{rounds.speedup.half_width:.1%}, "
-            f"wider than the ±{precision:.1%} asked for",
+            kind=UNRESOLVED if width > TOO_WIDE * precision else "noisy",
+            message=f"the interval is ±{width:.1%}, wider than the ±{precision:.1%} asked for",
             remedy="a quieter machine, or more time (--cell-seconds; in pytest --benchmark-max-time)",
         )
 

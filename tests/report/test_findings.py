@@ -6,7 +6,8 @@ import pytest
 
 from flopbench.report.cells import measured, rows_of, verdict
 from flopbench.report.findings import answer
-from flopbench.results import Flag, to_frame
+from flopbench.results import UNRESOLVED, Flag, to_frame
+from flopbench.runner.progress import describe_record
 from tests.support.runs import CPU, make_run
 
 
@@ -121,7 +122,25 @@ def test_other_pass_is_taken_at_its_own_largest_batch(tmp_path):
 
 def test_nothing_measured_is_said(tmp_path):
     run = make_run(tmp_path / "r", pairs=("vit_s16.flop",), batch_sizes=(1,), statuses={"*": "failed"})
-    assert answer_of(run).headline == "On an NVIDIA H200, no cell could be measured."
+    assert answer_of(run).headline == "On an NVIDIA H200, no cell has a speed-up."
+
+
+def test_what_is_not_resolved_is_no_headline_and_realises_nothing(tmp_path):
+    wide = Flag(kind=UNRESOLVED, message="the interval is ±80 %", remedy="a quieter machine")
+    run = make_run(
+        tmp_path / "r", pairs=("vit_b16.flop", "vit_l16.flop"), batch_sizes=(64,), flags={"vit_b16*": wide}
+    )
+    answer = answer_of(run)
+    assert "E(ViT-L/16)" in answer.headline
+    assert "E(ViT-B/16)" not in " ".join((answer.headline, *answer.points))
+    frame = to_frame([run])
+    unresolved = frame[frame["pair"] == "vit_b16.flop"]
+    assert set(unresolved["status"]) == {"not resolved"}
+    assert set(unresolved["reason"]) == {"the interval is ±80 %"}
+    assert unresolved["realised_share"].isna().all()
+    assert unresolved["speedup"].notna().all()
+    (described,) = {describe_record(r).partition("  not resolved: ")[2] for r in run.records() if r.flags}
+    assert described == "the interval is ±80 %"
 
 
 def test_flags_of_what_the_answer_rests_on_are_said(tmp_path):

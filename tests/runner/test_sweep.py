@@ -15,7 +15,14 @@ from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import Run
 from flopbench.runner.jobs import INSPECT, MEASURE
-from flopbench.runner.sweep import check_cells, check_resumable, recorded_command, shard_of, sweep
+from flopbench.runner.sweep import (
+    check_cells,
+    check_resumable,
+    recorded_command,
+    shard_of,
+    sweep,
+    use_threads,
+)
 from flopbench.suites import load_suite
 from tests.runner.conftest import Watcher, small_suite
 from tests.support.networks import LARGE, SMALL
@@ -273,3 +280,17 @@ def test_a_run_records_no_place_of_this_machine():
     assert recorded_command(given) == (
         "flopbench run --suite my.toml --reports=out --results results --pair vit_s16.flop"
     )
+
+
+def test_workers_compute_with_the_threads_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    use_threads(1)
+    probe = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+    assert subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip() == "1"
+    for count in (0, 5):
+        with pytest.raises(
+            FlopbenchError, match=f"^--threads {count}: this machine has 4 cores, choose 1 to 4$"
+        ):
+            use_threads(count)

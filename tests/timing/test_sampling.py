@@ -5,6 +5,8 @@ from itertools import cycle
 
 import pytest
 
+from flopbench.results import UNRESOLVED
+from flopbench.timing.flags import find_flags
 from flopbench.timing.sampling import MAX_BLOCK_CALLS, calls_a_block, sample_pair, warm_up
 from flopbench.timing.statistics import MIN_ROUNDS
 
@@ -65,6 +67,14 @@ def test_a_noisy_ratio_uses_up_its_time_and_says_so():
     assert rounds.speedup is not None
     assert rounds.speedup.half_width > 0.01
     assert clock.wall <= 60.0
+
+
+def test_an_interval_many_times_as_wide_as_asked_answers_nothing():
+    rounds = run(ScriptedClock(A=noisy(1.0, 2.0, 3.0), B=noisy(2.0, 1.0, 1.5, 0.7)), seconds=60.0)
+    assert rounds.speedup is not None
+    width = rounds.speedup.half_width
+    for precision, kind in ((width / 9, "noisy"), (width / 11, UNRESOLVED)):
+        assert kind in {flag.kind for flag in find_flags(rounds, {}, precision=precision)}
 
 
 def test_at_least_two_rounds_whatever_the_time():
