@@ -102,7 +102,7 @@ def check_prediction(runs: Sequence[Run]) -> tuple[list[Checked], dict[str, str]
         peaks = _peaks_of(run, runs)
         for record in run.records() if peaks else ():
             cell = record.cell
-            if record.speedup is None or not peaks or not _covered(peaks, cell.dtype):
+            if record.speedup is None or record.unresolved or not peaks or not _covered(peaks, cell.dtype):
                 continue
             # Of a network against itself, as calibration runs have it, there is nothing to predict.
             if cell.pair.baseline == cell.pair.candidate:
