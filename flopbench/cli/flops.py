@@ -38,6 +38,8 @@ def flops(
 
     paper = convention == "paper"
     counted = command.count(name, images, by, depth, pass_, batch_size, dtype_bytes, paper=paper)
+    for note in counted.notes():
+        typer.echo(f"note: {note}", err=True)
     if output == "table" and out is None:
         make_console().print(*counted.tables())
         return

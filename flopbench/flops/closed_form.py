@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import torch
 from torch import nn
 
 from flopbench.flops.dispatch import Shapes
 from flopbench.models import convnext, resmlp, vit
 from flopbench.models.layers import Attention, Mlp
+from flopbench.private import hooked
 from flopbench.symmetries import base, flop, flop_tokens, plain
 
 # Operations an element of what is no multiply-add; the convention is that of `operators`.
@@ -82,8 +84,12 @@ PER_ELEMENT: dict[type[nn.Module], float] = {
 
 
 def form_of(module: nn.Module) -> Form | None:
-    """The form of a layer's type, or of the nearest type it derives from; None where there is none."""
-    for kind in type(module).__mro__:
+    """The form of a layer's type; None where there is none.
+
+    A type that derives from one with a form may do more than it. Of ours, none does that has no form itself.
+    """
+    ours = type(module).__module__.startswith("flopbench.")
+    for kind in type(module).__mro__ if ours else (type(module),):
         if kind in FORMS:
             return FORMS[kind]
         if kind in PER_ELEMENT:
@@ -91,30 +97,49 @@ def form_of(module: nn.Module) -> Form | None:
     return None
 
 
+def _strangeness(module: nn.Module, shapes: Shapes) -> str:
+    """Why a layer does not do what its type does, once; "" if it does."""
+    if "forward" in vars(module):
+        return " with a forward pass of its own"
+    if hooked(module):
+        return " with hooks"
+    if any(isinstance(child, torch.jit.ScriptModule) for child in module.children()):
+        # Which takes no hooks: what it runs counts as its owner's.
+        return " with a scripted part"
+    # What costs nothing by itself does so however often it is called.
+    again = shapes.runs > 1 and PER_ELEMENT.get(type(module)) != 0
+    return f" called {shapes.runs} times" if again else ""
+
+
 def closed_form(
     model: nn.Module, shapes: Mapping[str, Shapes]
 ) -> tuple[dict[str, Cost], dict[str, list[str]]]:
     """The cost of every layer that has a form, and the layers that have none.
+
+    A form speaks of layers that ran once, as their type does: not of those that are called again, patched
+    or hooked.
 
     Args:
         model: its modules give types, sizes and weights.
         shapes: path → what went into and came out of it (`dispatch.observe`).
 
     Returns:
-        Path → cost; name of a type without a form → its paths.
+        Path → cost; name of a type without a form, or what is special about the layer → its paths.
     """
     costs: dict[str, Cost] = {}
     unknown: dict[str, list[str]] = {}
     covered: set[str] = set()
+    if isinstance(model, torch.jit.ScriptModule):
+        return costs, {"a scripted network": [""]}
     for path, module in model.named_modules():
         if path not in shapes or path.rpartition(".")[0] in covered:
             # Never called, or part of a layer that is covered whole.
             covered |= {path} if path.rpartition(".")[0] in covered else set()
             continue
-        form = form_of(module)
-        if form is None:
+        form, strange = form_of(module), _strangeness(module, shapes[path])
+        if form is None or strange:
             kind = type(module)
-            unknown.setdefault(f"{kind.__module__}.{kind.__qualname__}", []).append(path)
+            unknown.setdefault(f"{kind.__module__}.{kind.__qualname__}{strange}", []).append(path)
             continue
         costs[path] = form(module, shapes[path])
         if costs[path].whole:

@@ -1,18 +1,20 @@
 """What `flopbench flops` does: names in, counted networks and their tables out."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from flopbench.cells import Pair, Pass
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.flops import present
 from flopbench.flops.audit import Audit, audit
 from flopbench.flops.costs import costs_of_layers, costs_of_operators, optimiser_cost
 from flopbench.flops.dispatch import observe
-from flopbench.flops.meta import build_on_meta, images_for
+from flopbench.flops.meta import images_for
 from flopbench.flops.tree import Row, layer_rows, operator_rows
+from flopbench.models import create_model
 from flopbench.models.catalog import label_of, parse_name
 from flopbench.report.table import Table
 
@@ -26,6 +28,14 @@ class Counts:
     rows: list[Row]
     caption: str
     paper: bool
+
+    def notes(self) -> list[str]:
+        """What is doubtful in the counts, by network."""
+        return [
+            f"{label}: {note}"
+            for label, audit in zip(self.labels, self.audits, strict=True)
+            for note in audit.notes
+        ]
 
     def tables(self) -> tuple[Table, Table]:
         """The counters side by side, then the tree."""
@@ -42,9 +52,9 @@ class Counts:
         if form == "json":
             networks = present.networks(self.audits)
             return tree.json(labels=self.labels, caption=self.caption, networks=networks)
-        return (
-            "".join(f"{table.title}\n\n{table.markdown()}\n\n" for table in (counters, tree)).rstrip() + "\n"
-        )
+        parts = [part for table in (counters, tree) for part in (table.title, table.markdown())]
+        notes = "\n".join(f"- {note}" for note in self.notes())
+        return "\n\n".join(filter(None, [*parts, notes])) + "\n"
 
 
 def read_input(text: str) -> tuple[int, tuple[int, int]]:
@@ -90,33 +100,23 @@ def count(
     """Count a model or a pair.
 
     Raises:
-        FlopbenchError: an unknown name, an input that does not suit, or counters that disagree.
+        FlopbenchError: an unknown name, an input that does not suit, a pass that cannot be counted, or
+            counters that disagree about a network of ours.
     """
     channels, image_size = read_input(images)
     names = names_of(name)
-    models = [_build(each, image_size, channels) for each in names]
-    audits, costs = [], []
-    for model, each in zip(models, names, strict=True):
-        try:
-            audits.append(
-                audit(
-                    model,
-                    each,
-                    image_size=image_size,
-                    channels=channels,
-                    batch_size=batch_size,
-                    dtype_bytes=dtype_bytes,
-                )
-            )
-        except FlopbenchError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise FlopbenchError(f"cannot run {each} on images {images}: {reason}") from error
-        observation = audits[-1].observed.get(pass_)
+    models, audits, costs = [], [], []
+    for each in names:
+        model, audited = _audit(each, images, batch_size, dtype_bytes)
+        models.append(model)
+        audits.append(audited)
+        observation = audited.observed.get(pass_)
         if observation is None:
-            inputs = images_for(model, image_size, batch_size, channels)
-            observation = observe(model, inputs, pass_, dtype_bytes)
+            try:
+                inputs = images_for(model, image_size, batch_size, channels)
+                observation = observe(model, inputs, pass_, dtype_bytes)
+            except _FOREIGN_ERRORS as error:
+                raise FlopbenchError(f"cannot count the {pass_} pass of {each}: {_told(error)}") from error
         step = [optimiser_cost(model, dtype_bytes)] if pass_ == "train" else []
         own = costs_of_layers(model, observation) if by == "layer" else costs_of_operators(observation)
         costs.append([*own, *step])
@@ -126,15 +126,53 @@ def count(
     return Counts(tuple(map(label_of, names)), tuple(audits), rows, caption, paper)
 
 
-def _build(name: str, image_size: tuple[int, int], channels: int) -> nn.Module:
-    if parse_name(name).spec is not None and channels != 3:
-        raise FlopbenchError(f"{name} takes images of 3 channels, got {channels} in --input")
-    try:
-        return build_on_meta(name, image_size=image_size)
-    except (NotImplementedError, FlopbenchError) as error:
-        if not isinstance(error, NotImplementedError) and not isinstance(error.__cause__, RuntimeError):
-            raise
-        # Some foreign networks read values while they are built, which the meta device has not.
-        from flopbench.models import create_model
+# Whatever somebody else's code may raise, but for the user's Ctrl-C.
+_FOREIGN_ERRORS = (Exception, SystemExit)
 
-        return create_model(name, image_size=image_size).eval().to("meta")
+
+def _told(error: BaseException) -> str:
+    return str(error) if isinstance(error, FlopbenchError) else in_one_line(error)
+
+
+def _audit(name: str, images: str, batch_size: int, dtype_bytes: int) -> tuple[nn.Module, Audit]:
+    """A network and its counts: on the meta device, or else where its path may depend on values.
+
+    Raises:
+        FlopbenchError: it cannot be built or run; or it is ours, and its counters disagree.
+    """
+    channels, image_size = read_input(images)
+    ours = parse_name(name).spec is not None
+    if ours and channels != 3:
+        raise FlopbenchError(f"{name} takes images of 3 channels, got {channels} in --input")
+
+    def counted(device: str) -> tuple[nn.Module, Audit]:
+        with torch.device(device):
+            model = create_model(name, image_size=image_size).eval()
+            return model, audit(
+                model,
+                name,
+                image_size=image_size,
+                channels=channels,
+                batch_size=batch_size,
+                dtype_bytes=dtype_bytes,
+                strict=ours,
+            )
+
+    try:
+        return counted("meta")
+    except FlopbenchError as error:
+        if ours:
+            raise
+        why = str(error)
+    except _FOREIGN_ERRORS as error:
+        if ours:
+            raise FlopbenchError(f"cannot run {name} on images {images}: {_told(error)}") from error
+        why = _told(error)
+    try:
+        model, audited = counted("cpu")
+    except FlopbenchError:
+        raise
+    except _FOREIGN_ERRORS as error:
+        raise FlopbenchError(f"cannot run {name} on images {images}: {_told(error)}") from error
+    note = f"counted on the CPU with noise for images: on the meta device, without values, {why}"
+    return model, replace(audited, notes=(note, *audited.notes))

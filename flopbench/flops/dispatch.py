@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from flopbench.cells import Pass
+from flopbench.errors import FlopbenchError
 from flopbench.flops import operators
 from flopbench.flops.meta import evaluating
 from flopbench.private import (
@@ -29,6 +30,7 @@ from flopbench.private import (
     storage_identity,
     tree_leaves,
 )
+from flopbench.structures import tensors
 
 aten = torch.ops.aten
 
@@ -94,11 +96,16 @@ class Observation:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of the tensors that went into a module and came out, and whether the former need a gradient."""
+    """Of the tensors that went into a module and came out, and whether the former need a gradient.
+
+    Attributes:
+        runs: how often the module was called; the rest is of the last call.
+    """
 
     inputs: tuple[tuple[int, ...], ...]
     outputs: tuple[tuple[int, ...], ...]
     input_needs_gradient: bool
+    runs: int = 1
 
 
 def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_bytes: int = 4) -> Observation:
@@ -108,8 +115,12 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
         model: in any mode; evaluated in evaluation mode, so that dropout is the identity.
         images: `[B, C, H, W]`, on the model's device.
         pass_: `forward`, without gradients; `backward`, the gradients alone; `train`, both (the optimiser's
-            step is not among them).
+            step is not among them). Gradients are taken of all outputs that have one, whatever structure
+            they come in.
         dtype_bytes: bytes an element of floating point; other types count with their own size.
+
+    Raises:
+        FlopbenchError: gradients are asked for, and no output has one.
     """
     recorder = _Recorder(dtype_bytes)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas(model))
@@ -123,17 +134,14 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
         stack.enter_context(torch.set_grad_enabled(pass_ != "forward"))
         if pass_ != "backward":
             _record(stack, recorder, counter)
-        output = _tensor(model(images))
+        outputs = tensors(model(images))
         if pass_ == "backward":
             _record(stack, recorder, counter)
         if pass_ != "forward":
             recorder.backward = True
-            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            # A network without weights has no gradients to take.
-            grad = torch.autograd.grad if parameters else lambda *args, **kwargs: ()
-            kept = grad(output, parameters, torch.empty_like(output), allow_unused=True)
+            kept = _gradients(model, outputs)
         else:
-            kept = (output,)
+            kept = outputs
     return Observation(
         macs=counter.get_total_flops() // 2,
         calls=tuple(recorder.calls),
@@ -149,9 +157,18 @@ def _record(stack: ExitStack, recorder: TorchDispatchMode, counter: FlopCounterM
     stack.enter_context(counter)
 
 
-def _tensor(output: Any) -> Tensor:
-    # Some foreign networks return a structure; its first tensor stands for the logits.
-    return next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+def _gradients(model: nn.Module, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
+    """The gradients of all trainable weights, by every output that has one to pass on."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        # A network without weights has no gradients to take.
+        return ()
+    outputs = [output for output in outputs if output.requires_grad]
+    seeds = list(map(torch.empty_like, outputs))
+    gradients = torch.autograd.grad(outputs, parameters, seeds, allow_unused=True) if outputs else ()
+    if all(gradient is None for gradient in gradients):
+        raise FlopbenchError("no gradient comes from the outputs to a trainable weight")
+    return gradients
 
 
 class FusedAttention(TorchFunctionMode):
@@ -298,16 +315,21 @@ def _ownership(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
             claim(output)
             inputs = _operands(args, kwargs)
             outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+            before = recorder.shapes.get(path)
             recorder.shapes[path] = Shapes(
                 tuple(tuple(tensor.shape) for tensor in inputs),
                 tuple(tuple(tensor.shape) for tensor in outputs),
                 any(tensor.requires_grad for tensor in inputs),
+                runs=before.runs + 1 if before else 1,
             )
             recorder.stack.pop()
 
         return hook
 
     for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            # It takes no hooks: what it runs belongs to the module that calls it.
+            continue
         handles.append(module.register_forward_pre_hook(looking_on(enter(path)), with_kwargs=True))
         handles.append(module.register_forward_hook(looking_on(leave(path)), with_kwargs=True))
     try:

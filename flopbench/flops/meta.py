@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.library import Library
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from flopbench.private import has_meta_kernel
@@ -35,9 +37,23 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def images_for(model: nn.Module, image_size: tuple[int, int], batch_size: int, channels: int = 3) -> Tensor:
-    """Images `[batch_size, channels, H, W]` of the model's device and dtype."""
-    parameter = next(model.parameters(), torch.empty(0, device="meta"))
-    return torch.zeros(batch_size, channels, *image_size, device=parameter.device, dtype=parameter.dtype)
+    """Images `[batch_size, channels, H, W]` of the model's device and dtype: noise, the same every time.
+
+    Where they have values, the path that they take may depend on these.
+    """
+    floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    like = next(floating, torch.empty(0, device="meta"))
+    generator = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
+    images = torch.empty(batch_size, channels, *image_size, device=like.device, dtype=like.dtype)
+    return images.normal_(generator=generator)
+
+
+def initialised(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model, its lazy layers given their shapes by a first call, which is no part of any count."""
+    if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+        with evaluating(model), torch.no_grad():
+            model(images)
+    return model
 
 
 class TracedConvolutions(TorchFunctionMode):

@@ -130,7 +130,8 @@ _NORMALISATION = {
 }
 
 FREE = frozenset(
-    """Int IntImplicit ScalarImplicit _reshape_alias _to_copy _unsafe_view alias arange as_strided
+    """Int IntImplicit ScalarImplicit _local_scalar_dense _record_function_enter_new _record_function_exit
+    _reshape_alias _to_copy _unsafe_view alias arange as_strided
     broadcast_tensors cat chunk clone concat constant_pad_nd contiguous copy detach dropout empty
     empty_like expand expand_as fill flatten flip full full_like hstack index index_select item
     lift_fresh mT meshgrid movedim narrow new_empty new_full new_ones new_zeros numpy_T ones ones_like

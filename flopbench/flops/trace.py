@@ -6,16 +6,19 @@ adds its normalisation estimates to the MACs. The handles here mend the three.
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flopbench.flops import operators
 from flopbench.flops.meta import TracedConvolutions, evaluating, images_for
+from flopbench.private import looking_on
+from flopbench.structures import tensors
 
 # Importing fvcore compiles something with torch.jit.script, which newer torch calls deprecated.
 with warnings.catch_warnings():
@@ -66,7 +69,7 @@ def count_forward(
     analysis = FlopCountAnalysis(model, (images,)).clear_op_handles().set_op_handle(**_handles())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     # Tracing warns of constants in the graph and, on newer torch, of its own deprecation.
-    with warnings.catch_warnings(), evaluating(model), torch.no_grad(), TracedConvolutions():
+    with warnings.catch_warnings(), evaluating(model), torch.no_grad(), TracedConvolutions(), _flat(model):
         warnings.simplefilter("ignore")
         by_module = analysis.by_module_and_operator()
     uncounted = dict(analysis.unsupported_ops())
@@ -81,6 +84,21 @@ def count_forward(
         },
         coverage=known / (known + unknown) if known + unknown else 1.0,
     )
+
+
+@contextmanager
+def _flat(model: nn.Module) -> Iterator[None]:
+    """Within it, what is no tensor comes out as a tuple of its tensors: a trace takes nothing else."""
+
+    def flatten(module: nn.Module, args: Any, output: Any) -> Any:
+        return None if isinstance(output, Tensor) else tuple(tensors(output))
+
+    # What the network computes is the same with it.
+    handle = model.register_forward_hook(looking_on(flatten))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 # fvcore sums what a handle returns; a prefix keeps apart from MACs what is none.
@@ -102,7 +120,8 @@ def _handles() -> dict[str, Handle | None]:
     for name in operators.ELEMENTWISE:
         handles[f"aten::{name}"] = handles[f"aten::{name}_"] = _elementwise(name)
     for name in operators.FREE:
-        handles[f"aten::{name}"] = handles[f"aten::{name}_"] = handles[f"flopbench::{name}"] = None
+        handles[f"aten::{name}_"] = None
+        handles |= {f"{space}::{name}": None for space in ("aten", "flopbench", "profiler")}
     for name in operators.FUSED.keys() - operators.PRODUCTS.keys():
         handles[f"flopbench::{name}"] = _fused(name)
     return handles
