@@ -4,7 +4,9 @@ Suite files, the command line, ids, the DataFrame, tables, sentences and compari
 declarations: a further axis is a further field, and nothing else. Imports no torch.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -22,7 +24,10 @@ DeviceKind = Literal["cpu", "cuda"]
 Attention = Literal["fused", "unfused"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 
-Positive = Annotated[int, Field(ge=1)]
+# No machine comes near these bounds: what is beyond them is a slip.
+Few = Annotated[int, Field(ge=1, le=10_000)]
+_Many = Annotated[int, Field(ge=1, le=2**24)]
+_Side = Annotated[int, Field(ge=1, le=2**16)]
 
 
 def _sides(value: object) -> object:
@@ -35,7 +40,7 @@ def _sides(value: object) -> object:
     return (value, value) if isinstance(value, int) else value
 
 
-ImageSize = Annotated[tuple[Positive, Positive], BeforeValidator(_sides)]
+ImageSize = Annotated[tuple[_Side, _Side], BeforeValidator(_sides)]
 
 
 class Frozen(BaseModel):
@@ -45,10 +50,24 @@ class Frozen(BaseModel):
 
 
 class Pair(Frozen):
-    """A baseline X and a candidate, matched in depth, width, heads, tokens, activation and input."""
+    """A baseline X and a candidate, matched in depth, width, heads, tokens, activation and input.
+
+    In a suite file a string, `"vit_b16.flop"` or `"candidate@baseline"`, or a table of these fields.
+
+    Attributes:
+        baseline: by default the candidate's plain twin.
+        candidate: a name of flopbench's, `timm:NAME`, or `package.module:callable`: what can be called
+            without arguments and returns a `torch.nn.Module` that takes images `[B, 3, H, W]` of each of the
+            profile's `image_sizes`. It has as many logits as it likes: `num_classes` is not passed on.
+        perturb: whether both networks get random weights before they are checked and timed, so that no
+            term is zero, as scales are at initialisation. With `false` they keep the weights that they
+            were built with, for those whose weights are trained, constrained or tied to one another.
+            The proof that E(X) is invariant always takes random weights.
+    """
 
     baseline: str
     candidate: str
+    perturb: bool = True
 
     @classmethod
     def of(cls, candidate: str, baseline: str | None = None) -> Self:
@@ -161,12 +180,35 @@ class Axis:
             raise FlopbenchError(f"{self.option}: {complaint(error)}") from None
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
 def complaint(error: ValidationError) -> str:
     """The first of pydantic's complaints: what is wrong, and what was given."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    given = "" if isinstance(first["input"], dict) else brief(first["input"])
+    given = f", got {given}" if given not in message else ""
     return message[0].lower() + message[1:] + given
+
+
+def brief(value: object) -> str:
+    """What was given, as a line can show it: long values are cut in the middle."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def place(location: Iterable[int | str]) -> str:
+    """Where in a file a mistake is, of pydantic's location: `profiles.cpu.batch_sizes[0]`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{_named(part)}" for part in location)
+    return "".join(parts).lstrip(".")
+
+
+def _named(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]{1,60}", key) else brief(key)
 
 
 def _attention(cell: "Cell") -> object:
@@ -190,7 +232,7 @@ class Cell(Frozen):
     pair: Pair
     device: DeviceKind
     batch_size: Annotated[
-        Positive,
+        _Many,
         Axis("batch_sizes", "batch", "Images a batch", "b{}", "batch {}", about="work", always_shown=True),
     ]
     pass_: Annotated[
@@ -231,15 +273,13 @@ class Cell(Frozen):
     image_size: Annotated[
         ImageSize, Axis("image_sizes", "image", "Pixels: 224 or 224x192", words="{} pixels")
     ] = (224, 224)
-    num_classes: Annotated[Positive, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = (
-        1000
-    )
+    num_classes: Annotated[_Many, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = 1000
     width: Annotated[
-        Annotated[int, Field(ge=4, multiple_of=4)] | None,
+        Annotated[int, Field(ge=4, le=2**20, multiple_of=4)] | None,
         Axis("widths", "width", "Channels of both networks", "width{}", "width {}", about="network"),
     ] = None
     depth: Annotated[
-        Positive | None,
+        Few | None,
         Axis("depths", "depth", "Blocks of both networks", "depth{}", "depth {}", about="network"),
     ] = None
     attention: Annotated[

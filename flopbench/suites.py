@@ -6,26 +6,43 @@ axes (`flopbench.cells`); each element of that product, for one pair, is a cell.
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
-from flopbench.cells import AXES, Axis, Cell, DeviceKind, Frozen, Pair, Positive, complaint
+from flopbench.cells import AXES, Axis, Cell, DeviceKind, Few, Frozen, Pair, brief, complaint, place
 from flopbench.errors import FlopbenchError, unknown
 
-Seconds = Annotated[float, Field(gt=0)]
+# Of a year at most: what waits counts in floats, and overflows far beyond.
+Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
 
 
 def _pair(value: object) -> object:
-    if isinstance(value, str):
-        return Pair.of(*value.split("@", 1))
-    if isinstance(value, dict) and "candidate" in value:
-        return Pair.of(value["candidate"], value.get("baseline"))
+    """A string, or a table without a baseline, as the pair that it stands for."""
+    try:
+        if isinstance(value, str):
+            return Pair.of(*value.split("@", 1))
+        if isinstance(value, dict):
+            candidate, baseline = value.get("candidate"), value.get("baseline")
+            readable = isinstance(candidate, str) and isinstance(baseline, str | None)
+            # Of what is not readable the model says what is wrong.
+            return {"baseline": Pair.of(candidate, baseline).baseline if readable else "", **value}
+    except FlopbenchError as error:
+        raise ValueError(str(error)) from None
     return value
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values themselves, each of which may be named only once."""
+    known = [value.id if isinstance(value, Pair) else value for value in values]
+    for index, value in enumerate(known):
+        if value in known[:index]:
+            raise ValueError(f"{brief(value)} is named twice")
+    return values
 
 
 def _listed(value: object) -> object:
@@ -35,14 +52,16 @@ def _listed(value: object) -> object:
 
 def _values(axis: Axis) -> tuple[Any, Any]:
     """The type and the default of a profile's values of an axis."""
-    kind = Annotated[tuple[axis.type, ...], Field(min_length=1), BeforeValidator(_listed)]
+    kind = Annotated[
+        tuple[axis.type, ...], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_once)
+    ]
     return kind, axis.suite or (... if axis.usual is ... else (axis.usual,))
 
 
 _fields: dict[str, Any] = {axis.plural: _values(axis) for axis in AXES.values()}
 
 
-class Profile(create_model("_Values", __base__=Frozen, **_fields)):
+class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan=False):
     """What of a suite is measured on one kind of device, and how long it may take.
 
     Beside the fields below it has one per axis, e.g. `batch_sizes`: the values to measure. `cell_seconds`
@@ -50,8 +69,8 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields)):
     interval of the speed-up lies within ±`precision` (relative).
     """
 
-    pairs: tuple[Annotated[Pair, BeforeValidator(_pair)], ...] = ()
-    replicates: Positive = 1
+    pairs: Annotated[tuple[Annotated[Pair, BeforeValidator(_pair)], ...], AfterValidator(_once)] = ()
+    replicates: Few = 1
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.01
     cell_seconds: Seconds = 20.0
     cell_timeout: Seconds = 1800.0
@@ -88,7 +107,7 @@ class MinimumEffect(Frozen):
     """The smallest worsening of each figure that matters, as a fraction: `[minimum_effect]` of a suite file.
 
     Less is never called a regression. The last pattern of `cells` that matches the id of a cell or of
-    a model (`vit_s16.flop/*/b1/*`; `*`, `?` and `[]` as in file names) has the word there.
+    a model (`vit_s16.flop/*/b1/*`; `*`, `?` and `[]` as in file names), or is it, has the word there.
     """
 
     speedup: Fraction = 0.03
@@ -103,7 +122,7 @@ class MinimumEffect(Frozen):
         """The minimum effect of `metric` for the cell or model whose id is `subject`."""
         effect: float = getattr(self, metric)
         for pattern, own in self.cells.items():
-            if fnmatchcase(subject, pattern):
+            if subject == pattern or fnmatchcase(subject, pattern):
                 effect = own.get(metric, effect)
         return effect
 
@@ -186,10 +205,18 @@ def load_suite(name_or_path: str | Path) -> Suite:
             raise FlopbenchError(f"no suite file at {path}")
         raise unknown("suite", str(name_or_path), known)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # Some editors begin a file with a byte order mark, which is no part of the TOML.
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise FlopbenchError(f"{path.name} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise FlopbenchError(f"{path.name} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:  # not TOML, no UTF-8, or a number of thousands of digits
         raise FlopbenchError(f"{path.name} is not valid TOML: {error}") from None
     return parse_suite(raw, name=path.stem, where=path.name)
+
+
+_TOP = {"title", "description", "pairs", "defaults", "profiles", "minimum_effect"}
 
 
 def parse_suite(raw: dict[str, Any], *, name: str, where: str) -> Suite:
@@ -199,6 +226,8 @@ def parse_suite(raw: dict[str, Any], *, name: str, where: str) -> Suite:
         FlopbenchError: a mistake, with the place and the remedy.
     """
     raw = dict(raw)
+    for key in raw.keys() - _TOP:
+        raise FlopbenchError(f"{where}: {unknown('key', key, _TOP)}")
     shared = {**_table(raw.pop("defaults", {}), f"{where}: defaults")}
     if "pairs" in raw:
         shared["pairs"] = raw.pop("pairs")
@@ -216,31 +245,33 @@ def parse_suite(raw: dict[str, Any], *, name: str, where: str) -> Suite:
         return Suite.model_validate({**raw, "name": name, "profiles": profiles, "quick": quick})
     except ValidationError as error:
         raise FlopbenchError(f"{where}: {_first_mistake(error)}") from None
-    except FlopbenchError as error:
-        raise FlopbenchError(f"{where}: {error}") from None
 
 
 def _table(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise FlopbenchError(f"{where} must be a table, got {value!r}")
+        raise FlopbenchError(f"{where} must be a table, got {brief(value)}")
     return value
 
 
 def _first_mistake(error: ValidationError) -> str:
     """One line for the first of pydantic's complaints: where, what, and what was given."""
-    first = error.errors()[0]
-    where = _path(first["loc"])
+    errors = error.errors()
+    # A key that is missing may be the one that was misspelt.
+    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    *outer, last = first["loc"] or ("",)
+    where = place(first["loc"])
     # A bad item makes its list bad too: what follows from the first mistake is not another one.
-    others = [e for e in error.errors()[1:] if e["loc"] != first["loc"][: len(e["loc"])]]
+    others = [e for e in errors if e is not first and e["loc"] != first["loc"][: len(e["loc"])]]
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
-        inner = MinimumEffect if first["loc"][0] == "minimum_effect" else Profile
-        known = sorted((inner if len(first["loc"]) > 1 else Suite).model_fields)
-        return f"{where} is not a known field; known: {', '.join(known)}{more}"
+        if "minimum_effect" in outer:
+            known = MinimumEffect.model_fields.keys()
+        elif "pairs" in outer:
+            known = Pair.model_fields.keys()
+        else:
+            known = Profile.model_fields.keys() | {"quick"}
+        where = place(outer)
+        return f"{where + ': ' if where else ''}{unknown('key', str(last), known)}{more}"
     if first["type"] == "missing":
         return f"{where} is missing{more}"
     return f"{where + ': ' if where else ''}{complaint(error)}{more}"
-
-
-def _path(location: Iterable[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")

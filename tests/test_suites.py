@@ -6,7 +6,7 @@ import pytest
 
 from flopbench.cells import AXES, Cell, Pair
 from flopbench.errors import FlopbenchError
-from flopbench.suites import available_suites, load_suite, override, parse_suite
+from flopbench.suites import MinimumEffect, available_suites, load_suite, override, parse_suite
 
 
 def suite(text: str, tmp_path: Path):
@@ -127,7 +127,7 @@ def test_the_paper_suite_has_the_eleven_pairs():
     ("old", "new", "message"),
     [
         ('title = "Mine"', "", "my.toml: title is missing"),
-        ('title = "Mine"', 'title = "Mine"\ntitel = "x"', "titel is not a known field; known: .*title"),
+        ('title = "Mine"', 'title = "Mine"\ntitel = "x"', "unknown key 'titel'; did you mean title"),
         ("[1, 2]", "[0]", r"profiles\.cpu\.batch_sizes\[0\]: input should be greater than .*, got 0"),
         ("[1, 2]", "[]", r"profiles\.cpu\.batch_sizes: .*at least 1 item"),
         (
@@ -146,7 +146,7 @@ def test_the_paper_suite_has_the_eleven_pairs():
         ("vit_s16.flop", "vit_s16.flip", "unknown version of vit_s16 'flip'"),
         ('"vit_s16.flop"', '"vit_s16"', "has no baseline"),
         ("[profiles.cpu]", "[profiles.tpu]", "profiles.tpu.*cpu.*cuda"),
-        ("[profiles.cpu]\nbatch_sizes = [1, 2]\n[profiles.cpu.quick]", "[nothing]", "has no .profiles.cpu."),
+        ("[profiles.cpu]\nbatch_sizes = [1, 2]\n[profiles.cpu.quick]", "[minimum_effect]", "has no .profiles.cpu."),
         ("[1, 2]", "[1, 2]\nimage_sizes = [225]", "image height 225 does not suit vit_s16"),
     ],
 )
@@ -155,6 +155,99 @@ def test_a_mistake_is_one_line_with_place_and_remedy(tmp_path: Path, old: str, n
     with pytest.raises(FlopbenchError, match=message) as caught:
         list(suite(GOOD.replace(old, new), tmp_path).profile("cpu").cells("cpu"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        # Pairs: types, keys, and the same one twice.
+        (
+            '["vit_s16.flop"',
+            "[{candidate = 5}",
+            r"profiles\.cpu\.pairs\[0\]\.candidate: .*valid string, got 5",
+        ),
+        ('["vit_s16.flop"', "[{}", r"pairs\[0\]\.candidate is missing"),
+        ('baseline = "vit_s16"', "baseline = 5", r"pairs\[0\]\.baseline: .*string, got 5"),
+        ('["vit_s16.flop"', "[5", r"profiles\.cpu\.pairs\[0\]: .*, got 5"),
+        (
+            'candidate = "vit_s16.hybrid" }',
+            'candidate = "vit_s16.hybrid", pertub = false }',
+            r"quick.*pairs\[0\]: unknown key 'pertub'; did you mean perturb\?",
+        ),
+        (
+            '["vit_s16.flop"',
+            '["vit_s16.flop", "vit_s16.flop@vit_s16"',
+            "'vit_s16.flop' is named twice",
+        ),
+        # Axes: keys, the same value twice, sizes that no machine has, numbers that are none.
+        (
+            "batch_sizes = [1, 2]",
+            "batch_size = [1]",
+            r"cpu: unknown key 'batch_size'; .*batch_sizes",
+        ),
+        ("[1, 2]", "[1, 1]", r"profiles\.cpu\.batch_sizes: 1 is named twice"),
+        ("[1, 2]", "[1]\nimage_sizes = [224, '224x224']", r"image_sizes: \(224, 224\) is named twice"),
+        ("[1, 2]", "[1_000_000_000_000]", r"batch_sizes\[0\]: input should be less than .*, got 10{12}"),
+        ("[1, 2]", "[1]\nimage_sizes = [1_000_000_000]", r"image_sizes\[0\]\[0\]: input should be less than"),
+        ("[1, 2]", "[1]\nreplicates = 300_000_000", r"replicates: input should be less than .* 10000, got"),
+        ("[1, 2]", "[1]\ncell_seconds = inf", r"cell_seconds: input should be a finite number|less than"),
+        ("[1, 2]", "[1]\nprecision = nan", r"precision: input should be"),
+        ("[1, 2]", "[1]\nbudget_seconds = 1e300", r"budget_seconds: input should be less than"),
+        (
+            "[profiles.cpu.quick]",
+            "[minimum_effect]\nspeedups = 1\n[profiles.cpu.quick]",
+            "did you mean speedup",
+        ),
+        ("[profiles.cpu.quick]", "[minimum_effect]\nmacs = nan\n[profiles.cpu.quick]", "minimum_effect.macs"),
+        ("[defaults]", "[quick.cpu]\n[defaults]", "unknown key 'quick'"),
+    ],
+)
+def test_a_slip_is_named_with_file_and_key(tmp_path: Path, old: str, new: str, message: str):
+    assert old in GOOD
+    with pytest.raises(FlopbenchError, match=rf"^my\.toml: .*({message})") as caught:
+        suite(GOOD.replace(old, new), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'title = "\xff"',
+        b"x = " + b"[" * 10_000,
+        b"x = " + b"9" * 5000,
+        b"\x00",
+        'title = "Mine"\ntitle = "Mine"'.encode("utf-16"),
+    ],
+    ids=["no UTF-8", "deep", "digits", "zero", "UTF-16"],
+)
+def test_what_is_no_toml_is_one_line(tmp_path: Path, content: bytes):
+    path = tmp_path / "my.toml"
+    path.write_bytes(content)
+    with pytest.raises(FlopbenchError, match=r"^my\.toml is not valid TOML: ") as caught:
+        load_suite(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path):
+    path = tmp_path / "my.toml"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert load_suite(path).title == "Mine"
+
+
+def test_a_pair_keeps_its_weights_where_it_says_so(tmp_path: Path):
+    text = GOOD.replace('candidate = "vit_s16.hybrid" }', 'candidate = "vit_s16.hybrid", perturb = false }')
+    loaded = suite(text, tmp_path)
+    assert [pair.perturb for pair in loaded.profile("cpu").pairs] == [True, True]
+    assert not loaded.profile("cpu", quick=True).pairs[0].perturb
+    assert loaded.digest != suite(GOOD, tmp_path).digest
+
+
+def test_an_id_with_brackets_is_a_pattern_of_itself():
+    effect = MinimumEffect(cells={"test_a[16]": {"throughput": 0.5}, "*/b1/*": {"speedup": 0.1}})
+    assert effect.of("throughput", "test_a[16]") == 0.5
+    assert effect.of("throughput", "test_a") == MinimumEffect().throughput
+    assert effect.of("speedup", "vit/b1/x") == 0.1
 
 
 def test_not_toml_and_not_there(tmp_path: Path):

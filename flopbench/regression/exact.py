@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from flopbench.cells import AXES, Attention, Cell, Frozen, Pair
+from flopbench.cells import AXES, Attention, Cell, Frozen
 from flopbench.errors import FlopbenchError
 from flopbench.flops import count_forward
 from flopbench.models.catalog import parse_name
@@ -158,7 +158,7 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
             if key not in seen:
                 seen.add(key)
                 plain = {"batch_size": BATCH_SIZE, "pass_": "forward", "dtype": "fp32", "mode": "eager"}
-                pair = Pair(baseline=name, candidate=name)
+                pair = cell.pair.model_copy(update={"baseline": name, "candidate": name})
                 yield (
                     cell.model_copy(
                         update={**plain, "pair": pair, "memory_format": "contiguous", "impl": "auto"}

@@ -1,17 +1,22 @@
 """Files that are never seen half-written, and records in them."""
 
+import json
 import os
+import re
 import tempfile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from flopbench.cells import Frozen
+from flopbench.cells import Frozen, place
 from flopbench.errors import FlopbenchError
 from flopbench.results.records import SCHEMA
 
 Record = TypeVar("Record", bound=Frozen)
+
+# Characters that a terminal obeys, that some readers take for the end of a line, or that UTF-8 cannot hold.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -31,9 +36,30 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def as_json(record: Frozen, indent: int | None = None) -> str:
+    """A record as it is written, on one line unless `indent` says otherwise.
+
+    What a network or the system said may hold anything: control characters and surrogates become U+FFFD.
+    """
+    content = _printable(record.model_dump(mode="json", by_alias=True))
+    separators = (",", ":" if indent is None else ": ")
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+
+
+def _printable(value: Any) -> Any:
+    match value:
+        case str():
+            return _UNPRINTABLE.sub("\ufffd", value)
+        case list():
+            return [_printable(item) for item in value]
+        case dict():
+            return {_printable(key): _printable(item) for key, item in value.items()}
+    return value
+
+
 def write_record(path: Path, record: Frozen) -> None:
     """Write a record as JSON."""
-    write_atomically(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_atomically(path, as_json(record, indent=1) + "\n")
 
 
 def read_record(path: Path, kind: type[Record], fault: str = "is damaged") -> Record:
@@ -47,15 +73,21 @@ def read_record(path: Path, kind: type[Record], fault: str = "is damaged") -> Re
     except ValidationError as error:
         problem = what_is_wrong(error, fault)
     except OSError as error:
-        problem = f"{fault}: {error}"
+        problem = f"{fault}: {error.strerror}"
     raise FlopbenchError(f"{path} {problem}")
+
+
+def is_newer(error: ValidationError) -> bool:
+    """Whether a record cannot be read because a newer flopbench wrote it."""
+    first = error.errors()[0]
+    return first["loc"] == ("schema",) and isinstance(first["input"], int) and first["input"] > SCHEMA
 
 
 def what_is_wrong(error: ValidationError, fault: str = "is damaged") -> str:
     """What a record is that cannot be read: of a newer schema, or else `fault`, with the first reason."""
     first = error.errors()[0]
-    if first["loc"] == ("schema",) and isinstance(first["input"], int) and first["input"] > SCHEMA:
+    if is_newer(error):
         newer = f"is of schema {first['input']}, from a newer flopbench"
         return f"{newer}: this one reads up to {SCHEMA}; upgrade it"
-    where = ".".join(map(str, first["loc"]))
+    where = place(first["loc"])
     return f"{fault}: {where + ': ' if where else ''}{first['msg']}"

@@ -21,7 +21,11 @@ Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
 Samples = tuple[tuple[float, ...], ...]
 
 
-class Interval(Frozen):
+class _Finite(Frozen, allow_inf_nan=False):
+    """A record of figures, each of which is a number."""
+
+
+class Interval(_Finite):
     """An estimate with its 95 % interval."""
 
     estimate: float
@@ -34,7 +38,7 @@ class Interval(Frozen):
         return (self.high - self.low) / 2 / self.estimate
 
 
-class _Implemented(Frozen):
+class _Implemented(_Finite):
     """What a model ran as, seen in its first call.
 
     `implementations` holds what each operation of ours was seen to run as, and why: operation → name →
@@ -75,7 +79,7 @@ class ModelResult(_Implemented):
     host_samples: Samples = ()
 
 
-class Check(Frozen):
+class Check(_Finite):
     """The numerical check before timing: largest |f(x) − f(flop x)| relative to the logits' spread.
 
     `random` is on normal noise and `photo` on a real photograph, with perturbed weights, in fp32;
@@ -105,7 +109,7 @@ class Flag(Frozen):
     remedy: str
 
 
-class CellRecord(Frozen):
+class CellRecord(_Finite):
     """One line of `cells.jsonl`."""
 
     schema_: Schema = SCHEMA
@@ -160,7 +164,7 @@ class CellRecord(Frozen):
         return (self.speedup.estimate - 1) / (ratio - 1)
 
 
-class FrontierRecord(Frozen):
+class FrontierRecord(_Finite):
     """One line of `frontier.jsonl`: the largest batch of a model's pass that fits the device.
 
     `cell` says under what; its batch size is 1. `largest_batch` is exact to one part in sixteen and 0
@@ -235,7 +239,7 @@ class RunInfo(Frozen):
     environment: Environment
 
 
-class Peaks(Frozen):
+class Peaks(_Finite):
     """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy.
 
     `cached_copies` holds (bytes of source and destination together, bytes/s) of copies small enough for
@@ -255,7 +259,7 @@ class Peaks(Frozen):
         return self.copy_bytes_per_second
 
 
-class Calibration(Frozen):
+class Calibration(_Finite):
     """`calibration.json` of a run folder: what this machine can do, and what it can tell apart.
 
     `visible_change` is the smallest relative change of a cell's speed-up that A/A runs let through,
@@ -271,7 +275,7 @@ class Calibration(Frozen):
 Group = Literal["matrix products", "attention", "normalisation", "elementwise", "layout", "other"]
 
 
-class OperatorTime(Frozen):
+class OperatorTime(_Finite):
     """An operator's or kernel's own time, without its callees': seconds and calls a call of the model."""
 
     name: str
@@ -280,7 +284,7 @@ class OperatorTime(Frozen):
     calls: float
 
 
-class Bound(Frozen):
+class Bound(_Finite):
     """The least time that a device needs for one call of a model, by a roofline a layer; seconds.
 
     `arithmetic` is all FLOPs at the peak. `unfused` takes of each layer the longer of its arithmetic
@@ -315,7 +319,7 @@ class ModelProfile(_Implemented):
     bound: Bound | None = None
 
 
-class ProfileRecord(Frozen):
+class ProfileRecord(_Finite):
     """`profile*.json` of a run folder: one cell, both models."""
 
     schema_: Schema = SCHEMA

@@ -13,7 +13,15 @@ from pydantic import ValidationError
 
 from flopbench.cells import Frozen
 from flopbench.errors import FlopbenchError
-from flopbench.results.files import Record, read_record, what_is_wrong, write_atomically, write_record
+from flopbench.results.files import (
+    Record,
+    as_json,
+    is_newer,
+    read_record,
+    what_is_wrong,
+    write_atomically,
+    write_record,
+)
 from flopbench.results.records import Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
 
 
@@ -60,17 +68,17 @@ class Run:
         _append_line(self.path / "frontier.jsonl", record)
 
     def frontiers(self) -> list[FrontierRecord]:
-        """The memory frontiers found, if the suite asked for them; torn and damaged lines as in `lines`."""
+        """The memory frontiers found, if the suite asked for them; damaged lines as in `lines`."""
         path = self.path / "frontier.jsonl"
         return list(_read_lines(path, FrontierRecord)) if path.is_file() else []
 
     def lines(self) -> Iterator[CellRecord]:
         """Every record in the order of writing, later measurements of a cell included.
 
-        A torn last line (the process was killed while writing) is passed over with a warning.
+        A damaged line is passed over with a warning: it costs its own cell, and no other.
 
         Raises:
-            FlopbenchError: another line is damaged, or of a newer schema.
+            FlopbenchError: the file cannot be read, or a line is of a newer schema.
         """
         path = self.path / "cells.jsonl"
         if not path.is_file():
@@ -78,18 +86,17 @@ class Run:
         yield from _read_lines(path, CellRecord)
 
     def set_torn_lines_aside(self) -> None:
-        """Move unfinished last lines to `cells.torn` and `frontier.torn`; the next record starts a line."""
-        for path in (self.path / "cells.jsonl", self.path / "frontier.jsonl"):
-            data = path.read_bytes() if path.is_file() else b""
-            whole, newline, torn = data.rpartition(b"\n")
-            if torn:
-                aside = path.with_suffix(".torn")
-                warnings.warn(
-                    f"{path}: the last line was torn and is set aside in {aside.name}", stacklevel=2
-                )
-                with aside.open("ab") as file:
-                    file.write(torn + b"\n")
-                write_atomically(path, whole + newline)
+        """Move unfinished last lines to `cells.torn` and `frontier.torn`; whole ones stay."""
+        for name, kind in (("cells", CellRecord), ("frontier", FrontierRecord)):
+            path = self.path / f"{name}.jsonl"
+            whole, newline, torn = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
+            if not torn or _is_whole(torn, kind):
+                continue
+            aside = path.with_suffix(".torn")
+            warnings.warn(f"{path}: the last line was torn and is set aside in {aside.name}", stacklevel=2)
+            with aside.open("ab") as file:
+                file.write(torn + b"\n")
+            write_atomically(path, whole + newline)
 
     def records(self) -> list[CellRecord]:
         """The last record of each cell and replicate, in the order in which the cells first appeared."""
@@ -116,19 +123,30 @@ class Run:
         return [read_record(file, ProfileRecord) for file in sorted(self.path.glob("profile*.json"))]
 
 
-def _read_lines(path: Path, record: type[Record]) -> Iterator[Record]:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    rows = text.splitlines()
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
+def _read_lines(path: Path, kind: type[Record]) -> Iterator[Record]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FlopbenchError(f"{path} cannot be read: {error.strerror}") from None
+    # Bytes, for str.splitlines() also splits within a string that holds U+2028.
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
             continue
         try:
-            yield record.model_validate_json(row)
+            yield kind.model_validate_json(line)
         except ValidationError as error:
-            if number == len(rows) and not text.endswith("\n"):
-                warnings.warn(f"{path}: torn last line passed over", stacklevel=2)
-                return
-            raise FlopbenchError(f"{path}, line {number} {what_is_wrong(error)}") from None
+            problem = f"{path}, line {number} {what_is_wrong(error)}"
+            if is_newer(error):
+                raise FlopbenchError(problem) from None
+            warnings.warn(f"{problem}; passed over", stacklevel=2)
+
+
+def _is_whole(line: bytes, kind: type[Frozen]) -> bool:
+    try:
+        kind.model_validate_json(line)
+    except ValidationError as error:
+        return is_newer(error)
+    return True
 
 
 def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:
@@ -146,7 +164,7 @@ def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:
     if len(runs) < 2:
         raise FlopbenchError(f"merge takes at least two runs, got {len(runs)}")
     first = runs[0].info
-    owner: dict[tuple[str, int], str] = {}
+    owner: dict[tuple[str, int], Path] = {}
     for run in runs:
         differences = first.environment.differences(run.info.environment, alike)
         for field in ("suite_digest", "profile"):
@@ -155,10 +173,11 @@ def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:
         if differences:
             raise FlopbenchError(f"cannot merge {run.info.id} with {first.id}: {'; '.join(differences)}")
         for record in run.records():
-            if owner.setdefault(record.key, run.info.id) != run.info.id:
+            if record.key in owner:
                 raise FlopbenchError(
-                    f"cannot merge: {record.cell.id} is in both {owner[record.key]} and {run.info.id}"
+                    f"cannot merge: {record.cell.id} is in both {owner[record.key]} and {run.path}"
                 )
+            owner[record.key] = run.path
     merged = Run.create(path, first.model_copy(update={"id": path.name, "shard": None}))
     for run in runs:
         for record in run.records():
@@ -169,7 +188,11 @@ def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:
 
 
 def _append_line(path: Path, record: Frozen) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(record.model_dump_json(by_alias=True) + "\n")
+    with path.open("ab+") as file:
+        if file.tell():
+            # A last line that was cut short must not swallow this one.
+            file.seek(-1, os.SEEK_END)
+        glued = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * glued + as_json(record).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -1,6 +1,7 @@
 """Run folders: append-only, flushed, readable after any accident."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_torn_last_line_is_passed_over_with_a_warning(tmp_path: Path):
     whole = run.records()
     with (run.path / "cells.jsonl").open("a") as file:
         file.write('{"schema": 1, "cell": {"pa')
-    with pytest.warns(UserWarning, match="torn last line"):
+    with pytest.warns(UserWarning, match="line .* is damaged: .*; passed over"):
         assert run.records() == whole
 
 
@@ -54,18 +55,86 @@ def test_a_torn_last_line_is_set_aside_and_kept(tmp_path: Path, file: str):
     assert (run.path / f"{file}.torn").read_text() == '{"torn\n'
 
 
-def test_damage_elsewhere_is_an_error_with_its_line(tmp_path: Path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{}",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"wall_seconds": ' + b"9" * 5000 + b"}",
+        b'{"schema":1,"schema":"one"}',
+    ],
+    ids=["empty", "null", "no UTF-8", "deep", "digits", "type"],
+)
+def test_a_damaged_line_costs_that_line(tmp_path: Path, damage: bytes):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    whole = run.records()
+    file = run.path / "cells.jsonl"
+    first, rest = file.read_bytes().split(b"\n", 1)
+    file.write_bytes(b"\n".join([first, damage, rest]))
+    with pytest.warns(UserWarning, match=r"cells\.jsonl, line 2 is damaged: .*; passed over$") as caught:
+        assert run.records() == whole
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_no_figure(tmp_path: Path, value: str):
     run = make_run(tmp_path / "a", batch_sizes=(1,))
     file = run.path / "cells.jsonl"
-    rows = file.read_text().splitlines()
-    file.write_text("\n".join([rows[0], "{}", *rows[1:]]) + "\n")
-    with pytest.raises(FlopbenchError, match=r"line 2 is damaged"):
+    first, rest = file.read_text().split("\n", 1)
+    changed = re.sub(r'"wall_seconds":[\d.]+', f'"wall_seconds":{value}', first)
+    file.write_text(f"{changed}\n{rest}")
+    with pytest.warns(UserWarning, match="line 1 is damaged: wall_seconds: .*finite number"):
+        assert len(run.records()) == rest.count("\n")
+
+
+def test_a_line_of_a_newer_flopbench_is_no_damage(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    file = run.path / "cells.jsonl"
+    file.write_text(file.read_text().replace('"schema":2', '"schema":3', 1))
+    message = r"line 1 is of schema 3, from a newer flopbench: .* up to 2; upgrade"
+    with pytest.raises(FlopbenchError, match=message):
         run.records()
-    file.write_text(rows[0].replace('"schema":2', '"schema":3') + "\n")
-    with pytest.raises(
-        FlopbenchError, match=r"line 1 is of schema 3, from a newer flopbench: .* up to 2; upgr"
-    ):
-        run.records()
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_a_line_ends_at_a_newline_alone(tmp_path: Path, character: str):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    whole = run.records()
+    file = run.path / "cells.jsonl"
+    escaped = json.dumps(character)[1:-1] if character < " " else character
+    file.write_text(file.read_text().replace('"reason":""', f'"reason":"{escaped}"', 1), newline="")
+    assert [record.reason for record in run.records()] == [character, *(r.reason for r in whole[1:])]
+
+
+def test_what_no_file_can_hold_is_replaced_when_written(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    reason = "a\ud800b\x1b[31mc\x85d\u2028e\rf\n\tµ"
+    run.append(run.records()[0].model_copy(update={"reason": reason, "device_state": {"\x1b": ["\x07"]}}))
+    record = list(run.lines())[-1]
+    assert record.reason == "a\ufffdb\ufffd[31mc\ufffdd\ufffde\ufffdf\n\tµ"
+    assert record.device_state == {"\ufffd": ["\ufffd"]}
+
+
+def test_a_last_line_that_lacks_only_its_newline_counts(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    whole = run.records()
+    file = run.path / "cells.jsonl"
+    file.write_bytes(file.read_bytes().removesuffix(b"\n"))
+    run.set_torn_lines_aside()
+    assert run.records() == whole
+    run.append(whole[0])
+    assert list(run.lines()) == [*whole, whole[0]]
+
+
+def test_what_is_appended_after_a_torn_line_is_not_glued_to_it(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    with (run.path / "cells.jsonl").open("a") as file:
+        file.write('{"torn')
+    run.append(next(run.lines()))
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert len(list(run.lines())) == len(run.records()) + 1
 
 
 @pytest.mark.parametrize(
@@ -75,10 +144,16 @@ def test_damage_elsewhere_is_an_error_with_its_line(tmp_path: Path):
         ("[]", "damaged"),
         ('{"schema": 99}', "of schema 99, from a newer flopbench: this one reads up to 2; upgrade it"),
         ('{"schema": 1}', "damaged"),
+        (b'{"id": "\xff"}', "damaged: Invalid JSON"),
+        ("[" * 100_000, "damaged: Invalid JSON: recursion limit"),
+        ("9" * 5000, "damaged: Invalid JSON: number out of range"),
+        ("NaN", "damaged: Input should be an object"),
+        ('{"\\n\\u001b": 1}', "damaged: "),
     ],
 )
-def test_a_damaged_run_json_is_one_line(tmp_path: Path, content: str, message: str):
-    (tmp_path / "run.json").write_text(content)
+def test_a_damaged_run_json_is_one_line(tmp_path: Path, content: str | bytes, message: str):
+    data = content.encode() if isinstance(content, str) else content
+    (tmp_path / "run.json").write_bytes(data)
     with pytest.raises(FlopbenchError, match=message) as caught:
         Run.open(tmp_path)
     assert "\n" not in str(caught.value)
@@ -156,3 +231,10 @@ def test_a_cell_in_two_shards_does_not_merge(tmp_path: Path):
     second.append(first.records()[0])
     with pytest.raises(FlopbenchError, match="is in both"):
         merge_runs([first, second], tmp_path / "merged", RESUME_FIELDS)
+
+
+def test_a_run_does_not_merge_with_itself(tmp_path: Path):
+    _, (first, _) = halves(tmp_path)
+    with pytest.raises(FlopbenchError, match=r"cannot merge: .* is in both .*part0 and .*part0"):
+        merge_runs([first, Run.open(first.path)], tmp_path / "merged", RESUME_FIELDS)
+    assert not (tmp_path / "merged").exists()
