@@ -146,7 +146,11 @@ def test_the_paper_suite_has_the_eleven_pairs():
         ("vit_s16.flop", "vit_s16.flip", "unknown version of vit_s16 'flip'"),
         ('"vit_s16.flop"', '"vit_s16"', "has no baseline"),
         ("[profiles.cpu]", "[profiles.tpu]", "profiles.tpu.*cpu.*cuda"),
-        ("[profiles.cpu]\nbatch_sizes = [1, 2]\n[profiles.cpu.quick]", "[minimum_effect]", "has no .profiles.cpu."),
+        (
+            "[profiles.cpu]\nbatch_sizes = [1, 2]\n[profiles.cpu.quick]",
+            "[minimum_effect]",
+            "has no .profiles.cpu.",
+        ),
         ("[1, 2]", "[1, 2]\nimage_sizes = [225]", "image height 225 does not suit vit_s16"),
     ],
 )

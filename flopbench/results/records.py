@@ -188,7 +188,8 @@ class Environment(Frozen):
     """What a run was taken on. Nothing personal: no user, host name or path.
 
     `cpu_capability` is the vector instructions that torch uses, `compiler` the C++ compiler that inductor and
-    our kernels use, with its version, `kernels` a digest of our kernels' sources.
+    our kernels use, with its version, `kernels` a digest of our kernels' sources, `flopbench` its version,
+    `commit` that of the repository that the command ran in, with `+` where it had changes.
     """
 
     device: Literal["cpu", "cuda"]

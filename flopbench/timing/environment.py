@@ -1,6 +1,5 @@
 """What a run is taken on. Nothing personal: no user, no host name, no path."""
 
-import json
 import os
 import platform
 import re
@@ -111,19 +110,13 @@ def _driver() -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit that flopbench itself is at, with `+` where the checkout has changes; None if unknown."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "pyproject.toml").is_file():
-        origin = metadata.distribution("flopbench").read_text("direct_url.json")
-        source = json.loads(origin) if origin else {}
-        if "vcs_info" in source:
-            return source["vcs_info"]["commit_id"][:12]
-        root = Path(source.get("url", "").removeprefix("file://"))
-        if not (root / "pyproject.toml").is_file():
-            return None
+    """The commit of the repository of the current folder, with `+` where it has changes; None without one.
+
+    A run belongs to its history: that of the user's own networks, or flopbench's for those who work on it.
+    """
     try:
         described = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,

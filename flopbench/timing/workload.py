@@ -63,22 +63,21 @@ def product_dtype(dtype: DType) -> torch.dtype:
 
 
 def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> nn.Module:
-    """A cell's model on its device, with perturbed weights, in the cell's dtype.
+    """A cell's model on its device, in the cell's dtype, with perturbed weights if its pair says so.
 
     Our own networks are laid out on the meta device first, so that no time goes into an
     initialisation that the perturbation overwrites. The cell's memory format is that of images and
     weights; in between our networks keep to their own.
     """
-    parsed = parse_name(name)
     options: dict[str, Any] = {"image_size": cell.image_size, "num_classes": cell.num_classes}
-    if parsed.spec is None:
-        with device:
-            model = create_model(name, **options)
-    else:
-        with torch.device("meta"):
-            model = create_model(name, impl=cell.impl, **options, **cell.options(name))
-        model = model.to_empty(device=device)
-    perturb(model, seed)
+    ours = parse_name(name).spec is not None
+    if ours:
+        options |= {"impl": cell.impl, **cell.options(name)}
+    torch.manual_seed(seed)
+    with torch.device("meta") if ours and cell.pair.perturb else device:
+        model = create_model(name, **options)
+    if cell.pair.perturb:
+        model = perturb(model.to_empty(device=device) if ours else model, seed)
     model = model.to(weights_dtype(cell))
     return model.to(memory_format=_memory_format(cell))  # pyright: ignore[reportCallIssue]
 

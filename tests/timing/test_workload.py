@@ -5,6 +5,7 @@ import torch
 
 from flopbench.cells import Cell, Pair
 from flopbench.errors import FlopbenchError
+from flopbench.models.factory import create_model
 from flopbench.timing.memory import held_bytes, peak_bytes
 from flopbench.timing.workload import build_model, make_images, make_workload, repeated_blocks
 
@@ -195,3 +196,14 @@ class FakeCuda:
 def test_peak_memory_on_cuda_leaves_the_other_model_out():
     work = workload(cell())
     assert peak_bytes(work, "cuda", cuda=FakeCuda()) == held_bytes(work) + 500
+
+
+@pytest.mark.parametrize("name", ["vit_ti16.flop", "torch.nn:Identity"])
+def test_a_pair_may_keep_its_weights(name: str):
+    pair = Pair(baseline=name, candidate=name, perturb=False)
+    kept = build_model(name, cell(pair=pair), CPU).state_dict()
+    torch.manual_seed(0)
+    expected = create_model(name, image_size=32, num_classes=10).state_dict()
+    torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+    perturbed = build_model(name, cell(), CPU).state_dict()
+    assert all(not torch.equal(perturbed[key], kept[key]) for key in kept)
