@@ -9,13 +9,20 @@ from pathlib import PurePath
 
 
 class ExitCode(IntEnum):
-    """The exit codes of every `flopbench` command."""
+    """The exit codes of every `flopbench` command.
+
+    REGRESSION says that a check failed, and nothing else leaves with it. INTERNAL is a fault of flopbench's
+    own, or of a network that it ran. INTERRUPTED and PIPE_CLOSED are what a shell says of SIGINT and SIGPIPE.
+    """
 
     OK = 0
     REGRESSION = 1
     USAGE = 2
     NOTHING_MEASURED = 3
     AMBIGUOUS = 4
+    INTERNAL = 70
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
 
 
 class FlopbenchError(Exception):

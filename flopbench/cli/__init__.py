@@ -4,7 +4,10 @@ Modules of this room import what is heavy (torch, pandas, matplotlib) inside the
 `flopbench --help` is instant.
 """
 
+import os
 import sys
+import traceback
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -23,10 +26,15 @@ from flopbench.cli import (
     submit,
     verify,
 )
-from flopbench.cli.subcommands import with_subcommands
+from flopbench.cli.subcommands import Command, with_subcommands
 from flopbench.errors import ExitCode, FlopbenchError
+from flopbench.report.text import printable
 
-INTERRUPTED = 130
+DEBUG = "--debug"
+_HOW = f"the stack is shown with {DEBUG}"
+
+# Characters of an unexpected error's first line that are shown.
+_LINE = 300
 
 # The class of all complaints about the command line. typer does not export it, and brings its own click.
 ClickException: Any = typer.BadParameter.__mro__[2]
@@ -51,21 +59,27 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")] = False,
+    # Taken out by `main`, which lets it stand anywhere; declared here for the help.
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show the stack of an error; stands before or after a command.")
+    ] = False,
 ) -> None:
     pass
 
 
-app.command("run")(run.run)
-app.command("report")(report.report)
-app.command("calibrate")(calibrate.calibrate)
-app.command("merge")(calibrate.merge)
-app.command("submit")(submit.submit)
-app.command("compare")(compare.compare)
-app.command("history")(history.history)
-app.command("verify")(verify.verify)
-app.command("list")(inspect.list_)
-app.command("env")(inspect.env)
+for _name, _command in {
+    "run": run.run,
+    "report": report.report,
+    "calibrate": calibrate.calibrate,
+    "merge": calibrate.merge,
+    "submit": submit.submit,
+    "compare": compare.compare,
+    "history": history.history,
+    "verify": verify.verify,
+    "list": inspect.list_,
+    "env": inspect.env,
+}.items():
+    app.command(_name, cls=Command)(_command)
 app.add_typer(with_subcommands(flops.flops, {"audit": flops.audit}), name="flops")
 app.add_typer(
     with_subcommands(profile.profile, {"predict": profile.predict, "check": profile.check}), name="profile"
@@ -73,29 +87,68 @@ app.add_typer(
 app.add_typer(with_subcommands(gate.gate, {"self-test": gate.self_test}), name="gate")
 
 
-def main() -> None:
-    """Entry point: what the user can mend becomes one line on stderr and the documented exit code."""
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
-    try:
-        # Not standalone: click would turn Ctrl-C into exit code 1, which here means a regression.
-        code = app(standalone_mode=False)
-    except FlopbenchError as error:
-        if "--debug" in sys.argv:
-            raise
-        _leave(str(error), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        _leave("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of a pipe left early (`| head`): nothing is wrong.
-        sys.stderr.close()
-        sys.exit(ExitCode.OK)
-    except ClickException as error:
-        _leave(error.format_message(), ExitCode.USAGE)
-    else:
-        sys.exit(code)
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    print(f"flopbench: {message}", file=sys.stderr)
+def main() -> NoReturn:
+    """Entry point: whatever goes wrong becomes one line on stderr and a documented exit code."""
+    words = sys.argv[1:] or ["--help"]
+    own = words[: words.index("--")] if "--" in words else words
+    debug = DEBUG in own
+    words = [word for word in own if word != DEBUG] + words[len(own) :]
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.showwarning = _show_warning
+        try:
+            # Not standalone: click would turn Ctrl-C into exit code 1, which here means a regression.
+            code = app(words, standalone_mode=False)
+            sys.stdout.flush()
+            # typer makes of Ctrl-C an exit code, without a word.
+            if code == ExitCode.INTERRUPTED:
+                _say("interrupted")
+        except BaseException as error:
+            if debug:
+                traceback.print_exception(error)
+            message, code = _last_words(error)
+            _say(message)
+            _drop_output()
     sys.exit(code)
+
+
+def _last_words(error: BaseException) -> tuple[str, ExitCode]:
+    """The line that says how the command ended, and its exit code: by accident none is a regression."""
+    match error:
+        case FlopbenchError():
+            return str(error), error.exit_code
+        case typer.Abort():
+            return "interrupted", ExitCode.INTERRUPTED
+        case ClickException():
+            return error.format_message(), ExitCode.USAGE
+        # click makes the one of the other.
+        case BrokenPipeError() | SystemExit(__context__=BrokenPipeError()):
+            return "broken pipe: what reads the output stopped reading", ExitCode.PIPE_CLOSED
+        case OSError():
+            where = f": {error.filename}" if error.filename else ""
+            return f"{error.strerror or error}{where} ({_HOW})", ExitCode.USAGE
+        case SystemExit():
+            return (
+                f"a network or its module left the program with sys.exit({error.code!r})",
+                ExitCode.INTERNAL,
+            )
+        case _:
+            first = next(iter(str(error).strip().splitlines()), "")[:_LINE]
+            what = f"{type(error).__name__}: {first}" if first else type(error).__name__
+            return f"unexpected {what} ({_HOW})", ExitCode.INTERNAL
+
+
+def _drop_output() -> None:
+    """Give up what stdout cannot take (a full disk, a closed pipe): Python would complain at its own end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    _say(f"warning: {message}")
+
+
+def _say(line: str) -> None:
+    print(f"flopbench: {printable(line)}", file=sys.stderr)

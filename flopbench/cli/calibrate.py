@@ -9,7 +9,7 @@ import typer
 
 from flopbench.cells import AXES
 from flopbench.cli.axes import Values, with_axes
-from flopbench.cli.console import make_console
+from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -79,4 +79,4 @@ def merge(
     if out.exists():
         raise FlopbenchError(f"{out} exists already; name a new folder for --out")
     merged = merge_runs([Run.open(path) for path in runs], out, RESUME_FIELDS)
-    typer.echo(f"{len(merged.records())} cells of {len(runs)} runs in {merged.path}")
+    echo(f"{len(merged.records())} cells of {len(runs)} runs in {merged.path}")

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from flopbench.cli.console import echo
+
 
 def compare(
     base: Annotated[Path, typer.Argument(help="Run folder, or JSON file of pytest-benchmark, before.")],
@@ -34,9 +36,9 @@ def compare(
     comparison = compare_sources(base, new, suite=suite, metrics=metric or ())
     write_files(comparison, out=out, junit_file=junit, title="flopbench compare")
     if output == "json":
-        typer.echo(dumps(comparison), nl=False)
+        echo(dumps(comparison), end="")
     elif output == "markdown":
-        typer.echo(markdown(comparison, title="flopbench compare"), nl=False)
+        echo(markdown(comparison, title="flopbench compare"), end="")
     else:
         from flopbench.cli.gate import show
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from flopbench.cells import Pass
-from flopbench.cli.console import make_console
+from flopbench.cli.console import echo, make_console
 
 Format = Literal["table", "json", "csv", "markdown"]
 
@@ -60,9 +60,9 @@ def audit(out: Annotated[Path | None, typer.Option(help="Write there instead of 
 
 def _write(text: str, out: Path | None) -> None:
     if out is None:
-        typer.echo(text, nl=False)
+        echo(text, end="")
     else:
         from flopbench.results import write_atomically
 
         write_atomically(out, text)
-        typer.echo(f"wrote {out}", err=True)
+        make_console(stderr=True).print(f"wrote {out}", soft_wrap=True, markup=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flopbench.cli.console import make_console
+from flopbench.cli.console import echo, make_console
 from flopbench.errors import ExitCode, FlopbenchError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _tell(comparison: "Comparison", *, title: str, out: Path | None, junit: Path
     write_files(comparison, out=out, junit_file=junit, title=title)
     if on_github():
         for line in annotations(comparison):
-            typer.echo(line)
+            echo(line)
     write_job_summary(markdown(comparison, title=title))
 
 

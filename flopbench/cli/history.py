@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flopbench.cli.console import make_console
+from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -42,8 +42,8 @@ def history(
         min_change=min_change,
     )
     if output == "markdown":
-        typer.echo(table(series).markdown())
+        echo(table(series).markdown())
     else:
         make_console().print(table(series))
     for path in write(series, out):
-        typer.echo(f"wrote {path}", err=True)
+        make_console(stderr=True).print(f"wrote {path}", soft_wrap=True, markup=False)

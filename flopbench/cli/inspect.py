@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flopbench.cli.console import make_console
+from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -29,4 +29,4 @@ def env() -> None:
     """Print what a run taken here would say about the machine, as JSON."""
     from flopbench.runner.sweep import probe_environment
 
-    typer.echo(json.dumps(probe_environment(None).model_dump(), indent=1))
+    echo(json.dumps(probe_environment(None).model_dump(), indent=1))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flopbench.cli.console import make_console
+from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
 
 
@@ -33,6 +33,6 @@ def report(
     if format_ == "table":
         console.print(summary_table(frame))
     else:
-        typer.echo(format_frame(frame, format_))
+        echo(format_frame(frame, format_))
     for path in (files.markdown, files.html):
         console.print(f"report: {path}", soft_wrap=True, markup=False)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from flopbench.cli.axes import Values, with_axes
-from flopbench.cli.console import make_console
-from flopbench.errors import FlopbenchError
+from flopbench.cli.console import echo, make_console
+from flopbench.errors import ExitCode, FlopbenchError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
@@ -96,7 +96,7 @@ def run(
     _show(measured, reports, format_, console)
     if interrupted:
         console.print(f"continue with: flopbench run --resume {measured.path}")
-        raise typer.Exit(130)
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _prepare(
@@ -153,7 +153,7 @@ def _show(run: Any, reports: Path, format_: str, console: Any) -> None:
     if format_ == "table":
         console.print(summary_table(frame))
     else:
-        typer.echo(format_frame(frame, format_))
+        echo(format_frame(frame, format_))
     files = render_report([run], reports)
     console.print(f"raw data: {run.path}", soft_wrap=True)
     console.print(f"report:   {files.markdown}", soft_wrap=True)

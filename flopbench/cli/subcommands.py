@@ -1,10 +1,22 @@
-"""A command that has subcommands beside its own work."""
+"""What a command is: its stdout is its own, and it may have subcommands beside its own work."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+from flopbench.cli.console import stdout_kept
+
+
+class Command(TyperCommand):
+    """A command whose stdout is what it prints itself, whatever the networks print that it runs."""
+
+    # typer brings a click of its own whose types it does not export.
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command."""
+        with stdout_kept():
+            return super().invoke(ctx)
 
 
 class _Group(TyperGroup):
@@ -13,7 +25,10 @@ class _Group(TyperGroup):
     allow_extra_args = False
     allow_interspersed_args = True
 
-    # typer brings a click of its own whose types it does not export.
+    def invoke(self, ctx: Any) -> Any:
+        with stdout_kept():
+            return super().invoke(ctx)
+
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         subcommand = self.commands.get(args[0]) if args else None
         if subcommand is None:
@@ -30,5 +45,5 @@ def with_subcommands(
     """`command` as it is, and under names of their own the subcommands."""
     group = typer.Typer(cls=_Group, callback=command, invoke_without_command=True)
     for name, subcommand in subcommands.items():
-        group.command(name)(subcommand)
+        group.command(name, cls=Command)(subcommand)
     return group

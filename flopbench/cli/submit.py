@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flopbench.cli.console import echo
 from flopbench.errors import FlopbenchError
 
 
@@ -40,5 +41,5 @@ def submit(
 
     jobs = submit_array(arguments or [], shards, logs, cluster=cluster, options=parse_options(set_ or []))
     for shard, job in enumerate(jobs, 1):
-        typer.echo(f"shard {shard}/{shards}: job {job.job_id}")
-    typer.echo("when all are done: flopbench merge results/*-shard*of* --out results/NAME")
+        echo(f"shard {shard}/{shards}: job {job.job_id}")
+    echo("when all are done: flopbench merge results/*-shard*of* --out results/NAME")

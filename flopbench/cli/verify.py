@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flopbench.cli.console import make_console
+from flopbench.cli.console import echo, make_console
 from flopbench.errors import ExitCode
 
 
@@ -47,6 +47,6 @@ def verify(
     make_console().print(Table.of("", columns, rows))
     failed = sum(not result.passed for result in results)
     tolerances = ", ".join(f"{TOLERANCE[dtype]:.0e} in {dtype}" for dtype in DTYPES)
-    typer.echo(f"{total - failed} of {total} networks have their symmetry (tolerance {tolerances})")
+    echo(f"{total - failed} of {total} networks have their symmetry (tolerance {tolerances})")
     if failed:
         raise typer.Exit(ExitCode.REGRESSION)

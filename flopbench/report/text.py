@@ -110,8 +110,16 @@ def metric(name: str, value: float | None) -> str:
 
 def printable(text: object) -> str:
     """Text from outside without control characters or line breaks, so that it stays on its line."""
-    spaced = re.sub(r"\s+", " ", str(text)).strip()
-    return "".join("\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in spaced)
+    return visible(re.sub(r"\s+", " ", str(text)).strip())
+
+
+def visible(text: str) -> str:
+    """Text of several lines without what would steer a terminal."""
+    return "".join("\ufffd" if _steers(char) else char for char in text)
+
+
+def _steers(char: str) -> bool:
+    return char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs")
 
 
 def markdown_escape(text: object) -> str:
