@@ -97,12 +97,16 @@ def locate(baseline: str | None, suite: str) -> str:
 
 
 def commit_of(reference: str) -> str:
-    """The full hash of a commit.
+    """The full hash of a commit: every reference that a user gives goes through here before git gets it.
 
     Raises:
         FlopbenchError: no such commit.
     """
-    return git("rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}", what=f"no commit {reference!r}")
+    if "\0" in reference:
+        raise FlopbenchError(f"no commit {reference!r}")
+    # Without --end-of-options git takes a reference that starts with a dash for an option.
+    asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{reference}^{{commit}}")
+    return git(*asked, what=f"no commit {reference!r}")
 
 
 def git(*arguments: str, what: str) -> str:

@@ -15,10 +15,11 @@ from flopbench.cli import app
 from flopbench.errors import FlopbenchError
 from flopbench.regression import gate as gate_module
 from flopbench.regression.against import gate_against
-from flopbench.regression.baseline import locate, open_baseline
+from flopbench.regression.baseline import commit_of, locate, open_baseline
 from flopbench.regression.decision import Outcome
 from flopbench.regression.exact import measure_exact
 from flopbench.regression.gate import Request, Tier, gate
+from flopbench.regression.history import parse_since
 from flopbench.results import Run
 from flopbench.runner.progress import LogProgress
 from flopbench.suites import load_suite
@@ -342,3 +343,12 @@ def test_the_command_tells_github_and_exits_with_the_outcome(
 def test_wrong_input_is_named(here, arguments, message):
     with pytest.raises(FlopbenchError, match=message):
         CliRunner().invoke(app, ["gate", *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("reference", ["--output=written", "-h", "", "nowhere", "HEAD:README.md", "a\0b"])
+def test_a_reference_that_is_no_commit_never_reaches_git_as_an_option(checkout: Path, reference: str):
+    before = sorted(checkout.iterdir())
+    for use in (commit_of, lambda given: parse_since(f"git:{given}")):
+        with pytest.raises(FlopbenchError, match="no commit"):
+            use(reference)
+    assert sorted(checkout.iterdir()) == before
