@@ -39,7 +39,7 @@ def flops(
     paper = convention == "paper"
     counted = command.count(name, images, by, depth, pass_, batch_size, dtype_bytes, paper=paper)
     for note in counted.notes():
-        typer.echo(f"note: {note}", err=True)
+        make_console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)
     if output == "table" and out is None:
         make_console().print(*counted.tables())
         return
