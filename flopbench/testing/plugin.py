@@ -6,27 +6,48 @@
 The pair is measured as every other (`flopbench.timing.bench`), within pytest-benchmark's fixture: its
 options say how long, its storage keeps the candidate's times, and the speed-up goes into `extra_info`, so
 `--benchmark-save`, `--benchmark-compare` and `flopbench compare` work on the same files. With
-`--benchmark-disable` outputs are checked, and nothing is timed.
+`--benchmark-disable`, which pytest-xdist implies, outputs are checked and nothing is timed.
+
+A speed-up that was asked for and not established, by an interval that contains it or because nothing was
+timed, never passes unseen: the test fails, is skipped or warns, as `on_ambiguous` or the ini option
+`flopbench_on_ambiguous` says.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, geometric_mean
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import pytest
 
 if TYPE_CHECKING:
-    from flopbench.results import Interval
+    from flopbench.results import Flag, Interval
     from flopbench.timing.bench import Bench, Sampled
     from flopbench.timing.sampling import Rounds
 
 
+OnAmbiguous = Literal["fail", "skip", "warn"]
+
+
+class NotEstablishedWarning(UserWarning):
+    """Something that a test asks for was neither shown nor refuted."""
+
+
 class Comparison(NamedTuple):
-    """What the fixture found. `speedup` is None where benchmarks are disabled."""
+    """What the fixture found: "pass", or "ambiguous". `speedup` is None where benchmarks are disabled."""
 
     speedup: "Interval | None"
     outcome: str
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The ini option `flopbench_on_ambiguous`."""
+    parser.addini(
+        "flopbench_on_ambiguous",
+        f"What becomes of a test whose min_speedup was not established: {', '.join(get_args(OnAmbiguous))}.",
+        default="skip",
+    )
 
 
 @dataclass
@@ -43,9 +64,9 @@ class FlopbenchFixture:
         *inputs: Any,
         min_speedup: float | None = None,
         grad: bool = False,
-        strict: bool = False,
+        on_ambiguous: OnAmbiguous | None = None,
     ) -> Comparison:
-        """Time `baseline(*inputs)` and `candidate(*inputs)` in turn, and assert the speed-up.
+        """Time `baseline(*inputs)` and `candidate(*inputs)` in turn, and assert the speed-up, once per test.
 
         Args:
             baseline: what the candidate is compared with.
@@ -55,40 +76,67 @@ class FlopbenchFixture:
             min_speedup: time of the baseline / time of the candidate that is asked for. Fails when the
                 whole 95 % interval lies below; an interval that contains it is measured once more.
             grad: call with gradients switched on (they are off otherwise).
-            strict: an ambiguous result fails as well.
+            on_ambiguous: what becomes of the test where `min_speedup` was not established: "fail", "skip" or
+                "warn"; by default what the ini option `flopbench_on_ambiguous` says, by itself "skip".
 
         Returns:
             The speed-up with its interval, and the outcome.
 
+        Warns:
+            NotEstablishedWarning: an output that could not be checked; with "warn" an ambiguous speed-up.
+
         Raises:
-            AssertionError: outputs without a tensor, not finite or of unlike numbers of elements, or a
-                speed-up too small.
+            AssertionError: outputs not finite or of unlike numbers of elements, or a speed-up too small.
+            FlopbenchError: a second comparison in one test, or an `on_ambiguous` that is none.
         """
         import torch
+        from pytest_benchmark.fixture import FixtureAlreadyUsed
 
+        from flopbench.errors import FlopbenchError
         from flopbench.structures import tensors
-        from flopbench.timing.bench import Bench, WrongOutputError
+        from flopbench.timing.bench import Bench
         from flopbench.timing.workload import Workload
 
+        doubt = on_ambiguous or self.request.config.getini("flopbench_on_ambiguous")
+        if doubt not in get_args(OnAmbiguous):
+            raise FlopbenchError(f"on_ambiguous {doubt!r}: choose one of {', '.join(get_args(OnAmbiguous))}")
         device = "cuda" if any(tensor.is_cuda for tensor in tensors(inputs)) else "cpu"
         workloads = {"baseline": Workload.of(baseline, *inputs), "candidate": Workload.of(candidate, *inputs)}
 
-        def measure() -> "Sampled | None":
+        def measure() -> "tuple[Sequence[Flag], Sampled | None]":
             # Anew in each call: with --benchmark-cprofile there is a second, under the profiler.
             bench = Bench(workloads, device)
             with torch.set_grad_enabled(grad):
                 bench.first_calls()
-                for role, workload in workloads.items():
-                    if not tensors(workload.logits(*inputs)):
-                        raise WrongOutputError(f"the {role}'s output holds no tensor: nothing can be checked")
                 bench.check()
-                return self._sample(bench, min_speedup) if self.benchmark.enabled else None
+                return bench.unchecked, self._sample(bench, min_speedup) if self.benchmark.enabled else None
 
         # pytest-benchmark pauses tracers (coverage) while it runs this, and knows of errors within.
-        sampled = self.benchmark.pedantic(measure)
-        if sampled is None:
+        try:
+            unchecked, sampled = self.benchmark.pedantic(measure)
+        except FixtureAlreadyUsed:
+            raise FlopbenchError(
+                "flopbench.compare measures once per test, and not beside benchmark(...): make a test of "
+                "each comparison, e.g. with pytest.mark.parametrize"
+            ) from None
+        for flag in unchecked:
+            warnings.warn(f"{flag.message}; {flag.remedy}", NotEstablishedWarning, stacklevel=2)
+        if sampled is not None:
+            speedup, outcome, text = self._judge(sampled, min_speedup)
+        elif min_speedup is not None:
+            speedup, outcome = None, "ambiguous"
+            text = (
+                f"speed-up of at least {min_speedup:g}× asked for, and nothing timed: benchmarks are disabled"
+            )
+        else:
             return Comparison(None, "pass")
-        return self._judge(sampled, min_speedup, strict)
+        if outcome == "fail" or (outcome == "ambiguous" and doubt == "fail"):
+            raise AssertionError(text)
+        if outcome == "ambiguous" and doubt == "skip":
+            pytest.skip(text)
+        if outcome == "ambiguous":
+            warnings.warn(text, NotEstablishedWarning, stacklevel=2)
+        return Comparison(speedup, outcome)
 
     def _sample(self, bench: "Bench", min_speedup: float | None) -> "Sampled":
         from flopbench.timing.statistics import MIN_ROUNDS
@@ -102,7 +150,8 @@ class FlopbenchFixture:
             sampled = bench.sample(seconds=seconds, min_rounds=least)
         return sampled
 
-    def _judge(self, sampled: "Sampled", min_speedup: float | None, strict: bool) -> Comparison:
+    def _judge(self, sampled: "Sampled", min_speedup: float | None) -> "tuple[Interval, str, str]":
+        """The speed-up, the outcome, and both in words; the figures go to pytest-benchmark and the report."""
         from flopbench.regression.pytest_benchmark import EXTRA
 
         rounds = sampled.rounds
@@ -110,6 +159,10 @@ class FlopbenchFixture:
         text = f"speed-up {speedup.estimate:.3f}× [{speedup.low:.3f}, {speedup.high:.3f}]"
         if min_speedup is not None:
             text += f", at least {min_speedup:g}× asked for: {outcome}"
+        if speedup.low == speedup.high:
+            text += (
+                "; all rounds took the same, which is no interval: the clock is too coarse for these calls"
+            )
         # It has kept the seconds of the whole measurement; the candidate's rounds take their place.
         kept = self.benchmark.stats
         kept.iterations = len(rounds.candidate[0])
@@ -129,9 +182,7 @@ class FlopbenchFixture:
             "flags": flags,
         }
         self.request.node.add_report_section("call", "flopbench", "\n".join([text, *flags]))
-        if outcome == "fail" or (strict and outcome == "ambiguous"):
-            raise AssertionError(text)
-        return Comparison(speedup, outcome)
+        return speedup, outcome, "; ".join([text, *flags]) if outcome == "ambiguous" else text
 
 
 @pytest.fixture
@@ -154,4 +205,5 @@ def _decide(rounds: "Rounds", min_speedup: float | None) -> tuple["Interval", st
         low=min_speedup / speedup.high - 1,
         high=min_speedup / speedup.low - 1,
     )
-    return speedup, decide(slower, 0.0).value
+    # Without any spread between rounds the ends of the interval mean nothing.
+    return speedup, "ambiguous" if speedup.low == speedup.high else decide(slower, 0.0).value

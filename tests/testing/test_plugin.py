@@ -20,6 +20,8 @@ import time
 import pytest
 import torch
 
+from flopbench.testing.plugin import NotEstablishedWarning
+
 x = torch.zeros(3)
 
 def slow(x):
@@ -60,7 +62,18 @@ def test_another_shape(flopbench):
     flopbench.compare(fast, lambda x: x[:2], x)
 
 def test_no_tensor(flopbench):
-    flopbench.compare(lambda x: 3, lambda x: None, x)
+    with pytest.warns(NotEstablishedWarning, match="cannot be checked; return tensors"):
+        flopbench.compare(lambda x: 3, lambda x: None, x)
+
+@pytest.mark.parametrize("options", [{}, {"min_speedup": 1.2, "on_ambiguous": "perhaps"}])
+def test_told_what_to_do(flopbench, benchmark, options):
+    benchmark(lambda: None)
+    flopbench.compare(fast, slow, x, **options)
+
+class TestClass:
+    @pytest.mark.parametrize("more", [1, 2])
+    def test_method(self, flopbench, more):
+        flopbench.compare(lambda x: x + more, lambda x: x - more, x)
 """
 
 
@@ -72,21 +85,30 @@ def run(pytester):
 
 def test_asserts_the_speed_up_and_the_outputs(run):
     result = run()
-    result.assert_outcomes(passed=5, failed=4)
+    result.assert_outcomes(passed=8, failed=5)
     result.stdout.fnmatch_lines(
         [
             "*AssertionError: speed-up 0.*, at least 1.2× asked for: fail",
             "*WrongOutputError: the candidate's output (3,) is not finite",
             "*WrongOutputError: outputs of 3 and of 2 numbers: not the same task",
-            "*WrongOutputError: the baseline's output holds no tensor: nothing can be checked",
+            "*FlopbenchError: flopbench.compare measures once per test*pytest.mark.parametrize",
+            "*FlopbenchError: on_ambiguous 'perhaps': choose one of fail, skip, warn",
         ]
     )
 
 
-def test_disabled_benchmarks_check_outputs_alone(run):
-    result = run("--benchmark-disable", "-rP")
-    result.assert_outcomes(passed=6, failed=3)
-    result.stdout.fnmatch_lines(["outcome pass None"])
+def test_disabled_benchmarks_check_outputs_and_establish_no_speed_up(run):
+    result = run("--benchmark-disable", "-rs")
+    result.assert_outcomes(passed=7, failed=4, skipped=2)
+    result.stdout.fnmatch_lines(["SKIPPED*at least 1.2× asked for, and nothing timed*"])
+
+
+def test_the_ini_option_says_what_becomes_of_what_was_not_established(run):
+    options = ("-k", "fast_enough", "--benchmark-disable", "-rP")
+    run(*options, "-o", "flopbench_on_ambiguous=fail").assert_outcomes(failed=1)
+    warned = run(*options, "-o", "flopbench_on_ambiguous=warn", "-W", "default")
+    warned.assert_outcomes(passed=1, warnings=1)
+    warned.stdout.fnmatch_lines(["*NotEstablishedWarning: speed-up of at least 1.2×*"])
 
 
 def test_saved_files_hold_the_speed_up_and_compare(run, pytester):
@@ -175,24 +197,30 @@ def run_scripted(pytester, monkeypatch):
     return run
 
 
-def test_what_is_ambiguous_is_measured_once_more(run_scripted):
-    result, entry = run_scripted(_Scripted(1.1, 1.1, 1.45), "passed", "x, min_speedup=1.2", options=AT_ONCE)
+@pytest.mark.parametrize(
+    ("choice", "outcome"),
+    # Warnings are errors here.
+    [("", "skipped"), (", on_ambiguous='fail'", "failed"), (", on_ambiguous='warn'", "failed")],
+)
+def test_what_is_ambiguous_is_measured_once_more_and_never_passes(run_scripted, choice, outcome):
+    result, entry = run_scripted(
+        _Scripted(1.1, 1.1, 1.45), outcome, f"x, min_speedup=1.2{choice}", options=AT_ONCE
+    )
     assert entry["stats"]["rounds"] == 2 * 6
     assert entry["stats"]["median"] == 1.0
-    result.stdout.fnmatch_lines(["speed-up *at least 1.2× asked for: ambiguous", "found ambiguous"])
+    result.stdout.fnmatch_lines(["*speed-up *at least 1.2× asked for: ambiguous; *throttled: *"])
 
 
-def test_strict_fails_what_stays_ambiguous(run_scripted):
-    arguments = "x, min_speedup=1.2, strict=True"
-    result, _ = run_scripted(_Scripted(1.1, 1.1, 1.45), "failed", arguments, options=AT_ONCE)
-    result.stdout.fnmatch_lines(["*AssertionError: speed-up *, at least 1.2× asked for: ambiguous"])
+def test_rounds_without_any_spread_are_no_interval(run_scripted):
+    result, _ = run_scripted(_Scripted(2.0), "skipped", "x, min_speedup=1.2")
+    result.stdout.fnmatch_lines(["*: ambiguous; all rounds took the same, which is no interval*"])
 
 
 def test_a_clear_speed_up_is_measured_once(run_scripted):
-    _, entry = run_scripted(_Scripted(2.0), "passed", "x, min_speedup=1.2")
+    _, entry = run_scripted(_Scripted(2.0, 2.0, 2.001), "passed", "x, min_speedup=1.2")
     assert entry["stats"]["rounds"] == 6
-    assert entry["extra_info"]["flopbench"]["speedup"] == pytest.approx(2.0)
-    assert entry["extra_info"]["flopbench"]["baseline_seconds"] == [2.0] * 6
+    assert entry["extra_info"]["flopbench"]["speedup"] == pytest.approx(2.0, rel=1e-3)
+    assert entry["extra_info"]["flopbench"]["baseline_seconds"] == pytest.approx([2.0] * 6, rel=1e-3)
 
 
 @pytest.mark.parametrize(
