@@ -36,3 +36,5 @@ def report(
         echo(format_frame(frame, format_))
     for path in (files.markdown, files.html):
         console.print(f"report: {path}", soft_wrap=True, markup=False)
+    for answer in files.answers:
+        console.print(answer.in_short, markup=False)

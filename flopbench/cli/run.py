@@ -157,3 +157,5 @@ def _show(run: Any, reports: Path, format_: str, console: Any) -> None:
     files = render_report([run], reports)
     console.print(f"raw data: {run.path}", soft_wrap=True)
     console.print(f"report:   {files.markdown}", soft_wrap=True)
+    for answer in files.answers:
+        console.print(answer.in_short, markup=False)

@@ -6,6 +6,7 @@ from itertools import takewhile
 
 from flopbench.report import text
 from flopbench.report.cells import (
+    SETTING,
     Row,
     Rows,
     by,
@@ -28,11 +29,17 @@ Worlds = Mapping[str, Rows]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run says: the headline, a point a pair, and remarks."""
+    """What one run says: the headline, the best against the best, a point per pair, and remarks."""
 
     run: str
     headline: str
     points: tuple[str, ...]
+    best: tuple[str, ...] = ()
+
+    @property
+    def in_short(self) -> str:
+        """What a terminal ends with."""
+        return "\n".join([self.headline, *self.best])
 
 
 def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
@@ -68,7 +75,44 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         points.append(
             f"{len(cells)} of {total} cells have a speed-up; the others are listed below with the reason."
         )
-    return Answer(run, first, tuple(points))
+    return Answer(run, first, tuple(points), tuple(_best_against_best(spoken_of, cells)))
+
+
+def _best_against_best(spoken_of: Rows, cells: Rows) -> list[str]:
+    """The fastest baseline against the fastest candidate, of all modes and kernels of the same arithmetic.
+
+    A speed-up within one mode is of no use to who would run either network in another one.
+    """
+    said = []
+    for top in spoken_of:
+        same = [row for row in _same_work([top], cells) if _arithmetic(row) == _arithmetic(top)]
+        if len(same) < 2:
+            continue
+        x, e = (min(same, key=lambda row: row[f"{role}_seconds"]) for role in ("baseline", "candidate"))
+        if x is e:
+            ratio, basis = x["speedup"], f"95 % interval {_shown(x)[1]}"
+        else:
+            ratio = x["baseline_seconds"] / e["candidate_seconds"]
+            basis = "medians of separate processes"
+        kinds = sorted({kind for row in (x, e) for kind in flag_kinds(row)})
+        flagged = f"; flagged ({text.joined(kinds)})" if kinds else ""
+        said.append(
+            f"Best against best, {_pass_words(top['pass'])} at batch {top['batch_size']}: "
+            f"{_fastest(e, 'candidate')} is {text.times(ratio)} as fast as {_fastest(x, 'baseline')}"
+            f", {basis}{flagged}.".replace("\u00a0", " ")
+        )
+    return said
+
+
+def _arithmetic(row: Row) -> tuple[object, ...]:
+    """What settings have in common that compute the same: all but the mode and the kernels asked for."""
+    return tuple(row[axis.name] for axis in SETTING if axis.name not in ("mode", "impl"))
+
+
+def _fastest(row: Row, role: str) -> str:
+    """`ViT-B/16 (fp32, compiled, 61.0 ms)`."""
+    label, seconds = text.printable(row[f"{role}_label"]), text.seconds(row[f"{role}_seconds"])
+    return f"{label} ({setting_words([row])}, {seconds})"
 
 
 def _with_care(cells: Rows) -> list[str]:
@@ -85,11 +129,16 @@ def _with_article(device: str) -> str:
     return f"{'an' if device.startswith(('NVIDIA', *'AEIOaeio')) else 'a'} {device}"
 
 
-def _times(row: Row, what: str = "95 % interval ") -> str:
-    """`1.44× as fast (95 % interval 1.43 to 1.46)`, or that no difference can be seen."""
+def _shown(row: Row) -> tuple[str, str]:
+    """`1.44` and `1.43 to 1.46`: the speed-up and its interval."""
     shown = text.interval(row["speedup"], row["speedup_low"], row["speedup_high"]).replace("\u00a0", " ")
     estimate, _, bounds = shown.partition(" [")
-    bounds = bounds.rstrip("]").replace(", ", " to ")
+    return estimate, bounds.rstrip("]").replace(", ", " to ")
+
+
+def _times(row: Row, what: str = "95 % interval ") -> str:
+    """`1.44× as fast (95 % interval 1.43 to 1.46)`, or that no difference can be seen."""
+    estimate, bounds = _shown(row)
     if verdict(row) == "faster":
         return f"runs {estimate}× as fast ({what}{bounds})"
     if verdict(row) == "slower":
@@ -110,12 +159,10 @@ def _over_torch(spoken_of: Rows, worlds: Worlds) -> list[str]:
     lines = []
     for top in spoken_of:
         (ours,), (torchs,) = (_same_work([top], worlds[words]) for words in (OURS, TORCHS))
-        x, e = text.printable(top["baseline_label"]), text.printable(top["candidate_label"])
         gain = torchs["baseline_seconds"] / ours["baseline_seconds"]
-        whole = torchs["baseline_seconds"] / ours["candidate_seconds"]
         lines.append(
-            f"{x} itself runs {text.factor(gain)}× as fast {OURS} as {TORCHS}, {_pass_words(top['pass'])} "
-            f"at batch {top['batch_size']}; {e} {OURS} is {text.factor(whole)}× as fast as {x} {TORCHS} "
+            f"{text.printable(top['baseline_label'])} itself runs {text.factor(gain)}× as fast {OURS} as "
+            f"{TORCHS}, {_pass_words(top['pass'])} at batch {top['batch_size']} "
             "(medians of separate processes)."
         )
     return lines

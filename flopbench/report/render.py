@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flopbench.errors import FlopbenchError
 from flopbench.report import tables, text
 from flopbench.report.cells import Rows, measured, rows_of
-from flopbench.report.findings import answer
+from flopbench.report.findings import Answer, answer
 from flopbench.report.table import Table, words
 from flopbench.results import CellRecord, Run, RunInfo, to_frame, write_atomically
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report's files are."""
+    """Where a report's files are, and what it says."""
 
     markdown: Path
     html: Path
     csv: Path
     json: Path
     pictures: tuple[Path, ...]
+    answers: tuple[Answer, ...]
+    """What it says of each run."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
         FlopbenchError: no run was given, or two with the same id.
     """
     from flopbench.report.pictures import draw_all
+    from flopbench.report.pictures.style import dark_css
 
     ids = [run.info.id for run in runs]
     if not runs:
@@ -62,13 +65,15 @@ def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
     frame = to_frame(runs)
     rows = rows_of(frame)
     pictures, missing = draw_all(runs, rows)
-    context = _context(runs, records, rows, pictures, missing)
+    answers = answers_of(runs, rows)
+    context = _context(runs, records, rows, pictures, missing) | {"answers": answers}
     files = ReportFiles(
         markdown=folder / "report.md",
         html=folder / "report.html",
         csv=folder / "table.csv",
         json=folder / "table.json",
         pictures=tuple(folder / f"{picture.name}.{kind}" for picture in pictures for kind in ("png", "svg")),
+        answers=tuple(answers),
     )
     write_atomically(files.csv, tables.format_frame(frame, "csv") + "\n")
     write_atomically(files.json, tables.format_frame(frame, "json") + "\n")
@@ -76,7 +81,7 @@ def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
         write_atomically(folder / f"{picture.name}.png", picture.png)
         write_atomically(folder / f"{picture.name}.svg", picture.svg)
     write_atomically(files.markdown, markdown_templates().get_template("report.md.j2").render(context))
-    write_atomically(files.html, _html_templates().get_template("report.html.j2").render(context))
+    write_atomically(files.html, _html_templates(dark_css()).get_template("report.html.j2").render(context))
     return files
 
 
@@ -88,6 +93,17 @@ def folder_name(ids: Sequence[str]) -> str:
     return f"{name[:100]}-{hashlib.sha256('+'.join(ids).encode()).hexdigest()[:12]}"
 
 
+def answers_of(runs: Sequence[Run], rows: Rows) -> list[Answer]:
+    """What each run says, of all their cells (`cells.rows_of`)."""
+    cells = measured(rows)
+    answers = []
+    for run in runs:
+        own = [row for row in cells if row["run"] == run.info.id]
+        total = len({row["cell"] for row in rows if row["run"] == run.info.id})
+        answers.append(answer(run.info.id, run.info.environment.device_name, own, total))
+    return answers
+
+
 def _context(
     runs: Sequence[Run],
     records: dict[str, list[CellRecord]],
@@ -96,15 +112,9 @@ def _context(
     missing: Sequence[str],
 ) -> dict[str, Any]:
     cells = measured(rows)
-    answers = []
-    for run in runs:
-        own = [row for row in cells if row["run"] == run.info.id]
-        total = len({record.cell.id for record in records[run.info.id]})
-        answers.append(answer(run.info.id, run.info.environment.device_name, own, total))
     return {
         "title": " · ".join(dict.fromkeys(run.info.title for run in runs)),
         "runs": [run.info for run in runs],
-        "answers": answers,
         "tables": [environment_table([run.info for run in runs]), *tables.run_tables(rows, cells)],
         "flags": flag_groups(records),
         "pictures": pictures,
@@ -176,10 +186,11 @@ def _templates(package: str, **options: Any) -> "Templates":
     )
 
 
-def _html_templates() -> "Templates":
+def _html_templates(dark_css: str) -> "Templates":
     from markupsafe import Markup, escape
 
     templates = _templates("flopbench.report", autoescape=True)
+    templates.globals["dark_css"] = Markup(dark_css)
     templates.filters["backticks"] = lambda value: Markup(
         re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value)))
     )

@@ -54,6 +54,11 @@ class Column:
         return self.header.replace("\n", " ")
 
     @property
+    def css(self) -> str:
+        """The class of its cells on a page."""
+        return "number" if self.numeric else "sentence" if self.wraps else ""
+
+    @property
     def key(self) -> str:
         """The column's name in CSV and JSON."""
         return self.source if self.source and isinstance(self.source, str) else self.name

@@ -26,8 +26,8 @@ MODEL_COLUMNS = (
 )
 
 _WHAT_COLUMNS = (
-    words("run"),
     words("candidate", "candidate_label"),
+    words("run"),
     *(Column(axis.label, axis.name, numeric=axis.numeric, rank=KEY) for axis in AXES.values()),
 )
 
@@ -37,9 +37,10 @@ CELL_COLUMNS = (
         "speed-up\n[95 % interval]",
         lambda row: (row["speedup"], row["speedup_low"], row["speedup_high"]),
         lambda values: text.interval(*values),
-        # Colour only where the interval says something.
-        tone=lambda row: _TONES[verdict(row)],
+        # Colour only where the interval says something, and nothing stands against it.
+        tone=lambda row: "unsure" if row["flags"] else _TONES[verdict(row)],
     ),
+    words("flags", rank=7),
     words("ran", lambda row: _ran(row), rank=2),
     Column("realised\nshare", "realised_share", text.percent, rank=2),
     Column("MACs\nratio", "macs_ratio", text.factor, rank=6),
@@ -50,7 +51,6 @@ CELL_COLUMNS = (
     Column("memory\nbaseline", "baseline_peak_bytes", text.size, rank=5),
     Column("memory\ncandidate", "candidate_peak_bytes", text.size, rank=5),
     words("baseline", "baseline_label", rank=8),
-    words("flags", rank=7),
 )
 
 RAN_COLUMNS = (

@@ -57,8 +57,10 @@ def test_dark_and_light_differ_and_are_legible(page):
             "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
         )
         assert contrast(paper, ink) > 7
-        panel = page.run("getComputedStyle(document.querySelector('.panel')).backgroundColor")
-        assert contrast(panel, "rgb(31, 35, 40)") > 7
+        words = page.run("getComputedStyle(document.querySelector('.panel svg text')).fill")
+        behind = page.run("getComputedStyle(document.querySelector('.panel svg path')).fill")
+        assert contrast(behind, words) > 7
+        assert behind == paper
         colours.append(paper)
     assert colours[0] != colours[1]
 
@@ -99,7 +101,49 @@ def test_pictures_have_names_and_what_scrolls_can_be_reached_by_keyboard(page):
     every = "[...document.querySelectorAll('{}')].every({})"
     assert page.run(every.format(".panel", "p => p.getAttribute('aria-label') && p.tabIndex === 0"))
     assert page.run(every.format(".scroll", "s => s.tabIndex === 0"))
-    assert page.run(every.format(".sortable th", "h => h.querySelector('button')"))
+    assert page.run(every.format(".sortable thead th", "h => h.querySelector('button')"))
+
+
+def test_rows_have_headers_that_stay_in_sight(page):
+    page.resize(390)
+    scroll = "[...document.querySelectorAll('.scroll')].find(s => s.ariaLabel.startsWith('Speed-ups'))"
+    header = f"{scroll}.querySelector('tbody th[scope=row]')"
+    before = page.run(f"{header}.getBoundingClientRect().left")
+    page.run(f"{scroll}.scrollLeft = 200")
+    assert page.run(f"{scroll}.scrollLeft") == 200
+    assert page.run(f"{header}.getBoundingClientRect().left") == before
+    rows = "[...document.querySelectorAll('tbody tr')]"
+    assert page.run(f"{rows}.every(r => r.querySelectorAll('th[scope=row]').length === 1)")
+
+
+def test_pictures_are_legible_on_a_phone_without_scrolling(page):
+    page.resize(390)
+    shown = "[...document.querySelectorAll('.panel svg')].filter(s => s.getBoundingClientRect().width)"
+    assert page.run(f"{shown}.length") == page.run("document.querySelectorAll('.panel').length")
+    assert page.run(f"{shown}.every(s => s.parentElement.scrollWidth <= s.parentElement.clientWidth)")
+    # Pixels of the smallest letters: the size that they were drawn in, times what the picture is scaled by.
+    smallest = (
+        f"Math.min(...{shown}.flatMap(s => [...s.querySelectorAll('text')]"
+        ".map(t => [parseFloat(getComputedStyle(t).fontSize), t.getScreenCTM()])"
+        ".map(([size, matrix]) => size * Math.hypot(matrix.a, matrix.b))))"
+    )
+    assert page.run(smallest) > 8
+    page.resize(1280)
+    assert page.run(f"{shown}.length") == page.run("document.querySelectorAll('.panel').length")
+
+
+def test_print_cuts_nothing(page):
+    # A4 less its margins, in CSS pixels.
+    page.resize(688)
+    page.media("print")
+    try:
+        parts = (
+            "[...document.querySelectorAll('table, .panel svg, pre')].filter(e => e.getClientRects().length)"
+        )
+        assert page.run(f"{parts}.length") > 5
+        assert page.run(f"{parts}.filter(e => e.getBoundingClientRect().right > innerWidth + 1).length") == 0
+    finally:
+        page.media("")
 
 
 def contrast(one: str, other: str) -> float:

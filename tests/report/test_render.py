@@ -173,7 +173,7 @@ def test_a_run_with_nothing_measured_still_has_a_report(tmp_path):
     run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), batch_sizes=(1,), statuses={"*": "failed"})
     files = render_report([run], tmp_path / "reports")
     assert files.pictures == ()
-    assert "no cell could be measured" in files.html.read_text(encoding="utf-8")
+    assert "no cell has a speed-up" in files.html.read_text(encoding="utf-8")
 
 
 def hostile_run(folder) -> Run:
@@ -223,3 +223,56 @@ def test_folder_names_are_safe():
     long = folder_name(["x" * 90, "y" * 90])
     assert len(long) <= 120
     assert long != folder_name(["x" * 90, "z" * 90])
+
+
+def test_alternative_texts_say_the_figures(small):
+    _, files = small
+    row = next(
+        row
+        for row in json.loads(files.json.read_text(encoding="utf-8"))
+        if (row["candidate_label"], row["pass"], row["batch_size"]) == ("E(ViT-S/16)", "forward", 4)
+    )
+    text = files.markdown.read_text(encoding="utf-8")
+    alts = {name: alt for alt, name in re.findall(r"!\[(.*)\]\(([\w-]+)\.svg\)", text)}
+    gain, share = round((row["speedup"] - 1) * 100), round(row["realised_share"] * 100)
+    assert f"E(ViT-S/16): +{gain} % over a baseline of 4.60 G MACs" in alts["gain-against-macs"]
+    assert f"E(ViT-S/16), forward, batch 4: {row['speedup']:.2f}×" in alts["speedup-against-batch"]
+    assert f"E(ViT-S/16), forward: {share} %" in alts["realised-share"]
+    assert all(re.search(r"\d", alt) for alt in alts.values())
+
+
+def test_pictures_follow_dark_mode_wherever_they_are_shown(small):
+    """Every colour that is legible on paper alone has one for the dark, in the files and on the page."""
+    _, files = small
+    page = files.html.read_text(encoding="utf-8")
+    for svg in (path.read_text(encoding="utf-8") for path in files.pictures if path.suffix == ".svg"):
+        rules = svg[svg.index("@media screen and (prefers-color-scheme: dark)") : svg.index("</style>")]
+        used = set(re.findall(r"\b(fill|stroke): (#(?:ffffff|1f2328|59636e|d8dee4|0072b2|aa4499))\b", svg))
+        assert used
+        assert {f'[style*="{part}: {colour}"]' for part, colour in used} <= set(re.findall(r"\[.*?\]", rules))
+        assert rules.strip() in page
+
+
+def test_ones_own_networks_get_no_caption_of_the_papers(tmp_path):
+    run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), batch_sizes=(4,), modes=("compile",))
+    record = run.records()[0]
+    (run.path / "cells.jsonl").unlink()
+    pair = Pair(baseline="mine:net", candidate="mine:twin")
+    models = {
+        role: getattr(record, role).model_copy(update={"name": name, "label": name})
+        for role, name in (("baseline", pair.baseline), ("candidate", pair.candidate))
+    }
+    run.append(record.model_copy(update={"cell": record.cell.model_copy(update={"pair": pair}), **models}))
+    text = render_report([run], tmp_path / "reports").markdown.read_text(encoding="utf-8")
+    assert "Throughput gain" in text
+    assert "published" not in text
+    assert "paper" not in text
+
+
+def test_what_is_flagged_is_not_shown_as_good(small):
+    _, files = small
+    rows = re.findall(r"<tr>.*?</tr>", files.html.read_text(encoding="utf-8"), flags=re.DOTALL)
+    flagged = [row for row in rows if ">noisy<" in row]
+    assert flagged
+    assert not any('class="number good"' in row for row in flagged)
+    assert any('class="number good"' in row for row in rows)

@@ -69,6 +69,10 @@ class Page:
         feature = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}
         self._call("Emulation.setEmulatedMedia", features=[feature])
 
+    def media(self, kind: str) -> None:
+        """Show the page as on "screen" or in "print"; an empty string is as usual."""
+        self._call("Emulation.setEmulatedMedia", media=kind)
+
     def run(self, script: str) -> Any:
         """The JSON value of a JavaScript expression; an exception in it fails."""
         result = self._call("Runtime.evaluate", expression=script, returnByValue=True)

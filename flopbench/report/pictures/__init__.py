@@ -1,8 +1,9 @@
 """Every picture of a report, each answering one question."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flopbench.report.cells import Rows, measured
+from flopbench.report.paper import family_of
 from flopbench.report.pictures.drawing import Drawing, Picture, finish
 from flopbench.results import Run
 
@@ -16,30 +17,35 @@ def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]
         runs: the runs of the report.
         rows: all their cells (`cells.rows_of`).
     """
-    from flopbench.report.pictures import accuracy, batch, gain, machine, share, width
     from flopbench.report.pictures.style import style
 
-    cells = measured(rows)
+    drawn = []
+    for phone in (False, True):
+        with style(phone=phone):
+            drawn.append([drawing for drawing in _drawings(runs, rows) if drawing is not None])
     with style():
-        drawings: list[Drawing | None] = []
-        if len(runs) > 1:
-            drawings.append(share.runs_side_by_side(runs, cells))
-        drawings.append(gain.gain_against_macs(runs, cells))
-        for number, run in enumerate(runs, 1):
-            own = [row for row in rows if row["run"] == run.info.id]
-            profiles, device_name = run.profiles(), run.info.environment.device_name
-            suffix = f"-{number}" if len(runs) > 1 else ""
-            drawings += [
-                batch.speedup_against_batch(run, measured(own), suffix),
-                width.speedup_against_width(run, measured(own), suffix),
-                share.realised_share(run, measured(own), suffix),
-                batch.memory_against_batch(run, own, suffix),
-                machine.roofline(profiles, machine.measured_peaks(run), device_name, suffix),
-                machine.where_time_goes(profiles, device_name, suffix),
-            ]
-        drawings.append(accuracy.accuracy(runs, cells))
-        pictures = [finish(drawing) for drawing in drawings if drawing is not None]
-    return pictures, _missing(pictures)
+        pictures = [finish(wide, narrow) for wide, narrow in zip(*drawn, strict=True)]
+    return pictures, _missing(pictures, rows)
+
+
+def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
+    from flopbench.report.pictures import accuracy, batch, gain, machine, share, width
+
+    cells = measured(rows)
+    if len(runs) > 1:
+        yield share.runs_side_by_side(runs, cells)
+    yield gain.gain_against_macs(runs, cells)
+    for number, run in enumerate(runs, 1):
+        own = [row for row in rows if row["run"] == run.info.id]
+        profiles, device_name = run.profiles(), run.info.environment.device_name
+        suffix = f"-{number}" if len(runs) > 1 else ""
+        yield batch.speedup_against_batch(run, measured(own), suffix)
+        yield width.speedup_against_width(run, measured(own), suffix)
+        yield share.realised_share(run, measured(own), suffix)
+        yield batch.memory_against_batch(run, own, suffix)
+        yield machine.roofline(profiles, machine.measured_peaks(run), device_name, suffix)
+        yield machine.where_time_goes(profiles, device_name, suffix)
+    yield accuracy.accuracy(runs, cells)
 
 
 # What is left out for want of data, and how to get it.
@@ -52,6 +58,9 @@ _REMEDIES = {
 }
 
 
-def _missing(pictures: Sequence[Picture]) -> list[str]:
+def _missing(pictures: Sequence[Picture], rows: Rows) -> list[str]:
     drawn = {picture.name.partition("-")[0] for picture in pictures}
+    if not any(family_of(row["baseline_label"]) for row in rows):
+        # The paper has nothing to say of somebody's own networks.
+        drawn.add("accuracy")
     return [sentence for name, sentence in _REMEDIES.items() if name not in drawn]

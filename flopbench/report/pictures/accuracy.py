@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from flopbench.report import text
 from flopbench.report.cells import Rows, headline
 from flopbench.report.paper import Published, published
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.gain import nearest_to_paper, panel_title
-from flopbench.report.pictures.style import VERSION_LOOKS, Label, log_axis, panels, place_labels
+from flopbench.report.pictures.style import VERSION_LOOKS, Label, log_axis, panels, place_labels, told
 from flopbench.results import Run
 
 if TYPE_CHECKING:
@@ -63,7 +64,13 @@ def accuracy(runs: Sequence[Run], cells: Rows) -> Drawing | None:
         "The paper's accuracy, against FLOPs and against measured time",
         "Accuracies and FLOPs are the paper's (trained networks, read off its figures, ±0.1 points); "
         f"times are measured here at batch {', '.join(map(str, batches))}. Up and to the left is better.",
-        "Published top-1 accuracy against published FLOPs, and against the time measured on the device.",
+        "Published top-1 accuracy against published FLOPs, and against the time measured on the device. "
+        + told(
+            f"{network.label}: {network.top1} %, {text.seconds(seconds[network.label])}"
+            for _, _, seconds in times
+            for network in known
+            if network.label in seconds
+        ),
         figure,
     )
 

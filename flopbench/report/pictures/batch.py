@@ -23,10 +23,13 @@ from flopbench.report.pictures.style import (
     PASS_LOOKS,
     Look,
     batch_axis,
+    label_grid,
     log_axis,
     look,
     panels,
+    told,
     whiskers,
+    wrapped,
 )
 from flopbench.results import FrontierRecord, Run
 
@@ -63,8 +66,26 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         f"Speed-up against batch size, {text.printable(run.info.environment.device_name)}",
         "Bars are 95 % intervals. The dashed line is what the MACs promise; below 1 the candidate is slower."
         + " Hollow markers are launch-bound." * any(map(_launch_bound, cells)),
-        "Speed-up of each pair against the batch size, beside its MACs ratio.",
+        "Speed-up of each pair against the batch size, beside its MACs ratio. " + _told(cells),
         figure,
+    )
+
+
+def _at_largest(cells: Rows) -> list[Row]:
+    """Of each network, pass and setting the cell at the largest batch."""
+    groups: dict[Any, Row] = {}
+    for row in sorted(cells, key=lambda row: row["batch_size"]):
+        groups[row["network"], row["pass"], setting_of(row)] = row
+    return list(groups.values())
+
+
+def _told(cells: Rows) -> str:
+    """The figures at the largest batch, by setting."""
+    return told(
+        f"{words}, {row['candidate_label']}, {row['pass']}, batch {row['batch_size']}: "
+        + text.times(row["speedup"])
+        for words, own in by_setting(cells).items()
+        for row in _at_largest(own)
     )
 
 
@@ -72,11 +93,8 @@ def _panels(pairs: Mapping[Any, Rows], what: str) -> tuple["Figure", list["Axes"
     """A panel a pair, titled, with `what` on the vertical axis."""
     figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
     for axis, group in zip(axes, pairs.values(), strict=True):
-        axis.set_title(text.printable(group[0]["candidate_label"]))
-    for axis in axes[::3]:
-        axis.set_ylabel(what)
-    for axis in axes[-3:]:
-        axis.set_xlabel("batch size")
+        axis.set_title(wrapped(text.printable(group[0]["candidate_label"])))
+    label_grid(axes, what, "batch size")
     return figure, axes
 
 
@@ -124,9 +142,9 @@ def _legend(
     passes = [pass_ for pass_ in PASS_LOOKS if any(row["pass"] == pass_ for row in cells)]
     entries = {name: replace(own, dashes="none") for name, own in colors.items()}
     entries |= {pass_: Look(MUTED, "", PASS_LOOKS[pass_].dashes) for pass_ in passes} | {**(marks or {})}
-    handles = [Line2D([], [], label=name, **own.line) for name, own in entries.items()]
+    handles = [Line2D([], [], label=wrapped(name), **own.line) for name, own in entries.items()]
     # Inches of a column: the names of settings can be long.
-    column = max(1.5, 0.6 + 0.08 * max(map(len, entries)))
+    column = max(1.2, 0.6 + 0.08 * max(map(len, entries)))
     columns = max(1, min(len(handles), int(figure.get_figwidth() / column)))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
 
@@ -186,7 +204,12 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
         f"memory-against-batch{suffix}",
         f"Memory against batch size, {text.printable(run.info.environment.device_name)}",
         f"Weights, gradients and activations at the pass's peak ({setting_words(chosen)}).",
-        "Peak memory of baseline and candidate of each pair against the batch size.",
+        "Peak memory of baseline and candidate of each pair against the batch size. "
+        + told(
+            f"{row['candidate_label']}, {row['pass']}, batch {row['batch_size']}: "
+            f"{text.size(row['baseline_peak_bytes'])} and {text.size(row['candidate_peak_bytes'])}"
+            for row in _at_largest(chosen)
+        ),
         figure,
     )
 

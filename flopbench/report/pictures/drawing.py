@@ -23,7 +23,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing, rendered."""
+    """A drawing, rendered; `phone` is the SVG of the same drawing made for narrow screens."""
 
     name: str
     title: str
@@ -31,26 +31,33 @@ class Picture:
     alt: str
     png: bytes
     svg: str
+    phone: str = ""
 
     @property
     def inline(self) -> str:
-        """The SVG as part of a page: no prologue or metadata, and ids that no other picture has."""
-        body = self.svg[self.svg.index("<svg") :]
-        body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-        body = re.sub(
-            r'<svg[^>]*?width="([\d.]+)pt" height="[\d.]+pt"', _sized, body, count=1, flags=re.DOTALL
-        )
-        body = re.sub(r'\bid="', f'id="{self.name}-', body)
-        return re.sub(r'(href="|url\()#', rf"\1#{self.name}-", body)
+        """The SVG as part of a page: no prologue, metadata or style, and ids that no other picture has."""
+        return _inline(self.svg, self.name, "wide" if self.phone else "")
+
+    @property
+    def inline_phone(self) -> str:
+        """The same of the SVG for narrow screens; empty where there is none."""
+        return self.phone and _inline(self.phone, f"{self.name}-phone", "narrow")
 
 
-def _sized(start: re.Match[str]) -> str:
-    """Its width in a page: above the drawn one; on a phone scrolled rather than shrunk past reading."""
-    points = float(start[1])
-    return f'<svg width="{points * 1.7:.0f}" style="min-width: {points * 0.8:.0f}px"'
+def _inline(svg: str, name: str, kind: str) -> str:
+    body = svg[svg.index("<svg") :]
+    for element in ("metadata", "style"):
+        body = re.sub(rf"<{element}\b.*?</{element}>", "", body, flags=re.DOTALL)
+    width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', body)[:2]
+    # Above the drawn size on a page, and never shrunk past reading: it scrolls instead.
+    size = f'width="{float(width) * 1.7:.0f}" style="min-width: {float(width) * 0.95:.0f}px"'
+    body = body.replace(f'width="{width}pt" height="{height}pt"', f'class="{kind}" {size}', 1)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    return re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
 
 
-def finish(drawing: Drawing) -> Picture:
-    """Render a drawing."""
+def finish(drawing: Drawing, phone: Drawing | None = None) -> Picture:
+    """Render a drawing, and the same one drawn narrow if there is one."""
     png, svg = save(drawing.figure)
-    return Picture(drawing.name, drawing.title, drawing.caption, drawing.alt, png, svg)
+    narrow = save(phone.figure)[1] if phone else ""
+    return Picture(drawing.name, drawing.title, drawing.caption, drawing.alt, png, svg, narrow)

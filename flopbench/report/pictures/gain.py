@@ -13,11 +13,14 @@ from flopbench.report.pictures.style import (
     VERSION_LOOKS,
     Label,
     Look,
+    label_grid,
     log_axis,
     look,
     panels,
     place_labels,
+    told,
     whiskers,
+    wrapped,
 )
 from flopbench.results import Run
 
@@ -41,7 +44,7 @@ def panel_title(run: Run, cells: Rows) -> str:
     """Device and setting of a run's panel."""
     chosen = headline(cells)
     words = f"({setting_words(chosen)})" if chosen else ""
-    return f"{text.printable(run.info.environment.device_name)}\n{words}"
+    return wrapped(f"{text.printable(run.info.environment.device_name)}\n{words}")
 
 
 def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
@@ -60,17 +63,22 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     for axis, (title, points) in zip(axes, shown, strict=True):
         axis.set_title(title)
         _draw(axis, points)
-    for axis in axes[::3]:
-        axis.set_ylabel("throughput gain (%)")
+    label_grid(axes, "throughput gain (%)", "MACs of the baseline, one image (10⁹)")
     for axis, (_, points) in zip(axes, shown, strict=True):
         _label(axis, points)
     batches = sorted({row["batch_size"] for _, points in shown for row in points})
     return Drawing(
         "gain-against-macs",
         "Throughput gain against MACs",
-        f"Forward pass at batch {text.joined([str(b) for b in batches], 'or')}; bars are 95 % intervals. "
-        f"Grey, hollow: {PROTOCOL}.",
-        "Throughput gain of each candidate over its baseline against the baseline's MACs.",
+        f"Forward pass at batch {text.joined([str(b) for b in batches], 'or')}; bars are 95 % intervals."
+        + f" Grey, hollow: {PROTOCOL}." * any(_published(points) for _, points in shown),
+        "Throughput gain against the baseline's MACs. "
+        + told(
+            f"{row['candidate_label']}: {text.change(row['speedup'] - 1, 0)} over a baseline of "
+            f"{text.count(row['baseline_macs'])} MACs"
+            for _, points in shown
+            for row in points
+        ),
         figure,
     )
 
@@ -100,7 +108,6 @@ def _draw(axis: "Axes", points: Rows) -> None:
     axis.set_xlim(min(reach) / 1.5, max(reach) * 2.6)
     log_axis(axis.xaxis, min(reach), max(reach))
     axis.margins(y=0.12)
-    axis.set_xlabel("MACs of the baseline, one image (10⁹)")
 
 
 def _published(points: Rows) -> list[tuple[float, float, str]]:

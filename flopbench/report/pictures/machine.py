@@ -16,11 +16,14 @@ from flopbench.report.pictures.style import (
     VERMILION,
     Label,
     Look,
+    columns,
     log_axis,
     look,
     named_rows,
     new_figure,
     place_labels,
+    told,
+    wrapped,
 )
 from flopbench.results import Group, ModelProfile, Peaks, ProfileRecord, Run
 
@@ -107,7 +110,12 @@ def roofline(
         f"Roofs are measured peaks; the slope is the measured copy rate, "
         f"{text.significant(peaks.copy_bytes_per_second / 1e9)} GB/s. "
         "A dotted line joins baseline (circle) and candidate (square).",
-        "Achieved TFLOP/s of each model against its arithmetic intensity, below the device's measured roofs.",
+        "Achieved TFLOP/s of each model against its arithmetic intensity, below the device's measured roofs. "
+        + told(
+            f"{model.label}, {profile.cell.pass_}, batch {profile.cell.batch_size}: "
+            f"{text.significant(achieved / 1e12)} TFLOP/s at {text.significant(intensity)} FLOP per byte"
+            for profile, model, intensity, achieved in points
+        ),
         figure,
     )
 
@@ -139,12 +147,19 @@ def where_time_goes(profiles: Sequence[ProfileRecord], device_name: str, suffix:
     ]
     if any(_remainder(model) > 0 for model in models):
         handles.append(Patch(facecolor="white", edgecolor=MUTED, label="unexplained"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=4)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns(4))
     return Drawing(
         f"time-by-operator{suffix}",
         f"Where the time goes, {text.printable(device_name)}",
         "One call of each model, by kind of operator; the share of the call is written where there is room.",
-        "Time of one call of baseline and candidate, split by kind of operator.",
+        "Time of one call of baseline and candidate, split by kind of operator. "
+        + told(
+            f"{model.label}: {text.seconds(model.seconds)}, of which "
+            + ", ".join(
+                f"{group} {text.percent(took / model.seconds)}" for group, took in model.groups.items()
+            )
+            for model in models
+        ),
         figure,
     )
 
@@ -171,7 +186,7 @@ def _draw_time(axis: "Axes", profile: ProfileRecord) -> None:
         if rest > 0:
             axis.barh(row, rest, left=left, height=0.78, facecolor="white", edgecolor=MUTED, linewidth=0.8)
     named_rows(axis, [profile.baseline.label, profile.candidate.label])
-    axis.set_title(", ".join(profile.cell.words))
+    axis.set_title(wrapped(", ".join(profile.cell.words)))
 
 
 def _remainder(model: ModelProfile) -> float:

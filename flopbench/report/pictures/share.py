@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from flopbench.report import text
 from flopbench.report.cells import Rows, by, headline, realised, setting_words, tops
 from flopbench.report.pictures.drawing import Drawing
-from flopbench.report.pictures.style import INK, MUTED, PASS_LOOKS, look, named_rows, new_figure, whiskers
+from flopbench.report.pictures.style import (
+    INK,
+    MUTED,
+    PASS_LOOKS,
+    look,
+    named_rows,
+    new_figure,
+    told,
+    whiskers,
+    wrapped,
+)
 from flopbench.results import Run
 
 
@@ -68,14 +78,18 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     low, high = min(0.0, *ends), max(100.0, *ends)
     axis.set_xlim(low - (0.14 * (high - low) if low < 0 else 0), high + 0.14 * (high - low))
     named_rows(axis, pairs)
-    axis.set_xlabel("realised share (%): 100 is all that the MACs promise")
+    axis.set_xlabel(wrapped("realised share (%): 100 is all that the MACs promise"))
     figure.legend(loc="outside upper left", ncols=len(passes))
     where = "at the largest batch size (b) measured" if mixed else f"batch {batches.pop()}"
     return Drawing(
         f"realised-share{suffix}",
         f"Realised share, {text.printable(run.info.environment.device_name)}",
         f"(speed-up − 1) / (MACs ratio − 1), {setting_words(chosen)}, {where}; whiskers are 95 % intervals.",
-        "Realised share of each pair as bars, one a pass.",
+        "Realised share of each pair as bars, one per pass. "
+        + told(
+            f"{row['candidate_label']}, {row['pass']}: {text.percent(row['realised_share'])}"
+            for row in bars.values()
+        ),
         figure,
     )
 
@@ -102,8 +116,10 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
             xerr=whiskers(points),
             fmt=own.marker,
             color=own.color,
-            label=f"{text.printable(run.info.id)}: {text.printable(run.info.environment.device_name)}, "
-            f"{setting_words(points)}, batch {batches}",
+            label=wrapped(
+                f"{text.printable(run.info.id)}: {text.printable(run.info.environment.device_name)}, "
+                f"{setting_words(points)}, batch {batches}"
+            ),
         )
     for index, pair in enumerate(pairs):
         ratio = next(
@@ -119,7 +135,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
                 label="MACs ratio" if index == 0 else None,
             )
     axis.axvline(1, color=MUTED, linewidth=0.9)
-    axis.set_yticks(range(len(pairs)), [text.printable(pair) for pair in pairs])
+    axis.set_yticks(range(len(pairs)), [wrapped(text.printable(pair), 16) for pair in pairs])
     axis.set_ylim(len(pairs) - 0.4, -0.6)
     axis.set_xlabel("speed-up")
     figure.legend(loc="outside upper left", ncols=1)
@@ -128,6 +144,11 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
         "Runs side by side",
         "Forward pass at the largest batch size of each pair; whiskers are 95 % intervals, the dashed "
         "mark is what the MACs promise.",
-        "Speed-up of each pair, with a marker for each run.",
+        "Speed-up of each pair, with a marker for each run. "
+        + told(
+            f"{run.info.id}, {row['candidate_label']}: {text.times(row['speedup'])}"
+            for run, points in shown
+            for row in points
+        ),
         figure,
     )

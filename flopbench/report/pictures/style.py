@@ -2,8 +2,10 @@
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,29 @@ BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
     "#56B4E9",
 )
 INK, MUTED, GRID, PUBLISHED = "#1f2328", "#59636e", "#d8dee4", "#8c959f"
+
+# What becomes of the colours where the reader prefers the dark; those that are not here stand out on both.
+_IN_THE_DARK = {
+    "#ffffff": "#12161c",
+    INK: "#e6edf3",
+    MUTED: "#9ba6b2",
+    GRID: "#30363d",
+    BLUE: "#58a6ff",
+    PURPLE: "#e07ecb",
+}
+
+
+def dark_css() -> str:
+    """Rules that recolour an SVG of ours on a dark screen, inside the file or on a page that holds it.
+
+    They find colours where matplotlib writes them, so viewers without such rules still have the light ones.
+    """
+    rules = (
+        f'[style*="{part}: {light.lower()}"] {{ {part}: {dark} !important; }}'
+        for light, dark in _IN_THE_DARK.items()
+        for part in ("fill", "stroke")
+    )
+    return "@media screen and (prefers-color-scheme: dark) {\n" + "\n".join(rules) + "\n}\n"
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,8 @@ def look(index: int) -> Look:
 
 
 _RC: Any = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -100,29 +126,47 @@ _RC: Any = {
     "hatch.linewidth": 0.6,
     "figure.facecolor": "white",
     "svg.hashsalt": "flopbench",
-    "svg.fonttype": "path",
+    # Text that can be searched and read aloud; DejaVu is wide, so other fonts fit where it does.
+    "svg.fonttype": "none",
 }
 
 
+# Inches: the text of a figure so wide can be read on a phone without scrolling.
+_PHONE_WIDTH = 3.9
+_for_phones = ContextVar("for_phones", default=False)
+
+
 @contextmanager
-def style() -> Iterator[None]:
-    """The settings under which figures are made and saved."""
+def style(*, phone: bool = False) -> Iterator[None]:
+    """The settings under which figures are made and saved; for `phone`, narrow and in one column."""
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
-        yield
+    token = _for_phones.set(phone)
+    try:
+        with matplotlib.rc_context(_RC):
+            yield
+    finally:
+        _for_phones.reset(token)
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure of `width` × `height` inches, laid out so that nothing is cut off."""
+    """A figure of `width` × `height` inches, or as wide as a phone, laid out so that nothing is cut off."""
     from matplotlib.figure import Figure
 
+    width = min(width, _PHONE_WIDTH) if _for_phones.get() else width
     return Figure(figsize=(width, height), layout="constrained", dpi=160)
+
+
+def wrapped(words: str, letters: int = 40) -> str:
+    """Words in lines of so many letters where the figure is for a phone: titles, names of series and rows."""
+    if not _for_phones.get():
+        return words
+    return "\n".join(part for line in words.split("\n") for part in textwrap.wrap(line, letters))
 
 
 def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.4), **share: Any) -> Any:
     """A figure with `count` panels in a grid: (figure, axes in reading order)."""
-    columns = min(columns, count)
+    columns = 1 if _for_phones.get() else min(columns, count)
     rows = -(-count // columns)
     width = max(size[0] * columns, 5.6 if columns == 1 else 0)
     figure = new_figure(width, size[1] * rows + 0.5)
@@ -132,9 +176,29 @@ def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.
     return figure, list(axes[:count])
 
 
+def label_grid(axes: Sequence["Axes"], vertical: str, horizontal: str) -> None:
+    """Name the axes of the panels of a grid at its edges: at the left, and where no panel is below."""
+    for place, axis in enumerate(axes):
+        own: Any = axis.get_subplotspec()
+        if own.is_first_col():
+            axis.set_ylabel(vertical)
+        if place + own.get_gridspec().ncols >= len(axes):
+            axis.set_xlabel(horizontal)
+
+
+def columns(most: int) -> int:
+    """How many columns a legend may have."""
+    return min(most, 2) if _for_phones.get() else most
+
+
+def told(figures: Iterable[str]) -> str:
+    """The figures of a picture as the end of its alternative text."""
+    return text.printable("; ".join(figures)) + "."
+
+
 def named_rows(axis: "Axes", names: Sequence[str]) -> None:
     """A row a name, the first on top."""
-    axis.set_yticks(range(len(names)), [text.printable(name) for name in names])
+    axis.set_yticks(range(len(names)), [wrapped(text.printable(name), 16) for name in names])
     axis.set_ylim(len(names) - 0.45, -0.55)
     axis.grid(False, axis="y")
 
@@ -160,7 +224,8 @@ def save(figure: "Figure") -> tuple[bytes, str]:
     figure.savefig(png, format="png", metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     # matplotlib ends path data with blanks; committed files should have none.
-    return png.getvalue(), re.sub(r"[ \t]+$", "", svg.getvalue().decode(), flags=re.MULTILINE)
+    plain = re.sub(r"[ \t]+$", "", svg.getvalue().decode(), flags=re.MULTILINE)
+    return png.getvalue(), plain.replace("</style>", dark_css() + "</style>", 1)
 
 
 def batch_axis(axis: "Axes", batches: Sequence[int], reach: Sequence[int] = ()) -> None:

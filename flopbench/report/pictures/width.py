@@ -3,7 +3,7 @@
 from flopbench.report import text
 from flopbench.report.cells import Rows, by, headline, setting_words
 from flopbench.report.pictures.drawing import Drawing
-from flopbench.report.pictures.style import INK, MUTED, batch_axis, look, panels, whiskers
+from flopbench.report.pictures.style import INK, MUTED, batch_axis, look, panels, told, whiskers, wrapped
 from flopbench.results import Run
 
 
@@ -25,7 +25,7 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
                 [row["speedup"] for row in line],
                 yerr=whiskers(line),
                 **look(index).line,
-                label=text.printable(f"{prefix}batch {batch}"),
+                label=wrapped(text.printable(f"{prefix}batch {batch}")),
             )
         ideal = sorted({(row["width"], row["macs_ratio"]) for row in own if row["macs_ratio"]})
         axis.plot(*zip(*ideal, strict=True), color=MUTED, linestyle=(0, (2, 2)), label="MACs ratio")
@@ -42,6 +42,11 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         f"speedup-against-width{suffix}",
         f"Speed-up against width, {device}",
         f"{setting_words(chosen)}; bars are 95 % intervals; below the line at 1 equivariance costs time.",
-        "Speed-up of the candidate against the number of channels, a line a batch size.",
+        "Speed-up of the candidate against the number of channels, a line per batch size. "
+        + told(
+            f"{row['candidate_label']}, {row['pass']}, batch {row['batch_size']}: "
+            + text.times(row["speedup"])
+            for row in chosen
+        ),
         figure,
     )
