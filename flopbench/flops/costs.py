@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from flopbench.cells import Pass
-from flopbench.flops.dispatch import Call, Observation, Operand, observe
+from flopbench.flops.dispatch import Observation, observe
 from flopbench.flops.meta import images_for
+from flopbench.flops.recorder import Call, Operand
 
 # AdamW an element of a parameter: decay 1, first moment 3, second moment 4, denominator √, ÷ and + 9, step 6.
 ADAMW_OPERATIONS = 23

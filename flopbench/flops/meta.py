@@ -33,7 +33,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         yield model
     finally:
         for module, training in modes.items():
-            module.training = training
+            # Asked, not set: some networks keep in evaluation mode what they make of their weights.
+            module.train(training)
 
 
 def images_for(model: nn.Module, image_size: tuple[int, int], batch_size: int, channels: int = 3) -> Tensor:

@@ -11,8 +11,8 @@ Three kinds of operators, and a fourth that is nobody's wish:
 Names are those of ATen without the namespace and without the underscore of an in-place version.
 """
 
-from collections.abc import Callable, Sequence
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
+from math import isqrt, prod
 from typing import Any
 
 Shape = Sequence[int]
@@ -64,28 +64,81 @@ def attention_backward_elementwise(query: Shape, key: Shape) -> int:
     return attention_elementwise(query, key) + 4 * prod(query[:-1]) * key[-2]
 
 
-def einsum(equation: str, shapes: Sequence[Shape]) -> int:
-    """MACs of a contraction of one or two operands: the product of the sizes of all its indices.
+def tensordot(left: Shape, right: Shape, out: Shape) -> int:
+    """MACs of a contraction of any axes of two operands, none of them an axis of all three.
 
-    Raises:
-        NotImplementedError: more operands, whose cost depends on the order of contraction.
+    Each axis, contracted or not, belongs to two of the three shapes.
     """
-    if len(shapes) > 2:
-        raise NotImplementedError(f"einsum {equation!r} of {len(shapes)} operands")
-    terms = equation.replace(" ", "").split("->")[0].split(",")
+    return isqrt(prod(left) * prod(right) * prod(out))
+
+
+def recurrent(source: Shape, weights: Sequence[Shape]) -> int:
+    """MACs of a recurrent layer that reads `source` `[..., in]`: each step meets all of its weight matrices.
+
+    Packed sequences are `[steps, in]`. What has fewer axes among the weights is a bias.
+    """
+    return prod(source[:-1]) * sum(prod(weight) for weight in weights if len(weight) == 2)
+
+
+def einsum(equation: str, shapes: Sequence[Shape], path: Sequence[int] = ()) -> tuple[int, int]:
+    """MACs and elementwise operations of a contraction of any number of operands, as torch carries it out.
+
+    An index of one operand alone is summed first, which is elementwise work. Two operands then make a
+    product if they share an index to sum over, and are multiplied element by element if they do not.
+
+    Args:
+        equation: as `torch.einsum` takes it, with or without an arrow.
+        shapes: of the operands.
+        path: positions of the operands to contract, two by two, the result of each going behind the others;
+            empty: left to right.
+    """
+    terms, _, result = equation.replace(" ", "").partition("->")
+    named = [_axes(term, len(shape)) for term, shape in zip(terms.split(","), shapes, strict=True)]
     sizes: dict[str, int] = {}
-    for term, shape in zip(terms, shapes, strict=True):
-        named = term.replace("...", "")
-        broadcast = len(shape) - len(named)
-        first = term.find("...")
-        axes = (
-            [*named[:first], *(f"…{broadcast - i}" for i in range(broadcast)), *named[first:]]
-            if first >= 0
-            else named
-        )
+    for axes, shape in zip(named, shapes, strict=True):
         for axis, size in zip(axes, shape, strict=True):
             sizes[axis] = max(size, sizes.get(axis, 1))
-    return prod(sizes.values()) if len(shapes) == 2 else 0
+    if "->" in equation:
+        kept = set(_axes(result, len(result.replace("...", "")))) | {a for a in sizes if a.startswith("…")}
+    else:
+        every = [axis for axes in named for axis in axes]
+        kept = {axis for axis in sizes if axis.startswith("…") or every.count(axis) == 1}
+    # An axis of length 1 broadcasts: nothing is summed over it.
+    operands = [
+        {axis for axis, size in zip(axes, shape, strict=True) if size > 1}
+        for axes, shape in zip(named, shapes, strict=True)
+    ]
+    order = iter(path)
+    macs = elementwise = 0
+    while len(operands) > 1:
+        first, second = sorted((next(order, 0), next(order, 1)))
+        right, left = operands.pop(second), operands.pop(first)
+        needed = kept.union(*operands)
+        for mine, other in ((left, right), (right, left)):
+            if alone := mine - other - needed:
+                elementwise += _size(mine, sizes)
+                mine -= alone
+        work = _size(left | right, sizes)
+        if (left & right) - needed:
+            macs += work
+        else:
+            elementwise += work
+        # Left to right, the result is the next left operand.
+        operands.insert(len(operands) if path else 0, (left | right) & needed)
+    if operands[0] - kept:
+        elementwise += _size(operands[0], sizes)
+    return macs, elementwise
+
+
+def _axes(term: str, length: int) -> list[str]:
+    """Names of an operand's axes; those of an ellipsis are counted from its end."""
+    before, dots, behind = term.partition("...")
+    hidden = length - len(before) - len(behind) if dots else 0
+    return [*before, *(f"…{hidden - i}" for i in range(hidden)), *behind]
+
+
+def _size(axes: set[str], sizes: Mapping[str, int]) -> int:
+    return prod(sizes[axis] for axis in axes)
 
 
 # What an element costs is the convention of the paper's authors: with it, and with their way to write the
@@ -101,27 +154,37 @@ def _each(operations: int, names: str) -> dict[str, int]:
 _PER_OUTPUT = {
     **_each(
         1,
-        """abs add bernoulli clamp clamp_min eq ge gt hardsigmoid hardswish hardtanh le leaky_relu lerp lt
-        masked_fill maximum minimum mul native_dropout ne neg pow relu relu6 rsub sgn sign square sub
-        threshold threshold_backward _adaptive_avg_pool2d_backward avg_pool2d_backward hardswish_backward
-        hardsigmoid_backward hardtanh_backward leaky_relu_backward max_pool2d_with_indices_backward
-        index_put where""",
+        """abs add addr bernoulli bitwise_and bitwise_not bitwise_or ceil clamp clamp_max clamp_min col2im
+        cumsum eq floor ge ger gt hardsigmoid hardswish hardtanh le leaky_relu lerp logical_and logical_not
+        logical_or lt masked_fill maximum minimum mul native_dropout ne neg outer pow relu relu6 round rsub
+        sgn sign square sub threshold threshold_backward _adaptive_avg_pool2d_backward avg_pool2d_backward
+        hardswish_backward hardsigmoid_backward hardtanh_backward leaky_relu_backward
+        max_pool2d_with_indices_backward index_put where""",
     ),
     **_each(2, "addcmul"),
     **_each(4, "cos div elu exp log reciprocal rsqrt sigmoid sigmoid_backward sin sqrt tanh tanh_backward"),
     **_each(6, "addcdiv"),
     **_each(8, "erf gelu gelu_backward mish silu silu_backward"),
+    # A factor for each neighbour, and their sum.
+    **_each(7, "upsample_bilinear2d"),
+    **_each(31, "upsample_bicubic2d"),
 }
-# Operations for each element read: a reduction visits each once.
-_PER_INPUT = _each(
-    1,
-    """_adaptive_avg_pool2d adaptive_avg_pool2d amax amin avg_pool2d linalg_vector_norm logsumexp max
-        max_pool2d max_pool2d_with_indices mean norm std sum var var_mean""",
-)
+# Operations for each element read: a reduction visits each once, and the gradient of what copies or
+# interpolates is added up where it came from.
+_PER_INPUT = {
+    **_each(
+        1,
+        """_adaptive_avg_pool2d adaptive_avg_pool2d all amax amin any avg_pool1d avg_pool2d
+        linalg_vector_norm logsumexp max max_pool2d max_pool2d_with_indices mean norm
+        reflection_pad2d_backward std sum unfold_backward upsample_nearest2d_backward var var_mean""",
+    ),
+    **_each(8, "upsample_bilinear2d_backward"),
+    **_each(32, "upsample_bicubic2d_backward"),
+}
 # Layer norm: two sums, centre, divide, scale (the shift rides on it as a multiply-add). Softmax: maximum,
 # subtract, exponential, sum, divide. Batch norm in evaluation: scale and shift.
 _NORMALISATION = {
-    **_each(5, "layer_norm native_layer_norm group_norm native_group_norm"),
+    **_each(5, "layer_norm native_layer_norm group_norm native_group_norm _native_batch_norm_legit"),
     **_each(5, "softmax _softmax _safe_softmax log_softmax _log_softmax _softmax_backward_data"),
     **_each(8, "native_layer_norm_backward native_group_norm_backward"),
     **_each(4, "rms_norm"),
@@ -130,15 +193,16 @@ _NORMALISATION = {
 }
 
 FREE = frozenset(
-    """Int IntImplicit ScalarImplicit _local_scalar_dense _record_function_enter_new _record_function_exit
-    _reshape_alias _to_copy _unsafe_view alias arange as_strided
-    broadcast_tensors cat chunk clone concat constant_pad_nd contiguous copy detach dropout empty
-    empty_like expand expand_as fill flatten flip full full_like hstack index index_select item
-    lift_fresh mT meshgrid movedim narrow new_empty new_full new_ones new_zeros numpy_T ones ones_like
-    pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave reshape roll rot90 scalar_tensor
-    select select_backward size slice slice_backward split split_with_sizes squeeze stack swapaxes t
-    tile to transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk unsafe_split view view_as
-    vstack zero zeros zeros_like pack_heads unpack_heads""".split()  # noqa: SIM905
+    """Int IntImplicit ScalarImplicit _local_scalar_dense _record_function_enter_new
+    _record_function_exit _reshape_alias _to_copy _unsafe_index _unsafe_view alias arange
+    as_strided broadcast_tensors cat chunk clone concat constant_pad_nd contiguous copy detach diagonal
+    dropout empty empty_like empty_strided expand expand_as fill flatten flip full full_like gather hstack
+    im2col index index_select item lift_fresh mT meshgrid movedim narrow new_empty new_empty_strided
+    new_full new_ones new_zeros numpy_T one_hot ones ones_like pad permute pixel_shuffle pixel_unshuffle
+    reflection_pad2d repeat repeat_interleave reshape reshape_as roll rot90 scalar_tensor scatter select
+    select_backward size slice slice_backward split split_with_sizes squeeze stack swapaxes t tile to
+    transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk unsafe_split upsample_nearest2d view
+    view_as vstack zero zeros zeros_like pack_heads unpack_heads""".split()  # noqa: SIM905
 )
 
 
@@ -198,7 +262,7 @@ FUSED: dict[str, Callable[[Sequence[Shape], Sequence[Any]], int]] = {
 
 
 # Products whose first two tensors are the factors, and those that add a third tensor before them.
-_FACTORS_FIRST = ("mm", "bmm", "matmul", "linear", "mv", "dot")
+_FACTORS_FIRST = ("mm", "bmm", "matmul", "linear", "mv", "dot", "vdot")
 _FACTORS_SECOND = ("addmm", "baddbmm", "addmv")
 ATTENTION: tuple[str, ...] = (
     "scaled_dot_product_attention",
@@ -213,10 +277,26 @@ ATTENTION: tuple[str, ...] = (
 # Ours: the products of both halves of a feature.
 HALVES: tuple[str, ...] = ("linear_halves", "linear_gelu_halves")
 
+# Recurrent layers and a step of one → elementwise operations per element of the state and step: to add what
+# comes from the input to what comes from the state, the gates, and the new state from them.
+_SIGMOID, _TANH = _PER_OUTPUT["sigmoid"], _PER_OUTPUT["tanh"]
+RECURRENT: dict[str, int] = {
+    name + kind: operations
+    for name, operations in {
+        "lstm": 4 + 3 * _SIGMOID + 2 * _TANH + 4,
+        "gru": 3 + 2 * _SIGMOID + _TANH + 4,
+        "rnn_tanh": 1 + _TANH,
+        "rnn_relu": 1 + 1,
+    }.items()
+    for kind in ("", "_cell")
+}
+
 # From the shapes of the operator's tensors and of its first output to its MACs.
 PRODUCTS: dict[str, Callable[[list[Any], Shape], int]] = {
     **dict.fromkeys(_FACTORS_FIRST, lambda shapes, out: contraction(shapes[0], out)),
     **dict.fromkeys(_FACTORS_SECOND, lambda shapes, out: contraction(shapes[1], out)),
     **dict.fromkeys(ATTENTION, lambda shapes, out: attention(*shapes[:3])),
     **dict.fromkeys(HALVES, lambda shapes, out: halves(shapes)),
+    **dict.fromkeys(("tensordot", "inner"), lambda shapes, out: tensordot(shapes[0], shapes[1], out)),
+    "addbmm": lambda shapes, out: prod(shapes[1]) * shapes[2][-1],
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from math import prod
 from typing import Any
 
 import torch
@@ -117,6 +118,8 @@ def _handles() -> dict[str, Handle | None]:
     }
     for name in operators.PRODUCTS:
         handles[f"{_space(name)}::{name}"] = _product(name)
+    for name in operators.RECURRENT:
+        handles[f"aten::{name}"] = _recurrent(name)
     for name in operators.ELEMENTWISE:
         handles[f"aten::{name}"] = handles[f"aten::{name}_"] = _elementwise(name)
     for name in operators.FREE:
@@ -176,5 +179,22 @@ def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 
 
 def _einsum(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    shapes = _shapes(list(inputs[1].node().inputs()))
-    return Counter({_KNOWN: 1, "einsum": operators.einsum(inputs[0].toIValue(), shapes)})
+    # The path, there on newer torch, is a list of operands of three factors and more, else None.
+    path = inputs[2].toIValue() if len(inputs) > 2 else None
+    macs, elementwise = operators.einsum(inputs[0].toIValue(), _shapes([inputs[1]]), path or ())
+    return Counter({_KNOWN: 1, "einsum": macs, _APART + "einsum": elementwise})
+
+
+def _recurrent(name: str) -> Handle:
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        source, *others = _shapes(inputs)
+        if name.endswith("_cell"):
+            states, weights = _shapes(inputs[1:2]), _shapes(inputs[2:4])
+        else:
+            states, weights = ([s for s in others if len(s) == axes] for axes in (3, 2))
+        # Of all layers and directions; an LSTM's cell, the last of its states, is as wide as its gates.
+        width = prod(states[-1]) // states[-1][-2]
+        elementwise = operators.RECURRENT[name] * prod(source[:-1]) * width
+        return Counter({_KNOWN: 1, name: operators.recurrent(source, weights), _APART + name: elementwise})
+
+    return handle
