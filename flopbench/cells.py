@@ -5,14 +5,13 @@ declarations: a further axis is a further field, and nothing else. Imports no to
 """
 
 import re
-import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, brief
 from flopbench.kernels import Impl
 from flopbench.models.catalog import ModelName, label_of, parse_name
 
@@ -180,10 +179,6 @@ class Axis:
             raise FlopbenchError(f"{self.option}: {complaint(error)}") from None
 
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
-
-
 def complaint(error: ValidationError) -> str:
     """The first of pydantic's complaints: what is wrong, and what was given."""
     first = error.errors()[0]
@@ -191,14 +186,6 @@ def complaint(error: ValidationError) -> str:
     given = "" if isinstance(first["input"], dict) else brief(first["input"])
     given = f", got {given}" if given not in message else ""
     return message[0].lower() + message[1:] + given
-
-
-def brief(value: object) -> str:
-    """What was given, as a line can show it: long values are cut in the middle."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
 
 
 def place(location: Iterable[int | str]) -> str:

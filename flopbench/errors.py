@@ -1,6 +1,7 @@
 """Errors that a user can mend: one line that says what is wrong, where, and what would be right."""
 
 import difflib
+import reprlib
 import sys
 import traceback
 from collections.abc import Iterable
@@ -87,3 +88,15 @@ def in_one_line(error: BaseException) -> str:
     first = next((line.strip() for line in message.splitlines() if line.strip()), "")
     where = own_lines(error)
     return f"{type(error).__name__}{f': {first}' if first else ''}{f' ({where})' if where else ''}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def brief(value: object) -> str:
+    """What was given, as a line can show it: long values are cut in the middle."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"

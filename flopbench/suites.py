@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
-from flopbench.cells import AXES, Axis, Cell, DeviceKind, Few, Frozen, Pair, brief, complaint, place
-from flopbench.errors import FlopbenchError, unknown
+from flopbench.cells import AXES, Axis, Cell, DeviceKind, Few, Frozen, Pair, complaint, place
+from flopbench.errors import FlopbenchError, brief, unknown
 
 # Of a year at most: what waits counts in floats, and overflows far beyond.
 Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
@@ -28,9 +28,10 @@ def _pair(value: object) -> object:
             return Pair.of(*value.split("@", 1))
         if isinstance(value, dict):
             candidate, baseline = value.get("candidate"), value.get("baseline")
-            readable = isinstance(candidate, str) and isinstance(baseline, str | None)
-            # Of what is not readable the model says what is wrong.
-            return {"baseline": Pair.of(candidate, baseline).baseline if readable else "", **value}
+            if isinstance(candidate, str) and isinstance(baseline, str | None):
+                baseline = Pair.of(candidate, baseline).baseline
+            # Of names that are no strings the model says what is wrong.
+            return {**value, "baseline": "" if baseline is None else baseline}
     except FlopbenchError as error:
         raise ValueError(str(error)) from None
     return value

@@ -6,8 +6,9 @@ entries, so that networks of any size load.
 
 import argparse
 import math
-import pickle
+import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, brief
 from flopbench.models.catalog import SPECS
 from flopbench.models.convnext import ConvNeXt
 from flopbench.models.layouts import RELEASED, TIMM, Layout, sources
@@ -28,6 +29,9 @@ State = dict[str, Tensor]
 
 # Entries that hold no weights: indices of the token order, and the zero centres of antisymmetric kernels.
 _CONSTANTS = ("permutation", "left_idx", "right_idx", "zero_center")
+
+# Names of entries that one line lists.
+_FEW = 20
 
 
 @torch.no_grad()
@@ -53,8 +57,11 @@ def load_released_checkpoint(
 
     Raises:
         FlopbenchError: the file cannot be read; the network is none of the paper's; an argument is
-            missing or contradicts the file; or entries are missing, unexpected or misshapen: all are named.
+            missing or contradicts the file; or entries are missing, unexpected or misshapen, or no dense
+            real tensors. Nothing is allocated before all that is known.
     """
+    if num_heads is not None and not (isinstance(num_heads, int) and num_heads > 0):
+        raise FlopbenchError(f"num_heads must be a positive whole number, got {brief(num_heads)}")
     state = _read(source)
     family, config = _infer(state, num_heads)
     found = "absolute" if config.pop("absolute") else "invariant"
@@ -77,12 +84,12 @@ def load_released_checkpoint(
             model = network(**config)
     except ValueError as error:
         raise FlopbenchError(f"cannot build the checkpoint's network: {error}") from error
-    model.to_empty(device="cpu")
     # The class token's antisymmetric half is zero by the mathematics, and has no parameter here.
     zeros = state.pop("cls_token.1", None) if family == "vit" else None
     if zeros is not None and zeros.any():
         raise FlopbenchError("cls_token.1 must be zero: an antisymmetric class token breaks the symmetry")
-    _fill(model, state, RELEASED[family])
+    _check_fit(model, state, RELEASED[family])
+    _fill(model.to_empty(device="cpu"), state, RELEASED[family])
     return model.eval()
 
 
@@ -98,14 +105,16 @@ def load_timm_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 
         The same model.
 
     Raises:
-        FlopbenchError: entries are missing, unexpected or misshapen: all are named.
+        FlopbenchError: entries are missing, unexpected or misshapen, or no dense real tensors.
     """
     family = {VisionTransformer: "vit", ResMLP: "resmlp", ConvNeXt: "convnext"}.get(type(model))
     if family is None:
         raise FlopbenchError(
             f"timm's weights do not fit {type(model).__name__}: build a baseline of flopbench"
         )
-    _fill(model, dict(state_dict), TIMM[family])
+    state = _weights(state_dict)
+    _check_fit(model, state, TIMM[family])
+    _fill(model, state, TIMM[family])
     return model
 
 
@@ -115,21 +124,53 @@ def _read(source: str | Path | Mapping[str, Any]) -> State:
         content: Any = source
     else:
         path = Path(source)
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file() raises for names that are too long
             raise FlopbenchError(f"no checkpoint at {path}")
         try:
             # Training scripts keep their command line beside the weights; a namespace is harmless.
+            # A file that is mapped takes no memory, whatever sizes it claims.
             with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
+                content = torch.load(
+                    path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+                )
+        except Exception as error:  # of an arbitrary file torch raises what happens to go wrong
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise FlopbenchError(f"{path.name} is no checkpoint of tensors alone: {reason}") from None
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise FlopbenchError('a checkpoint is a state dict or {"model": state_dict}; this is neither')
-    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in content.items()}
-    return {key: value for key, value in state.items() if not key.endswith(_CONSTANTS)}
+    return _weights(content)
+
+
+def _weights(content: Mapping[Any, Tensor]) -> State:
+    """The entries that hold weights, each of which can be copied from, by their names without prefixes."""
+    state: State = {}
+    for key, value in content.items():
+        if not (isinstance(key, str) and key.isprintable()):
+            raise FlopbenchError(f"a checkpoint's entries have printable names, got {brief(key)}")
+        name = re.sub(r"^(module\.|_orig_mod\.)+", "", key)
+        if name.endswith(_CONSTANTS):
+            continue
+        problem = _unfit(value)
+        if problem:
+            raise FlopbenchError(f"{_listed([name])} in the checkpoint {problem}")
+        state[name] = value
+    return state
+
+
+def _unfit(value: Tensor) -> str:
+    """Why weights cannot be copied from a tensor, or nothing."""
+    if value.layout != torch.strided or not value.is_floating_point():
+        kind = "quantised" if value.is_quantized else f"{value.layout} of {value.dtype}".replace("torch.", "")
+        return f"is {kind}: give dense tensors of real numbers"
+    if value.is_meta:
+        return "is on the meta device: it has a shape and no values"
+    if not value.numel():
+        return f"is empty, {list(value.shape)}"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"claims more values than it holds, {list(value.shape)}: save what `contiguous()` gives"
+    return ""
 
 
 def _infer(state: State, num_heads: int | None) -> tuple[str, dict[str, Any]]:
@@ -146,15 +187,15 @@ def _infer(state: State, num_heads: int | None) -> tuple[str, dict[str, Any]]:
     except KeyError as error:
         raise FlopbenchError(f"the checkpoint lacks {error.args[0]}, which tells its size") from None
     except (IndexError, ValueError) as error:
-        raise FlopbenchError(f"the shapes in the checkpoint make no network: {error}") from None
-    some = ", ".join(list(state)[:4]) or "none"
+        raise FlopbenchError(f"the entries of the checkpoint make no network: {error}") from None
+    some = _listed(list(state)[:4]) or "none"
     raise FlopbenchError(f"the checkpoint is of no network of the paper; its first entries: {some}")
 
 
 def _infer_vit(state: State, num_heads: int | None) -> dict[str, Any]:
     config, columns = _infer_patches(state, "patch_embed"), "pos_embed"
-    depth = _count(state, r"blocks\.(\d+)\.")
-    equivariant = _count(state, r"blocks\.(\d+)\.norm1\.scaling\.")
+    depth = _depth(state, "blocks")
+    equivariant = sum(f"blocks.{index}.norm1.scaling.alpha_sym" in state for index in range(depth))
     if config["symmetry"] == "flop":
         columns = "pos_embed.0"
         if equivariant < depth:
@@ -186,7 +227,7 @@ def _infer_resmlp(state: State) -> dict[str, Any]:
         config["activation"] = "quick_gelu"
     else:
         tokens = state["blocks.0.attn.weight"].shape[0]
-    depth = _count(state, r"blocks\.(\d+)\.")
+    depth = _depth(state, "blocks")
     return {**config, "depth": depth, "image_size": _square(tokens, config["patch_size"])}
 
 
@@ -194,10 +235,10 @@ def _infer_convnext(state: State, stem: str) -> dict[str, Any]:
     config = _infer_patches(state, stem, projection="")
     widths, depths = [config.pop("width")], []
     if stem == "stem":
-        depths.append(_count(state, r"blocks\.(\d+)\."))
+        depths.append(_depth(state, "blocks"))
     else:
-        for stage in range(_count(state, r"stages\.(\d+)\.")):
-            depths.append(_count(state, rf"stages\.{stage}\.(\d+)\."))
+        for stage in range(_depth(state, "stages")):
+            depths.append(_depth(state, f"stages.{stage}"))
             halved = f"downsample_layers.{stage}.1.sym_to_sym.weight"
             if stage and config["symmetry"] == "flop":
                 widths.append(2 * state[halved].shape[0])
@@ -232,9 +273,14 @@ def _infer_patches(state: State, stem: str, projection: str = "proj.") -> dict[s
     }
 
 
-def _count(state: State, pattern: str) -> int:
-    """One more than the largest index that `pattern` finds at the start of a key."""
-    return 1 + max((int(match[1]) for key in state if (match := re.match(pattern, key))), default=-1)
+def _depth(state: State, path: str) -> int:
+    """How many modules `path` has, numbered without a gap: a large number alone claims none."""
+    pattern = re.compile(rf"{re.escape(path)}\.(\d+)\.")
+    found = {match[1] for key in state if (match := pattern.match(key))}
+    if not found or found != {str(index) for index in range(len(found))}:
+        some = ", ".join(sorted(found)[:5]) or "none"
+        raise ValueError(f"{path} should be numbered from 0 without a gap; there are {some[:100]}")
+    return len(found)
 
 
 def _square(tokens: int, patch_size: int) -> tuple[int, int]:
@@ -244,11 +290,12 @@ def _square(tokens: int, patch_size: int) -> tuple[int, int]:
     return side * patch_size, side * patch_size
 
 
-def _fill(model: nn.Module, state: State, layout: Layout) -> None:
-    """Copy a foreign state dict into the parameters of `model`, or say all that does not fit."""
-    wanted = list(sources(model, layout))
+def _check_fit(model: nn.Module, state: State, layout: Layout) -> None:
+    """Raise unless a foreign state dict fits the parameters of `model`, which may be on the meta device."""
     shapes = {
-        key: shape for _, source in wanted for key, shape in zip(source.keys, source.shapes, strict=True)
+        key: shape
+        for _, source in sources(model, layout)
+        for key, shape in zip(source.keys, source.shapes, strict=True)
     }
     missing = sorted(shapes.keys() - state.keys())
     unexpected = sorted(state.keys() - shapes.keys())
@@ -260,9 +307,18 @@ def _fill(model: nn.Module, state: State, layout: Layout) -> None:
     ]
     complaints = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     if any(complaints.values()):
-        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in complaints.items() if names)
+        told = "; ".join(f"{what}: {_listed(names)}" for what, names in complaints.items() if names)
         raise FlopbenchError(f"the checkpoint does not fit {type(model).__name__}: {told}")
-    for parameter, source in wanted:
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(name[:100] for name in names[:_FEW]) + more
+
+
+def _fill(model: nn.Module, state: State, layout: Layout) -> None:
+    """Copy a foreign state dict that fits into the parameters of `model`."""
+    for parameter, source in sources(model, layout):
         entries = (state[key].reshape(shape) for key, shape in zip(source.keys, source.shapes, strict=True))
         parameter.copy_(source.compose(*entries))
 

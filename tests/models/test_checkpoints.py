@@ -1,4 +1,5 @@
 import argparse
+import zipfile
 
 import pytest
 import torch
@@ -171,6 +172,94 @@ def test_mistakes_are_told_in_one_line(source, arguments, message):
     with pytest.raises(FlopbenchError, match=message) as error:
         flopbench.load_released_checkpoint(source, **arguments)
     assert "\n" not in str(error.value)
+
+
+def with_entry(key, value):
+    return state_of(released.vit_shapes("E")) | {key: value}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("head.weight", torch.eye(3).to_sparse(), "head.weight .* is sparse_coo"),
+        ("head.weight", torch.zeros(5, 8, dtype=torch.complex64), "head.weight .* complex64: give dense"),
+        ("head.weight", torch.zeros(5, 8, dtype=torch.int8), "head.weight .* int8: give dense"),
+        ("head.weight", torch.zeros(5, 8, device="meta"), "head.weight .* is on the meta device"),
+        ("head.weight", torch.zeros(0, 8), r"head.weight .* is empty, \[0, 8\]"),
+        (
+            "head.weight",
+            torch.zeros(1).expand(10**6, 10**7),
+            "claims more values than it holds",
+        ),
+        ("patch_embed.proj_sym.weight", torch.zeros(8, 3, 0, 0), "proj_sym.weight .* is empty"),
+        ("patch_embed.proj_sym.weight", torch.zeros(()), "make no network"),
+        (
+            "blocks.99999.norm1.scaling.alpha_sym",
+            torch.zeros(1),
+            "numbered from 0 without a gap",
+        ),
+        (f"blocks.{'9' * 5000}.x", torch.zeros(1), "numbered from 0 without a gap"),
+        (5, torch.zeros(1), "have printable names, got 5"),
+        ("a\nb", torch.zeros(1), r"printable names, got 'a\\nb'"),
+        ("x" * 5000, torch.zeros(1), "unexpected: x{100}$"),
+    ],
+)
+def test_an_entry_that_holds_no_weights_is_named(key, value, message):
+    with pytest.raises(FlopbenchError, match=message) as error:
+        flopbench.load_released_checkpoint(with_entry(key, value), num_heads=2)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantised_weights_are_refused():
+    value = torch.quantize_per_tensor(torch.zeros(5, 8), 0.1, 0, torch.qint8)
+    with pytest.raises(FlopbenchError, match=r"head\.weight in the checkpoint is quantised"):
+        flopbench.load_released_checkpoint(with_entry("head.weight", value), num_heads=2)
+
+
+@pytest.mark.parametrize("num_heads", [0, -1, "2", 2.0, 10**30])
+def test_impossible_heads_are_refused(num_heads):
+    with pytest.raises(FlopbenchError, match=r"num_heads must be|does not split into"):
+        flopbench.load_released_checkpoint(state_of(released.vit_shapes("E")), num_heads=num_heads)
+
+
+def test_nothing_is_allocated_before_all_entries_fit(monkeypatch):
+    def allocate(*_, **__):
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr(torch.nn.Module, "to_empty", allocate)
+    with pytest.raises(FlopbenchError, match="missing"):
+        flopbench.load_released_checkpoint(without("norm.scaling.beta"), num_heads=2)
+
+
+def claiming(path, **options):
+    """A file that says of 70 000 values that they are a million million."""
+    torch.save({"head.weight": torch.zeros(70_000)}, path, **options)
+    told, claimed = b"J" + (70_000).to_bytes(4, "little"), b"\x8a\x06" + (10**12).to_bytes(6, "little")
+    if not zipfile.is_zipfile(path):
+        path.write_bytes(path.read_bytes().replace(told, claimed))
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(told, claimed) if name.endswith("data.pkl") else content)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_claims_terabytes_is_refused(tmp_path, zipped):
+    path = tmp_path / "vast.pth"
+    claiming(path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(FlopbenchError, match=r"vast\.pth is no checkpoint") as error:
+        flopbench.load_released_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "."])
+def test_a_path_that_is_no_file(name):
+    with pytest.raises(FlopbenchError, match="no checkpoint at"):
+        flopbench.load_released_checkpoint(name)
 
 
 class Stranger:
