@@ -1,12 +1,18 @@
 """`flopbench flops NAME`: counts of a network or a pair, layer by layer; `flopbench flops audit`."""
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from flopbench.cells import Pass
 from flopbench.cli.console import echo, make_console
+from flopbench.errors import FlopbenchError
+from flopbench.models.catalog import parse_name
+
+if TYPE_CHECKING:
+    from flopbench.flops.command import Counts
 
 Format = Literal["table", "json", "csv", "markdown"]
 
@@ -36,14 +42,26 @@ def flops(
     """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
     from flopbench.flops import command
 
-    paper = convention == "paper"
-    counted = command.count(name, images, by, depth, pass_, batch_size, dtype_bytes, paper=paper)
+    request = (name, images, by, depth, pass_, batch_size, dtype_bytes, convention == "paper")
+    foreign = any(parse_name(each).spec is None for each in command.names_of(name))
+    counted = _apart(*request) if foreign else command.count(*request)
     for note in counted.notes():
         make_console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)
     if output == "table" and out is None:
         make_console().print(*counted.tables())
         return
     _write(counted.text("markdown" if output == "table" else output), out)
+
+
+def _apart(name: str, *request: Any) -> "Counts":
+    """Counted in a process of its own, which somebody else's network may end or print in as it likes."""
+    from flopbench.runner.process import run_job
+
+    outcome = run_job("flopbench.flops.command:count_in_worker", name, *request, timeout=math.inf)
+    if outcome.kind == "done":
+        return outcome.value
+    what = outcome.value if outcome.kind == "usage" else f"cannot count {name}: {outcome.value}"
+    raise FlopbenchError(what)
 
 
 def audit(out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None) -> None:

@@ -1,7 +1,9 @@
 """What `flopbench flops` does: names in, counted networks and their tables out."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,7 +96,6 @@ def count(
     pass_: Pass,
     batch_size: int,
     dtype_bytes: int,
-    *,
     paper: bool = False,
 ) -> Counts:
     """Count a model or a pair.
@@ -109,7 +110,8 @@ def count(
     for each in names:
         model, audited = _audit(each, images, batch_size, dtype_bytes)
         models.append(model)
-        audits.append(audited)
+        # What ran, operator by operator, is for the rows alone.
+        audits.append(replace(audited, observed={}))
         observation = audited.observed.get(pass_)
         if observation is None:
             try:
@@ -124,6 +126,11 @@ def count(
     plural = "images" if batch_size > 1 else "image"
     caption = f"{pass_} pass, {batch_size} {plural} of {images}, {dtype_bytes} bytes an element"
     return Counts(tuple(map(label_of, names)), tuple(audits), rows, caption, paper)
+
+
+def count_in_worker(report: Callable[[str, Any], None], *request: Any) -> Counts:
+    """`count(*request)` as a job of `runner.process.run_job`."""
+    return count(*request)
 
 
 # Whatever somebody else's code may raise, but for the user's Ctrl-C.

@@ -1,5 +1,7 @@
 """Other people's networks: each is counted, or it is said in a line what is not, and nothing is refused."""
 
+import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flopbench.cells import Pass
+from flopbench.cli.flops import flops
 from flopbench.errors import FlopbenchError
 from flopbench.flops import command
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, Audit, audit
@@ -293,6 +296,22 @@ def test_counters_that_disagree_are_both_reported_with_the_reason():
 class Leaves(Tokens):
     def forward(self, x):
         sys.exit(self.stem(x).numel())
+
+
+def aborts():
+    os.abort()
+
+
+def prints():
+    print("somebody's banner")
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+
+
+def test_a_network_has_a_process_of_its_own_to_end_and_to_print_in(capfd):
+    with pytest.raises(FlopbenchError, match=r"cannot count .*aborts: the process died of SIGABRT"):
+        flops(f"{__name__}:aborts", images="3x16x16")
+    flops(f"{__name__}:prints", images="3x16x16", output="json")
+    assert json.loads(capfd.readouterr().out)["networks"][0]["macs"] == 3 * 16 * 16 * 2
 
 
 def refuses():
