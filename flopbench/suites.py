@@ -104,11 +104,16 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Metric = Literal["speedup", "throughput", "peak_memory", "macs", "operators", "bytes_written"]
 
 
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name is the pattern itself, brackets and all, or matches it as file names do."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
 class MinimumEffect(Frozen):
     """The smallest worsening of each figure that matters, as a fraction: `[minimum_effect]` of a suite file.
 
-    Less is never called a regression. The last pattern of `cells` that matches the id of a cell or of
-    a model (`vit_s16.flop/*/b1/*`; `*`, `?` and `[]` as in file names), or is it, has the word there.
+    Less is never called a regression. The last key of `cells` that is the id of a cell, of a model or of a
+    benchmark, or a pattern of it (`vit_s16.flop/*/b1/*`; `*`, `?` and `[]` as in file names), has the word.
     """
 
     speedup: Fraction = 0.03
@@ -123,7 +128,7 @@ class MinimumEffect(Frozen):
         """The minimum effect of `metric` for the cell or model whose id is `subject`."""
         effect: float = getattr(self, metric)
         for pattern, own in self.cells.items():
-            if subject == pattern or fnmatchcase(subject, pattern):
+            if fits(subject, pattern):
                 effect = own.get(metric, effect)
         return effect
 

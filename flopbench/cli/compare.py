@@ -29,7 +29,11 @@ def compare(
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Ambiguous is a failure: exit code 4.")] = False,
 ) -> None:
-    """Compare two runs cell by cell: pass, fail or ambiguous. Exit codes 0 to 4."""
+    """Compare two runs cell by cell: pass, fail, ambiguous or missing.
+
+    Exit codes: 0 pass, 1 regression, 3 nothing to compare, or what BASE has is missing in NEW, 4 ambiguous
+    (with --strict).
+    """
     from flopbench.regression.output import dumps, markdown, write_files
     from flopbench.regression.sources import compare_sources
 

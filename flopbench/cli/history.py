@@ -1,5 +1,6 @@
 """`flopbench history results/`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,13 +34,15 @@ def history(
 
     if output not in ("table", "markdown"):
         raise FlopbenchError(f"--format {output!r}: choose table or markdown")
+    tell = partial(typer.echo, err=True)
     series = series_of(
-        find_runs(folders),
+        find_runs(folders, tell),
         metric=metric,
         cells=cell or (),
         machine=machine,
         since=parse_since(since) if since else None,
         min_change=min_change,
+        say=tell,
     )
     if output == "markdown":
         echo(table(series).markdown())

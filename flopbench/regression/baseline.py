@@ -9,9 +9,10 @@
 held against the one before.
 """
 
+import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,14 +110,16 @@ def commit_of(reference: str) -> str:
     return git(*asked, what=f"no commit {reference!r}")
 
 
-def git(*arguments: str, what: str) -> str:
-    """The output of a git command.
+def git(*arguments: str, what: str, environment: Mapping[str, str] = {}) -> str:
+    """The output of a git command, run in the environment with these variables added.
 
     Raises:
         FlopbenchError: it failed; the message starts with `what`.
     """
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], env={**os.environ, **environment}, capture_output=True, check=False
+        )
     except FileNotFoundError:
         raise FlopbenchError(f"{what}: git is not installed") from None
     if done.returncode:

@@ -11,7 +11,7 @@ import numpy as np
 
 from flopbench.cells import AXES, Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide
+from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide, missing
 from flopbench.regression.statistics import (
     Array,
     Worsening,
@@ -42,8 +42,7 @@ SOFTWARE = (
     "os",
 )
 """What explains a change that is not the code's."""
-MIN_PROCESSES = 3
-"""Fewer processes a side are not a sample: their rounds are the unit then."""
+SINGLE = "one process a side does not show how processes differ: measure several (--replicates 4)"
 
 METRICS: tuple[Metric, ...] = ("speedup", "throughput", "peak_memory", "macs")
 SAME_MACHINE: tuple[Metric, ...] = ("throughput", "peak_memory")
@@ -119,26 +118,26 @@ def compare_records(
             changes += cell_changes(
                 before, after, effects, metrics, visible=(visible or {}).get(cell, 0.0), paired=paired
             )
-        elif before and new[cell][-1].status != "skipped":
+        elif before and new[cell][-1].status == "skipped":
+            changes.append(
+                missing(cell, reason=f"is skipped now ({new[cell][-1].reason or 'no reason given'})")
+            )
+        elif before:
             changes.append(_broken(cell, new[cell][-1]))
         else:
             notes.append(f"{cell} not compared: {_why_not(base[cell])} before, {_why_not(new[cell])} now")
-    notes += _blind(changes, effects)
     if not changes:
         raise NothingMeasuredError("no cell was measured in both: " + "; ".join(notes[:3]))
-    notes += only_in_one("cells", base, new)
+    changes += [missing(cell) for cell, records in base.items() if cell not in new and _measured(records)]
+    notes += _blind(changes, effects)
+    notes += without_base("cells", base, new)
     return Comparison(base="base", new="new", changes=correct(changes), notes=tuple(notes))
 
 
-def only_in_one(what: str, base: Collection[str], new: Collection[str]) -> list[str]:
-    """A note for either side that has what the other lacks."""
-    sides = {
-        "before": [one for one in base if one not in new],
-        "now": [one for one in new if one not in base],
-    }
-    return [
-        f"{len(only)} {what} measured only {side}, e.g. {only[0]}" for side, only in sides.items() if only
-    ]
+def without_base(what: str, base: Collection[str], new: Collection[str]) -> list[str]:
+    """A note where the new state has what there is nothing to compare with."""
+    only = [one for one in new if one not in base]
+    return [f"{len(only)} {what} measured only now: {', '.join(only)}"] if only else []
 
 
 def require_common(base: Run, cells: Iterable[Cell]) -> None:
@@ -222,7 +221,7 @@ def exact_change(subject: str, metric: str, label: str, base: float, new: float,
 def timed_change(
     subject: str,
     metric: str,
-    found: Worsening,
+    found: Worsening | None,
     base: float,
     new: float,
     *,
@@ -230,8 +229,22 @@ def timed_change(
     noise: float = 0.0,
     label: str = "",
 ) -> Change:
-    """The change of a figure with noise: `effect` is tolerated, and what is no more than thrice the noise."""
+    """The change of a figure with noise: `effect` is tolerated, and what is no more than thrice the noise.
+
+    Without an interval it is ambiguous.
+    """
     tolerance = max(effect, float(np.expm1(3 * noise)))
+    if found is None:
+        return Change(
+            subject=subject,
+            metric=metric,
+            label=label,
+            base=base,
+            new=new,
+            tolerance=tolerance,
+            outcome=Outcome.AMBIGUOUS,
+            note="a single value, or values all alike, have no interval: measure more rounds",
+        )
     return Change(
         subject=subject,
         metric=metric,
@@ -275,8 +288,11 @@ def _timed(
     *,
     paired: bool = False,
 ) -> Change:
-    """The change of what `values` are the logarithms of; `unit` turns that into the metric's figure."""
-    processes = min(len(base), len(new)) >= MIN_PROCESSES
+    """The change of what `values` are the logarithms of; `unit` turns that into the metric's figure.
+
+    The unit is the process. Of a single one the interval over its rounds is shown, and decides nothing.
+    """
+    processes = min(len(base), len(new)) > 1
     sides = []
     for records in (base, new):
         rounds = [values(record) for record in records]
@@ -292,7 +308,10 @@ def _timed(
         found = worsening(before, after)
         noise = spread(before, after, processes=processes)
     sides = (unit(float(np.exp(trimmed_mean(side)))) for side in (before, after))
-    return timed_change(subject, metric, found, *sides, effect=effect, noise=noise, label=label)
+    change = timed_change(subject, metric, found, *sides, effect=effect, noise=noise, label=label)
+    if processes:
+        return change
+    return change.model_copy(update={"outcome": Outcome.AMBIGUOUS, "p_value": None, "note": SINGLE})
 
 
 def _log_slowdown(record: CellRecord) -> Array:

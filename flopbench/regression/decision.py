@@ -1,8 +1,14 @@
-"""Three outcomes: a change is a regression, is none, or the measurement cannot tell."""
+"""Three outcomes: a change is a regression, is none, or the measurement cannot tell.
 
+A fourth is no change: what the base has is missing now.
+"""
+
+import math
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from flopbench.cells import Frozen
 from flopbench.errors import ExitCode
@@ -13,10 +19,11 @@ ALPHA = 0.025
 
 
 class Outcome(StrEnum):
-    """What became of one figure, or of all of them."""
+    """What became of one figure, or of all of them; the later in this order, the worse."""
 
     PASS = "pass"
     AMBIGUOUS = "ambiguous"
+    MISSING = "missing"
     FAIL = "fail"
 
 
@@ -55,6 +62,14 @@ def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[bool]:
     return rejected
 
 
+def _finite(value: float | None) -> float | None:
+    """What is no number (a constant network's error is infinite) has no place in a table or in JSON."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+Figure = Annotated[float | None, BeforeValidator(_finite)]
+
+
 class Change(Frozen):
     """How one figure of one cell or model changed.
 
@@ -64,7 +79,8 @@ class Change(Frozen):
         label: the model it belongs to as people read it, empty for a figure of a pair.
         base: the figure before, in the metric's unit; None where there is none.
         new: the figure now.
-        change: relative worsening with its interval, + is worse, whichever way the figure goes.
+        change: relative worsening with its interval, + is worse, whichever way the figure goes; None where
+            there is no interval.
         tolerance: τ, a fraction.
         outcome: of `decide`, after Holm's correction.
         p_value: of the hypothesis that the worsening is within the tolerance; None for exact figures.
@@ -74,8 +90,8 @@ class Change(Frozen):
     subject: str
     metric: str
     label: str = ""
-    base: float | None = None
-    new: float | None = None
+    base: Figure = None
+    new: Figure = None
     change: Interval | None = None
     tolerance: float = 0.0
     outcome: Outcome
@@ -86,6 +102,12 @@ class Change(Frozen):
     def title(self) -> str:
         """Subject, metric and model in one line."""
         return " ".join(filter(None, (self.subject, self.metric.replace("_", " "), self.label)))
+
+
+def missing(subject: str, metric: str = "status", reason: str = "is missing now") -> Change:
+    """What a base has and the new state lacks: no regression was shown, and no pass either."""
+    note = f"was measured before and {reason}; renew the base if that is meant"
+    return Change(subject=subject, metric=metric, outcome=Outcome.MISSING, note=note)
 
 
 def correct(changes: Sequence[Change], alpha: float = ALPHA) -> tuple[Change, ...]:
@@ -125,10 +147,13 @@ class Comparison(Frozen):
         return [change for change in self.changes if change.outcome is outcome]
 
     def exit_code(self, *, strict: bool = False) -> ExitCode:
-        """0 pass, 1 regression; ambiguous is 4 if `strict`, else 0."""
-        if self.outcome is Outcome.FAIL:
-            return ExitCode.REGRESSION
-        return ExitCode.AMBIGUOUS if strict and self.outcome is Outcome.AMBIGUOUS else ExitCode.OK
+        """0 pass, 1 regression, 3 where something is missing; ambiguous is 4 if `strict`, else 0."""
+        return {
+            Outcome.PASS: ExitCode.OK,
+            Outcome.AMBIGUOUS: ExitCode.AMBIGUOUS if strict else ExitCode.OK,
+            Outcome.MISSING: ExitCode.NOTHING_MEASURED,
+            Outcome.FAIL: ExitCode.REGRESSION,
+        }[self.outcome]
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON holds it."""

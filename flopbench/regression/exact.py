@@ -7,23 +7,25 @@ more operators, a lost `fullgraph` breaks the graph.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from flopbench.cells import AXES, Attention, Cell, Frozen
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.flops import count_forward
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
-from flopbench.regression.compare import exact_change
-from flopbench.regression.decision import Change, Comparison, Outcome
+from flopbench.regression.compare import exact_change, without_base
+from flopbench.regression.decision import Change, Comparison, Outcome, missing
 from flopbench.regression.footprint import Footprint, footprint
 from flopbench.results import read_record, write_atomically
+from flopbench.structures import tensors
 from flopbench.suites import MinimumEffect, Profile
 from flopbench.testing.invariance import TOLERANCE, invariance_error, random_images
 from flopbench.timing.workload import build_model
@@ -50,9 +52,11 @@ class ExactFigures(Frozen):
         train: footprint of a forward and backward pass, batch 2, fp32.
         graph_breaks: of `torch.compile`, 0 for a whole graph.
         invariance_error: with perturbed weights; None for a network that is not invariant.
-        outputs: the first logits with perturbed weights.
+        outputs: the first logits with perturbed weights; of several outputs, those of all in one row.
         output_deviation: standard deviation of all logits.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     model: str
     image_size: tuple[int, int]
@@ -111,11 +115,21 @@ def measure_exact(
         suite: its name.
         profile: whose pairs, image sizes and kinds of attention are looked at.
         on_model: called with each model's name before its turn.
+
+    Raises:
+        NothingMeasuredError: a network fails, or its outputs are not finite.
     """
     models = []
     for cell, name in _distinct(profile.cells("cpu")):
         on_model(name)
-        models.append(_figures(name, cell))
+        try:
+            models.append(_figures(name, cell))
+        except FlopbenchError:
+            raise
+        # Whatever somebody's network does, `sys.exit` included, is no regression.
+        except (Exception, SystemExit) as error:
+            said = (str(error).splitlines() or [""])[0]
+            raise NothingMeasuredError(f"{name}: no exact figures: {type(error).__name__}: {said}") from error
     return ExactBaseline(suite=suite, torch=torch.__version__, models=tuple(models))
 
 
@@ -142,11 +156,9 @@ def compare_exact(base: ExactBaseline, new: ExactBaseline, effects: MinimumEffec
             f"torch {base.torch} → {new.torch}: operators, bytes and graph breaks are not compared; "
             "renew the baseline with --write-baseline"
         )
-    for one, other, what in ((before, after, "no longer measured"), (after, before, "without a baseline")):
-        only = [subject for subject in one if subject not in other]
-        if only:
-            notes.append(f"{what}: {', '.join(only)}")
+    notes += without_base("models", before, after)
     changes = [change for pair in common for change in _changes(*pair, effects, same_torch)]
+    changes += [missing(subject) for subject in before if subject not in after]
     return Comparison(base="baseline", new="now", changes=tuple(changes), notes=tuple(notes))
 
 
@@ -170,13 +182,26 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
 def _figures(name: str, cell: Cell) -> ExactFigures:
     model = build_model(name, cell, torch.device("cpu")).eval()
     images = random_images(BATCH_SIZE, cell.image_size)
+
+    def all_of(x: Tensor) -> Tensor:
+        parts = [part.float().flatten(1) for part in tensors(model(x))]
+        if not parts:
+            raise NothingMeasuredError(f"{name}: its output holds no tensor")
+        return torch.cat(parts, dim=1)
+
+    def gradients() -> None:
+        parts = [part.sum() for part in tensors(model.train()(images)) if part.requires_grad]
+        torch.autograd.backward(parts)
+
     with torch.no_grad():
-        logits = model(images)
+        logits = all_of(images)
+        if not logits.isfinite().all():
+            raise NothingMeasuredError(f"{name}: its outputs are not finite, so nothing can be compared")
         forward = footprint(lambda: model(images))
-        error = invariance_error(model, images) if parse_name(name).invariant else None
+        error = invariance_error(all_of, images) if parse_name(name).invariant else None
         breaks = _graph_breaks(model, images)
     macs = count_forward(model, cell.image_size).macs
-    train = footprint(lambda: model.train()(images).sum().backward())
+    train = footprint(gradients)
     return ExactFigures(
         model=name,
         image_size=cell.image_size,
@@ -242,7 +267,8 @@ def _bounded(
     # Written so that NaN fails.
     if new <= allowed:
         return change
-    note = f"{what} differ by {new:.1e} of their deviation, at most {allowed:.0e} is rounding"
+    differ = f"differ by {new:.1e} of their deviation" if math.isfinite(new) else "cannot be compared"
+    note = f"{what} {differ}, at most {allowed:.0e} is rounding"
     return change.model_copy(update={"outcome": Outcome.FAIL, "note": note})
 
 
@@ -250,7 +276,8 @@ def _output_difference(base: ExactFigures, new: ExactFigures) -> float:
     if len(base.outputs) != len(new.outputs):
         return float("inf")
     largest = max(abs(one - other) for one, other in zip(base.outputs, new.outputs, strict=True))
-    return largest / base.output_deviation
+    # Logits that are all alike have no deviation: their size stands in for it.
+    return largest / (base.output_deviation or max(map(abs, base.outputs)) or 1.0)
 
 
 def _minor(version: str) -> tuple[str, ...]:

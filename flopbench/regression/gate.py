@@ -4,6 +4,7 @@ The exact tier needs neither GPU nor statistics and catches most; the statistica
 on this machine.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from flopbench.cells import DeviceKind
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.regression.baseline import Baseline, locate, open_baseline
 from flopbench.regression.compare import compare_runs, require_common
 from flopbench.regression.decision import Comparison, Outcome
@@ -83,7 +84,7 @@ def gate(
     write: bool = False,
     say: Say = lambda line: None,
 ) -> Comparison:
-    """Measure, compare with the baseline, and write it where there is none.
+    """Measure, compare with the baseline, and write it where there is none yet, outside of CI.
 
     Args:
         request: what to gate.
@@ -94,7 +95,8 @@ def gate(
 
     Raises:
         FlopbenchError: the baseline is damaged, of another suite, or shares no cell with what is measured.
-        NothingMeasuredError: no cell could be measured.
+        NothingMeasuredError: no cell could be measured; or there is no baseline and none is written, in CI
+            or at a commit: what passes without a comparison would pass for ever.
     """
     where = locate(baseline, request.suite.name)
     with open_baseline(where) as base:
@@ -102,6 +104,19 @@ def gate(
             raise FlopbenchError(f"--write-baseline cannot write to {where}: name a folder")
         if request.tier.statistical and not base.at_commit and base.run_folder is None:
             raise FlopbenchError(f"{where} is one file, for exact figures: name a folder, or --tier exact")
+        lacking = [
+            tier
+            for tier, wanted, there in (
+                (Tier.EXACT, request.tier.exact, base.exact),
+                (Tier.STATISTICAL, request.tier.statistical, base.run),
+            )
+            if wanted and there is None
+        ]
+        if lacking and not write and (base.at_commit or _in_ci()):
+            raise NothingMeasuredError(
+                f"no {' and no '.join(lacking)} baseline at {where}, nothing to compare with: "
+                "take one with --write-baseline and commit it"
+            )
         comparison = Comparison(base=where, new="now")
         if request.tier.exact:
             comparison += _exact(request, base, write, say)
@@ -119,9 +134,9 @@ def _exact(request: Request, base: Baseline, write: bool, say: Say) -> Compariso
         request.suite.name, request.exact_profile(), lambda name: say(f"exact figures of {name}")
     )
     found = base.exact
-    nothing = Comparison(base=base.name, new="now", notes=(_nothing_to_compare(base, "exact"),))
+    nothing = Comparison(base=base.name, new="now", notes=(_nothing_to_compare(base, Tier.EXACT),))
     comparison = compare_exact(found, new, request.suite.minimum_effect) if found else nothing
-    if write or (found is None and not base.at_commit):
+    if write or found is None:
         comparison += _note(f"baseline written: {base.write_exact(new)}")
     return comparison
 
@@ -139,12 +154,14 @@ def _statistical(request: Request, base: Baseline, write: bool, observer: Observ
     say(f"measuring into {run.path}")
     sweep(run, observer)
     if base.run is None:
-        comparison = Comparison(base=base.name, new="now", notes=(_nothing_to_compare(base, "statistical"),))
+        comparison = Comparison(
+            base=base.name, new="now", notes=(_nothing_to_compare(base, Tier.STATISTICAL),)
+        )
     else:
         comparison = compare_runs(base.run, run, request.suite.minimum_effect)
-        if comparison.outcome is Outcome.AMBIGUOUS:
+        if comparison.of(Outcome.AMBIGUOUS) and not comparison.of(Outcome.FAIL):
             comparison = _again(base.run, run, comparison, request, observer, say)
-    if write or (base.run is None and not base.at_commit):
+    if write or base.run is None:
         comparison += _note(f"baseline written: {base.write_run(run)}")
     return comparison
 
@@ -162,9 +179,13 @@ def _again(
     return compare_runs(base, run, request.suite.minimum_effect)
 
 
-def _nothing_to_compare(base: Baseline, tier: str) -> str:
-    remedy = "; commit one with --write-baseline" if base.at_commit else ""
-    return f"no {tier} baseline at {base.name}: passed without a comparison{remedy}"
+def _in_ci() -> bool:
+    """As CI systems say it: `CI` is set, and not to a word for no."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def _nothing_to_compare(base: Baseline, tier: Tier) -> str:
+    return f"no {tier} baseline at {base.name}: passed without a comparison"
 
 
 def _note(text: str) -> Comparison:

@@ -1,9 +1,9 @@
 """A cell's figures over runs and commits, with the points at which they changed."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from flopbench.regression.change_points import Level, levels
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
 from flopbench.results import Run, to_frame, write_atomically
+from flopbench.suites import fits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,20 +66,30 @@ class Series:
         ]
 
 
-def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """Every run in and below the folders, oldest first.
+Say = Callable[[str], None]
+
+
+def find_runs(folders: Iterable[Path], say: Say = lambda line: None) -> list[Run]:
+    """Every run in and below the folders, oldest first; `say` is told which are damaged and left out.
 
     Raises:
-        FlopbenchError: a folder does not exist, or a run in it is damaged.
-        NothingMeasuredError: there is no run.
+        FlopbenchError: a folder does not exist.
+        NothingMeasuredError: there is no run that can be read.
     """
-    runs = []
+    runs: list[Run] = []
     for folder in folders:
         if not folder.is_dir():
             raise FlopbenchError(f"{folder} is not a folder; give one that holds runs, such as results")
-        runs += [Run.open(file.parent) for file in sorted(folder.rglob("run.json"))]
+        for file in sorted(folder.rglob("run.json")):
+            try:
+                run = Run.open(file.parent)
+                _created(run)
+            except FlopbenchError as error:
+                say(f"left out: {error}")
+            else:
+                runs.append(run)
     if not runs:
-        raise NothingMeasuredError(f"no run in {', '.join(map(str, folders))}")
+        raise NothingMeasuredError(f"no run that can be read in {', '.join(map(str, folders))}")
     return sorted(runs, key=_created)
 
 
@@ -90,16 +101,18 @@ def history(
     machine: str | None = None,
     since: datetime | None = None,
     min_change: float = 0.01,
+    say: Say = lambda line: None,
 ) -> list[Series]:
     """The figures of each cell on each machine.
 
     Args:
         runs: in any order.
         metric: one of `METRICS`.
-        cells: patterns of cell ids (`vit_s16.flop/*`), all by default.
+        cells: ids of cells or patterns of them (`vit_s16.flop/*`), all by default.
         machine: part of the machine's name, any by default.
         since: leave older runs out.
         min_change: smallest relative change that is marked.
+        say: told which runs are damaged and left out.
 
     Raises:
         FlopbenchError: an unknown metric.
@@ -112,8 +125,13 @@ def history(
         name = machine_of(run)
         if (since and _created(run) < since) or (machine and machine.lower() not in name.lower()):
             continue
-        for cell, value in _figures(run, metric).items():
-            if not cells or any(fnmatchcase(cell, pattern) for pattern in cells):
+        try:
+            figures = _figures(run, metric)
+        except FlopbenchError as error:
+            say(f"left out: {error}")
+            continue
+        for cell, value in figures.items():
+            if not cells or any(fits(cell, pattern) for pattern in cells):
                 point = Point(run.info.id, _created(run), run.info.environment.commit, value)
                 values.setdefault((name, cell), []).append(point)
     if not values:
@@ -238,7 +256,10 @@ def _changes(one: Series) -> str:
 
 
 def _created(run: Run) -> datetime:
-    when = datetime.fromisoformat(run.info.created)
+    try:
+        when = datetime.fromisoformat(run.info.created)
+    except ValueError:
+        raise FlopbenchError(f"{run.path / 'run.json'} is damaged: created is no date") from None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
@@ -248,4 +269,6 @@ def _figures(run: Run, metric: str) -> dict[str, float]:
     if frame.empty:
         return {}
     known = frame.loc[(frame["status"] == "ok") & frame[column].notna(), ["cell", column]]
-    return {str(cell): float(median(group[column])) for cell, group in known.groupby("cell", sort=False)}
+    middle = {str(cell): float(median(group[column])) for cell, group in known.groupby("cell", sort=False)}
+    # Changes are ratios, which zero (a network without products) and infinity have none of.
+    return {cell: value for cell, value in middle.items() if math.isfinite(value) and value > 0}

@@ -11,9 +11,19 @@ from flopbench.report import text
 from flopbench.report.table import Column, Table, Tone, words
 from flopbench.results import write_atomically
 
-_TONES: dict[Outcome, Tone] = {Outcome.FAIL: "bad", Outcome.AMBIGUOUS: "unsure", Outcome.PASS: "good"}
+_TONES: dict[Outcome, Tone] = {
+    Outcome.FAIL: "bad",
+    Outcome.MISSING: "bad",
+    Outcome.AMBIGUOUS: "unsure",
+    Outcome.PASS: "good",
+}
 _SEVERITY = list(Outcome)
-_MARKS = {Outcome.FAIL: "❌ fail", Outcome.AMBIGUOUS: "⚠️ ambiguous", Outcome.PASS: "✅ pass"}
+_MARKS = {
+    Outcome.FAIL: "❌ fail",
+    Outcome.MISSING: "❓ missing",
+    Outcome.AMBIGUOUS: "⚠️ ambiguous",
+    Outcome.PASS: "✅ pass",
+}
 
 
 def summary(comparison: Comparison) -> str:
@@ -43,16 +53,17 @@ def table(changes: Iterable[Change]) -> Table:
 
 def markdown(comparison: Comparison, *, title: str = "flopbench") -> str:
     """A section for a job summary or a pull request: what is not a pass in full, the passes folded away."""
-    lines = [f"## {title}: {_MARKS[comparison.outcome]}", "", summary(comparison), ""]
-    loud = _sorted(comparison, (Outcome.FAIL, Outcome.AMBIGUOUS))
+    plain = text.markdown_escape
+    lines = [f"## {plain(title)}: {_MARKS[comparison.outcome]}", "", plain(summary(comparison)), ""]
+    loud = _sorted(comparison, (Outcome.FAIL, Outcome.MISSING, Outcome.AMBIGUOUS))
     if loud:
         lines += [table(loud).markdown(), ""]
-        lines += [f"- {change.title}: {change.note}" for change in loud if change.note]
+        lines += [f"- {plain(change.title)}: {plain(change.note)}" for change in loud if change.note]
         lines.append("")
     if quiet := comparison.of(Outcome.PASS):
         summary_line = f"<details><summary>{len(quiet)} passed</summary>"
         lines += [summary_line, "", table(quiet).markdown(), "", "</details>", ""]
-    lines += [f"- {note}" for note in comparison.notes]
+    lines += [f"- {plain(note)}" for note in comparison.notes]
     lines += [
         "",
         "Worse by: + is slower, larger or more; fail when the whole interval lies beyond the tolerance.",
@@ -61,21 +72,28 @@ def markdown(comparison: Comparison, *, title: str = "flopbench") -> str:
 
 
 def junit(comparison: Comparison, *, name: str = "flopbench") -> str:
-    """JUnit XML with a test case a figure; an ambiguous one is skipped, which counts as passed nowhere."""
+    """JUnit XML with a test case per figure.
+
+    An ambiguous one is skipped, which counts as passed nowhere; a missing one is an error.
+    """
     changes = comparison.changes
     suite = ET.Element(
         "testsuite",
-        name=name,
+        name=text.printable(name),
         tests=str(len(changes)),
         failures=str(len(comparison.of(Outcome.FAIL))),
         skipped=str(len(comparison.of(Outcome.AMBIGUOUS))),
-        errors="0",
+        errors=str(len(comparison.of(Outcome.MISSING))),
     )
     for change in changes:
         figure = " ".join(filter(None, (change.metric, change.label)))
-        case = ET.SubElement(suite, "testcase", classname=change.subject, name=figure)
+        # XML has no way to write control characters, not even escaped.
+        subject, figure = map(text.printable, (change.subject, figure))
+        case = ET.SubElement(suite, "testcase", classname=subject, name=figure)
         if change.outcome is Outcome.FAIL:
             ET.SubElement(case, "failure", message=describe(change))
+        elif change.outcome is Outcome.MISSING:
+            ET.SubElement(case, "error", message=describe(change))
         elif change.outcome is Outcome.AMBIGUOUS:
             ET.SubElement(case, "skipped", message=f"ambiguous: {describe(change)}")
     root = ET.Element("testsuites")
@@ -85,8 +103,8 @@ def junit(comparison: Comparison, *, name: str = "flopbench") -> str:
 
 
 def annotations(comparison: Comparison) -> list[str]:
-    """GitHub workflow commands: an error a failure, a warning an ambiguous figure, a notice a note."""
-    kinds = {Outcome.FAIL: "error", Outcome.AMBIGUOUS: "warning"}
+    """GitHub workflow commands: errors for what failed or is missing, warnings for what is ambiguous."""
+    kinds = {Outcome.FAIL: "error", Outcome.MISSING: "error", Outcome.AMBIGUOUS: "warning"}
     lines = [
         f"::{kinds[change.outcome]} title={_escape(change.title, colons=True)}::{_escape(describe(change))}"
         for change in _sorted(comparison, kinds)
@@ -95,13 +113,14 @@ def annotations(comparison: Comparison) -> list[str]:
 
 
 def describe(change: Change) -> str:
-    """A change in one line."""
-    if change.change is None:
-        return f"{change.title}: {change.note}" if change.note else change.title
-    before, now = _before_and_now(change)
-    by = f"worse by {_worse_by(change)}, tolerance {_tolerance(change)}"
-    line = f"{change.title}: {before} → {now}, {by}"
-    return line + (f"; {change.note}" if change.note else "")
+    """A change in one line, without control characters."""
+    figures = []
+    if change.base is not None:
+        figures.append(" → ".join(_before_and_now(change)))
+    if change.change is not None:
+        figures.append(f"worse by {_worse_by(change)}, tolerance {_tolerance(change)}")
+    said = "; ".join(filter(None, (", ".join(figures), text.printable(change.note))))
+    return ": ".join(filter(None, (text.printable(change.title), said)))
 
 
 def write_files(comparison: Comparison, *, out: Path | None, junit_file: Path | None, title: str) -> None:
@@ -115,7 +134,7 @@ def write_files(comparison: Comparison, *, out: Path | None, junit_file: Path | 
 
 def dumps(comparison: Comparison) -> str:
     """The comparison as JSON text."""
-    return json.dumps(comparison.to_json(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def on_github() -> bool:
@@ -151,7 +170,7 @@ def _worse_by(change: Change) -> str:
     if change.change is None:
         return ""
     by = text.change(change.change.estimate)
-    if change.p_value is None:
+    if change.change.low == change.change.high:
         return by
     return f"{by} [{text.change(change.change.low)}, {text.change(change.change.high)}]"
 

@@ -16,6 +16,8 @@ from flopbench.timing.statistics import MIN_ROUNDS, expanded_tail, trimmed_mean
 
 DRAWS = 4999
 BATCHES = 4
+ROUNDING = 1e-9
+"""Logarithms of times that differ by less are the same."""
 
 Array = NDArray[np.float64]
 
@@ -42,40 +44,48 @@ class Worsening:
         below = int((self.draws <= bound).sum())
         if below:
             return below / len(self.draws)
-        deviation = float(self.draws.std())
-        tail = NormalDist().cdf((bound - self.estimate) / deviation) if deviation else 0.0
+        tail = NormalDist().cdf((bound - self.estimate) / float(self.draws.std()))
         return min(1 / (len(self.draws) + 1), tail)
 
+    def widened(self, deviation: float) -> "Worsening":
+        """The same with noise of this standard deviation added that the values themselves do not show."""
+        noise = np.random.default_rng(0).standard_normal(len(self.draws))
+        return Worsening(self.estimate, self.draws + deviation * noise)
 
-def worsening(base: Array, new: Array, *, seed: int = 0) -> Worsening:
+
+def worsening(base: Array, new: Array, *, seed: int = 0) -> Worsening | None:
     """The change of location from `base` `[n]` to `new` `[m]`, which are independent of each other.
 
     Six values or more on both sides are bootstrapped in blocks, which keeps the correlation of
     neighbouring rounds, and widened for the size of the sample as in `timing.statistics`. Fewer, such as
-    the estimates of a few processes, get Student's t with the pooled deviation. A lone value on either
-    side is taken as exact.
+    the estimates of a few processes, get Student's t with the pooled deviation. None where nothing says
+    how far to trust the values: one alone on either side, or all alike, as a coarse clock gives them.
     """
-    estimate = float(trimmed_mean(new) - trimmed_mean(base))
-    random = np.random.default_rng(seed)
     smallest = min(len(base), len(new))
     if smallest < 2:
-        return Worsening(estimate, np.array([estimate]))
+        return None
+    estimate = float(trimmed_mean(new) - trimmed_mean(base))
+    random = np.random.default_rng(seed)
     if smallest < MIN_ROUNDS:
         degrees = len(base) + len(new) - 2
         deviation = pooled_deviation(base, new) * math.sqrt(1 / len(base) + 1 / len(new))
-        return Worsening(estimate, estimate + deviation * random.standard_t(degrees, DRAWS))
-    return Worsening(estimate, _bootstrap(new, random) - _bootstrap(base, random))
+        return _with_spread(estimate, estimate + deviation * random.standard_t(degrees, DRAWS))
+    return _with_spread(estimate, _bootstrap(new, random) - _bootstrap(base, random))
 
 
-def paired_worsening(differences: Array, *, seed: int = 0) -> Worsening:
+def paired_worsening(differences: Array, *, seed: int = 0) -> Worsening | None:
     """The change from differences `[n]`, n ≥ 2, of measurements taken in pairs, by Student's t.
 
-    What the machine does to both of a pair is not in their difference.
+    What the machine does to both of a pair is not in their difference. None where all are alike.
     """
     estimate, degrees = float(differences.mean()), len(differences) - 1
     deviation = pooled_deviation(differences) / math.sqrt(len(differences))
     draws = estimate + deviation * np.random.default_rng(seed).standard_t(degrees, DRAWS)
-    return Worsening(estimate, draws)
+    return _with_spread(estimate, draws)
+
+
+def _with_spread(estimate: float, draws: Array) -> Worsening | None:
+    return Worsening(estimate, draws) if np.ptp(draws) > ROUNDING else None
 
 
 def pooled_deviation(*groups: Array) -> float:

@@ -12,6 +12,8 @@ import typer
 import yaml
 
 from flopbench.cli import app
+from flopbench.regression.exact import measure_exact
+from flopbench.suites import load_suite
 from tests.regression import tiny
 
 GITHUB = Path(__file__).parents[2] / ".github"
@@ -49,6 +51,7 @@ def gate_step(tmp_path: Path):
                 **filled,
                 "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
                 "PYTHONPATH": str(GITHUB.parent),
+                "CI": "true",
                 "GITHUB_ACTIONS": "true",
                 "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
             },
@@ -63,8 +66,10 @@ def gate_step(tmp_path: Path):
 def test_the_action_gates_tells_github_and_leaves_its_files(gate_step, tmp_path: Path):
     (tmp_path / "tiny.toml").write_text(tiny.TOML % tiny.PAIR)
     first = gate_step(suite="tiny.toml", device="cpu")
-    assert first.returncode == 0, first.stderr
+    assert first.returncode == 3
+    assert "no exact baseline" in first.stderr
     baseline = tmp_path / "results/baselines/tiny/exact.json"
+    measure_exact("tiny", load_suite(str(tmp_path / "tiny.toml")).profile("cpu")).write(baseline)
     baseline.write_text(re.sub(r'"macs": ?(\d+)', '"macs": 1', baseline.read_text()))
     failed = gate_step(suite="tiny.toml", device="cpu", strict="true", quick="false")
     assert failed.returncode == 1, failed.stderr
@@ -90,6 +95,17 @@ def test_workflows_give_the_action_inputs_that_it_has():
                     assert {n for n, given in action["inputs"].items() if given.get("required")} <= set(
                         step["with"]
                     )
+
+
+def test_the_action_installs_the_source_that_it_is_part_of():
+    action = _load(ACTION)
+    (step,) = (step for step in action["runs"]["steps"] if step.get("run") == "${{ inputs.install }}")
+    source = step["env"]["FLOPBENCH"].replace("${{ github.action_path }}", str(ACTION.parent))
+    assert Path(source).resolve() == GITHUB.parent.resolve()
+    assert action["inputs"]["install"]["default"] == 'pip install "$FLOPBENCH"'
+    example = WORKFLOWS[-1].read_text()
+    assert "flopbench-gate@COMMIT" in example
+    assert "pip install flopbench" not in example
 
 
 def test_every_option_in_a_script_exists():

@@ -51,8 +51,22 @@ def test_a_faster_candidate_passes(tmp_path):
     assert compare_runs(*_pair_of_runs(tmp_path, new={"slowdown": 0.7})).outcome is Outcome.PASS
 
 
-def test_rounds_are_the_unit_without_replicates(tmp_path):
-    runs = _pair_of_runs(tmp_path, new={"slowdown": 1.2}, replicates=1)
+@pytest.mark.parametrize("slowdown", [1.0, 1.2])
+@pytest.mark.parametrize("single", [{"base": {"replicates": 1}}, {"new": {"replicates": 1}}])
+def test_a_single_process_decides_nothing_and_says_so(tmp_path, slowdown, single):
+    new = {"slowdown": slowdown, **single.get("new", {})}
+    comparison = compare_runs(*_pair_of_runs(tmp_path, base=single.get("base"), new=new))
+    timed = [change for change in comparison.changes if change.metric in ("speedup", "throughput")]
+    assert {change.outcome for change in timed} == {Outcome.AMBIGUOUS}
+    assert all("--replicates" in change.note for change in timed)
+    # What has no noise is decided all the same.
+    assert {c.outcome for c in comparison.changes if c.metric == "macs"} == {Outcome.PASS}
+    assert comparison.exit_code() == 0
+    assert comparison.exit_code(strict=True) == 4
+
+
+def test_two_processes_a_side_decide(tmp_path):
+    runs = _pair_of_runs(tmp_path, new={"slowdown": 1.5}, replicates=2, noise=0.001)
     assert compare_runs(*runs).outcome is Outcome.FAIL
 
 
@@ -75,7 +89,7 @@ def test_what_the_machine_does_to_both_of_a_pair_is_forgiven(tmp_path, slowdown)
                 tmp_path / f"{side}-{turn}-{len(sides)}",
                 **{**SMALL, "replicates": 1},
                 slowdown=side * (1.5 if turn % 2 else 1.0),
-                seed=turn,
+                seed=turn + 10 * len(sides),
                 noise=0.005,
             )
             for turn in range(6)
@@ -146,15 +160,33 @@ def test_a_cell_that_no_longer_works_fails(tmp_path, status):
     assert status in failure.note
 
 
-def test_a_skipped_cell_is_a_note(tmp_path):
+def test_a_skipped_cell_is_missing(tmp_path):
     comparison = compare_runs(*_pair_of_runs(tmp_path, new={"statuses": {"vit_s16*forward*": "skipped"}}))
-    assert comparison.outcome is Outcome.PASS
-    assert any("skipped now" in note for note in comparison.notes)
+    (change,) = comparison.of(Outcome.MISSING)
+    assert "is skipped now" in change.note
+    assert comparison.exit_code() == 3
+
+
+def test_cells_that_the_new_run_lacks_are_named_in_full(tmp_path):
+    base, new = _pair_of_runs(tmp_path, new={"pairs": ("vit_b16.flop",)})
+    comparison = compare_runs(base, new)
+    lost = {record.cell.id for record in base.records()} - {record.cell.id for record in new.records()}
+    assert {change.subject for change in comparison.of(Outcome.MISSING)} == lost
+    assert comparison.exit_code() == 3
+    back = compare_runs(new, base)
+    assert back.outcome is Outcome.PASS
+    assert all(any(cell in note for note in back.notes) for cell in lost)
+
+
+def test_a_regression_outweighs_what_is_missing(tmp_path):
+    new = {"pairs": ("vit_b16.flop",), "slowdown": 1.5}
+    assert compare_runs(*_pair_of_runs(tmp_path, new=new)).exit_code() == 1
 
 
 def test_nothing_measured_is_an_error_of_its_own(tmp_path):
+    nothing = {"statuses": {"*": "skipped"}}
     with pytest.raises(NothingMeasuredError):
-        compare_runs(*_pair_of_runs(tmp_path, new={"statuses": {"*": "skipped"}}))
+        compare_runs(*_pair_of_runs(tmp_path, base=nothing, new=nothing))
 
 
 def test_another_network_fails_whatever_it_saves(tmp_path):

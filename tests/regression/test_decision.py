@@ -1,9 +1,11 @@
 import json
+import math
 
 import pytest
 
 from flopbench.errors import ExitCode
 from flopbench.regression.decision import Change, Comparison, Outcome, correct, decide, holm
+from flopbench.regression.output import dumps
 from flopbench.results import Interval
 
 
@@ -66,13 +68,20 @@ def test_exact_failures_stand_whatever_the_number_of_cells():
         ([], 0, 0),
         ([Outcome.PASS], 0, 0),
         ([Outcome.PASS, Outcome.AMBIGUOUS], 0, 4),
-        ([Outcome.AMBIGUOUS, Outcome.FAIL, Outcome.PASS], 1, 1),
+        ([Outcome.AMBIGUOUS, Outcome.MISSING, Outcome.PASS], 3, 3),
+        ([Outcome.AMBIGUOUS, Outcome.FAIL, Outcome.MISSING], 1, 1),
     ],
 )
 def test_exit_codes(outcomes, usual, strict):
     comparison = Comparison(base="a", new="b", changes=tuple(map(_change, outcomes)))
     assert comparison.exit_code() == ExitCode(usual)
     assert comparison.exit_code(strict=True) == ExitCode(strict)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_json_holds_numbers_alone(value):
+    change = Change(subject="c", metric="outputs", base=0.0, new=value, outcome=Outcome.FAIL)
+    assert json.loads(dumps(Comparison(base="a", new="b", changes=(change,))))["changes"][0]["new"] is None
 
 
 def test_json_says_the_outcome():

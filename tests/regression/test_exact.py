@@ -1,10 +1,13 @@
+import math
+import sys
 from functools import cache
 
 import pytest
 import torch
 from torch import nn
 
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.models.factory import perturb
 from flopbench.regression import exact
 from flopbench.regression.decision import Outcome
 from flopbench.regression.exact import ExactBaseline, _graph_breaks, compare_exact, measure_exact
@@ -125,7 +128,7 @@ def test_other_models_are_refused():
         _compare(_altered().model_copy(update={"models": ()}))
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"schema": 2}', "\x00"])
+@pytest.mark.parametrize("content", ["", "{}", '{"schema": 2}', "\x00", "[" * 10_000, "NaN"])
 def test_a_damaged_baseline_is_named(tmp_path, content):
     (tmp_path / "exact.json").write_text(content)
     with pytest.raises(FlopbenchError, match=r"exact\.json is no exact baseline"):
@@ -141,6 +144,59 @@ def test_views_are_free_and_copies_are_not():
     assert footprint(lambda: x.add_(1)).operators == {"aten.add_": 1}
     both = footprint(lambda: (x.clone(), x.add_(1)))
     assert copied.difference(both) == "+1 aten.add_"
+
+
+class _Structured(nn.Module):
+    def __init__(self, form, classes=10):
+        super().__init__()
+        self.form = form
+        self.classes, self.boxes = nn.Linear(48, classes), nn.Linear(48, 4)
+
+    def forward(self, x):
+        x = x.flatten(2)[..., :16].flatten(1)
+        return self.form(self.classes(x), self.boxes(x))
+
+
+def _structured(form, monkeypatch):
+    monkeypatch.setattr(exact, "build_model", lambda *arguments: perturb(_Structured(form)))
+    return measure_exact("x", tiny.profile())
+
+
+@pytest.mark.parametrize(
+    "form", [lambda a, b: (a, b), lambda a, b: [a, b], lambda a, b: {"out": a, "aux": b}]
+)
+def test_networks_of_several_outputs_have_all_of_them_gated(form, monkeypatch):
+    figures = _structured(form, monkeypatch).models[0]
+    assert figures.macs == 48 * 14
+    # Both products of weights, and none of an input that needs no gradient.
+    assert figures.train.operators["aten.mm"] == 2
+    whole = _structured(lambda a, b: torch.cat([a, b], 1), monkeypatch).models[0]
+    assert (figures.outputs, figures.output_deviation) == (whole.outputs, whole.output_deviation)
+
+
+def _leave(*arguments):
+    sys.exit(1)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (lambda a, b: (a, b * math.nan), "not finite"),
+        (lambda a, b: None, "holds no tensor"),
+        (_leave, "SystemExit: 1"),
+        (lambda a, b: a @ b, "RuntimeError"),
+    ],
+)
+def test_a_network_without_figures_is_no_regression(form, said, monkeypatch):
+    with pytest.raises(NothingMeasuredError, match=said):
+        _structured(form, monkeypatch)
+
+
+def test_constant_outputs_have_no_deviation_to_divide_by():
+    constant = _altered(outputs=(2.0,) * 8, output_deviation=0.0)
+    moved = _altered(outputs=(2.1,) * 8, output_deviation=0.0)
+    assert _failed(constant, base=constant) == []
+    assert _failed(moved, base=constant) == ["outputs"]
 
 
 class _Broken(nn.Module):

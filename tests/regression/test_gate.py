@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import flopbench
 from flopbench.cli import app
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.regression import against
 from flopbench.regression import gate as gate_module
 from flopbench.regression.against import gate_against
 from flopbench.regression.baseline import commit_of, locate, open_baseline
@@ -43,6 +44,8 @@ def quick_exact(monkeypatch, measured):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # These tests run in CI as well, where it is another matter.
+    monkeypatch.delenv("CI", raising=False)
     return tmp_path
 
 
@@ -59,6 +62,31 @@ def test_without_a_baseline_it_writes_one_and_passes_with_a_notice(here, quick_e
     assert second.changes
     assert second.outcome is Outcome.PASS
     assert not second.notes
+
+
+def test_in_ci_nothing_passes_without_a_baseline(here, quick_exact, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(NothingMeasuredError, match="no exact baseline at results/baselines/tiny"):
+        _gate()
+    assert not (here / "results").exists()
+    assert _gate(write=True).outcome is Outcome.PASS
+    assert _gate().changes
+    both = Request(tiny.suite(), Tier.ALL)
+    with pytest.raises(NothingMeasuredError, match="no statistical baseline"):
+        _gate(both)
+    monkeypatch.setenv("CI", "false")
+    assert _gate(baseline="elsewhere").outcome is Outcome.PASS
+
+
+def test_a_network_that_the_baseline_has_must_not_get_lost(here, quick_exact, measured):
+    extra = measured.models[0].model_copy(update={"model": "tests.regression.tiny:other"})
+    measured.model_copy(update={"models": (*measured.models, extra)}).write(
+        here / "results/baselines/tiny/exact.json"
+    )
+    comparison = _gate()
+    (lost,) = comparison.of(Outcome.MISSING)
+    assert lost.subject == extra.subject
+    assert comparison.exit_code() == 3
 
 
 def test_a_baseline_may_be_one_file(here, quick_exact):
@@ -98,9 +126,10 @@ def test_a_baseline_at_a_commit_is_not_the_one_in_the_tree(here, quick_exact, me
     assert _gate().outcome is Outcome.FAIL
     assert _gate(baseline="git:main").outcome is Outcome.PASS
     assert _gate(baseline="git:HEAD:results/baselines/tiny").outcome is Outcome.PASS
-    missing = _gate(baseline="git:main:elsewhere")
-    assert missing.outcome is Outcome.PASS
-    assert any("commit one with --write-baseline" in note for note in missing.notes)
+    with pytest.raises(
+        NothingMeasuredError, match=r"no exact baseline at git:main:elsewhere.*--write-baseline"
+    ):
+        _gate(baseline="git:main:elsewhere")
     with pytest.raises(FlopbenchError, match="no commit 'nowhere'"):
         _gate(baseline="git:nowhere")
     with pytest.raises(FlopbenchError, match="--write-baseline cannot write"):
@@ -234,9 +263,22 @@ def test_a_needless_copy_of_the_activations_fails(checkout, edited):
     failed = comparison.of(Outcome.FAIL)
     assert {change.metric for change in failed} == {"operators", "bytes_written"}
     assert any("+2 aten.clone" in change.note and "net:flop" in change.label for change in failed)
-    # The worktree is gone again.
-    listed = subprocess.run(["git", "worktree", "list"], capture_output=True, text=True, check=True)
-    assert len(listed.stdout.splitlines()) == 1
+
+
+def test_the_other_commit_is_none_of_the_repositorys_worktrees(checkout, monkeypatch):
+    """So that nothing is left in there however a gate ends."""
+
+    def state():
+        told = ["worktree list", "status --porcelain --ignored", "rev-parse HEAD"]
+        return [subprocess.run(["git", *t.split()], capture_output=True, check=True).stdout for t in told]
+
+    monkeypatch.chdir(checkout / "flopbench")
+    before = state()
+    with against.checkout("HEAD") as tree:
+        assert state() == before
+        assert (tree / "net.py").read_bytes() == (checkout / "net.py").read_bytes()
+        assert (tree / "flopbench/models/vit.py").is_file()
+    assert not tree.exists()
 
 
 @pytest.mark.slow

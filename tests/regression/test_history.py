@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from typer.testing import CliRunner
 
@@ -57,6 +59,35 @@ def test_figures_of_which_more_is_worse(folder):
     assert series.points[0].value == 2_507_174_400
 
 
+@pytest.mark.parametrize("damage", [{"run.json": "{"}, {"run.json": None}, {"cells.jsonl": None}])
+def test_a_damaged_run_costs_itself_alone(folder, tmp_path, damage):
+    whole = make_run(tmp_path / "whole", pairs=("vit_s16.flop",), seed=1)
+    broken = make_run(tmp_path / "broken", pairs=("vit_s16.flop",), seed=2)
+    for name, content in damage.items():
+        file = broken.path / name
+        if content is not None:
+            file.write_text(content)
+        elif name == "run.json":
+            file.write_text(file.read_text().replace(broken.info.created, "yesterday"))
+        else:
+            file.unlink()
+    told = []
+    runs = find_runs([tmp_path], told.append)
+    series = history(runs, say=told.append)
+    assert {point.run for one in series for point in one.points} == {whole.info.id}
+    (line,) = told
+    assert line.startswith("left out: ")
+    assert "broken" in line
+
+
+def test_figures_of_zero_have_no_history(tmp_path):
+    run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), batch_sizes=(8,))
+    file = run.path / "cells.jsonl"
+    file.write_text(re.sub(r'"macs":\d+', '"macs":0', file.read_text()))
+    with pytest.raises(NothingMeasuredError):
+        history([run], metric="macs")
+
+
 def test_files_hold_table_and_pictures(folder, tmp_path):
     series = history(find_runs([folder / "gpu"]))
     files = write(series, tmp_path)
@@ -71,7 +102,7 @@ def test_files_hold_table_and_pictures(folder, tmp_path):
 
 
 def test_nothing_to_show(folder, tmp_path):
-    with pytest.raises(NothingMeasuredError, match="no run in"):
+    with pytest.raises(NothingMeasuredError, match="no run that can be read in"):
         find_runs([tmp_path])
     with pytest.raises(FlopbenchError, match="is not a folder"):
         find_runs([tmp_path / "missing"])

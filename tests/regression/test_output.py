@@ -1,9 +1,10 @@
 import io
+import re
 import xml.etree.ElementTree as ET
 
 from rich.console import Console
 
-from flopbench.regression.decision import Change, Comparison, Outcome
+from flopbench.regression.decision import Change, Comparison, Outcome, missing
 from flopbench.regression.output import (
     annotations,
     describe,
@@ -71,9 +72,26 @@ def test_markdown_folds_the_passes_and_escapes_bars():
     assert "- a note" in text
 
 
+def test_nothing_from_outside_breaks_markdown_xml_or_a_line():
+    foul = "a\nb|<b>\x1b[31m"
+    changes = [_change(outcome, foul, note=foul, label=foul) for outcome in Outcome]
+    comparison = Comparison(base=foul, new=foul, changes=tuple(changes), notes=(foul,))
+    text = markdown(comparison, title=foul)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "\x1b" not in text
+    assert not re.search(r"(?<!\\)<b>", text)
+    suite = ET.fromstring(junit(comparison, name=foul))[0]
+    assert len(suite) == len(Outcome)
+    assert all("\n" not in line for line in map(describe, changes))
+
+
 def test_junit_is_well_formed_and_counts():
     suite = ET.fromstring(junit(COMPARISON))[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
+    assert (
+        ET.fromstring(junit(Comparison(base="a", new="b", changes=(missing("c"),))))[0].get("errors") == "1"
+    )
     (failure,) = suite.iter("failure")
     assert "1.500× → 1.400×" in failure.get("message", "")
 
@@ -81,7 +99,7 @@ def test_junit_is_well_formed_and_counts():
 def test_annotations_stay_on_one_line():
     error, warning, notice = annotations(COMPARISON)
     assert error.startswith("::error title=vit_s16.flop/cpu/b1 speedup::")
-    assert "100 %25 worse,%0Asecond: line" in error
+    assert "100 %25 worse, second: line" in error
     assert warning.startswith("::warning ")
     assert notice == "::notice title=flopbench::a note"
 

@@ -5,8 +5,10 @@ import pytest
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.regression.decision import Outcome
-from flopbench.regression.pytest_benchmark import EXTRA
+from flopbench.regression.output import describe, dumps
+from flopbench.regression.pytest_benchmark import EXTRA, compare_files
 from flopbench.regression.sources import compare_sources
+from flopbench.suites import MinimumEffect
 
 
 def _file(path, *, seconds=1e-3, speedup=None, data=True, name="test_a", cpu="Xeon", seed=0):
@@ -31,19 +33,116 @@ def _file(path, *, seconds=1e-3, speedup=None, data=True, name="test_a", cpu="Xe
 @pytest.mark.parametrize("data", [True, False])
 def test_seconds_are_compared_with_and_without_raw_data(tmp_path, data):
     base = _file(tmp_path / "base.json", data=data)
-    same = _file(tmp_path / "same.json", data=data, seed=1)
-    slow = _file(tmp_path / "slow.json", data=data, seconds=1.2e-3, seed=2)
-    assert compare_sources(base, same).outcome is Outcome.PASS
-    comparison = compare_sources(base, slow)
-    assert comparison.outcome is Outcome.FAIL
+    # What another process may do by itself is no regression, and no pass either.
+    for factor, outcome in (
+        (0.8, Outcome.PASS),
+        (1.0, Outcome.AMBIGUOUS),
+        (1.1, Outcome.AMBIGUOUS),
+        (1.3, Outcome.FAIL),
+    ):
+        new = _file(tmp_path / "new.json", data=data, seconds=factor * 1e-3, seed=1)
+        comparison = compare_sources(base, new)
+        assert comparison.outcome is outcome
+        (change,) = comparison.changes
+        assert change.change is not None
+        assert change.change.estimate == pytest.approx(factor - 1, abs=0.02)
+        assert "--replicates" in comparison.notes[-1]
+
+
+def _entries(path, *entries, machine=None):
+    benchmarks = [{"fullname": name, "stats": stats, **more} for name, stats, more in entries]
+    path.write_text(json.dumps({"machine_info": machine, "benchmarks": benchmarks}))
+    return path
+
+
+def _stats(seconds=1.0, *, noise=0.01, rounds=30, **more):
+    data = seconds * np.exp(np.random.default_rng(0).normal(0, noise, rounds))
+    low, middle, high = np.quantile(data, [0.25, 0.5, 0.75])
+    return {"median": middle, "iqr": high - low, "rounds": rounds, "data": data.tolist(), **more}
+
+
+ENTRY = '{"fullname": "a", "stats": {"median": 1}}'
+WHOLE = ("whole", _stats(), {})
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        {"median": 1.1, "iqr": 0.1, "rounds": 1},
+        {"median": 1.1, "iqr": 0.0, "rounds": 30},
+        {"median": 1.1, "rounds": 30},
+        {"median": 1.1, "iqr": 0.1, "rounds": 1, "data": [1.1]},
+        {"median": 1.1, "iqr": 0.0, "rounds": 30, "data": [1.1] * 30},
+    ],
+)
+def test_one_round_or_no_spread_is_no_interval(tmp_path, stats):
+    base = _entries(tmp_path / "base.json", ("a", {**stats, "median": 1.0}, {}))
+    comparison = compare_sources(base, _entries(tmp_path / "new.json", ("a", stats, {})))
     (change,) = comparison.changes
-    assert change.change is not None
-    assert change.change.estimate == pytest.approx(0.2, abs=0.02)
+    assert (change.outcome, change.change) == (Outcome.AMBIGUOUS, None)
+    assert "have no interval" in change.note
+    assert "1.10" in describe(change)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), 0.0, -1.0, float("inf")])
+@pytest.mark.parametrize("one_of_them", [False, True])
+def test_what_is_no_time_is_missing_and_hides_nothing(tmp_path, seconds, one_of_them):
+    sound = _stats(1.0)
+    broken = {**sound, "data": [*sound["data"][:-1], seconds]} if one_of_them else {"median": seconds}
+    base = _entries(tmp_path / "base.json", ("a", _stats(), {}), WHOLE)
+    new = _entries(tmp_path / "new.json", ("a", broken, {}), ("whole", _stats(1.5), {}))
+    comparison = compare_sources(base, new)
+    assert {change.subject: change.outcome for change in comparison.changes} == {
+        "a": Outcome.MISSING,
+        "whole": Outcome.FAIL,
+    }
+    assert json.loads(dumps(comparison))["outcome"] == "fail"
+    # Broken before, there is nothing to lose.
+    back = compare_sources(new, base)
+    assert [change.subject for change in back.changes] == ["whole"]
+    assert back.notes[0].startswith("a not compared: before, ")
+
+
+def test_lost_benchmarks_are_named_in_full(tmp_path):
+    base = _entries(tmp_path / "base.json", *((f"t{n}", _stats(), {}) for n in range(12)))
+    new = _entries(tmp_path / "new.json", ("t0", _stats(), {}), ("new", _stats(), {}))
+    comparison = compare_sources(base, new)
+    assert {change.subject for change in comparison.of(Outcome.MISSING)} == {f"t{n}" for n in range(1, 12)}
+    assert comparison.exit_code() == 3
+    assert "1 benchmarks measured only now: new" in comparison.notes
+
+
+@pytest.mark.parametrize(
+    ("entry", "machine", "extra"),
+    [(None, None, None), ("text", {"cpu": None}, {"flopbench": "0.1.0"}), (1, {}, {"flopbench": {}})],
+)
+def test_what_is_not_needed_may_be_anything(tmp_path, entry, machine, extra):
+    file = _entries(tmp_path / "a.json", ("a", _stats(), {"extra_info": extra, "x": entry}), machine=machine)
+    comparison = compare_sources(file, file)
+    assert [change.metric for change in comparison.changes] == ["seconds"]
+
+
+def test_a_speed_up_that_got_lost_is_missing(tmp_path):
+    base = _file(tmp_path / "base.json", speedup=1.5)
+    comparison = compare_sources(base, _file(tmp_path / "new.json", seed=1))
+    assert [change.metric for change in comparison.of(Outcome.MISSING)] == ["speedup"]
+
+
+def test_a_name_with_brackets_is_itself_before_it_is_a_pattern(tmp_path):
+    effects = MinimumEffect(cells={"test_a[16]": {"throughput": 0.5}})
+    files = [
+        _entries(tmp_path / f"{seconds}.json", ("test_a[16]", _stats(seconds), {}), ("test_b", _stats(), {}))
+        for seconds in (1.0, 1.2)
+    ]
+    base, new = files
+    first, second = compare_files(base, new, effects).changes
+    assert (first.tolerance, first.outcome) == (0.5, Outcome.PASS)
+    assert second.tolerance < 0.5
 
 
 def test_between_machines_only_speed_ups(tmp_path):
     base = _file(tmp_path / "base.json", speedup=1.5)
-    other = _file(tmp_path / "other.json", speedup=1.3, seconds=5e-3, cpu="EPYC", seed=1)
+    other = _file(tmp_path / "other.json", speedup=1.1, seconds=5e-3, cpu="EPYC", seed=1)
     comparison = compare_sources(base, other)
     assert [(change.metric, change.outcome) for change in comparison.changes] == [("speedup", Outcome.FAIL)]
     assert "cpu: Xeon → EPYC" in comparison.notes[0]
@@ -54,14 +153,23 @@ def test_between_machines_only_speed_ups(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON"),
-        ("[]", "has no list of benchmarks"),
+        ("{", "Invalid JSON"),
+        ("\xff", "Invalid JSON"),
+        ("[" * 10_000, "recursion limit"),
+        ('{"benchmarks": [{"x": ' + "9" * 5_000 + "}]}", "number out of range"),
+        ("[]", "is not a file of pytest-benchmark"),
         ('{"benchmarks": []}', "no benchmark in common"),
+        ('{"benchmarks": ["a"]}', r"benchmarks\[0\]: Input should be an object"),
+        ('{"benchmarks": [{"name": "BM_Copy/1024"}]}', r"benchmarks\[0\]\.fullname: Field required"),
+        ('{"benchmarks": [{"fullname": "a"}]}', r"benchmarks\[0\]\.stats: Field required"),
+        ('{"benchmarks": [{"fullname": "a", "stats": null}]}', r"benchmarks\[0\]\.stats: "),
+        ('{"benchmarks": [{"fullname": "a", "stats": {"median": "1.1"}}]}', r"stats\.median: "),
+        (f'{{"benchmarks": [{ENTRY}, {ENTRY}]}}', "2 benchmarks called a"),
     ],
 )
 def test_files_that_are_something_else(tmp_path, content, message):
     base = _file(tmp_path / "base.json")
-    (tmp_path / "new.json").write_text(content)
+    (tmp_path / "new.json").write_text(content, encoding="latin-1")
     with pytest.raises(FlopbenchError, match=message):
         compare_sources(base, tmp_path / "new.json")
 
