@@ -16,11 +16,11 @@ def hook(monkeypatch):
     interface = ModuleType("hatchling.metadata.plugin.interface")
     interface.MetadataHookInterface = object  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", interface)
-    monkeypatch.syspath_prepend(str(ROOT))
-    import hatch_build
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import pypi_readme  # pyright: ignore[reportMissingImports]
 
-    yield hatch_build
-    del sys.modules["hatch_build"]
+    yield pypi_readme
+    del sys.modules["pypi_readme"]
 
 
 def test_the_readme_of_a_distribution_links_to_nothing_that_it_lacks(hook):
