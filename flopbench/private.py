@@ -130,3 +130,11 @@ def show_kernels_to_profiler() -> None:
     from torch._inductor import config
 
     config.cpp.enable_kernel_profile = True
+
+
+def compiled_graphs() -> tuple[int, int]:
+    """How many graphs this process has compiled so far, and how many it took from inductor's cache."""
+    from torch._dynamo.utils import counters
+
+    inductor = counters["inductor"]
+    return inductor["fxgraph_cache_miss"] + inductor["fxgraph_cache_bypass"], inductor["fxgraph_cache_hit"]

@@ -174,6 +174,18 @@ def test_compile_cpp():
     assert private.compile_cpp('extern "C" int seven() { return 7; }').seven() == 7
 
 
+def test_compiled_graphs():
+    def backend(graph: Any, inputs: Any) -> Any:
+        return graph.forward
+
+    before = private.compiled_graphs()
+    torch.compile(lambda x: x - 1, backend=backend)(torch.ones(1))
+    assert private.compiled_graphs() == before
+    if private.compiler_version() is not None:
+        torch.compile(lambda x: x - 2)(torch.ones(1))
+        assert sum(private.compiled_graphs()) == sum(before) + 1
+
+
 def test_show_kernels_to_profiler():
     from torch._inductor import config
 

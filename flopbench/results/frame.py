@@ -18,7 +18,8 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
 
     Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), then `status`,
     `reason`, for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a
-    call), `throughput` (images a second), `peak_bytes`, `compile_seconds`, `kernels` (what ran), then
+    call), `throughput` (images a second), `peak_bytes`, `compile_seconds`,
+    `compile_cache` (whether it held what was compiled), `kernels` (what ran), then
     `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`,
     `rounds`, `flags`. A cell whose samples answer nothing has the status `not resolved`, its figures, and
     no realised share.
@@ -58,6 +59,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             f"{role}_throughput": cell.batch_size / seconds if seconds else None,
             f"{role}_peak_bytes": result.peak_bytes if result else None,
             f"{role}_compile_seconds": result.compile_seconds if result else None,
+            f"{role}_compile_cache": result.compile_cache if result else None,
             f"{role}_kernels": result.kernels if result else None,
         }
     speedup, check = record.speedup, record.check

@@ -17,6 +17,10 @@ Schema = Annotated[Literal[1, 2], Field(alias="schema")]
 TORCHS, OURS = "with torch's own operations", "with flopbench's kernels"
 """Both worlds, in words."""
 
+CompileCache = Literal["cold", "warm", "mixed", "shared"]
+"""Where a model's compiled graphs came from: compiled in its first call, taken from the cache on disk, some
+of each, or neither, because this process had compiled the same code for the other model of the pair."""
+
 Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
 Samples = tuple[tuple[float, ...], ...]
 
@@ -65,7 +69,9 @@ class ModelResult(_Implemented):
     `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a
     round, in the order of measurement; `host_samples` the host's dispatch time of the same calls
     (CUDA only). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
-    peak. `compile_seconds` is the first call of a compiled model (None when eager).
+    peak. `compile_seconds` is the first call of a compiled model less a warm one (None when eager), and
+    `compile_cache` how that call came by its code. In early records, which do not say, the baseline's holds
+    the compiler's start-up too.
     """
 
     name: str
@@ -75,6 +81,7 @@ class ModelResult(_Implemented):
     uncounted_operators: dict[str, int] = {}
     peak_bytes: int | None = None
     compile_seconds: float | None = None
+    compile_cache: CompileCache | None = None
     samples: Samples = ()
     host_samples: Samples = ()
 

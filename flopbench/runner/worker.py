@@ -114,6 +114,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             role,
             peak_bytes=peaks[role],
             compile_seconds=compiled,
+            compile_cache=bench.compile_cache.get(role),
             samples=_rows(getattr(rounds, role)),
             host_samples=_rows(getattr(rounds, f"{role}_host")),
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import sub
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from flopbench.cells import Cell, DeviceKind
 from flopbench.kernels import Ran, has_ours
 from flopbench.kernels.dispatch import observe, specified
 from flopbench.models.catalog import parse_name
-from flopbench.results import Check, Flag
+from flopbench.private import compiled_graphs
+from flopbench.results import Check, CompileCache, Flag
 from flopbench.testing.invariance import TOLERANCE, invariance_error
 from flopbench.timing.clock import CLOCKS, Clock
 from flopbench.timing.device_state import Watch, watch
@@ -58,6 +60,7 @@ class Bench:
         on_phase: told the name of each phase when it begins.
         phases: seconds of wall time by phase.
         first_seconds: by role, of the first call, compilation included.
+        compile_cache: by role, of compiled models, how the first call came by its code.
         ran: by role, what each operation of ours was seen to run as in the first call (`kernels.dispatch`).
         pace: by role, seconds a call once warm.
         unchecked: a flag for each thing that the checks could not judge.
@@ -69,6 +72,7 @@ class Bench:
     on_phase: Callable[[str], object] = lambda name: None
     phases: dict[str, float] = field(default_factory=dict, init=False)
     first_seconds: dict[str, float] = field(default_factory=dict, init=False)
+    compile_cache: dict[str, CompileCache] = field(default_factory=dict, init=False)
     ran: dict[str, Ran] = field(default_factory=dict, init=False)
     pace: dict[str, float] = field(default_factory=dict, init=False)
     unchecked: list[Flag] = field(default_factory=list, init=False)
@@ -91,14 +95,21 @@ class Bench:
 
     def first_calls(self) -> None:
         """Call each model once, which compiles what is to be compiled."""
+        compiles = self.cell is not None and self.cell.mode != "eager"
         with self._phase(self._first_phase):
+            if compiles:
+                # The compiler's start-up is not part of what the model that comes first takes to compile.
+                torch.compile(lambda x: x + 1)(torch.zeros(2, device=self.device))
             for role, workload in self.workloads.items():
                 before = state_of(workload.inputs)
+                graphs = compiled_graphs() if compiles else None
                 start = time.monotonic()
                 with observe() as self.ran[role]:
                     workload.run()
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
+                if graphs:
+                    self.compile_cache[role] = _cache(*map(sub, compiled_graphs(), graphs))
                 if state_of(workload.inputs) != before:
                     self._writers.append(role)
         if self.cell and self.cell.mode != "eager":
@@ -314,3 +325,10 @@ class Bench:
         if not error <= tolerance:
             raise WrongOutputError(f"{otherwise}: relative error {error:.1e}, allowed {tolerance:.0e}")
         return error
+
+
+def _cache(compiled: int, taken: int) -> CompileCache:
+    """Where a call's graphs came from, of which it compiled some and took some from the cache."""
+    if not compiled:
+        return "warm" if taken else "shared"
+    return "mixed" if taken else "cold"

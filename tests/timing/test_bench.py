@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -262,6 +263,26 @@ def test_sparse_outputs_are_seen():
     x = torch.eye(3)
     assert relative_error(x.to_sparse(), x.to_sparse()) == 0
     assert bench(torch.neg, lambda x: -x.to_sparse(), x).check() is None
+
+
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
+def test_compiled_cells_say_whether_the_cache_held_what_they_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    both = Pair.of("vit_ti16", "vit_ti16")
+    found = []
+    for _ in range(2):
+        torch._dynamo.reset()
+        pair = Bench.of(cell(pair=both, mode="compile-blocks", impl="eager", width=16, depth=2))
+        pair.first_calls()
+        found.append(pair.compile_cache)
+    # Blocks alike are compiled once in a process, and taken from the disk by the next.
+    assert found == [
+        {"baseline": "cold", "candidate": "shared"},
+        {"baseline": "warm", "candidate": "shared"},
+    ]
 
 
 @pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
