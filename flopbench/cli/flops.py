@@ -27,11 +27,13 @@ def flops(
         ),
     ],
     by: Annotated[Literal["layer", "operator"], typer.Option(help="Rows: layers or operators.")] = "layer",
-    depth: Annotated[int, typer.Option(min=1, help="Levels of layers.")] = 2,
+    depth: Annotated[int, typer.Option(min=1, max=100, help="Levels of layers.")] = 2,
     pass_: Annotated[Pass, typer.Option("--pass", help="What is counted.")] = "forward",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**24, help="Images.")] = 1,
     images: Annotated[str, typer.Option("--input", help="Channels × height × width.")] = "3x224x224",
-    dtype_bytes: Annotated[int, typer.Option(min=1, help="Bytes an element: 4 for fp32, 2 for fp16.")] = 4,
+    dtype_bytes: Annotated[
+        int, typer.Option(min=1, max=16, help="Bytes an element: 4 for fp32, 2 for fp16.")
+    ] = 4,
     convention: Annotated[
         Literal["macs", "paper"],
         typer.Option(help="paper: also the paper's sum of MACs and elementwise operations."),

@@ -32,7 +32,8 @@ def gate(
         bool, typer.Option("--write-baseline", help="Write what is measured as the baseline, and pass.")
     ] = False,
     processes: Annotated[
-        int, typer.Option(min=1, help="Fresh processes a cell and side: the unit of the statistics.")
+        int,
+        typer.Option(min=1, max=1000, help="Fresh processes a cell and side: the unit of the statistics."),
     ] = 4,
     strict: Annotated[bool, typer.Option("--strict", help="Ambiguous is a failure: exit code 4.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
@@ -113,7 +114,7 @@ def self_test(
     suite: Annotated[str, typer.Option(help="Suite whose minimum effect the gate must see.")] = "vit",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
     trials: Annotated[
-        int, typer.Option(min=5, help="Trials without a change; 24 take five minutes in all.")
+        int, typer.Option(min=5, max=10_000, help="Trials without a change; 24 take five minutes in all.")
     ] = 24,
 ) -> None:
     """Find out what the gate sees on this machine.

@@ -23,7 +23,9 @@ def history(
     since: Annotated[
         str | None, typer.Option(help="Only runs since a day or a commit: 2026-11-01, git:v1.0.")
     ] = None,
-    min_change: Annotated[float, typer.Option(help="Smallest relative change that is marked.")] = 0.01,
+    min_change: Annotated[
+        float, typer.Option(min=0, max=1, help="Smallest relative change that is marked.")
+    ] = 0.01,
     out: Annotated[Path, typer.Option(help="Where the picture and the table go.")] = Path("reports/history"),
     output: Annotated[str, typer.Option("--format", help="table or markdown.")] = "table",
 ) -> None:
@@ -40,7 +42,7 @@ def history(
         metric=metric,
         cells=cell or (),
         machine=machine,
-        since=parse_since(since) if since else None,
+        since=parse_since(since) if since is not None else None,
         min_change=min_change,
         say=tell,
     )

@@ -25,7 +25,7 @@ def profile(
     axes: Values,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="For timing the pair, and for each profile.")
+        float, typer.Option(min=0.1, max=1800, help="For timing the pair, and for each profile.")
     ] = 10.0,
     calibration: Annotated[
         Path | None, typer.Option(help="Take the peaks from this calibration.json instead of measuring them.")

@@ -20,7 +20,7 @@ def parse_duration(text: str) -> float:
     Raises:
         FlopbenchError: not a duration.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smh]?)", text.strip())
     if not match or float(match.group(1)) == 0:
         raise FlopbenchError(f"--budget {text!r} is not a duration; write 90s, 5m or 1.5h")
     return float(match.group(1)) * _UNITS[match.group(2)]
@@ -32,7 +32,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     Raises:
         FlopbenchError: not of that form.
     """
-    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
     if not match:
         raise FlopbenchError(f"--shard {text!r} is not of the form i/n, e.g. 1/4")
     return int(match.group(1)), int(match.group(2))
@@ -79,13 +79,15 @@ def run(
         "replicates": replicates,
         "precision": precision,
         "cell_seconds": cell_seconds,
-        "budget_seconds": parse_duration(budget) if budget else None,
+        "budget_seconds": parse_duration(budget) if budget is not None else None,
     }
     if threads is not None:
         use_threads(threads)
     # What the user reads goes to stderr when stdout is for a pipe.
     console = make_console(stderr=format_ != "table")
-    measured = _prepare(suite, device, quick, changes, parse_shard(shard) if shard else None, resume, results)
+    measured = _prepare(
+        suite, device, quick, changes, parse_shard(shard) if shard is not None else None, resume, results
+    )
     interrupted = False
     try:
         with progress_for(console) as progress:

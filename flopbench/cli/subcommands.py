@@ -1,33 +1,54 @@
 """What a command is: its stdout is its own, and it may have subcommands beside its own work."""
 
+import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from flopbench.cli.console import stdout_kept
+from flopbench.errors import FlopbenchError
 
 
-class Command(TyperCommand):
-    """A command whose stdout is what it prints itself, whatever the networks print that it runs."""
+class _Strict:
+    """Refuses what no option takes, and keeps stdout for what the command prints itself."""
 
     # typer brings a click of its own whose types it does not export.
+    def parse_args(self: Any, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command line.
+
+        Raises:
+            FlopbenchError: a value is empty, which would pass for the default, or no finite number.
+        """
+        for before, word in pairwise(["", *args]):
+            option, equals, value = word.partition("=")
+            if not word.strip() or (word.startswith("--") and equals and not value.strip()):
+                name = next((name for name in (option, before) if name.startswith("-")), "an argument")
+                raise FlopbenchError(f"{name} is empty: leave it out, or give it a value")
+        left = super().parse_args(ctx, args)  # pyright: ignore[reportAttributeAccessIssue]
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise FlopbenchError(f"{param.opts[0]} must be a finite number, got {value}")
+        return left
+
     def invoke(self, ctx: Any) -> Any:
-        """Call the command."""
+        """Call the command; whatever the networks print that it runs goes to stderr."""
         with stdout_kept():
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class _Group(TyperGroup):
+class Command(_Strict, TyperCommand):
+    """A command of `flopbench`."""
+
+
+class _Group(_Strict, TyperGroup):
     """What follows is the command's own, unless the first word names a subcommand."""
 
     allow_extra_args = False
     allow_interspersed_args = True
-
-    def invoke(self, ctx: Any) -> Any:
-        with stdout_kept():
-            return super().invoke(ctx)
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         subcommand = self.commands.get(args[0]) if args else None

@@ -1,5 +1,6 @@
 """`flopbench submit`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +21,12 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not (name.isidentifier() and equals and value):
             raise FlopbenchError(f"--set {pair!r} is not name=value, e.g. --set slurm_partition=gpu")
-        options[name] = int(value) if value.isdigit() else value
+        options[name] = int(value) if re.fullmatch(r"[0-9]{1,18}", value) else value
     return options
 
 
 def submit(
-    shards: Annotated[int, typer.Option(help="Tasks of the array.")],
+    shards: Annotated[int, typer.Option(min=1, max=10_000, help="Tasks of the array.")],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(help="Arguments of `flopbench run`, after --.", metavar="-- RUN-ARGUMENTS"),

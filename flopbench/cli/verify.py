@@ -14,7 +14,10 @@ def verify(
     image_size: Annotated[
         int | None,
         typer.Option(
-            "--image-size", min=1, help="Pixels; else four cells of the coarsest grid, which is quick."
+            "--image-size",
+            min=1,
+            max=2**16,
+            help="Pixels; else four cells of the coarsest grid, which is quick.",
         ),
     ] = None,
 ) -> None:

@@ -65,7 +65,7 @@ def read_input(text: str) -> tuple[int, tuple[int, int]]:
     Raises:
         FlopbenchError: it is not of that form.
     """
-    match = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)[x×]([1-9]\d*)", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,5})[x×]([1-9][0-9]{0,5})[x×]([1-9][0-9]{0,5})", text)
     if match is None:
         raise FlopbenchError(f"--input {text!r} is not CHANNELSxHEIGHTxWIDTH, e.g. 3x224x224")
     channels, height, width = map(int, match.groups())

@@ -73,14 +73,19 @@ def find_runs(folders: Iterable[Path], say: Say = lambda line: None) -> list[Run
     """Every run in and below the folders, oldest first; `say` is told which are damaged and left out.
 
     Raises:
-        FlopbenchError: a folder does not exist.
+        FlopbenchError: a folder does not exist, or two of them hold the same run.
         NothingMeasuredError: there is no run that can be read.
     """
     runs: list[Run] = []
+    known: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
             raise FlopbenchError(f"{folder} is not a folder; give one that holds runs, such as results")
         for file in sorted(folder.rglob("run.json")):
+            # A run that counts twice would look like two that agree.
+            if file.resolve() in known:
+                raise FlopbenchError(f"{file.parent} is in more than one of the folders; name it once")
+            known.add(file.resolve())
             try:
                 run = Run.open(file.parent)
                 _created(run)
@@ -194,7 +199,7 @@ def write(series: Sequence[Series], out: Path) -> list[Path]:
         for kind, content in zip(("png", "svg"), contents, strict=True):
             files.append(out / f"history-{metric}-{number}.{kind}")
             write_atomically(files[-1], content)
-        page += f"![{metric} on {machine}, a panel a cell]({files[-2].name})\n\n"
+        page += f"![{metric} on {text.markdown_escape(machine)}, a panel a cell]({files[-2].name})\n\n"
     files.append(out / f"history-{metric}.md")
     write_atomically(files[-1], page + table(series).markdown() + "\n")
     return files

@@ -135,11 +135,12 @@ class Table:
         return json.dumps({**context, "rows": self.records()}, indent=1, ensure_ascii=False) + "\n"
 
     def csv(self) -> str:
-        """The records under a line of keys."""
+        """The records under a line of keys; no text in it is a formula."""
         stream = io.StringIO()
         writer = csv.DictWriter(stream, [column.key for column in self._all], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.records())
+        for record in self.records():
+            writer.writerow({key: text.defused(value) for key, value in record.items()})
         return stream.getvalue()
 
     def markdown(self) -> str:

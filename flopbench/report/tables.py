@@ -84,7 +84,7 @@ def format_frame(frame: "pd.DataFrame", fmt: str) -> str:
     if fmt == "json":
         return frame.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) or "[]"
     if fmt == "csv":
-        return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
+        return frame.map(text.defused).to_csv(index=False, lineterminator="\n").rstrip("\n")
     if fmt == "markdown":
         return runs_table("", measured(rows_of(frame)), CELL_COLUMNS).markdown() or NOTHING
     raise FlopbenchError(f"--format {fmt!r}: choose one of {', '.join(FORMATS)}")

@@ -131,6 +131,11 @@ def markdown_escape(text: object) -> str:
     )
 
 
+def defused(value: object) -> object:
+    """A value for a cell of CSV that a spreadsheet does not take for a formula; only text is changed."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
+
+
 def fenced(text: str, language: str = "") -> str:
     """A fenced code block whose fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)

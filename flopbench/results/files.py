@@ -39,7 +39,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def as_json(record: Frozen, indent: int | None = None) -> str:
     """A record as it is written, on one line unless `indent` says otherwise.
 
-    What a network or the system said may hold anything: control characters and surrogates become U+FFFD.
+    What a network or the system said may hold anything: control characters and surrogates become U+FFFD,
+    and of paths on this machine only what says nothing about it is left.
     """
     content = _printable(record.model_dump(mode="json", by_alias=True))
     separators = (",", ":" if indent is None else ": ")
@@ -49,12 +50,31 @@ def as_json(record: Frozen, indent: int | None = None) -> str:
 def _printable(value: Any) -> Any:
     match value:
         case str():
-            return _UNPRINTABLE.sub("\ufffd", value)
+            return _UNPRINTABLE.sub("\ufffd", without_paths(value))
         case list():
             return [_printable(item) for item in value]
         case dict():
             return {_printable(key): _printable(item) for key, item in value.items()}
     return value
+
+
+# Absolute, with a folder at least; not the middle of an address, a relative path, a ratio or a pattern.
+_ABSOLUTE = re.compile(r"""(?<![\w~.:/×*?\])-])/(?:[^\s/'":,;()<>]+/)+""")
+
+
+def without_paths(text: str) -> str:
+    """Text whose paths say nothing about this machine.
+
+    Those below the current folder are relative to it and those at home begin with `~`; of any other the
+    name alone is left.
+    """
+    if os.sep not in text:
+        return text
+    # Their names may hold spaces, at which the pattern ends.
+    for folder, short in ((Path.cwd(), ""), (Path("~").expanduser(), f"~{os.sep}")):
+        if folder.parent != folder:
+            text = text.replace(f"{folder}{os.sep}", short)
+    return _ABSOLUTE.sub("", text)
 
 
 def write_record(path: Path, record: Frozen) -> None:

@@ -114,6 +114,12 @@ def test_nothing_to_show(folder, tmp_path):
         parse_since("yesterday")
 
 
+def test_a_run_counts_once(folder):
+    for again in (folder, folder / "cpu"):
+        with pytest.raises(FlopbenchError, match="in more than one of the folders"):
+            find_runs([folder, again])
+
+
 def test_the_command(folder, tmp_path):
     arguments = [
         "history",

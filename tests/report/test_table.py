@@ -1,5 +1,6 @@
 """The one table, with columns of its own."""
 
+import csv
 import io
 import json
 from functools import partial
@@ -82,3 +83,10 @@ def test_a_column_takes_an_item_an_attribute_or_what_it_is_told():
     assert Column("", "imag").value(4j) == 4
     assert Column("x").show({"x": float("nan")}) == text.MISSING
     assert Column("x").sort({"x": (1.5, 1.4, 1.6)}) == 1.5
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1+2", "@SUM(A1)", "\tx"])
+def test_no_cell_of_csv_is_a_formula(name: str):
+    table = Table.of("", (words("name"), Column("change")), [(name, -0.5)])
+    (row,) = csv.DictReader(io.StringIO(table.csv()))
+    assert row == {"name": f"'{name}", "change": "-0.5"}

@@ -8,6 +8,7 @@ import pytest
 
 from flopbench.errors import FlopbenchError
 from flopbench.results import FrontierRecord, Run, merge_runs, to_frame, write_atomically
+from flopbench.results.files import as_json
 from flopbench.runner.sweep import RESUME_FIELDS
 from tests.support.runs import make_run
 
@@ -238,3 +239,22 @@ def test_a_run_does_not_merge_with_itself(tmp_path: Path):
     with pytest.raises(FlopbenchError, match=r"cannot merge: .* is in both .*part0 and .*part0"):
         merge_runs([first, Run.open(first.path)], tmp_path / "merged", RESUME_FIELDS)
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("{cwd}/src/nets.py:12: in forward", "src/nets.py:12: in forward"),
+        ("cannot open {home}/a b/nets.py", "cannot open ~/a b/nets.py"),
+        ("/usr/lib/python3.11/site-packages/torch/nn/linear.py, line 3", "linear.py, line 3"),
+        ("File '/opt/data/x.py'", "File 'x.py'"),
+        ("https://pytorch.org/docs/x", "https://pytorch.org/docs/x"),
+        ("vit_s16.flop/cpu/b1/forward/fp32/eager", "vit_s16.flop/cpu/b1/forward/fp32/eager"),
+        ("vit_s16.flop/*/b1/*", "vit_s16.flop/*/b1/*"),
+        ("812 images/s/GPU", "812 images/s/GPU"),
+    ],
+)
+def test_what_is_written_says_no_path_of_the_machine(tmp_path: Path, said: str, kept: str):
+    (record, *_) = make_run(tmp_path / "run").records()
+    said = said.format(cwd=Path.cwd(), home=Path.home())
+    assert json.loads(as_json(record.model_copy(update={"reason": said})))["reason"] == kept
