@@ -42,7 +42,6 @@ ClickException: Any = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     name="flopbench",
     help="How much of the FLOPs that mirror symmetry saves becomes time.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -98,16 +97,17 @@ def main() -> NoReturn:
             warnings.showwarning = _show_warning
         try:
             # Not standalone: click would turn Ctrl-C into exit code 1, which here means a regression.
-            code = app(words, standalone_mode=False)
+            code = app(words, prog_name="flopbench", standalone_mode=False)
             sys.stdout.flush()
             # typer makes of Ctrl-C an exit code, without a word.
             if code == ExitCode.INTERRUPTED:
                 _say("interrupted")
         except BaseException as error:
-            if debug:
+            if debug and not isinstance(error, SystemExit):
                 traceback.print_exception(error)
             message, code = _last_words(error)
-            _say(message)
+            if message:
+                _say(message)
             _drop_output()
     sys.exit(code)
 
@@ -128,10 +128,8 @@ def _last_words(error: BaseException) -> tuple[str, ExitCode]:
             where = f": {error.filename}" if error.filename else ""
             return f"{error.strerror or error}{where} ({_HOW})", ExitCode.USAGE
         case SystemExit():
-            return (
-                f"a network or its module left the program with sys.exit({error.code!r})",
-                ExitCode.INTERNAL,
-            )
+            # Shell completion ends so, and has said what it could not do; no network can (`Command`).
+            return "", ExitCode.USAGE if error.code else ExitCode.OK
         case _:
             first = next(iter(str(error).strip().splitlines()), "")[:_LINE]
             what = f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -36,8 +36,11 @@ class _Strict:
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command; whatever the networks print that it runs goes to stderr."""
-        with stdout_kept():
-            return super().invoke(ctx)  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            with stdout_kept():
+                return super().invoke(ctx)  # pyright: ignore[reportAttributeAccessIssue]
+        except SystemExit as error:
+            raise RuntimeError(f"a network or its module called sys.exit({error.code!r})") from error
 
 
 class Command(_Strict, TyperCommand):

@@ -72,8 +72,8 @@ def test_every_end_has_a_line_and_a_code(
     assert last.startswith("flopbench: ")
     assert line in last
     assert "\x1b" not in last
-    # Of Ctrl-C typer keeps no stack.
-    assert bool(stack) == ("--debug" in words and code != 130)
+    # Of Ctrl-C and a closed pipe typer keeps no stack.
+    assert bool(stack) == ("--debug" in words and code not in (130, 141))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,12 @@ def test_a_warning_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(command, "count", warn)
     _, _, complained = call("flops", "vit_ti16")
     assert complained == "flopbench: warning: something is odd\nflopbench: the end\n"
+
+
+def test_shells_complete_commands(call: Call, monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"": "complete_bash", "WORDS": "flopbench hist", "CWORD": "1"}.items():
+        monkeypatch.setenv(f"COMP_{name}" if name else "_FLOPBENCH_COMPLETE", value)
+    assert call() == (0, "history\n", "")
 
 
 NOISY = """
