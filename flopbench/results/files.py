@@ -110,4 +110,4 @@ def what_is_wrong(error: ValidationError, fault: str = "is damaged") -> str:
         newer = f"is of schema {first['input']}, from a newer flopbench"
         return f"{newer}: this one reads up to {SCHEMA}; upgrade it"
     where = place(first["loc"])
-    return f"{fault}: {where + ': ' if where else ''}{first['msg']}"
+    return f"{fault}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"

@@ -1,9 +1,9 @@
 """The records of a run: frozen, typed, and the schema of what is on disk."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
 from flopbench.cells import Cell, DType, Frozen
 from flopbench.kernels import Ran, has_ours
@@ -22,7 +22,7 @@ CompileCache = Literal["cold", "warm", "mixed", "shared"]
 of each, or neither, because this process had compiled the same code for the other model of the pair."""
 
 Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
-Samples = tuple[tuple[float, ...], ...]
+Samples = tuple[Annotated[tuple[PositiveFloat, ...], Field(min_length=1)], ...]
 
 
 class _Finite(Frozen, allow_inf_nan=False):
@@ -40,6 +40,16 @@ class Interval(_Finite):
     def half_width(self) -> float:
         """Half the interval's width relative to the estimate."""
         return (self.high - self.low) / 2 / self.estimate
+
+
+def _is_ratio(interval: Interval) -> Interval:
+    if min(interval.estimate, interval.low, interval.high) <= 0:
+        raise ValueError("a speed-up and the ends of its interval are above zero")
+    return interval
+
+
+Speedup = Annotated[Interval, AfterValidator(_is_ratio)]
+"""Time of the baseline over time of the candidate."""
 
 
 class _Implemented(_Finite):
@@ -128,13 +138,20 @@ class CellRecord(_Finite):
     wall_seconds: float
     baseline: ModelResult | None = None
     candidate: ModelResult | None = None
-    speedup: Interval | None = None
+    speedup: Speedup | None = None
     stop: Literal["precision", "time", "rounds"] | None = None
     check: Check | None = None
     flags: tuple[Flag, ...] = ()
     device_state: dict[str, Any] = {}
     phases: dict[str, float] = {}
     """Seconds of the cell's wall time by phase: build, compile, check, warm-up, memory, sampling."""
+
+    @model_validator(mode="after")
+    def _has_both_of_each_round(self) -> Self:
+        rounds = {len(model.samples) for model in (self.baseline, self.candidate) if model}
+        if len(rounds) > 1:
+            raise ValueError("both models have as many rounds, for they take turns")
+        return self
 
     @property
     def key(self) -> tuple[str, int]:
@@ -334,7 +351,7 @@ class ProfileRecord(_Finite):
     cell: Cell
     baseline: ModelProfile
     candidate: ModelProfile
-    speedup: Interval | None = None
+    speedup: Speedup | None = None
     """Measured in the same process, without the profiler."""
     calls: int = 0
     """Calls of each model that were profiled."""

@@ -90,6 +90,28 @@ def test_what_is_no_number_is_no_figure(tmp_path: Path, value: str):
         assert len(run.records()) == rest.count("\n")
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"speedup": {"estimate": 0, "low": 0, "high": 0}}, "speedup: .*above zero"),
+        ({"speedup": {"estimate": 1.2, "low": -0.1, "high": 2}}, "speedup: .*above zero"),
+        ({"baseline": {"samples": [[0.0]]}}, r"baseline\.samples\[0\]\[0\]: .*greater than 0"),
+        ({"candidate": {"samples": [[]]}}, r"candidate\.samples\[0\]: .*at least 1 item"),
+        ({"candidate": {"samples": [[1.0]]}}, "both models have as many rounds"),
+    ],
+)
+def test_what_is_no_time_is_no_figure(tmp_path: Path, value: dict[str, dict[str, object]], message: str):
+    run = make_run(tmp_path / "a", batch_sizes=(1,))
+    file = run.path / "cells.jsonl"
+    first, rest = file.read_text().split("\n", 1)
+    record = json.loads(first)
+    for key, figures in value.items():
+        record[key] |= figures
+    file.write_text(f"{json.dumps(record)}\n{rest}")
+    with pytest.warns(UserWarning, match=f"line 1 is damaged: {message}"):
+        assert len(run.records()) == rest.count("\n")
+
+
 def test_a_line_of_a_newer_flopbench_is_no_damage(tmp_path: Path):
     run = make_run(tmp_path / "a", batch_sizes=(1,))
     file = run.path / "cells.jsonl"
