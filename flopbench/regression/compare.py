@@ -42,7 +42,7 @@ SOFTWARE = (
     "os",
 )
 """What explains a change that is not the code's."""
-SINGLE = "one process a side does not show how processes differ: measure several (--replicates 4)"
+SINGLE = "one process per side does not show how processes differ: measure several (--replicates 4)"
 
 METRICS: tuple[Metric, ...] = ("speedup", "throughput", "peak_memory", "macs")
 SAME_MACHINE: tuple[Metric, ...] = ("throughput", "peak_memory")
@@ -334,6 +334,8 @@ def _exact(
     for role, before, after in zip(ROLES, _models(base), _models(new), strict=True):
         values = getattr(before, attribute), getattr(after, attribute)
         if None in values:
+            if values[1] is None and values[0] is not None:
+                changes.append(missing(base.cell.id, metric, f"of {labels[role]} is missing now"))
             continue
         changes.append(exact_change(base.cell.id, metric, labels[role], *values, tolerance))
     return changes

@@ -256,6 +256,8 @@ def _changes(
         what = "the logits of an image and of its mirror image"
         errors = base.invariance_error, new.invariance_error
         yield _bounded(subject, "invariance_error", label, *errors, TOLERANCE["fp32"], what)
+    elif base.invariance_error is not None:
+        yield missing(subject, "invariance_error")
     what = "the same weights and images give logits that"
     yield _bounded(subject, "outputs", label, 0.0, _output_difference(base, new), OUTPUT_TOLERANCE, what)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from flopbench.cells import Frozen
 from flopbench.errors import FlopbenchError, NothingMeasuredError
@@ -52,7 +52,7 @@ class Fixture(_Foreign):
     """What the fixture `flopbench` left: the speed-up, and that of each round."""
 
     speedup: float
-    round_speedups: list[float]
+    round_speedups: list[float] = Field(min_length=1)
 
 
 class Entry(_Foreign):

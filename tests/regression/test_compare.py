@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -176,6 +177,17 @@ def test_cells_that_the_new_run_lacks_are_named_in_full(tmp_path):
     back = compare_runs(new, base)
     assert back.outcome is Outcome.PASS
     assert all(any(cell in note for note in back.notes) for cell in lost)
+
+
+@pytest.mark.parametrize(("figure", "metric"), [("macs", "macs"), ("peak_bytes", "peak_memory")])
+def test_a_figure_that_got_lost_is_missing(tmp_path, figure, metric):
+    base, new = _pair_of_runs(tmp_path)
+    text = (new.path / "cells.jsonl").read_text()
+    (new.path / "cells.jsonl").write_text(re.sub(rf'"{figure}":\d+', f'"{figure}":null', text))
+    lost = compare_runs(base, new).of(Outcome.MISSING)
+    assert {change.metric for change in lost} == {metric}
+    assert any("E(ViT-B/16) is missing now" in change.note for change in lost)
+    assert compare_runs(new, base).outcome is Outcome.PASS
 
 
 def test_a_regression_outweighs_what_is_missing(tmp_path):

@@ -77,6 +77,11 @@ def test_invariance_is_measured_and_held_to_its_tolerance(monkeypatch):
             update={"models": (flop.model_copy(update={"invariance_error": error}),)}
         )
         assert _failed(broken, base=measured) == ["invariance_error"]
+    unknown = measured.model_copy(
+        update={"models": (plain, flop.model_copy(update={"invariance_error": None}))}
+    )
+    (lost,) = _compare(unknown, base=measured).of(Outcome.MISSING)
+    assert (lost.subject, lost.metric) == (flop.subject, "invariance_error")
 
 
 def test_another_width_is_another_network():

@@ -128,6 +128,14 @@ def test_a_speed_up_that_got_lost_is_missing(tmp_path):
     assert [change.metric for change in comparison.of(Outcome.MISSING)] == ["speedup"]
 
 
+def test_a_speed_up_without_rounds_is_none(tmp_path):
+    extra = {"flopbench": {"speedup": 1.5, "round_speedups": []}}
+    base = _file(tmp_path / "base.json", speedup=1.5)
+    name = json.loads(base.read_text())["benchmarks"][0]["fullname"]
+    new = _entries(tmp_path / "new.json", (name, _stats(), {"extra_info": extra}))
+    assert "speedup" in [change.metric for change in compare_sources(base, new).of(Outcome.MISSING)]
+
+
 def test_a_name_with_brackets_is_itself_before_it_is_a_pattern(tmp_path):
     effects = MinimumEffect(cells={"test_a[16]": {"throughput": 0.5}})
     files = [
