@@ -83,7 +83,11 @@ def own_lines(error: BaseException) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error of somebody else's code: its type, the first line of its message, and `own_lines`."""
+    """An error as one line: of flopbench's own its message, of somebody else's code its type, the first line
+    of its message, and `own_lines`.
+    """
+    if isinstance(error, FlopbenchError):
+        return str(error)
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     first = next((line.strip() for line in message.splitlines() if line.strip()), "")
     where = own_lines(error)

@@ -135,7 +135,11 @@ def audit(
     with _noting(notes, f"{FVCORE} left out"):
         traced = count_forward(model, image_size, batch_size, channels)
         counts["forward"][FVCORE] = Counted(traced.macs, traced.coverage, traced.uncounted)
-        notes += _disagreement("forward", model, traced.by_module, inclusive(forward), FVCORE, forward)
+        differing = _disagreement("forward", model, traced.by_module, inclusive(forward), FVCORE, forward)
+        if differing and traced.uncounted:
+            names = ", ".join(sorted(traced.uncounted))
+            differing = [f"{FVCORE} left out of the comparison: it cannot count {names}"]
+        notes += differing
     for pass_, observation in observed.items():
         counts[pass_][FLOP_COUNTER] = Counted(
             observation.macs, _operator_coverage(observation), observation.uncounted
@@ -175,7 +179,9 @@ def count_macs(model: nn.Module, image_size: tuple[int, int]) -> Counted:
     initialised(model, images)
     try:
         traced = count_forward(model, image_size)
-    except (RuntimeError, NotImplementedError, TypeError):
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # of a network that cannot be traced torch and fvcore raise what happens to go wrong
         ran = observe(model, images)
         return Counted(ran.macs, _operator_coverage(ran), ran.uncounted)
     return Counted(traced.macs, traced.coverage, traced.uncounted)
@@ -189,7 +195,7 @@ def _noting(notes: list[str], what: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
-        notes.append(f"{what}: {error if isinstance(error, FlopbenchError) else in_one_line(error)}")
+        notes.append(f"{what}: {in_one_line(error)}")
 
 
 def _doubts(model: nn.Module, backward: Observation) -> list[str]:

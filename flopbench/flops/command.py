@@ -118,7 +118,9 @@ def count(
                 inputs = images_for(model, image_size, batch_size, channels)
                 observation = observe(model, inputs, pass_, dtype_bytes)
             except _FOREIGN_ERRORS as error:
-                raise FlopbenchError(f"cannot count the {pass_} pass of {each}: {_told(error)}") from error
+                raise FlopbenchError(
+                    f"cannot count the {pass_} pass of {each}: {in_one_line(error)}"
+                ) from error
         step = [optimiser_cost(model, dtype_bytes)] if pass_ == "train" else []
         own = costs_of_layers(model, observation) if by == "layer" else costs_of_operators(observation)
         costs.append([*own, *step])
@@ -135,10 +137,6 @@ def count_in_worker(report: Callable[[str, Any], None], *request: Any) -> Counts
 
 # Whatever somebody else's code may raise, but for the user's Ctrl-C.
 _FOREIGN_ERRORS = (Exception, SystemExit)
-
-
-def _told(error: BaseException) -> str:
-    return str(error) if isinstance(error, FlopbenchError) else in_one_line(error)
 
 
 def _audit(name: str, images: str, batch_size: int, dtype_bytes: int) -> tuple[nn.Module, Audit]:
@@ -173,13 +171,13 @@ def _audit(name: str, images: str, batch_size: int, dtype_bytes: int) -> tuple[n
         why = str(error)
     except _FOREIGN_ERRORS as error:
         if ours:
-            raise FlopbenchError(f"cannot run {name} on images {images}: {_told(error)}") from error
-        why = _told(error)
+            raise FlopbenchError(f"cannot run {name} on images {images}: {in_one_line(error)}") from error
+        why = in_one_line(error)
     try:
         model, audited = counted("cpu")
     except FlopbenchError:
         raise
     except _FOREIGN_ERRORS as error:
-        raise FlopbenchError(f"cannot run {name} on images {images}: {_told(error)}") from error
+        raise FlopbenchError(f"cannot run {name} on images {images}: {in_one_line(error)}") from error
     note = f"counted on the CPU with noise for images: on the meta device, without values, {why}"
     return model, replace(audited, notes=(note, *audited.notes))

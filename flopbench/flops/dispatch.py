@@ -24,6 +24,8 @@ from flopbench.errors import FlopbenchError
 from flopbench.flops.formulas import formulas_for
 from flopbench.flops.meta import evaluating
 from flopbench.flops.recorder import Call, Recorder, Shapes, ownership
+from flopbench.models.layers import Network
+from flopbench.models.single import SingleLayer
 from flopbench.private import TorchDispatchMode, storage_identity
 from flopbench.structures import tensors
 
@@ -73,9 +75,10 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
     """
     observation = _observe(model, images, pass_, dtype_bytes, training=False)
     trainable = sum(parameter.requires_grad for parameter in model.parameters())
-    if observation.unreached:
-        # Batch norm, for one, refuses to be trained on a single value per channel.
-        with suppress(ValueError, RuntimeError):
+    # Gradients reach the same weights of our own networks in either mode: what they do not reach is idle.
+    if observation.unreached and not isinstance(model, Network | SingleLayer):
+        # Batch norm refuses to be trained on a single value per channel, other networks lack their targets.
+        with suppress(Exception):
             trained = _observe(model, images, pass_, dtype_bytes, training=True)
             if len(trained.unreached) < len(observation.unreached):
                 return trained
@@ -145,8 +148,10 @@ def _arriving(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
             parameter.grad = grad
 
 
-def _note(arrived: dict[str, list[Tensor]], name: str, gradient: Tensor) -> None:
-    arrived.setdefault(name, []).append(gradient)
+def _note(arrived: dict[str, list[Tensor]], name: str, gradient: Tensor | None) -> None:
+    # Of an operator that has no gradient nothing arrives, and the hook is called all the same.
+    if gradient is not None:
+        arrived.setdefault(name, []).append(gradient)
 
 
 @contextmanager

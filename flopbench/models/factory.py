@@ -70,9 +70,9 @@ def create_model(
         # What does not fit is a result, whoever built it.
         raise
     except (Exception, SystemExit) as error:
-        # Our own messages say what is wrong by themselves, another's may be the bare key of a KeyError.
-        own = isinstance(error, FlopbenchError) or parsed.spec is not None
-        raise FlopbenchError(f"cannot build {name}: {error if own else in_one_line(error)}") from error
+        # Our own networks say what is wrong by themselves, another's error may be the bare key of a KeyError.
+        reason = str(error) if parsed.spec is not None else in_one_line(error)
+        raise FlopbenchError(f"cannot build {name}: {reason}") from error
     if not isinstance(model, nn.Module):
         raise FlopbenchError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
     if parsed.spec is not None:

@@ -18,6 +18,7 @@ from flopbench.kernels.dispatch import observe, specified
 from flopbench.models.catalog import parse_name
 from flopbench.private import compiled_graphs
 from flopbench.results import Check, CompileCache, Flag
+from flopbench.structures import tensors
 from flopbench.testing.invariance import TOLERANCE, invariance_error
 from flopbench.timing.clock import CLOCKS, Clock
 from flopbench.timing.device_state import Watch, watch
@@ -31,7 +32,6 @@ from flopbench.timing.workload import (
     compiled_units,
     make_images,
     make_workload,
-    tensors,
 )
 
 ROLES = ("baseline", "candidate")

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from flopbench.flops import count_forward
+from flopbench.flops import count_forward, dispatch
 from flopbench.flops.audit import CLOSED_FORM, audit
 from flopbench.flops.dispatch import observe
-from flopbench.flops.meta import images_for
+from flopbench.flops.meta import build_on_meta, images_for
 
 
 class Net(nn.Module):
@@ -243,6 +243,51 @@ def test_parameters_that_no_gradient_reaches_are_named():
     observation = observe(model, images_for(model, (4, 4), 1), "backward")
     assert observation.unreached == ("weights.1",)
     assert not observation.training
+
+
+def test_an_operator_without_a_gradient_reaches_nothing():
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            return x * weight
+
+        @staticmethod
+        def backward(ctx, *gradients):
+            return gradients[0], None
+
+    model = Net(lambda x, one, other: Rounded.apply(x * one, other), (1,), (1,)).to("meta")
+    assert observe(model, images_for(model, (4, 4), 1), "backward").unreached == ("weights.1",)
+
+
+def test_what_cannot_be_trained_without_targets_is_counted_in_evaluation_mode():
+    class Detector(Net):
+        def forward(self, x):
+            assert not self.training, "targets should not be none when in training mode"
+            return super().forward(x)
+
+    model = Detector(lambda x, used, unused: x @ used, (5, 2), (1,)).to("meta")
+    observation = observe(model, images_for(model, (4, 5), 1), "backward")
+    assert (observation.macs, observation.training) == (3 * 4 * 5 * 2, False)
+
+
+def test_our_own_networks_run_once_for_their_gradients(monkeypatch):
+    modes = []
+
+    def note(*arguments, training):
+        modes.append(training)
+        return genuine(*arguments, training=training)
+
+    genuine = dispatch._observe
+    monkeypatch.setattr(dispatch, "_observe", note)
+    model = build_on_meta("vit_ti16.flop", image_size=32, depth=1)
+    assert observe(model, images_for(model, (32, 32), 1), "backward").unreached == ("norm.weight_a",)
+    assert modes == [False]
+
+
+def test_a_counter_that_lacks_an_operator_is_left_out_and_says_which():
+    model = Net(lambda x, a, b: torch.linalg.multi_dot([x.flatten(1), a, b]), (12, 4), (4, 2)).to("meta")
+    (note,) = audit(model, "chain", image_size=(2, 2), strict=False).notes
+    assert note == "fvcore left out of the comparison: it cannot count aten::linalg_multi_dot"
 
 
 def test_all_outputs_are_differentiated():
