@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flopbench.cells import Cell, DType
 from flopbench.errors import FlopbenchError
+from flopbench.flops.meta import images_for, initialised
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.structures import leaves, tensors
@@ -76,6 +77,9 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     torch.manual_seed(seed)
     with torch.device("meta") if ours and cell.pair.perturb else device:
         model = create_model(name, **options)
+    if not ours:
+        # Weights without a shape can neither be perturbed nor given to an optimiser.
+        initialised(model, images_for(model, cell.image_size, batch_size=1))
     if cell.pair.perturb:
         model = perturb(model.to_empty(device=device) if ours else model, seed)
     model = model.to(weights_dtype(cell))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 SMALL = "tests.support.networks:small"
+LAZY = "tests.support.networks:lazy"
 LARGE = "tests.support.networks:large"
 
 
@@ -77,3 +78,8 @@ class OnlyRight(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.linear(images[..., 16:].flatten(1))
+
+
+def lazy() -> nn.Module:
+    """A network whose weights have no shape before its first call."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(10))

@@ -95,9 +95,40 @@ def test_outputs_of_different_sizes_are_refused_and_layouts_are_free():
         bench(torch.neg, lambda x: x[:3], x).check()
 
 
-def replaced(pair: Bench, role: str, logits: Callable[[Tensor], Tensor]) -> Bench:
+def replaced(pair: Bench, role: str, logits: Callable[[Tensor], Any]) -> Bench:
     pair.workloads[role] = Workload.of(logits, *pair.workloads[role].inputs)
     return pair
+
+
+# Neither promises an invariance.
+UNLIKE = Pair.of("vit_ti16", "vit_s16")
+
+
+def found(images: Tensor) -> list[dict[str, Tensor]]:
+    """A detector's output: of each image the pixels above a threshold, however many these are."""
+    return [{"boxes": image[image > 0.5]} for image in images]
+
+
+def test_what_detectors_find_may_differ_in_number():
+    pair = Bench.of(cell(pair=UNLIKE))
+    replaced(pair, "baseline", found)
+    replaced(pair, "candidate", lambda images: found(images / 2)).check()
+    (flag,) = pair.unchecked
+    assert "sizes of the output depend on the images" in flag.message
+
+
+def test_numbers_that_no_image_changes_must_be_as_many():
+    pair = Bench.of(cell(pair=UNLIKE))
+    with pytest.raises(WrongOutputError, match="outputs of 20 and of 10 numbers: not the same task"):
+        replaced(pair, "candidate", lambda images: images.flatten(1)[:, :5]).check()
+
+
+def test_a_detector_with_our_kernels_may_find_one_more_by_rounding():
+    pair = Bench.of(cell(pair=UNLIKE))
+    pair.ran = {"baseline": {}, "candidate": {"attention": {"cpp": "asked for"}}}
+    later = iter(range(10))
+    replaced(pair, "candidate", lambda images: found(images + 1e-3 * next(later))).check()
+    assert "sizes of the output depend on the images" in pair.unchecked[0].message
 
 
 def test_a_candidate_that_lost_its_symmetry_is_refused():

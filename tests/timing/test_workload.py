@@ -8,6 +8,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.models.factory import create_model
 from flopbench.timing.memory import held_bytes, peak_bytes
 from flopbench.timing.workload import build_model, make_images, make_workload, repeated_blocks
+from tests.support.networks import LARGE, LAZY
 
 CPU = torch.device("cpu")
 
@@ -207,3 +208,9 @@ def test_a_pair_may_keep_its_weights(name: str):
     torch.testing.assert_close(kept, expected, rtol=0, atol=0)
     perturbed = build_model(name, cell(), CPU).state_dict()
     assert all(not torch.equal(perturbed[key], kept[key]) for key in kept)
+
+
+def test_lazy_layers_have_shapes_before_their_weights_are_perturbed():
+    work = workload(cell(**{"pass": "train", "pair": Pair.of(LAZY, LARGE)}), LAZY)
+    work.run()
+    assert sum(parameter.numel() for parameter in work.model.parameters()) == 3 * 10 + 10
