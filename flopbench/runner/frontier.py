@@ -1,11 +1,11 @@
 """The memory frontier: the largest batch of a model's pass that fits the device."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from flopbench.cells import Cell
 from flopbench.results import FrontierRecord, Run
 from flopbench.runner.jobs import ATTEMPT
+from flopbench.runner.memory import available_bytes
 from flopbench.runner.process import run_job
 
 LARGEST_BATCH = 1 << 16
@@ -59,12 +59,3 @@ def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], Non
             record = record.model_copy(update={"largest_batch": batch, "peak_bytes": peaks.get(batch)})
             run.append_frontier(record)
             say(record)
-
-
-def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that a new process can have without swapping; None where the system does not tell."""
-    try:
-        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None

@@ -14,12 +14,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple
 
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, in_one_line, own_lines
+from flopbench.runner.memory import oom_kills
 
 OutcomeKind = Literal["done", "error", "oom", "usage", "crashed", "timeout"]
 
@@ -33,6 +34,9 @@ class Outcome(NamedTuple):
 
 Report = Callable[[str, Any], None]
 
+# What ends a sweep in good order: Ctrl-C, `kill`, a terminal that is closed.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -44,10 +48,10 @@ def _context() -> Any:
     context.set_forkserver_preload(["flopbench.runner.worker"])
     from multiprocessing import forkserver, resource_tracker
 
-    # The server hands on what it starts with: Ctrl-C is for the parent alone, from a worker's first moment.
-    # Starting the tracker lets it through again, so that comes first.
+    # The server hands on what it starts with: what stops a sweep is for the parent alone, from a worker's
+    # first moment. Starting the tracker lets it through again, so that comes first.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         forkserver.ensure_running()
     finally:
@@ -57,27 +61,29 @@ def _context() -> Any:
 
 @contextmanager
 def _interrupts_held() -> Iterator[Callable[[], None]]:
-    """Ctrl-C inside the block counts at calls of what this yields and at its end, nowhere else.
+    """What has a handler among `STOPS` counts at calls of what this yields and at its end, nowhere else.
 
     Raised anywhere, it could leave a process behind of which nobody knows, and Python drops it where it
-    comes within a finaliser. Only the main thread gets it, and only where it is not ignored: else nothing
-    is changed.
+    comes within a finaliser. Only the main thread gets it, and only where it is not ignored or deadly: else
+    nothing is changed.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield lambda: None
-        return
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {stop: handler for stop in STOPS if callable(handler := signal.getsignal(stop))}
     came: list[int] = []
 
     def let_through() -> None:
         while came:
-            handler(came.pop(), None)
+            number = came.pop()
+            handlers[number](number, None)
 
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    for stop in handlers:
+        signal.signal(stop, lambda number, frame: came.append(number))
     try:
         yield let_through
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for stop, handler in handlers.items():
+            signal.signal(stop, handler)
         let_through()
 
 
@@ -97,7 +103,8 @@ def run_job(
         on_report: called here with each report, and at least every 0.2 s with ("tick", None).
 
     Returns:
-        How it ended. An interrupt (Ctrl-C) here kills the process and is raised again.
+        How it ended. An interrupt (Ctrl-C, or another of `STOPS` that has a handler) here kills the process
+        and is raised again. Whatever the job started in its session ends with it.
     """
     with _interrupts_held() as let_through:
 
@@ -113,6 +120,7 @@ def _run(
 ) -> Outcome:
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
+    killed_before = oom_kills()
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         log = Path(folder) / "output"
         process = context.Process(target=_serve, args=(sender, str(log), job, arguments), daemon=False)
@@ -124,7 +132,7 @@ def _run(
             _kill(process)
             receiver.close()
         if outcome is None:
-            return Outcome(*_cause_of_death(process.exitcode, log))
+            return Outcome(*_cause_of_death(process.exitcode, log, killed_before))
         return outcome
 
 
@@ -141,9 +149,13 @@ def _wait(process: Any, receiver: Connection, timeout: float, on_report: Report)
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return Outcome("timeout", f"stopped after {timeout:.0f} s")
-        if not receiver.poll(min(0.2, remaining)):
+        ready = wait([receiver, process.sentinel], min(0.2, remaining))
+        if not ready:
             on_report("tick", None)
             continue
+        if receiver not in ready:
+            # Children that it left may hold the pipe's other end open; what it sent itself is in there.
+            _end_session(process)
         try:
             kind, value = receiver.recv()
         except EOFError:
@@ -158,21 +170,26 @@ def _wait(process: Any, receiver: Connection, timeout: float, on_report: Report)
 def _kill(process: Any) -> None:
     if process.pid is None:
         return
-    if process.is_alive():
-        # The job may have children of its own (compilers): the whole group goes.
-        with suppress(ProcessLookupError, PermissionError, AttributeError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
+    _end_session(process)
+    process.kill()
     # One that hangs in the kernel does not end, whatever one sends it.
     process.join(30)
 
 
-def _cause_of_death(code: int | None, log: Path) -> tuple[OutcomeKind, str]:
+def _end_session(process: Any) -> None:
+    """End what the job started (compilers, the network's own processes), be it alive itself or not."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _cause_of_death(code: int | None, log: Path, oom_kills_before: int | None) -> tuple[OutcomeKind, str]:
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        if name == "SIGKILL":
-            return "oom", "the system killed the process (SIGKILL), most likely for want of memory"
-        return "crashed", f"the process died of {name}{_last_line(log)}"
+        stop = signal.Signals(-code)
+        if stop is signal.SIGKILL:
+            if oom_kills_before is not None and (oom_kills() or 0) > oom_kills_before:
+                return "oom", "killed by signal 9 (SIGKILL), while the system killed for want of memory"
+            return "crashed", "the process was killed by signal 9 (SIGKILL)"
+        return "crashed", f"the process died of {stop.name}{_last_line(log)}"
     return "crashed", f"the process ended with exit code {code}{_last_line(log)}"
 
 
@@ -187,8 +204,12 @@ def _last_line(log: Path) -> str:
 def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, arguments: tuple[Any, ...]) -> None:
     """What the fresh process does: the job, with its output in a file and Ctrl-C left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(AttributeError, OSError):
-        os.setpgid(0, 0)
+    # No terminal, whose closing would end it, and a group that ends with it.
+    with suppress(OSError):
+        os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    own = os.getpid()
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -197,11 +218,22 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
         outcome = Outcome("done", called(lambda kind, value: sender.send((kind, value)), *arguments))
     except BaseException as error:
         outcome = Outcome(*_describe(error))
+    if os.getpid() != own:
+        # The job forked, and its child came back here as well: the outcome is the process's own.
+        os._exit(0)
     sender.send(("outcome", tuple(outcome)))
     sender.close()
     sys.stdout.flush()
     # Leave at once: tearing down CUDA and compile workers takes seconds and can hang.
     os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent has ended, however, and end this process and all that it started."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
 
 
 def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
@@ -216,6 +248,7 @@ def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         return "oom", text.splitlines()[0][:300] if text else "out of memory"
     traceback.print_exception(error)
-    # A compiler's error can run over pages; its first line names it.
-    line = next((line for line in text.splitlines() if line.strip()), "")
-    return "error", f"{type(error).__name__}: {line[:300]}"
+    if isinstance(error, SystemExit):
+        where = own_lines(error)
+        return "error", f"the network left by sys.exit({error.code!r}){f' ({where})' if where else ''}"
+    return "error", in_one_line(error)[:600]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from flopbench.runner.frontier import available_bytes, largest_that_fits
+from flopbench.runner.frontier import largest_that_fits
+from flopbench.runner.memory import available_bytes, oom_kills
 from flopbench.runner.sweep import sweep
 from tests.runner.conftest import Watcher
 
@@ -47,3 +48,23 @@ def test_available_memory_is_read(tmp_path):
     file.write_text("MemTotal:  100 kB\nMemAvailable:    42 kB\n")
     assert available_bytes(file) == 42 * 1024
     assert available_bytes(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("membership", "file"),
+    [
+        ("0::/own", "own/memory.events"),
+        ("0::/own", "memory.events"),  # in a container
+        ("4:cpu,memory:/own\n0::/", "memory/own/memory.oom_control"),
+    ],
+)
+def test_kills_for_want_of_memory_are_counted_in_the_own_group(tmp_path, membership: str, file: str):
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self/cgroup").write_text(membership)
+    assert oom_kills(proc, groups) is None
+    (proc / "vmstat").write_text("nr_free_pages 9\noom_kill 7\n")
+    assert oom_kills(proc, groups) == 7
+    (groups / file).parent.mkdir(parents=True)
+    (groups / file).write_text("oom 5\noom_kill 3\n")
+    assert oom_kills(proc, groups) == 3

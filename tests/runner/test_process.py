@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import count, takewhile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flopbench.errors import FlopbenchError
-from flopbench.runner.process import Report, run_job
+from flopbench.runner.process import STOPS, Report, run_job
 
 
 def double(report: Report, value: int) -> int:
@@ -49,6 +50,22 @@ def leave(report: Report) -> None:
     os._exit(3)
 
 
+def sys_exit(report: Report) -> None:
+    sys.exit(3)
+
+
+def fork_and(report: Report, ends: bool) -> int:
+    """Leave a child that outlives what started it, which ends at once or returns as the child does."""
+    report("child", os.getpid())
+    child = os.fork()
+    if child == 0 and ends:
+        time.sleep(60)
+    elif ends:
+        report("child", child)
+        os._exit(3)
+    return child
+
+
 def want_memory(report: Report) -> None:
     raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
@@ -73,10 +90,12 @@ def test_every_job_has_a_process_of_its_own():
     ("job", "arguments", "kind", "text"),
     [
         (complain, (), "usage", "no such thing"),
-        (fail, (), "error", "ValueError: first line"),
+        (fail, (), "error", "ValueError: first line (test_process.py:"),
         (fail_because, (), "error", "ValueError: another thing"),
         (die, (signal.SIGSEGV,), "crashed", "SIGSEGV: last words"),
-        (die, (signal.SIGKILL,), "oom", "SIGKILL"),
+        (die, (signal.SIGKILL,), "crashed", "the process was killed by signal 9 (SIGKILL)"),
+        (die, (signal.SIGABRT,), "crashed", "SIGABRT"),
+        (sys_exit, (), "error", "the network left by sys.exit(3) (test_process.py:"),
         (leave, (), "crashed", "exit code 3"),
         (want_memory, (), "oom", "can't allocate memory"),
     ],
@@ -93,6 +112,79 @@ def test_a_hang_is_ended():
     outcome = run_job(sleep, timeout=0.5)
     assert outcome.kind == "timeout"
     assert time.monotonic() - start < 30
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; one that has ended and waits for its parent to notice does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def ended(processes: list[int]) -> bool:
+    """Whether all have ended, or do so in a while."""
+    deadline = time.monotonic() + 30
+    while any(map(alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, processes))
+
+
+def test_a_process_that_leaves_a_child_is_seen_to_end_and_the_child_too():
+    told: list[int] = []
+    outcome = run_job(
+        fork_and, True, timeout=50, on_report=lambda kind, value: told.append(value) if value else None
+    )
+    assert outcome == ("crashed", "the process ended with exit code 3")
+    assert len(told) == 2
+    assert ended(told)
+
+
+def test_of_a_job_that_forks_the_outcome_is_its_own():
+    outcome = run_job(fork_and, False, timeout=60)
+    assert outcome.kind == "done"
+    assert outcome.value > 0
+
+
+def test_want_of_memory_is_said_where_the_system_says_so(monkeypatch: pytest.MonkeyPatch):
+    counts = iter([4, 5])
+    monkeypatch.setattr("flopbench.runner.process.oom_kills", lambda: next(counts))
+    outcome = run_job(die, signal.SIGKILL, timeout=60)
+    assert outcome.kind == "oom"
+    assert "for want of memory" in outcome.value
+
+
+PARENT = """if True:
+    import time
+    from tests.runner.test_process import start_and_sleep
+    from flopbench.runner.process import run_job
+
+    def tell(kind, value):
+        if kind == "ids":
+            print(*value, flush=True)
+
+    if __name__ == "__main__":
+        run_job(start_and_sleep, timeout=60, on_report=tell)
+"""
+
+
+def start_and_sleep(report: Report) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    report("ids", (os.getpid(), os.getppid(), child.pid))
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_outlives_the_parent_however_it_ends(tmp_path: Path, number: signal.Signals):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        started = [int(word) for word in parent.stdout.readline().split()]
+        assert len(started) == 3
+        assert all(map(alive, started))
+        parent.send_signal(number)
+        assert ended(started)
 
 
 @pytest.fixture
@@ -142,7 +234,9 @@ def interrupt_at(line: int) -> str:
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_an_interrupt_is_not_lost_wherever_it_comes():
+def test_an_interrupt_is_not_lost_wherever_it_comes(monkeypatch: pytest.MonkeyPatch):
+    # Its many lines are of files, and none of a process.
+    monkeypatch.setattr("flopbench.runner.process.oom_kills", lambda: None)
     run_job(double, 1, timeout=60)  # which starts the server
     ends = list(takewhile(lambda end: end != "not reached", map(interrupt_at, count(1, 43))))
     assert set(ends) == {"counted"}
@@ -167,9 +261,10 @@ def test_a_worker_gets_no_ctrl_c_from_its_first_moment():
         from flopbench.runner.process import _context
 
         with _context().Pool(1) as pool:
-            print(*pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())))
+            print(*sorted(map(int, pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())))))
         print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(signal.SIGINT.value), ""]
+    stops = " ".join(str(stop.value) for stop in sorted(STOPS))
+    assert done.stdout.splitlines() == [stops, ""]
