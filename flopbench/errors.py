@@ -13,7 +13,8 @@ class ExitCode(IntEnum):
     """The exit codes of every `flopbench` command.
 
     REGRESSION says that a check failed, and nothing else leaves with it. INTERNAL is a fault of flopbench's
-    own, or of a network that it ran. INTERRUPTED and PIPE_CLOSED are what a shell says of SIGINT and SIGPIPE.
+    own, or of a network that it ran. INTERRUPTED (Ctrl-C, SIGTERM or SIGHUP)
+    and PIPE_CLOSED are what a shell says of SIGINT and SIGPIPE.
     """
 
     OK = 0

@@ -26,6 +26,7 @@ from flopbench.cli import (
     submit,
     verify,
 )
+from flopbench.cli.stops import stops_heeded
 from flopbench.cli.subcommands import Command, with_subcommands
 from flopbench.errors import ExitCode, FlopbenchError
 from flopbench.report.text import printable
@@ -92,7 +93,7 @@ def main() -> NoReturn:
     own = words[: words.index("--")] if "--" in words else words
     debug = DEBUG in own
     words = [word for word in own if word != DEBUG] + words[len(own) :]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stops_heeded():
         if not debug:
             warnings.showwarning = _show_warning
         try:

@@ -131,9 +131,8 @@ def _prepare(
             raise FlopbenchError(
                 f"--resume takes the run as it was begun; leave out {', '.join(given or ['shard'])}"
             )
-        check_resumable(
-            run, load_suite(suite_name or run.info.suite), probe_environment(run.info.environment.device)
-        )
+        suite = load_suite(suite_name) if suite_name else None
+        check_resumable(run, suite, probe_environment(run.info.environment.device))
         return run
     suite = load_suite(suite_name or "vit")
     for kind in (device,) if device else suite.profiles:

@@ -26,7 +26,7 @@ from flopbench.results.records import (
     Samples,
     Status,
 )
-from flopbench.results.run import Run, merge_runs
+from flopbench.results.run import Run, RunExistsError, merge_runs
 
 __all__ = [
     "OURS",
@@ -49,6 +49,7 @@ __all__ = [
     "Peaks",
     "ProfileRecord",
     "Run",
+    "RunExistsError",
     "RunInfo",
     "Samples",
     "Status",

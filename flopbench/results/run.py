@@ -4,9 +4,11 @@ The raw data is append-only: a line is written and flushed as soon as its cell i
 ever rewrites it. A cell that was measured again (a resumed run) has its later line count.
 """
 
+import fcntl
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -25,6 +27,10 @@ from flopbench.results.files import (
 from flopbench.results.records import Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
 
 
+class RunExistsError(FlopbenchError):
+    """There is a folder where a new run was to be."""
+
+
 class Run:
     """A run folder. Reading never changes it; `append` adds one record and flushes it to disk."""
 
@@ -37,12 +43,12 @@ class Run:
         """Make a new run folder.
 
         Raises:
-            FlopbenchError: the folder exists already.
+            RunExistsError: the folder exists already.
         """
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise FlopbenchError(f"run folder {path} exists already; use --resume {path}") from None
+            raise RunExistsError(f"run folder {path} exists already; use --resume {path}") from None
         write_record(path / "run.json", info)
         (path / "cells.jsonl").touch()
         return cls(path, info)
@@ -58,6 +64,24 @@ class Run:
         if not file.is_file():
             raise FlopbenchError(f"{path} is not a run: it has no run.json")
         return cls(path, read_record(file, RunInfo))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within it, no other process measures this run. The lock ends with its process, however that ends.
+
+        Raises:
+            FlopbenchError: another process measures it.
+        """
+        # Not for reading alone: a network's file system asks for more to lock a file.
+        with (self.path / "run.json").open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FlopbenchError(f"{self.path} is being measured by another flopbench") from None
+            except OSError:
+                # A file system without locks, where nobody can tell.
+                pass
+            yield
 
     def append(self, record: CellRecord) -> None:
         """Add a record; it is on disk when this returns."""

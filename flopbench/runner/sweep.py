@@ -1,16 +1,27 @@
 """The sweep: cells in order, each in its own process, each recorded as soon as it is done."""
 
+import itertools
 import os
 import shlex
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from flopbench.cells import Cell, DeviceKind, DType
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.results import CellRecord, Environment, FrontierRecord, Peaks, Run, RunInfo, Status
+from flopbench.results import (
+    CellRecord,
+    Environment,
+    FrontierRecord,
+    Peaks,
+    Run,
+    RunExistsError,
+    RunInfo,
+    Status,
+)
 from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.jobs import INSPECT, MEASURE, PEAKS, PROBE, Plan
 from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
@@ -35,6 +46,9 @@ RESUME_FIELDS = (
 
 # A cell is not begun with less time than this left: importing, building and one round take longer.
 LEAST_SECONDS = 4.0
+
+# The device that a kind of kernels is not for.
+_NOT_ON = {"triton": "cpu", "cpp": "cuda", "inductor": "cuda"}
 
 _STATUS: dict[OutcomeKind, Status] = {
     "error": "failed",
@@ -137,12 +151,17 @@ def check_cells(cells: Iterable[Cell]) -> None:
     """Raise for what cannot run.
 
     Raises:
-        FlopbenchError: a dtype or mode that exists on CUDA only, on a CPU; impl inductor in a compiled mode.
+        FlopbenchError: a dtype or mode that exists on CUDA only, on a CPU; kernels that are for the other
+            device; impl inductor in a compiled mode.
     """
     for cell in cells:
         for what, value in (("dtype", cell.dtype), ("mode", cell.mode)):
             if cell.device == "cpu" and value in ("tf32", "cuda-graph"):
                 raise FlopbenchError(f"{what} {value} exists on CUDA only, not on device cpu")
+        # Triton's interpreter stands in for a GPU where it is asked for.
+        interpreted = cell.impl == "triton" and "TRITON_INTERPRET" in os.environ
+        if cell.device == _NOT_ON.get(cell.impl) and not interpreted:
+            raise FlopbenchError(f"impl {cell.impl} does not run on device {cell.device}: use --impl auto")
         if cell.impl == "inductor" and cell.mode != "eager":
             remedy = "use --impl auto or --mode eager"
             raise FlopbenchError(f"impl inductor cannot run within what mode {cell.mode} compiles: {remedy}")
@@ -163,13 +182,9 @@ def new_run(
     created = datetime.now(UTC)
     parts = [suite.name, kind, environment.device, f"{created:%Y%m%d-%H%M%S}"]
     parts += [f"shard{shard[0]}of{shard[1]}"] if shard else []
-    stem = name = "-".join(part for part in parts if part)
-    count = 1
-    while (results / stem).exists():  # two runs begun in one second
-        count += 1
-        stem = f"{name}-{count}"
+    name = "-".join(part for part in parts if part)
     info = RunInfo(
-        id=stem,
+        id=name,
         suite=suite.name,
         title=suite.title,
         suite_digest=suite.digest,
@@ -180,17 +195,24 @@ def new_run(
         created=created.isoformat(timespec="seconds"),
         environment=environment,
     )
-    return Run.create(results / stem, info)
+    for count in itertools.count(2):
+        with suppress(RunExistsError):
+            return Run.create(results / info.id, info)
+        # Two runs begun in one second.
+        info = info.model_copy(update={"id": f"{name}-{count}"})
+    raise AssertionError("unreachable")
 
 
-def check_resumable(run: Run, suite: Suite, environment: Environment) -> None:
+def check_resumable(run: Run, suite: Suite | None, environment: Environment) -> None:
     """Raise unless continuing `run` here measures the same thing on the same machine.
+
+    The run knows what it measures; where a suite is named as well, it must be that.
 
     Raises:
         FlopbenchError: the suite or the environment differs, with the differences named.
     """
     differences = run.info.environment.differences(environment, RESUME_FIELDS)
-    if suite.digest != run.info.suite_digest:
+    if suite and suite.digest != run.info.suite_digest:
         differences.insert(0, f"suite {suite.name}: {run.info.suite_digest} → {suite.digest}")
     if differences:
         raise FlopbenchError(f"cannot resume {run.path}: {'; '.join(differences)}")
@@ -204,6 +226,7 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     is set aside with a warning, and its cell measured again.
 
     Raises:
+        FlopbenchError: another process measures this run.
         NothingMeasuredError: there was something to measure and no cell ended well.
         KeyboardInterrupt: after what is left was recorded as skipped.
     """
@@ -211,6 +234,11 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     cells = shard_of(list(profile.cells(device)), run.info.shard)
     check_cells(cells)
     jobs = list(again) or [(cell, replicate) for replicate in range(profile.replicates) for cell in cells]
+    with run.locked():
+        _measure(run, observer, jobs)
+
+
+def _measure(run: Run, observer: Observer, jobs: list[tuple[Cell, int]]) -> None:
     run.set_torn_lines_aside()
     missing = _unfinished(run, jobs)
     observer.begin(run, len(jobs), len(jobs) - len(missing))
@@ -225,8 +253,8 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
         for cell, replicate in _unfinished(run, missing):
             sweeper.keep(_without_times(cell, replicate, "skipped", "interrupted"))
         raise
-    if profile.memory_frontier:
-        find_frontiers(run, profile.cell_timeout, observer.frontier)
+    if run.info.profile.memory_frontier:
+        find_frontiers(run, run.info.profile.cell_timeout, observer.frontier)
     if jobs and not any(record.status == "ok" for record in run.records()):
         reasons = {record.reason for record in run.records()}
         raise NothingMeasuredError(f"no cell could be measured: {'; '.join(sorted(reasons))[:500]}")

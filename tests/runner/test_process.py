@@ -178,7 +178,10 @@ def start_and_sleep(report: Report) -> None:
 def test_nothing_outlives_the_parent_however_it_ends(tmp_path: Path, number: signal.Signals):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+    root = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=root, text=True
+    ) as parent:
         assert parent.stdout is not None
         started = [int(word) for word in parent.stdout.readline().split()]
         assert len(started) == 3
@@ -260,8 +263,11 @@ def test_a_worker_gets_no_ctrl_c_from_its_first_moment():
         import signal
         from flopbench.runner.process import _context
 
-        with _context().Pool(1) as pool:
-            print(*sorted(map(int, pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())))))
+        pool = _context().Pool(1)
+        print(*sorted(map(int, pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())))))
+        # To terminate it would take a SIGTERM.
+        pool.close()
+        pool.join()
         print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

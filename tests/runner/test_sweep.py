@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,27 @@ def test_a_cell_is_measured_at_its_width(start, watcher: Watcher):
     ("deed", "status", "reason"),
     [
         ("crash", "crashed", "SIGSEGV"),
-        ("hang", "timeout", "stopped after 6 s"),
+        ("hang", "timeout", "stopped after 2 s"),
+        ("leave", "failed", "the network left by sys.exit(3) (networks.py:"),
+        ("abort", "crashed", "SIGABRT"),
         ("memory", "oom", "can't allocate memory"),
         ("nan", "failed", "not finite"),
         ("absent", "failed", "has no 'absent'"),
     ],
 )
-def test_one_bad_cell_ends_alone(start, watcher: Watcher, deed: str, status: str, reason: str):
-    run = start([f"{NETWORKS}:{deed}@{SMALL}", f"{SMALL}@{LARGE}"], batch_sizes=[1], cell_timeout=6)
+def test_one_bad_cell_ends_alone(start, watcher: Watcher, monkeypatch, deed: str, status: str, reason: str):
+    import flopbench.runner.sweep as module
+
+    genuine = module.run_job
+
+    def impatient(job, *arguments, **options):
+        # With the hanging cell alone: a busy machine may need its time for the other.
+        if deed == "hang" and job == MEASURE and "hang" in arguments[0].pair.candidate:
+            options["timeout"] = 2
+        return genuine(job, *arguments, **options)
+
+    monkeypatch.setattr(module, "run_job", impatient)
+    run = start([f"{NETWORKS}:{deed}@{SMALL}", f"{SMALL}@{LARGE}"], batch_sizes=[1])
     sweep(run, watcher)
     bad, good = run.records()
     assert (bad.status, good.status) == (status, "ok")
@@ -225,6 +239,7 @@ def test_no_resuming_on_another_machine(start, environment, field: str, value: o
 def test_no_resuming_of_another_suite(start, environment):
     run = start()
     check_resumable(run, small_suite(), environment)
+    check_resumable(run, None, environment)  # the run knows what it measures
     with pytest.raises(FlopbenchError, match="suite small"):
         check_resumable(run, small_suite(batch_sizes=[7]), environment)
 
@@ -241,6 +256,37 @@ def test_shards_partition_the_cells():
     assert shard_of(cells, (2, 5)) == shards[1]
     with pytest.raises(FlopbenchError, match="6/5"):
         shard_of(cells, (6, 5))
+
+
+def test_a_run_is_measured_by_one_alone(start, watcher: Watcher):
+    run = start(batch_sizes=[1])
+    with run.locked(), pytest.raises(FlopbenchError, match=r"is being measured by another flopbench$"):
+        sweep(Run.open(run.path), watcher)
+    sweep(run, watcher)
+    assert [record.status for record in run.records()] == ["ok"]
+
+
+def test_runs_begun_in_one_second_get_folders_of_their_own(start, monkeypatch):
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("flopbench.runner.sweep.datetime", Stopped)
+    # Another may make its folder between a look and the making.
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    runs = [start() for _ in range(3)]
+    assert len({run.path for run in runs}) == 3
+    assert all(run.info.id == run.path.name for run in runs)
+
+
+@pytest.mark.parametrize(("impl", "device"), [("triton", "cpu"), ("cpp", "cuda"), ("inductor", "cuda")])
+def test_kernels_of_the_other_device_are_refused(monkeypatch, impl: str, device: str):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    cell = next(load_suite("vit").profile("cpu").cells("cpu"))
+    cell = cell.model_copy(update={"mode": "eager", "impl": impl})
+    with pytest.raises(FlopbenchError, match=f"^impl {impl} does not run on device {device}"):
+        check_cells([cell.model_copy(update={"device": device})])
 
 
 @pytest.mark.parametrize("change", [{"dtype": "tf32"}, {"mode": "cuda-graph"}])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import torch
@@ -44,6 +45,10 @@ class Misbehaving(nn.Module):
         if images.device.type != "meta" and not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             if self.deed == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
+            if self.deed == "leave":
+                sys.exit(3)
+            if self.deed == "abort":
+                os.abort()
             if self.deed == "hang":
                 time.sleep(60)
             if self.deed == "memory":
@@ -55,6 +60,14 @@ class Misbehaving(nn.Module):
 
 def crash() -> nn.Module:
     return Misbehaving("crash")
+
+
+def leave() -> nn.Module:
+    return Misbehaving("leave")
+
+
+def abort() -> nn.Module:
+    return Misbehaving("abort")
 
 
 def hang() -> nn.Module:
