@@ -59,7 +59,7 @@ def _apart(name: str, *request: Any) -> "Counts":
     """Counted in a process of its own, which somebody else's network may end or print in as it likes."""
     from flopbench.runner.process import run_job
 
-    outcome = run_job("flopbench.flops.command:count_in_worker", name, *request, timeout=math.inf)
+    outcome = run_job("flopbench.flops.command:count_in_worker", name, *request, timeout=math.inf, echo=True)
     if outcome.kind == "done":
         return outcome.value
     what = outcome.value if outcome.kind == "usage" else f"cannot count {name}: {outcome.value}"

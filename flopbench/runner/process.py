@@ -4,6 +4,7 @@ Where the platform can fork, workers come from a fork server that has imported t
 (no thread started, no CUDA context made), so a fresh process costs milliseconds instead of seconds.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -92,6 +93,7 @@ def run_job(
     *arguments: Any,
     timeout: float,
     on_report: Report = lambda kind, value: None,
+    echo: bool = False,
 ) -> Outcome:
     """Call `job(report, *arguments)` in a fresh process and wait for its end.
 
@@ -101,6 +103,7 @@ def run_job(
         arguments: what it gets, pickled.
         timeout: seconds until the process is killed.
         on_report: called here with each report, and at least every 0.2 s with ("tick", None).
+        echo: whether what the job printed goes to stderr here, once it is done.
 
     Returns:
         How it ended. An interrupt (Ctrl-C, or another of `STOPS` that has a handler) here kills the process
@@ -112,11 +115,11 @@ def run_job(
             on_report(kind, value)
             let_through()
 
-        return _run(job, arguments, timeout, report)
+        return _run(job, arguments, timeout, report, echo)
 
 
 def _run(
-    job: Callable[..., Any] | str, arguments: tuple[Any, ...], timeout: float, report: Report
+    job: Callable[..., Any] | str, arguments: tuple[Any, ...], timeout: float, report: Report, echo: bool
 ) -> Outcome:
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
@@ -133,6 +136,8 @@ def _run(
             receiver.close()
         if outcome is None:
             return Outcome(*_cause_of_death(process.exitcode, log, killed_before))
+        if echo and outcome.kind == "done":
+            sys.stderr.write(log.read_text(errors="replace"))
         return outcome
 
 
@@ -221,9 +226,12 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
     if os.getpid() != own:
         # The job forked, and its child came back here as well: the outcome is the process's own.
         os._exit(0)
+    sys.stdout.flush()
+    # What C code printed; leaving at once would drop it.
+    with suppress(OSError, TypeError):
+        ctypes.CDLL(None).fflush(None)
     sender.send(("outcome", tuple(outcome)))
     sender.close()
-    sys.stdout.flush()
     # Leave at once: tearing down CUDA and compile workers takes seconds and can hang.
     os._exit(0)
 
