@@ -12,9 +12,9 @@ from pathlib import PurePath
 class ExitCode(IntEnum):
     """The exit codes of every `flopbench` command.
 
-    REGRESSION says that a check failed, and nothing else leaves with it. INTERNAL is a fault of flopbench's
-    own, or of a network that it ran. INTERRUPTED (Ctrl-C, SIGTERM or SIGHUP)
-    and PIPE_CLOSED are what a shell says of SIGINT and SIGPIPE.
+    REGRESSION says that something became slower or larger, and nothing else leaves with it. INTERNAL is a
+    fault of flopbench's own, or of a network that it ran. INTERRUPTED (Ctrl-C, SIGTERM or SIGHUP) and
+    PIPE_CLOSED are what a shell says of SIGINT and SIGPIPE.
     """
 
     OK = 0

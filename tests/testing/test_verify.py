@@ -64,7 +64,7 @@ def test_a_table_line_a_network_and_exit_code_0(suite):
     assert lines[-1].startswith("1 of 1 networks have their symmetry")
 
 
-def test_a_broken_symmetry_is_found_and_exit_code_1(suite, monkeypatch):
+def test_a_broken_symmetry_is_found_and_exit_code_3(suite, monkeypatch):
     forward = FlopLinear.forward
 
     def broken(self, x):
@@ -77,7 +77,7 @@ def test_a_broken_symmetry_is_found_and_exit_code_1(suite, monkeypatch):
     assert results["vit_ti16.hybrid"].what == "first half"
     monkeypatch.setattr("flopbench.testing.verify.verify_suite", lambda *_, **__: iter(results.values()))
     result = CliRunner().invoke(app, ["verify", "--suite", suite])
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.output.count("FAILED") == 4
     assert "0 of 4 networks" in result.output
 
