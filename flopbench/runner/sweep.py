@@ -46,6 +46,7 @@ RESUME_FIELDS = (
 
 # A cell is not begun with less time than this left: importing, building and one round take longer.
 LEAST_SECONDS = 4.0
+_SPENT = "the budget was spent before the cell was done"
 
 # The device that a kind of kernels is not for.
 _NOT_ON = {"triton": "cpu", "cpp": "cuda", "inductor": "cuda"}
@@ -284,6 +285,9 @@ class _Sweep:
         self.observer.cell(cell)
         begun = time.monotonic()
         facts = self._inspect(cell, min(left, profile.cell_timeout))
+        if facts.kind == "timeout" and left < profile.cell_timeout:
+            self.keep(_without_times(cell, replicate, "skipped", _SPENT, begun))
+            return
         if facts.kind != "done" or facts.value.failure:
             reason = facts.value.failure if facts.kind == "done" else facts.value
             status = _STATUS.get(facts.kind, "failed")
@@ -308,8 +312,7 @@ class _Sweep:
         if outcome.kind == "done":
             self.keep(outcome.value)
         elif outcome.kind == "timeout" and timeout < profile.cell_timeout:
-            reason = "the budget was spent before the cell was done"
-            self.keep(_without_times(cell, replicate, "skipped", reason, begun))
+            self.keep(_without_times(cell, replicate, "skipped", _SPENT, begun))
         else:
             self.keep(_without_times(cell, replicate, _STATUS[outcome.kind], outcome.value, begun))
 

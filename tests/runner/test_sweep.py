@@ -117,6 +117,18 @@ def test_a_candidate_that_is_not_invariant_gets_no_time(start, watcher: Watcher,
     assert watcher.records[0].status == "failed"
 
 
+def test_a_budget_spent_on_counting_is_no_timeout_of_the_cell(start, watcher: Watcher, monkeypatch):
+    import flopbench.runner.sweep as module
+    from flopbench.runner.process import Outcome
+
+    monkeypatch.setattr(module, "run_job", lambda *_, **__: Outcome("timeout", "stopped after 9 s"))
+    run = start(batch_sizes=[1], budget_seconds=9)
+    with pytest.raises(NothingMeasuredError, match="the budget was spent"):
+        sweep(run, watcher)
+    # What was skipped is measured when the run is resumed.
+    assert [record.status for record in run.records()] == ["skipped"]
+
+
 def test_nothing_measured_is_an_error_of_its_own(start, watcher: Watcher):
     with pytest.raises(NothingMeasuredError, match="not finite") as caught:
         sweep(start([f"{NETWORKS}:nan@{SMALL}"], batch_sizes=[1]), watcher)
