@@ -118,7 +118,7 @@ def _last_words(error: BaseException) -> tuple[str, ExitCode]:
     match error:
         case FlopbenchError():
             return str(error), error.exit_code
-        case typer.Abort():
+        case typer.Abort() | KeyboardInterrupt():
             return "interrupted", ExitCode.INTERRUPTED
         case ClickException():
             return error.format_message(), ExitCode.USAGE
