@@ -89,6 +89,7 @@ app.add_typer(with_subcommands(gate.gate, {"self-test": gate.self_test}), name="
 
 def main() -> NoReturn:
     """Entry point: whatever goes wrong becomes one line on stderr and a documented exit code."""
+    _open_closed_streams()
     words = sys.argv[1:] or ["--help"]
     own = words[: words.index("--")] if "--" in words else words
     debug = DEBUG in own
@@ -135,6 +136,16 @@ def _last_words(error: BaseException) -> tuple[str, ExitCode]:
             first = next(iter(str(error).strip().splitlines()), "")[:_LINE]
             what = f"{type(error).__name__}: {first}" if first else type(error).__name__
             return f"unexpected {what} ({_HOW})", ExitCode.INTERNAL
+
+
+def _open_closed_streams() -> None:
+    """Let standard streams that are closed (`>&-`) lead nowhere, each under the descriptor that it lacks."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # Open until the process ends.
+            stream = open(os.devnull, "w" if number else "r")  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def _drop_output() -> None:

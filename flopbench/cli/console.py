@@ -72,5 +72,6 @@ def make_console(*, stderr: bool = False, **options: Any) -> Any:
                 yield segment if segment.control else segment._replace(text=visible(segment.text))
 
     stream = sys.stderr if stderr else _stdout()
-    width = None if stream.isatty() or "COLUMNS" in os.environ else FILE_WIDTH
+    # Of no columns at all (`COLUMNS=0`) rich would print nothing.
+    width = None if stream.isatty() or os.environ.get("COLUMNS", "").strip("0") else FILE_WIDTH
     return Harmless(file=stream, width=width, highlight=False, **options)

@@ -173,6 +173,23 @@ def test_what_networks_print_goes_to_stderr():
     assert sorted(done.stderr.splitlines()) == ["a child", "a network", "from C"]
 
 
+@pytest.mark.parametrize(
+    ("words", "closed", "code"),
+    [("list suites", ">&-", 0), ("list suites", "<&- >&- 2>&-", 0), ("nonsense", ">&- 2>&-", 2)],
+)
+def test_closed_streams_are_no_regression(words: str, closed: str, code: int):
+    script = f'"{sys.executable}" -m flopbench {words} {closed}'
+    done = subprocess.run(["sh", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_no_columns_are_as_good_as_no_word_of_them(call: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    code, printed, _ = call("list", "suites")
+    assert not code
+    assert "vit" in printed
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("words", [["--help"], ["list", "suites"]])
 def test_a_full_disk_is_the_users_to_mend(words: list[str]):
