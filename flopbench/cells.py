@@ -281,7 +281,8 @@ class Cell(Frozen):
     def id(self) -> str:
         """A readable key, unique within a run; what is as usual is left out."""
         parts = filter(None, (axis.part(getattr(self, axis.field)) for axis in AXES.values()))
-        return "/".join((self.pair.id, self.device, *parts))
+        weights = () if self.pair.perturb else ("own-weights",)
+        return "/".join((self.pair.id, self.device, *parts, *weights))
 
     @property
     def labels(self) -> tuple[str, str]:

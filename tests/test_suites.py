@@ -68,6 +68,8 @@ def test_an_id_names_what_is_not_as_usual():
     fields |= {"memory_format": "channels_last", "impl": "fused", "width": 64, "depth": 2}
     cell = Cell.model_validate(fields)
     assert cell.id.endswith("/224x192/10-classes/width64/depth2/unfused/channels_last/fused-kernels")
+    kept = cell.model_copy(update={"pair": cell.pair.model_copy(update={"perturb": False})})
+    assert kept.id == f"{cell.id}/own-weights"
     assert cell.words == [
         *("batch 8", "in a training step", "fp32", "eager"),
         *(
