@@ -5,6 +5,7 @@ operations and the elements it reads and writes; in the backward pass a module o
 its own operators run.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -97,6 +98,9 @@ def _observe(
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        if "torch._dynamo" in sys.modules:
+            # A compiled graph shows its operators to nobody. Nothing is compiled where nothing is loaded.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(evaluating(model))
         if training:
             stack.enter_context(_unchanged(list(model.buffers())))

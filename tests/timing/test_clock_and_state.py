@@ -143,7 +143,7 @@ def test_a_calm_cell_has_no_flags(calm: np.ndarray):
 
 
 def test_few_rounds_and_noise_are_flagged(calm: np.ndarray):
-    wide = Interval(estimate=1.5, low=1.2, high=1.8)
+    wide = Interval(estimate=1.5, low=1.4, high=1.6)
     assert kinds(rounds(calm[:3], calm[:3], speedup=wide, stop="time")) == {"few-rounds", "noisy"}
 
 
