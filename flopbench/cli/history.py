@@ -36,7 +36,7 @@ def history(
 
     if output not in ("table", "markdown"):
         raise FlopbenchError(f"--format {output!r}: choose table or markdown")
-    tell = partial(typer.echo, err=True)
+    tell = partial(make_console(stderr=True).print, soft_wrap=True, markup=False)
     series = series_of(
         find_runs(folders, tell),
         metric=metric,
@@ -51,4 +51,4 @@ def history(
     else:
         make_console().print(table(series))
     for path in write(series, out):
-        make_console(stderr=True).print(f"wrote {path}", soft_wrap=True, markup=False)
+        tell(f"wrote {path}")

@@ -181,9 +181,9 @@ class CellRecord(_Finite):
 
     @property
     def realised_share(self) -> float | None:
-        """(speed-up − 1) / (MACs ratio − 1); None where unresolved or the MACs promise less than 1 %."""
+        """(speed-up − 1) / (MACs ratio − 1); None where unresolved or the MACs promise no 1 %."""
         ratio = self.macs_ratio
-        if self.speedup is None or self.unresolved or ratio is None or abs(ratio - 1) < 0.01:
+        if self.speedup is None or self.unresolved or ratio is None or ratio < 1.01:
             return None
         return (self.speedup.estimate - 1) / (ratio - 1)
 

@@ -280,3 +280,11 @@ def test_what_is_written_says_no_path_of_the_machine(tmp_path: Path, said: str, 
     (record, *_) = make_run(tmp_path / "run").records()
     said = said.format(cwd=Path.cwd(), home=Path.home())
     assert json.loads(as_json(record.model_copy(update={"reason": said})))["reason"] == kept
+
+
+def test_nothing_is_realised_where_the_macs_promise_no_gain(tmp_path):
+    record = next(r for r in make_run(tmp_path / "r").records() if r.realised_share is not None)
+    swapped = record.model_copy(update={"baseline": record.candidate, "candidate": record.baseline})
+    assert swapped.macs_ratio is not None
+    assert swapped.macs_ratio < 1
+    assert swapped.realised_share is None
