@@ -1,7 +1,7 @@
 """Compiles every Triton kernel for an H100 (sm_90), which needs Triton's own ptxas and no GPU.
 
-    python -m tests.kernels.hopper                               a line per kernel and config
-    python -m tests.kernels.hopper --out reports/kernels-sm90.md the same as a report
+    python -m tests.kernels.hopper                               a table
+    python -m tests.kernels.hopper --out reports/kernels-sm90.md the same, as a report
 
 What ptxas says of registers, spills and shared memory needs no GPU to be true, and decides which configs are
 worth timing on one.
