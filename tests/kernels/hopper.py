@@ -229,11 +229,12 @@ def report(kernels: Sequence[Compiled]) -> str:
 
 
 _INTRODUCTION = """\
-Written by `python -m tests.kernels.hopper --out reports/kernels-sm90.md` with {}: every kernel in
-every config that its autotuner may choose, compiled for an H100 by the ptxas that Triton brings. That needs no
-GPU, and says nothing of time. Spilled are the bytes per thread that did not fit into registers. Programs are how
-many fit on a streaming multiprocessor at once, by threads, registers and shared memory. Products in bf16 should
-run on Hopper's own instruction, wgmma; those in fp32 are exact, for which tensor cores have none.
+Written by `python -m tests.kernels.hopper --out reports/kernels-sm90.md` with {}: every kernel in every
+config that its autotuner may choose, compiled for an H100 by the ptxas that Triton brings. That needs no
+GPU, and says nothing of time. Spilled are the bytes per thread that did not fit into registers. Programs
+are how many fit on a streaming multiprocessor at once, by threads, registers and shared memory. Products
+in bf16 should run on Hopper's own instruction, wgmma; those in fp32 are exact, for which tensor cores
+have none.
 """
 
 
