@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,15 @@ def show_kernels_to_profiler() -> None:
     from torch._inductor import config
 
     config.cpp.enable_kernel_profile = True
+
+
+def await_compile_processes() -> None:
+    """Start the processes in which inductor compiles Triton's kernels, and wait until they are ready."""
+    from torch._inductor.async_compile import AsyncCompile
+
+    # Without them it compiles here, which is slower and no fault.
+    with suppress(TimeoutError):
+        AsyncCompile.wait_pool_ready()
 
 
 def compiled_graphs() -> tuple[int, int]:

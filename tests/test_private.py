@@ -192,3 +192,23 @@ def test_show_kernels_to_profiler():
     with config.patch({"cpp.enable_kernel_profile": False}):
         private.show_kernels_to_profiler()
         assert config.cpp.enable_kernel_profile is True
+
+
+def test_one_that_compiles_in_this_process_alone_awaits_no_other(monkeypatch: pytest.MonkeyPatch):
+    from torch._inductor import async_compile
+
+    monkeypatch.setattr(async_compile, "get_compile_threads", lambda: 1)
+    monkeypatch.setattr(async_compile.AsyncCompile, "process_pool", pytest.fail)
+    private.await_compile_processes()
+
+
+def test_processes_that_are_late_are_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch):
+    from torch._inductor.async_compile import AsyncCompile
+
+    class Late:
+        def result(self, timeout: float) -> None:
+            raise TimeoutError
+
+    monkeypatch.setattr(AsyncCompile, "use_process_pool", lambda: False)
+    monkeypatch.setattr(AsyncCompile, "_ready_future", Late())
+    private.await_compile_processes()

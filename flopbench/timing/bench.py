@@ -21,6 +21,7 @@ from flopbench.results import Check, CompileCache, Flag
 from flopbench.structures import tensors
 from flopbench.testing.invariance import TOLERANCE, invariance_error
 from flopbench.timing.clock import CLOCKS, Clock
+from flopbench.timing.compiler import start_compiler
 from flopbench.timing.device_state import Watch, watch
 from flopbench.timing.flags import find_flags
 from flopbench.timing.memory import peak_bytes
@@ -97,9 +98,9 @@ class Bench:
         """Call each model once, which compiles what is to be compiled."""
         compiles = self.cell is not None and self.cell.mode != "eager"
         with self._phase(self._first_phase):
-            if compiles:
-                # The compiler's start-up is not part of what the model that comes first takes to compile.
-                torch.compile(lambda x: x + 1)(torch.zeros(2, device=self.device))
+            if self.cell and compiles:
+                # What any first compilation starts is not part of what the model that comes first takes.
+                start_compiler(self.device, gradients=self.cell.pass_ != "forward")
             for role, workload in self.workloads.items():
                 before = state_of(workload.inputs)
                 graphs = compiled_graphs() if compiles else None
