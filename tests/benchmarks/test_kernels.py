@@ -1,4 +1,4 @@
-"""Fused operations against the eager ones that specify them, on a GPU if there is one, else on the CPU.
+"""Fused operations against the eager ones that specify them, on the CPU; on a GPU: tests/gpu/microbench.py.
 
 pytest tests/benchmarks/test_kernels.py --benchmark-enable --benchmark-save=NAME
 """
@@ -9,23 +9,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flopbench.kernels import dispatch, heads, layer_norm
+from flopbench.kernels import dispatch, layer_norm
 from flopbench.kernels.attention import attention_parts, unfused_attention
 from flopbench.kernels.cpp import linear as kernels
 from flopbench.kernels.cpp.gelu import gelu_parts
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.inductor import compiled, missing_compiler
-from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import gelu, pointwise_parts
 from tests.kernels.agreement import in_cpp
 
-CUDA = torch.cuda.is_available()
 # ViT-B's halves.
-BATCH, TOKENS, HALF, HEADS = 64 if CUDA else 8, 197, 384, 12
+BATCH, TOKENS, HALF, HEADS = 8, 197, 384, 12
 
 
-def _random(*shape, dtype=torch.bfloat16 if CUDA else torch.float32):
-    return torch.randn(*shape, device="cuda" if CUDA else "cpu", dtype=dtype)
+def _random(*shape, dtype=torch.float32):
+    return torch.randn(*shape, dtype=dtype)
 
 
 def _feature(channels=HALF):
@@ -40,6 +38,7 @@ def _gelu(*parts):
     return pointwise_parts(parts, "gelu")
 
 
+# What has a version of its own on a CPU: the others are the library's products and copies there.
 OPERATIONS = {
     "layer_norm": lambda: partial(layer_norm.layer_norm_halves, _feature(), _vectors(3), 1e-6),
     "add_layer_norm": lambda: partial(
@@ -47,32 +46,21 @@ OPERATIONS = {
     ),
     "mirror_gelu": lambda: partial(gelu, _feature(4 * HALF), "gelu"),
     "mirror_gelu_tokens": lambda: partial(gelu, [_random(BATCH, 98, 4 * HALF) for _ in range(4)], "gelu"),
-    "split_heads": lambda: partial(heads.split_heads, *_feature(3 * HALF), HEADS),
-    "merge_heads": lambda: partial(heads.merge_heads, _random(BATCH, HEADS, TOKENS, 2 * HALF // HEADS)),
-    "linear": lambda: partial(
-        linear_parts, _feature(), [_random(4 * HALF, HALF) for _ in range(2)], (None, None)
-    ),
 }
 
 
-# What has a version of its own on a CPU: the others are the library's products and copies there.
-ON_CPU = ["layer_norm", "add_layer_norm", "mirror_gelu", "mirror_gelu_tokens"]
-
-
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
-@pytest.mark.parametrize("name", OPERATIONS if CUDA else ON_CPU)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_operation(flopbench, name, monkeypatch):
-    if not CUDA:
-        if missing_compiler() is not None:
-            pytest.skip("no C++ compiler is installed")
-        # Where the tests of the kernels have put Triton's interpreter to work, it would stand in for a GPU;
-        # and it has to be asked before Triton is first loaded.
-        monkeypatch.setattr(dispatch, "_load", lambda: ("not for this benchmark", False))
+    # Where the tests of the kernels have put Triton's interpreter to work, it would stand in for a GPU; and
+    # it has to be asked before Triton is first loaded.
+    monkeypatch.setattr(dispatch, "_load", lambda: ("not for this benchmark", False))
     operation = OPERATIONS[name]()
     flopbench.compare(partial(operation, impl="eager"), partial(operation, impl="fused"))
 
 
-@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("grad", [False, True])
@@ -96,7 +84,7 @@ def test_attention_of_parts(flopbench, parts, grad):
     flopbench.compare(partial(call, operator), partial(call, attention_parts), grad=grad)
 
 
-@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("width", [HALF, 2 * HALF])
 @pytest.mark.parametrize("parts", [1, 2])
@@ -117,7 +105,7 @@ def test_linear_of_parts(flopbench, width, parts, gelu):
         flopbench.compare(library, partial(kernels.linear_parts, x, weights, [bias], [0], gelu))
 
 
-@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("width", [HALF, 2 * HALF])
 @pytest.mark.parametrize("parts", [1, 2])
@@ -141,7 +129,7 @@ def test_gradients_of_linear_of_parts(flopbench, width, parts, features):
     )
 
 
-@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("contiguous", [False, True])
 def test_depthwise(flopbench, contiguous, monkeypatch):
@@ -173,7 +161,7 @@ def test_attention_with_scores_in_memory(flopbench, dtype, grad):
     )
 
 
-@pytest.mark.skipif(CUDA or missing_compiler() is not None, reason="on a CPU, with a C++ compiler")
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("grad", [False, True])

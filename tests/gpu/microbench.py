@@ -2,6 +2,8 @@
 
 Writes $OUT/microbench.jsonl, a line per piece and way: milliseconds, and what rate that is. Ends when its
 time is spent, the large sizes last. With DEVICE=cpu tiny, in Triton's interpreter, where times mean nothing.
+
+python -m tests.gpu.microbench
 """
 
 import json
@@ -20,15 +22,8 @@ from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import linear_gelu_parts, linear_parts
 from flopbench.kernels.mirror_gelu import gelu
+from tests.gpu.cases import CUDA, DEVICE, SIZES
 
-CUDA = os.environ.get("DEVICE", "cuda") == "cuda"
-DEVICE = torch.device("cuda" if CUDA else "cpu")
-# Channels, tokens and heads of ViT's sizes.
-SIZES = (
-    {"S": (384, 197, 6), "B": (768, 197, 12), "L": (1024, 197, 16), "H": (1280, 257, 16)}
-    if CUDA
-    else {"tiny": (64, 5, 1)}
-)
 BATCHES = (64, 256) if CUDA else (2,)
 SECONDS = 95 if CUDA else 40
 BYTES = 2

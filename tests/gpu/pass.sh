@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that a GPU has to tell in some nine minutes, see tests/gpu/README.md. In the project's root:
-#   OUT=folder bash .gpu/pass.sh
+#   OUT=folder bash tests/gpu/pass.sh
 # With DEVICE=cpu and TRITON_INTERPRET=1 a dry run, tiny.
 set -u
 export OUT=${OUT:?the folder where results go} DEVICE=${DEVICE:-cuda}
@@ -27,6 +27,8 @@ else
 fi
 export PYTHONPATH="$PWD:$work/site${PYTHONPATH:+:$PYTHONPATH}"
 first=("${pairs[@]:0:2}") second=("${pairs[@]:2:2}")
+
+here=$(dirname "$0")
 
 # NAME SECONDS COMMAND...: none stops the next, and none gets more time than is left.
 step() {
@@ -60,17 +62,18 @@ cells() {
 versions='import torch, triton; print(torch.__version__, triton.__version__, torch.cuda.is_available())'
 step machine 60 sh -c 'nvidia-smi; python3 -m flopbench env && python3 -c "$0"' "$versions"
 if [ "$DEVICE" = cuda ]; then
-  # Inductor's cache fills while kernels are checked: what is timed later need not wait for compilers.
+  # Inductor's cache fills while tests run: what is timed later need not wait for compilers.
   for pair in vit_s16 vit_b16 vit_l16 vit_h14; do
     "${run[@]}" --pair "$pair.flop" "${size[@]}" "${mode[@]}" --pass forward --impl auto \
       --cell-seconds 0.1 --budget 150s >"$OUT/warm-$pair.log" 2>&1 &
     sleep 1.1 # A run folder is named by the second.
   done
 fi
-step kernels 100 python3 .gpu/check_kernels.py
+# A line for each test: what was found is there if time ends it. The project's own options ask for plugins.
+step tests 110 python3 -m pytest -m cuda "$here" -o addopts= -p no:cacheprovider -v --tb=short --durations=10
 wait
 rm -rf "$work"/runs/*
-step microbench 110 python3 .gpu/microbench.py
+step microbench 110 python3 -m tests.gpu.microbench
 cells forward 130 6 "${pairs[@]}" "${mode[@]}" --pass forward --impl auto
 # A dry run fuses as a CPU does: interpreted, networks take minutes.
 TRITON_INTERPRET=0 cells fused 60 5 "${first[@]}" "${second[@]}" "${mode[@]}" --pass forward --impl fused

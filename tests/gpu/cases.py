@@ -1,0 +1,181 @@
+"""What is looked at on a GPU: sizes of networks, and every operation that has a Triton kernel, once.
+
+A new kernel is checked on a GPU once it has its case here, and a test says so where it has none. With
+DEVICE=cpu all is tiny, for Triton's interpreter (TRITON_INTERPRET=1).
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flopbench.kernels.heads import merge_heads, split_heads
+from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
+from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts, linear_parts
+from flopbench.kernels.mirror_gelu import gelu
+
+Impl = Literal["eager", "triton"]
+
+DEVICE: Literal["cpu", "cuda"] = "cpu" if os.environ.get("DEVICE") == "cpu" else "cuda"
+CUDA = DEVICE == "cuda"
+
+
+class Size(NamedTuple):
+    """Of a ViT."""
+
+    channels: int
+    tokens: int
+    heads: int
+
+
+SIZES = (
+    {
+        "S": Size(384, 197, 6),
+        "B": Size(768, 197, 12),
+        "L": Size(1024, 197, 16),
+        # Its heads have 80 channels, which is no power of two.
+        "H": Size(1280, 257, 16),
+    }
+    if CUDA
+    else {"tiny": Size(32, 5, 2)}
+)
+
+# Rows enough for many tiles, and few enough for any GPU and for fp64.
+BATCH = 16 if CUDA else 2
+
+# How far a row of a result may be off, relative to the root mean square of all rows.
+ALLOWED = {torch.bfloat16: 1e-2, torch.float32: 2e-5}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Normal noise in fp64 for an operation of a size, in all a slice of wider tensors if `strided`."""
+
+    size: Size
+    strided: bool
+    batch: int = BATCH
+    device: str = DEVICE
+
+    def noise(self, *shape: int) -> Tensor:
+        """Of a shape."""
+        wide = torch.randn(
+            *shape[:-1], shape[-1] * (1 + self.strided), dtype=torch.float64, device=self.device
+        )
+        return wide[..., : shape[-1]]
+
+    def parts(self, count: int, width: float = 0.5) -> list[Tensor]:
+        """Parts of a feature, of `width` times its channels."""
+        C, N, _ = self.size
+        return [self.noise(self.batch, N, int(width * C)) for _ in range(count)]
+
+    def gains(self, count: int) -> list[Tensor]:
+        """Vectors about 1 for the channels of a half."""
+        return [1 + 0.1 * self.noise(self.size.channels // 2) for _ in range(count)]
+
+    def linear(self, widen: int) -> list[Tensor]:
+        """Halves, their weights, and the bias of the symmetric one."""
+        channels = self.size.channels
+        out = widen * channels // 2
+        weights = [channels**-0.5 * self.noise(out, channels // 2) for _ in range(2)]
+        return [*self.parts(2), *weights, self.noise(out)]
+
+    def heads(self) -> Tensor:
+        """What attention gives."""
+        C, N, heads = self.size
+        return self.noise(self.batch, heads, N, C // heads)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operation and what it is given.
+
+    Attributes:
+        call: `(implementation, size, *tensors)` runs it.
+        inputs: its tensors.
+        backward: whether it has gradients.
+        slack: times the error that is allowed.
+    """
+
+    call: Callable[..., Tensor | Sequence[Tensor]]
+    inputs: Callable[[Inputs], list[Tensor]]
+    backward: bool = True
+    slack: float = 1.0
+
+
+def linear(impl: Impl, s: Tensor, a: Tensor, w_s: Tensor, w_a: Tensor, bias: Tensor) -> Sequence[Tensor]:
+    """The linear map of both halves."""
+    return linear_parts((s, a), (w_s, w_a), (bias, None), impl)
+
+
+def linear_gelu(impl: Impl, s: Tensor, a: Tensor, w_s: Tensor, w_a: Tensor, bias: Tensor) -> Sequence[Tensor]:
+    """The same with the GELU after it."""
+    given = (s, a), (w_s, w_a), (bias, None), "gelu"
+    return LINEAR_GELU.specification(*given) if impl == "eager" else linear_gelu_parts(*given, impl)
+
+
+CASES = {
+    "layer_norm": Case(
+        lambda impl, _, *x: layer_norm_halves(x[:2], x[2:], 1e-6, impl), lambda i: [*i.parts(2), *i.gains(3)]
+    ),
+    "add_layer_norm": Case(
+        lambda impl, _, *x: add_layer_norm_halves(x[:2], x[2:4], x[4:6], x[6:], 1e-6, impl),
+        lambda i: [*i.parts(4), *i.gains(5)],
+    ),
+    "gelu of halves": Case(lambda impl, _, *x: gelu(x, "gelu", impl), lambda i: i.parts(2, 2)),
+    "gelu of quarters": Case(lambda impl, _, *x: gelu(x, "gelu", impl), lambda i: i.parts(4)),
+    # Some tokens are their own mirror images.
+    "gelu of an odd grid": Case(
+        lambda impl, _, *x: gelu(x, "gelu", impl),
+        lambda i: [x[:, k % 2 :] for k, x in enumerate(i.parts(4))],
+    ),
+    "split_heads": Case(
+        lambda impl, size, s, a: split_heads(s, a, size.heads, impl), lambda i: i.parts(2, 1.5)
+    ),
+    "merge_heads": Case(lambda impl, _, x: merge_heads(x, impl), lambda i: [i.heads()]),
+    "linear": Case(lambda impl, _, *x: linear(impl, *x), lambda i: i.linear(4), slack=4),
+    "linear_gelu": Case(
+        lambda impl, _, *x: linear_gelu(impl, *x), lambda i: i.linear(4), backward=False, slack=4
+    ),
+}
+
+
+def error_of(case: Case, given: Inputs, dtype: torch.dtype) -> float:
+    """The largest error of a row of an output or gradient, of inputs that are rounded to `dtype` for both.
+
+    Relative to the root mean square of all rows, so that a single tile that is wrong is seen.
+    """
+    inputs = [x.to(dtype) for x in case.inputs(given)]
+    wide = [x.double() for x in inputs]
+    with torch.no_grad():
+        upstream = [torch.randn_like(y) for y in outputs_of(case, "eager", given.size, wide)]
+    ours = _results(case, "triton", given.size, inputs, upstream)
+    pairs = zip(ours, _results(case, "eager", given.size, wide, upstream), strict=True)
+    return max(_error(got, right) for got, right in pairs)
+
+
+def outputs_of(case: Case, impl: Impl, size: Size, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What the operation gives, as a sequence whatever it is."""
+    outputs = case.call(impl, size, *inputs)
+    return [outputs] if isinstance(outputs, Tensor) else outputs
+
+
+def _error(got: Tensor, right: Tensor) -> float:
+    assert got.shape == right.shape
+    size = right.norm(dim=-1).square().mean().sqrt() + 1e-30
+    return float(((got.double() - right).norm(dim=-1) / size).max())
+
+
+def _results(
+    case: Case, impl: Impl, size: Size, inputs: Sequence[Tensor], upstream: Sequence[Tensor]
+) -> list[Tensor]:
+    """Outputs, and gradients of all inputs."""
+    leaves = [x.detach().requires_grad_(case.backward) for x in inputs]
+    outputs = outputs_of(case, impl, size, leaves)
+    gradients: Sequence[Tensor] = ()
+    if case.backward:
+        grads = [g.to(y.dtype) for g, y in zip(upstream, outputs, strict=True)]
+        gradients = torch.autograd.grad(outputs, leaves, grads)
+    return [x.detach() for x in (*outputs, *gradients)]

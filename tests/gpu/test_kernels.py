@@ -1,0 +1,33 @@
+"""Every Triton kernel on a GPU, forward and backward, against the eager operations in fp64."""
+
+import pytest
+import torch
+
+from tests.gpu.cases import ALLOWED, CASES, SIZES, Case, Inputs, Size, error_of
+
+SHORT = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("default")  # what others warn of on a GPU is to be seen, and no failure
+@pytest.mark.parametrize("dtype", ALLOWED, ids=SHORT.get)
+@pytest.mark.parametrize("strided", [False, True], ids=["dense", "strided"])
+@pytest.mark.parametrize("size", [name for name in SIZES if name != "L"])
+@pytest.mark.parametrize("name", CASES)
+def test_agreement(name: str, size: str, strided: bool, dtype: torch.dtype):
+    torch.manual_seed(0)
+    error = error_of(CASES[name], Inputs(SIZES[size], strided), dtype)
+    assert error <= ALLOWED[dtype] * CASES[name].slack
+
+
+def test_one_row_that_is_wrong_is_seen():
+    def call(impl: str, size: Size, x: torch.Tensor) -> torch.Tensor:
+        factor = torch.ones(x.shape[:-1], device=x.device)
+        factor[-1, -1] = 1 if impl == "eager" else 1.05
+        return x * factor[..., None].to(x.dtype)
+
+    case = Case(call, lambda inputs: inputs.parts(1))
+    given = Inputs(Size(64, 197, 1), strided=False, batch=16, device="cpu")
+    assert error_of(case, given, torch.bfloat16) > ALLOWED[torch.bfloat16]
+    right = Case(lambda impl, size, x: call("eager", size, x), case.inputs)
+    assert error_of(right, given, torch.bfloat16) < ALLOWED[torch.bfloat16]
