@@ -81,7 +81,9 @@ class ModelResult(_Implemented):
     (CUDA only). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
     peak. `compile_seconds` is the first call of a compiled model less a warm one (None when eager), and
     `compile_cache` how that call came by its code. In early records, which do not say, the baseline's holds
-    the compiler's start-up too.
+    the compiler's start-up too. `watts` is the average power while the model was sampled, `joules` the energy
+    of a call with what lies between it and the next: of the whole card, or of the processor's packages with
+    all that ran on them; None where the device does not tell, or not finely enough to tell the models apart.
     """
 
     name: str
@@ -92,6 +94,8 @@ class ModelResult(_Implemented):
     peak_bytes: int | None = None
     compile_seconds: float | None = None
     compile_cache: CompileCache | None = None
+    watts: PositiveFloat | None = None
+    joules: PositiveFloat | None = None
     samples: Samples = ()
     host_samples: Samples = ()
 

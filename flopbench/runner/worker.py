@@ -102,7 +102,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         return record(status="failed", reason=str(error), **{role: result(role) for role in ROLES})
     bench.warm_up(0.1 * left())
     peaks = bench.peak_bytes()
-    rounds, state, flags = bench.sample(
+    rounds, state, flags, power = bench.sample(
         seconds=left(),
         precision=plan.precision,
         on_round=lambda rounds: report("rounds", (len(rounds.baseline), rounds.speedup)),
@@ -115,6 +115,8 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             peak_bytes=peaks[role],
             compile_seconds=compiled,
             compile_cache=bench.compile_cache.get(role),
+            watts=power[role].watts if role in power else None,
+            joules=power[role].joules if role in power else None,
             samples=_rows(getattr(rounds, role)),
             host_samples=_rows(getattr(rounds, f"{role}_host")),
         )

@@ -20,9 +20,10 @@ from flopbench.private import compiled_graphs
 from flopbench.results import Check, CompileCache, Flag
 from flopbench.structures import tensors
 from flopbench.testing.invariance import TOLERANCE, invariance_error
-from flopbench.timing.clock import CLOCKS, Clock
+from flopbench.timing.clock import CLOCKS, CpuClock, CudaClock
 from flopbench.timing.compiler import start_compiler
 from flopbench.timing.device_state import Watch, watch
+from flopbench.timing.energy import Power
 from flopbench.timing.flags import find_flags
 from flopbench.timing.memory import peak_bytes
 from flopbench.timing.outputs import numbers, relative_errors, seeded, state_of, strange_parts
@@ -43,11 +44,15 @@ class WrongOutputError(AssertionError):
 
 
 class Sampled(NamedTuple):
-    """All rounds of a pair, what the device did meanwhile (JSON values), and what is questionable in them."""
+    """All rounds of a pair, what the device did meanwhile (JSON values), and what is questionable in them.
+
+    `power` is by role, of those models of which it can be known.
+    """
 
     rounds: Rounds
     state: dict[str, Any]
     flags: tuple[Flag, ...]
+    power: dict[str, Power]
 
 
 @dataclass
@@ -175,11 +180,7 @@ class Bench:
             on_round: told all rounds after each.
         """
         device_watch = self._watch
-
-        def after_round(rounds: Rounds) -> None:
-            device_watch.sample()
-            on_round(rounds)
-
+        self.clock.glance = device_watch.glance
         with self._phase("sampling"):
             sample_pair(
                 self.clock,
@@ -190,14 +191,15 @@ class Bench:
                 min_rounds=min_rounds,
                 max_rounds=max_rounds,
                 rounds=self._rounds,
-                after_round=after_round,
+                after_round=on_round,
+                turn=device_watch.turn,
             )
             state = device_watch.report()
         flags = find_flags(self._rounds, state, precision=precision)
-        return Sampled(self._rounds, state, (*self.unchecked, *flags))
+        return Sampled(self._rounds, state, (*self.unchecked, *flags), device_watch.power())
 
     @cached_property
-    def clock(self) -> Clock:
+    def clock(self) -> CpuClock | CudaClock:
         """Of the device."""
         return CLOCKS[self.device]()
 

@@ -103,7 +103,10 @@ def _driver() -> str | None:
         import pynvml
 
         pynvml.nvmlInit()
-        version = pynvml.nvmlSystemGetDriverVersion()
+        try:
+            version = pynvml.nvmlSystemGetDriverVersion()
+        finally:
+            pynvml.nvmlShutdown()
     except Exception:  # NVML missing, or a driver that will not tell: not knowing is no reason to stop
         return None
     return version.decode() if isinstance(version, bytes) else version

@@ -62,9 +62,11 @@ def _launch_bound(rounds: Rounds) -> Iterator[Flag]:
 
 def _device(state: Mapping[str, Any]) -> Iterator[Flag]:
     if reasons := state.get("throttle_reasons"):
+        shares = state.get("throttled", {})
+        said = [f"{name} ({shares[name]:.0%} of the time)" if name in shares else name for name in reasons]
         yield Flag(
             kind="throttled",
-            message=f"the GPU held its clocks back: {', '.join(reasons)}",
+            message=f"the GPU held its clocks back: {', '.join(said)}",
             remedy="better cooling, a higher power limit, or fixed clocks (nvidia-smi -lgc)",
         )
     if state.get("foreign_processes"):

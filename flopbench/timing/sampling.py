@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
@@ -73,7 +74,8 @@ def sample_pair(
     min_rounds: int = 2,
     max_rounds: int = 1000,
     rounds: Rounds | None = None,
-    after_round: Callable[[Rounds], None] = lambda rounds: None,
+    after_round: Callable[[Rounds], object] = lambda rounds: None,
+    turn: Callable[[str, int], AbstractContextManager[None]] = lambda role, calls: nullcontext(),
     now: Callable[[], float] = time.monotonic,
 ) -> Rounds:
     """Time both models in alternating rounds A B B A.
@@ -90,6 +92,7 @@ def sample_pair(
         max_rounds: stop after so many.
         rounds: of an earlier call, to be added to; the limits on rounds and seconds count anew.
         after_round: called after each round, outside the timed calls.
+        turn: each block's calls run within what it gives for their role and number.
         now: the wall clock.
 
     Returns:
@@ -104,7 +107,9 @@ def sample_pair(
         samples: dict[str, list[float]] = {"A": [], "B": []}
         host: dict[str, list[float]] = {"A": [], "B": []}
         for model in "ABBA":
-            device_seconds, host_seconds = clock.time(baseline if model == "A" else candidate, calls)
+            role, workload = ("baseline", baseline) if model == "A" else ("candidate", candidate)
+            with turn(role, calls):
+                device_seconds, host_seconds = clock.time(workload, calls)
             samples[model] += device_seconds
             host[model] += host_seconds
         rounds.baseline.append(samples["A"])

@@ -1,18 +1,22 @@
 """Clocks, the device's state and the flags, with stand-ins for hardware that a test has not."""
 
+import gc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pynvml
 import pytest
 import torch
 
 from flopbench.results import Interval
 from flopbench.timing.clock import CpuClock, CudaClock
-from flopbench.timing.device_state import CpuWatch, CudaWatch
+from flopbench.timing.device_state import THROTTLE_REASONS, CpuWatch, CudaWatch
 from flopbench.timing.flags import find_flags
 from flopbench.timing.sampling import Rounds
 from flopbench.timing.workload import Workload
+from tests.timing.test_energy import Clockwork
 
 
 class FakeCuda:
@@ -43,6 +47,10 @@ class FakeEvent:
     def elapsed_time(self, end: "FakeEvent") -> float:
         return end.at - self.at
 
+    def query(self) -> bool:
+        self.cuda.log.append("query")
+        return self.cuda.log.count("query") > 1
+
 
 def workload(log: list[str]) -> Workload:
     return Workload(
@@ -59,6 +67,15 @@ def test_cuda_calls_run_between_events_without_a_synchronisation():
     assert cuda.log == ["synchronise", *["prepare", "event", "step", "event"] * 3, "synchronise"]
     assert seconds == [pytest.approx(1e-3)] * 3
     assert len(host) == 3
+
+
+def test_a_gpu_is_glanced_at_while_work_is_queued_and_outside_of_what_is_timed():
+    cuda = FakeCuda()
+    clock = CudaClock(cuda)
+    clock.glance = lambda: cuda.log.append("glance")
+    clock.time(workload(cuda.log), 2)
+    calls = ["prepare", "event", "step", "event", "glance"] * 2
+    assert cuda.log == ["synchronise", *calls, "query", "glance", "query", "synchronise"]
 
 
 def test_cpu_clock_leaves_preparation_out():
@@ -85,43 +102,190 @@ def test_no_proc_no_figure(tmp_path: Path):
 
 
 class FakeNvml:
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    """A machine of `cards`, by UUID, whose times, energy and throttling the test decides.
 
-    class NVMLError(Exception):
-        pass
+    What a test leaves at None is not supported.
+    """
 
-    def __init__(self) -> None:
+    class NVMLError(Exception): ...
+
+    def __init__(self, *cards: str) -> None:
+        self.cards = cards or ("GPU-a",)
         self.clock = 2000
+        self.reasons = 0x4
+        self.field: int | None = None
+        self.violation: int | None = None
+        self.millijoules: float | None = None
+        self.mig = 0
+        self.pids: list[int] = []
+        self.open = 0
 
-    def nvmlInit(self) -> None: ...  # noqa: N802
+    def __getattr__(self, name: str) -> int:
+        return getattr(pynvml, name)
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
+    def _told(self, value: Any) -> Any:
+        if value is None:
+            raise self.NVMLError
+        return value
 
-    def nvmlDeviceGetClockInfo(self, handle: int, kind: int) -> int:  # noqa: N802
+    def nvmlInit(self) -> None:  # noqa: N802
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return self.cards[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return self._told(uuid if uuid in self.cards or uuid == "MIG-part" else None)
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: str) -> str:  # noqa: N802
+        return self.cards[0]
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:  # noqa: N802
+        return [self.mig, self.mig]
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
         self.clock -= 100
         return self.clock
 
-    def nvmlDeviceGetTemperature(self, handle: int, kind: int) -> int:  # noqa: N802
+    def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:  # noqa: N802
         return 60
 
-    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
         raise self.NVMLError
 
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: int) -> int:  # noqa: N802
-        return 0x4
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
+        raise self.NVMLError
 
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
-        return []
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:  # noqa: N802
+        return self.reasons
+
+    def nvmlDeviceGetFieldValues(self, handle: str, fields: list[int]) -> list[Any]:  # noqa: N802
+        supported = fields == [pynvml.NVML_FI_DEV_PERF_POLICY_POWER] and self.field is not None
+        value = SimpleNamespace(ullVal=self.field if supported else 0)
+        return [SimpleNamespace(nvmlReturn=0 if supported else 3, value=value)]
+
+    def nvmlDeviceGetViolationStatus(self, handle: str, policy: int) -> Any:  # noqa: N802
+        return SimpleNamespace(
+            violationTime=self._told(self.violation if policy == pynvml.NVML_PERF_POLICY_THERMAL else None)
+        )
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> float:  # noqa: N802
+        return self._told(self.millijoules)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:  # noqa: N802
+        return [SimpleNamespace(pid=pid) for pid in self.pids]
 
 
-def test_nvml_tells_clocks_and_throttling_and_what_it_cannot_is_left_out():
-    watch = CudaWatch(FakeNvml())
-    watch.sample()
+def test_nvml_tells_clocks_and_what_it_cannot_is_left_out():
+    now = Clockwork()
+    watch = CudaWatch(FakeNvml(), now=now)
+    for now.time in (0.0, 0.01, 0.3):
+        watch.glance()
     state = watch.report()
     assert state["sm_mhz"] == [1700, 1900]
     assert state["throttle_reasons"] == ["software power cap"]
     assert "watts" not in state
+    assert "mean_watts" not in state
+    assert "foreign_processes" not in state
+
+
+def test_counters_of_throttling_overrule_what_was_seen_now_and_then():
+    nvml, now = FakeNvml(), Clockwork()
+    nvml.field, nvml.violation = 10**12, 5 * 10**9
+    watch = CudaWatch(nvml, now=now)
+    nvml.reasons = 0x4 | 0x8
+    watch.glance()
+    now.time, nvml.violation = 2.0, 6 * 10**9
+    state = watch.report()
+    assert state["throttled"] == {"thermal limit": 0.5}
+    # The power cap was seen, and took no time that counts; of the slowdown there is no counter.
+    assert state["throttle_reasons"] == ["hardware slowdown", "thermal limit"]
+
+
+@pytest.mark.parametrize(
+    ("cards", "uuid", "watched"),
+    [
+        (("GPU-a", "GPU-b"), "b", "GPU-b"),
+        (("GPU-a", "GPU-b"), "GPU-b", "GPU-b"),
+        (("GPU-a", "GPU-b"), "part", "GPU-a"),
+        (("GPU-a", "GPU-b"), "", None),
+        (("GPU-a", "GPU-b"), "hidden", None),
+        (("GPU-a",), "", "GPU-a"),
+    ],
+)
+def test_the_card_is_found_by_its_uuid_or_is_the_only_one(
+    cards: tuple[str, ...], uuid: str, watched: str | None
+):
+    watch = CudaWatch(FakeNvml(*cards), uuid)
+    assert watch.handle == watched
+    if watched is None:
+        assert watch.report() == {"nvml": "not available"}
+
+
+def test_others_on_the_card_are_counted_whatever_our_own_number_is():
+    nvml, now = FakeNvml(), Clockwork()
+    watch = CudaWatch(nvml, now=now)
+    nvml.pids = [4711]
+    watch.glance()
+    assert watch.report()["foreign_processes"] == 0
+    nvml.pids, now.time = [4711, 4712, 4713], 1.0
+    watch.glance()
+    assert watch.report()["foreign_processes"] == 2
+
+
+def test_nvml_is_shut_down_with_the_watch():
+    nvml = FakeNvml()
+    watch = CudaWatch(nvml)
+    assert nvml.open == 1
+    del watch
+    gc.collect()
+    assert nvml.open == 0
+
+
+def test_a_slow_driver_is_asked_less_often():
+    nvml, now = FakeNvml(), Clockwork()
+    nvml.millijoules = 0.0
+    watch = CudaWatch(nvml, now=now)
+    asked: list[float] = []
+
+    def slow(handle: str) -> float:
+        asked.append(now.time)
+        now.time += 0.01
+        return 0.0
+
+    nvml.nvmlDeviceGetTotalEnergyConsumption = slow
+    while now.time < 2.0:
+        now.time += 0.001
+        watch.glance()
+    assert 5 <= len(asked) <= 10
+
+
+@pytest.mark.parametrize(("mig", "known"), [(0, True), (1, False)])
+def test_energy_of_the_whole_card_is_no_figure_of_a_part(mig: int, known: bool):
+    nvml, now = FakeNvml(), Clockwork()
+    nvml.mig = mig
+    watch = CudaWatch(nvml, "a", now=now)
+    with watch.turn("baseline", 10):
+        for _ in range(1000):
+            now.time += 0.001
+            nvml.millijoules = 300e3 * now.time
+            watch.glance()
+    assert ("baseline" in watch.power()) == known
+    assert ("mean_watts" in watch.report()) == known
+    if known:
+        assert watch.power()["baseline"].joules == pytest.approx(30, rel=0.03)
+
+
+def test_every_name_of_nvml_is_in_the_package():
+    names = {name for _, *names in THROTTLE_REASONS.values() for name in names if name}
+    faked = {name for name in vars(FakeNvml) if name.startswith("nvml")}
+    assert [name for name in names | faked if not hasattr(pynvml, name)] == []
 
 
 def rounds(baseline: np.ndarray, candidate: np.ndarray, **fields: Any) -> Rounds:
@@ -173,6 +337,7 @@ def test_a_cell_bound_by_its_launches_is_flagged(calm: np.ndarray):
     ("state", "kind"),
     [
         ({"throttle_reasons": ["software power cap"]}, "throttled"),
+        ({"throttle_reasons": ["thermal limit"], "throttled": {"thermal limit": 0.4}}, "throttled"),
         ({"foreign_processes": 2}, "disturbed"),
         ({"foreign_cores": 0.9}, "disturbed"),
     ],
