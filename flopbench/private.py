@@ -57,6 +57,22 @@ def _looks_on(hook: Callable[..., object]) -> bool:
     return hasattr(hook, "looks_on") or origin.startswith(("fvcore.", "torch.utils.module_tracker"))
 
 
+def watched() -> bool:
+    """Whether something sees each operator that is called, or changes what calling it means.
+
+    A compiler, exporter or tracer, a mode (counters, fake tensors), a transform of `torch.func`, a profiler.
+    """
+    # The compiler's check stands first: under it the rest is never traced.
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+
 def version(tensor: Tensor) -> int:
     """How often `tensor` was written to in place, as autograd counts it."""
     return tensor._version

@@ -212,3 +212,30 @@ def test_processes_that_are_late_are_not_awaited_for_ever(monkeypatch: pytest.Mo
     monkeypatch.setattr(AsyncCompile, "use_process_pool", lambda: False)
     monkeypatch.setattr(AsyncCompile, "_ready_future", Late())
     private.await_compile_processes()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")
+def test_watched():
+    """Each of those who look on, and nobody before and after."""
+    seen = []
+
+    def look(x):
+        seen.append(private.watched())
+        return x + 1
+
+    x = torch.zeros(1)
+    look(x)
+    torch.jit.trace(look, x, check_trace=False)
+    torch.func.grad(lambda x: look(x).sum())(x)
+    with torch.device("cpu"):
+        look(x)
+    with profile():
+        look(x)
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def traced(x):
+        return x + 1 if private.watched() else x
+
+    seen.append(bool(traced(x)))
+    look(x)
+    assert seen == [False, *5 * [True], False]

@@ -46,7 +46,8 @@ def merge_heads(x: Tensor, impl: Impl = "auto") -> tuple[Tensor, Tensor]:
     if choose(MERGE_HEADS, impl, (x,)).name == "triton":
         from flopbench.kernels.triton import heads as kernels
 
-        return kernels.unpack_heads([x])
+        s, a = kernels.unpack_heads([x])
+        return s, a
     return halve(x)
 
 

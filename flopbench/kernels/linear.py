@@ -45,7 +45,7 @@ def linear_parts(
     if which == "triton":
         from flopbench.kernels.triton import linear as kernels
 
-        return list(kernels.linear_halves(*_autocast(*parts, *weights), biases[0]))
+        return kernels.linear_halves(*_autocast(*parts, *weights), biases[0])
     return by_part(parts, weights, biases)
 
 

@@ -1,12 +1,14 @@
 """Fused versions in Triton, one file an op, beside the eager ones in `flopbench.kernels` that specify them.
 
 None has been timed on a GPU yet, though each compiles for an H100 (tests/kernels/hopper.py). What is said
-of speed is arithmetic: the bytes that each moves, against those of the eager operations. Each is a
-`torch.library.custom_op`, opaque to compilers, and one operator to counters and profilers: `triton_op`
-would show inductor the kernel, but inductor fuses nothing into it. Without a GPU the kernels are tested in
-Triton's interpreter (TRITON_INTERPRET=1 before this is imported).
+of speed is arithmetic: the bytes that each moves, against those of the eager operations. Each is an operator
+(`flopbench.kernels.operator`), opaque to compilers: `triton_op` would show inductor the kernel, but inductor
+fuses nothing into it. Without a GPU the kernels are tested in Triton's interpreter (TRITON_INTERPRET=1 before
+this is imported).
 """
 
+from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,10 +28,22 @@ def wide(x: Tensor) -> tl.dtype:
 
 def launch(kernel: Any, grid: Any, on: Tensor, *args: Any, **meta: Any) -> None:
     """Run a kernel on the device of `on`; the kernel takes tensors to be dense unless it says more."""
-    with torch.cuda.device_of(on):
+    with torch.cuda.device_of(on) if _several_devices() else nullcontext():
         kernel[grid](*args, **meta)
 
 
+@cache
+def _several_devices() -> bool:
+    # Of one there is nothing to switch to, and the switch costs as much as the rest of this function.
+    return torch.cuda.device_count() > 1
+
+
+def tiles(length: int, size: int) -> int:
+    """How many tiles of `size` cover `length`. Triton's own costs more, for it is made for kernels too."""
+    return -(-length // size)
+
+
+@cache
 def programs(device: torch.device, most: int) -> int:
     """How many programs fill the device twice, `most` at the most: for kernels that loop over their work."""
     if device.type != "cuda":

@@ -7,12 +7,14 @@ first and copy each half out of that, three times as many bytes. Each direction 
 
 # ruff: noqa: ANN001, ANN201, N803
 
+from functools import cache
+
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED, launch
+from flopbench.kernels.operator import operator
+from flopbench.kernels.triton import INTERPRETED, launch, tiles
 
 _TILE = 64 if INTERPRETED else 2048
 
@@ -57,14 +59,17 @@ def pack_heads_kernel(
         tl.store(a_ptr + half, tl.load(x_ptr + full + HALF, mask=inside), mask=inside)
 
 
+_block = cache(triton.next_power_of_2)
+
+
 def _move(s: Tensor, a: Tensor, parts: list[Tensor], *, pack: bool) -> None:
     """Between dense halves `[B, N, parts · C/2]` and 1 to 3 parts `[B, heads, N, d]` of equal strides."""
     batch, heads, tokens, width = parts[0].shape
     if not s.numel():
         return
-    block = triton.next_power_of_2(width // 2)
+    block = _block(width // 2)
     rows = max(1, _TILE // block)
-    grid = (triton.cdiv(batch * tokens, rows), len(parts) * heads)
+    grid = (tiles(batch * tokens, rows), len(parts) * heads)
     launch(
         pack_heads_kernel,
         grid,
@@ -83,57 +88,43 @@ def _move(s: Tensor, a: Tensor, parts: list[Tensor], *, pack: bool) -> None:
     )
 
 
-@custom_op("flopbench::pack_heads", mutates_args=())
+def _packed(s, a, parts, heads):
+    batch, tokens, width = s.shape
+    return [s.new_empty(batch, heads, tokens, 2 * width // (parts * heads)) for _ in range(parts)]
+
+
+def _pack_gradient(ctx, grads) -> tuple[Tensor | None, ...]:
+    return *unpack_heads(grads), None, None
+
+
+@operator(fake=_packed, gradient=_pack_gradient)
 def pack_heads(s: Tensor, a: Tensor, parts: int, heads: int) -> list[Tensor]:
     """Both halves `[B, N, parts · C/2]` to `parts` tensors `[B, heads, N, C/heads]`, dense in this order."""
-    outs = _packed(s, parts, heads)
+    outs = _packed(s, a, parts, heads)
     _move(s.contiguous(), a.contiguous(), outs, pack=True)
     return outs
 
 
-@custom_op("flopbench::unpack_heads", mutates_args=())
-def unpack_heads(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _unpacked(parts):
+    batch, heads, tokens, width = parts[0].shape
+    shape = (batch, tokens, len(parts) * heads * (width // 2))
+    return [parts[0].new_empty(shape) for _ in range(2)]
+
+
+def _unpack_save(ctx, inputs, output):
+    ctx.parts, ctx.heads = len(inputs[0]), inputs[0][0].shape[1]
+
+
+def _unpack_gradient(ctx, grads) -> tuple[list[Tensor]]:
+    return (pack_heads(*grads, ctx.parts, ctx.heads),)
+
+
+@operator(fake=_unpacked, save=_unpack_save, gradient=_unpack_gradient)
+def unpack_heads(parts: list[Tensor]) -> list[Tensor]:
     """Its inverse: one to three tensors `[B, heads, N, C/heads]` to both halves."""
     s, a = _unpacked(parts)
     # One set of strides for all: gradients of attention have it, what autograd expanded may not.
     if any(x.stride() != parts[0].stride() or x.stride(-1) != 1 for x in parts):
         parts = [x.contiguous() for x in parts]
     _move(s, a, parts, pack=False)
-    return s, a
-
-
-def _packed(s: Tensor, parts: int, heads: int) -> list[Tensor]:
-    batch, tokens, width = s.shape
-    return [s.new_empty(batch, heads, tokens, 2 * width // (parts * heads)) for _ in range(parts)]
-
-
-def _unpacked(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    batch, heads, tokens, width = parts[0].shape
-    shape = (batch, tokens, len(parts) * heads * (width // 2))
-    return parts[0].new_empty(shape), parts[0].new_empty(shape)
-
-
-@pack_heads.register_fake
-def _(s, a, parts, heads):
-    return _packed(s, parts, heads)
-
-
-@unpack_heads.register_fake
-def _(parts):
-    return _unpacked(parts)
-
-
-def _pack_gradient(ctx, grads):
-    return *unpack_heads(grads), None, None
-
-
-def _unpack_context(ctx, inputs, output) -> None:
-    ctx.parts, ctx.heads = len(inputs[0]), inputs[0][0].shape[1]
-
-
-def _unpack_gradient(ctx, grad_s, grad_a):
-    return pack_heads(grad_s, grad_a, ctx.parts, ctx.heads)
-
-
-pack_heads.register_autograd(_pack_gradient)
-unpack_heads.register_autograd(_unpack_gradient, setup_context=_unpack_context)
+    return [s, a]

@@ -8,16 +8,16 @@ a scaled residual sum. All are bound by memory: 1 to 2 operations a byte, where 
 
 # ruff: noqa: ANN001, ANN201, N803
 
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED, launch, programs, total, wide
+from flopbench.kernels.operator import operator
+from flopbench.kernels.triton import INTERPRETED, launch, programs, tiles, total, wide
 
 # Elements of either half that a program holds: 8 a thread of 8 warps, and few for the interpreter.
 _TILE = 64 if INTERPRETED else 2048
@@ -176,16 +176,15 @@ def layer_norm_halves_backward_kernel(
 def _shape(x: Tensor, eps: float) -> tuple[int, dict[str, Any]]:
     """How many rows, and what the kernels are compiled for."""
     half = x.shape[-1]
+    return x.numel() // max(1, half), _meta(half, eps, wide(x))
+
+
+@cache
+def _meta(half: int, eps: float, wide: tl.dtype) -> dict[str, Any]:
     block = triton.next_power_of_2(half)
     rows = max(1, _TILE // block)
-    return x.numel() // max(1, half), {
-        "HALF": half,
-        "EPS": eps,
-        "ROWS": rows,
-        "BLOCK": block,
-        "WIDE": wide(x),
-        "num_warps": 8 if rows * block >= 2048 else 4,
-    }
+    warps = 8 if rows * block >= 2048 else 4
+    return {"HALF": half, "EPS": eps, "ROWS": rows, "BLOCK": block, "WIDE": wide, "num_warps": warps}
 
 
 def _pointers(*lists: list[Tensor]) -> list[Tensor | None]:
@@ -193,20 +192,54 @@ def _pointers(*lists: list[Tensor]) -> list[Tensor | None]:
     return [x for tensors in lists for x in ([one.contiguous() for one in tensors] or (None, None))]
 
 
-@custom_op("flopbench::layer_norm_halves", mutates_args=())
+def _like(tensors):
+    return [x.new_empty(x.shape) for x in tensors]
+
+
+def _outs(x, branch, gammas, affine, eps):
+    if not branch:
+        return _like(x)
+    sums = []
+    for added in zip(*filter(None, (x, branch, gammas)), strict=True):
+        dtype = reduce(torch.promote_types, [one.dtype for one in added])
+        sums.append(added[0].new_empty(added[0].shape, dtype=dtype))
+    return sums + _like(sums)
+
+
+def _save(ctx, inputs, output):
+    x, branch, gammas, affine, ctx.eps = inputs
+    normalised = output[:2] if branch else x
+    ctx.save_for_backward(*normalised, *(branch if gammas else ()), *gammas, *affine[:2])
+
+
+def _gradient(ctx, grads):
+    saved = list(ctx.saved_tensors)
+    x, branch, gammas, gains = saved[:2], saved[2:-4], saved[4:-2], saved[-2:]
+    got = layer_norm_halves_backward(grads, x, branch, gammas, gains, ctx.eps)
+    last = len(x + branch)
+    # Without scales the branch has the gradients of the sums.
+    of_branch = got[last - 2 : last] if len(grads) == 4 else []
+    return got[:2], of_branch, got[last + 3 :], got[last : last + 3], None
+
+
+@operator(fake=_outs, save=_save, gradient=_gradient)
 def layer_norm_halves(
     x: list[Tensor], branch: list[Tensor], gammas: list[Tensor], affine: list[Tensor], eps: float
 ) -> list[Tensor]:
     """`flopbench.kernels.layer_norm.layer_norm_halves`; with a branch `add_layer_norm_halves`."""
-    outs = _outs(x, branch, gammas)
+    outs = _outs(x, branch, gammas, affine, eps)
     rows, meta = _shape(outs[-1], eps)
     if rows:
         pointers = _pointers(x, branch, gammas, affine, outs[:-2], outs[-2:])
-        launch(layer_norm_halves_kernel, (triton.cdiv(rows, meta["ROWS"]),), x[0], *pointers, rows, **meta)
+        launch(layer_norm_halves_kernel, (tiles(rows, meta["ROWS"]),), x[0], *pointers, rows, **meta)
     return outs
 
 
-@custom_op("flopbench::layer_norm_halves_backward", mutates_args=())
+def _gradients(grads, x, branch, gammas, gains, eps):
+    return _like([*x, *branch, *gains[:1] * (3 + len(gammas))])
+
+
+@operator(fake=_gradients)
 def layer_norm_halves_backward(
     grads: list[Tensor],
     x: list[Tensor],
@@ -227,7 +260,7 @@ def layer_norm_halves_backward(
     """
     outs = _like([*x, *branch])
     rows, meta = _shape(x[0], eps)
-    count = programs(x[0].device, triton.cdiv(rows, meta["ROWS"]))
+    count = programs(x[0].device, tiles(rows, meta["ROWS"]))
     dtype = torch.float64 if x[0].dtype == torch.float64 else torch.float32
     partial = x[0].new_empty(count, 5, x[0].shape[-1], dtype=dtype)
     if rows:
@@ -235,46 +268,3 @@ def layer_norm_halves_backward(
         launch(layer_norm_halves_backward_kernel, (count,), x[0], *_pointers(*lists), partial, rows, **meta)
     # Copies: an operator's outputs must not share memory.
     return outs + [one.to(gains[0].dtype, copy=True) for one in partial[:, : 3 + len(gammas)].sum(0)]
-
-
-def _like(tensors: list[Tensor]) -> list[Tensor]:
-    return [x.new_empty(x.shape) for x in tensors]
-
-
-def _outs(x: list[Tensor], branch: list[Tensor], gammas: list[Tensor]) -> list[Tensor]:
-    if not branch:
-        return _like(x)
-    sums = []
-    for added in zip(*filter(None, (x, branch, gammas)), strict=True):
-        dtype = reduce(torch.promote_types, [one.dtype for one in added])
-        sums.append(added[0].new_empty(added[0].shape, dtype=dtype))
-    return sums + _like(sums)
-
-
-@layer_norm_halves.register_fake
-def _(x, branch, gammas, affine, eps):
-    return _outs(x, branch, gammas)
-
-
-@layer_norm_halves_backward.register_fake
-def _(grads, x, branch, gammas, gains, eps):
-    return _like([*x, *branch, *gains[:1] * (3 + len(gammas))])
-
-
-def _save(ctx, inputs, output) -> None:
-    x, branch, gammas, affine, ctx.eps = inputs
-    normalised = output[:2] if branch else x
-    ctx.save_for_backward(*normalised, *(branch if gammas else ()), *gammas, *affine[:2])
-
-
-def _gradient(ctx, grads):
-    saved = list(ctx.saved_tensors)
-    x, branch, gammas, gains = saved[:2], saved[2:-4], saved[4:-2], saved[-2:]
-    got = layer_norm_halves_backward(grads, x, branch, gammas, gains, ctx.eps)
-    last = len(x + branch)
-    # Without scales the branch has the gradients of the sums.
-    of_branch = got[last - 2 : last] if len(grads) == 4 else []
-    return got[:2], of_branch, got[last + 3 :], got[last : last + 3], None
-
-
-layer_norm_halves.register_autograd(_gradient, setup_context=_save)

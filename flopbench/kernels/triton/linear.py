@@ -12,9 +12,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED, launch, wide
+from flopbench.kernels.operator import operator
+from flopbench.kernels.triton import INTERPRETED, launch, tiles, wide
 from flopbench.kernels.triton.mirror_gelu import mirror_pair
 
 
@@ -106,18 +106,22 @@ def linear_halves_kernel(
         tl.store(out_a_ptr + at, mirror_pair(s, a, -1.0, KIND), mask=inside)
 
 
+def _outs(s, a, weight_s, *_):
+    shape = (*s.shape[:-1], weight_s.shape[0])
+    return [s.new_empty(shape) for _ in range(2)]
+
+
 def _run(
     s: Tensor, a: Tensor, weight_s: Tensor, weight_a: Tensor, bias: Tensor | None, kind: str
-) -> tuple[Tensor, Tensor]:
-    outs = _outs(s, weight_s)
+) -> list[Tensor]:
+    outs = _outs(s, a, weight_s)
     out, inner = weight_s.shape
     rows = outs[0].numel() // out
     if rows:
         dense = [None if x is None else x.contiguous() for x in (s, a, weight_s, weight_a, bias)]
 
         def grid(meta: dict[str, int]) -> tuple[int, int]:
-            tiles = triton.cdiv(rows, meta["ROWS"]) * triton.cdiv(out, meta["COLUMNS"])
-            return tiles, 2 if kind == "none" else 1
+            return tiles(rows, meta["ROWS"]) * tiles(out, meta["COLUMNS"]), 2 if kind == "none" else 1
 
         tf32 = torch.get_float32_matmul_precision() != "highest"
         meta = {"KIND": kind, "TF32": tf32, "WIDE": wide(s)}
@@ -125,38 +129,11 @@ def _run(
     return outs
 
 
-def _outs(s: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (*s.shape[:-1], weight.shape[0])
-    return s.new_empty(shape), s.new_empty(shape)
-
-
-@custom_op("flopbench::linear_halves", mutates_args=())
-def linear_halves(
-    s: Tensor, a: Tensor, weight_s: Tensor, weight_a: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """`flopbench.kernels.linear.linear_halves`."""
-    return _run(s, a, weight_s, weight_a, bias, "none")
-
-
-@custom_op("flopbench::linear_gelu_halves", mutates_args=())
-def linear_gelu_halves(
-    s: Tensor, a: Tensor, weight_s: Tensor, weight_a: Tensor, bias: Tensor | None, kind: str
-) -> tuple[Tensor, Tensor]:
-    """`flopbench.kernels.linear.linear_gelu_halves`, without a gradient: it keeps nothing for one."""
-    return _run(s, a, weight_s, weight_a, bias, kind)
-
-
-@linear_halves.register_fake
-@linear_gelu_halves.register_fake
-def _(s, a, weight_s, weight_a, bias, kind="none"):
-    return _outs(s, weight_s)
-
-
-def _save(ctx, inputs, output) -> None:
+def _save(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:4])
 
 
-def _gradient(ctx, *grads):
+def _gradient(ctx, grads):
     """The library's products, as of two linear layers."""
     s, a, weight_s, weight_a = ctx.saved_tensors
     needs = ctx.needs_input_grad
@@ -170,4 +147,17 @@ def _gradient(ctx, *grads):
     )
 
 
-linear_halves.register_autograd(_gradient, setup_context=_save)
+@operator(fake=_outs, save=_save, gradient=_gradient)
+def linear_halves(
+    s: Tensor, a: Tensor, weight_s: Tensor, weight_a: Tensor, bias: Tensor | None
+) -> list[Tensor]:
+    """`flopbench.kernels.linear.linear_halves`."""
+    return _run(s, a, weight_s, weight_a, bias, "none")
+
+
+@operator(fake=_outs)
+def linear_gelu_halves(
+    s: Tensor, a: Tensor, weight_s: Tensor, weight_a: Tensor, bias: Tensor | None, kind: str
+) -> list[Tensor]:
+    """`flopbench.kernels.linear.linear_gelu_halves`, without a gradient: it keeps nothing for one."""
+    return _run(s, a, weight_s, weight_a, bias, kind)

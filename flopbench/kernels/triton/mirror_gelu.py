@@ -10,9 +10,9 @@ error functions, some 60 operations, it needs less than half of an H100's fp32 r
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import custom_op
 
-from flopbench.kernels.triton import INTERPRETED, launch, wide
+from flopbench.kernels.operator import operator
+from flopbench.kernels.triton import INTERPRETED, launch, tiles, wide
 
 _BLOCK = 256 if INTERPRETED else 1024
 _SQRT_HALF = tl.constexpr(0.5**0.5)
@@ -150,13 +150,26 @@ def mirror_gelu_tokens_kernel(
     tl.store(out_aa_ptr + other, (one - two - three + four) * after, mask=paired)
 
 
-@custom_op("flopbench::mirror_gelu", mutates_args=())
+def _like(parts, *_):
+    return [x.new_empty(x.shape) for x in parts]
+
+
+def _save(ctx, inputs, output):
+    parts, ctx.kind = inputs
+    ctx.save_for_backward(*parts)
+
+
+def _gradient(ctx, grads):
+    return mirror_gelu_backward(list(ctx.saved_tensors), grads, ctx.kind), None
+
+
+@operator(fake=_like, save=_save, gradient=_gradient)
 def mirror_gelu(parts: list[Tensor], kind: str) -> list[Tensor]:
     """`flopbench.kernels.mirror_gelu.gelu` of two halves or four quarters."""
     return _run(parts, None, kind)
 
 
-@custom_op("flopbench::mirror_gelu_backward", mutates_args=())
+@operator(fake=_like)
 def mirror_gelu_backward(parts: list[Tensor], grads: list[Tensor], kind: str) -> list[Tensor]:
     """Gradients of the parts."""
     return _run(parts, grads, kind)
@@ -173,23 +186,5 @@ def _run(parts: list[Tensor], grads: list[Tensor] | None, kind: str) -> list[Ten
         if len(parts) == 4:
             kernel = mirror_gelu_tokens_kernel
             meta |= {"SYMMETRIC": parts[0][0].numel(), "PAIRED": parts[1][0].numel()}
-        launch(kernel, (triton.cdiv(count, _BLOCK),), parts[0], *pointers, *outs, count, **meta)
+        launch(kernel, (tiles(count, _BLOCK),), parts[0], *pointers, *outs, count, **meta)
     return outs
-
-
-def _like(parts: list[Tensor]) -> list[Tensor]:
-    return [x.new_empty(x.shape) for x in parts]
-
-
-def _save(ctx, inputs, output) -> None:
-    parts, ctx.kind = inputs
-    ctx.save_for_backward(*parts)
-
-
-def _gradient(ctx, grads):
-    return mirror_gelu_backward(list(ctx.saved_tensors), grads, ctx.kind), None
-
-
-mirror_gelu.register_fake(lambda parts, kind: _like(parts))
-mirror_gelu_backward.register_fake(lambda parts, grads, kind: _like(parts))
-mirror_gelu.register_autograd(_gradient, setup_context=_save)
