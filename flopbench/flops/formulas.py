@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -27,14 +28,24 @@ def _flops(macs: Callable[..., int], first: int = 0) -> Callable[..., int]:
 
 def formulas_for(model: nn.Module) -> dict[Any, Callable[..., int]]:
     """`FORMULAS`, and those of our fused products if `model` runs them: they exist once they are imported."""
-    if all(getattr(module, "impl", None) != "fused" for module in model.modules()):
+    if all(getattr(module, "impl", None) not in ("fused", "triton") for module in model.modules()):
         return FORMULAS
     # Without Triton the layers say what is wrong.
     with suppress(ImportError):
         import_module("flopbench.kernels.triton.linear")
-        halves = _flops(lambda *shapes: operators.halves(shapes))
-        return {**FORMULAS, **{getattr(torch.ops.flopbench, name): halves for name in operators.HALVES}}
+        ours = {getattr(torch.ops.flopbench, name): _ours(macs) for name, macs in operators.OURS.items()}
+        return {**FORMULAS, **ours}
     return FORMULAS
+
+
+def _ours(macs: Callable[[Any], int]) -> Callable[..., int]:
+    """Twice the MACs, from the shapes of all tensors, those in lists too."""
+
+    def flops(*shapes: Any, **_: Any) -> int:
+        lists = (s if isinstance(s, list) else [s] for s in shapes if not isinstance(s, str | None))
+        return 2 * macs(list(chain.from_iterable(lists)))
+
+    return flops
 
 
 def _contraction(*shapes: Any, out_shape: Any = None) -> int:

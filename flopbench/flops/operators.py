@@ -31,6 +31,17 @@ def halves(shapes: Sequence[Shape]) -> int:
     return 2 * prod(shapes[0]) * shapes[2][0]
 
 
+def linear_gelu(shapes: Sequence[Shape]) -> int:
+    """MACs of the products of 1, 2 or 4 parts `[..., in]` with 1 or 2 weights `[out, in]`, then biases."""
+    parts = _parts_of(shapes)
+    return parts * prod(shapes[0]) * shapes[parts][0]
+
+
+def _parts_of(shapes: Sequence[Shape]) -> int:
+    # Of as many tensors there are a part and a weight, two of each, or four parts and two weights.
+    return 1 if len(shapes) < 4 else 2 if len(shapes) < 6 else 4
+
+
 def convolution(weight: Shape, source: Shape, out: Shape, transposed: bool = False) -> int:
     """MACs of a convolution with `weight` `[out, in/groups, *kernel]` from `source` to `out` `[B, C, *grid]`.
 
@@ -244,6 +255,14 @@ def _mirror(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = Fa
     return quadruples + (8 + 2 * pointwise + 6 * backward) * (prod(shapes[0]) - paired)
 
 
+def _linear_gelu(shapes: Sequence[Shape], options: Sequence[Any]) -> int:
+    parts = _parts_of(shapes)
+    hidden = (*shapes[0][:-1], shapes[parts][0])
+    if parts == 1:
+        return (6 if "quick_gelu" in options else _PER_OUTPUT["gelu"]) * prod(hidden)
+    return _mirror([hidden] * parts, options)
+
+
 # Elementwise operations of our fused operators, from the shapes of the tensors that they read and from their
 # other arguments. Forward they are those of the eager operations; the gradients' are the kernels' own, which
 # are fewer than what autograd makes of the eager ones.
@@ -257,7 +276,7 @@ FUSED: dict[str, Callable[[Sequence[Shape], Sequence[Any]], int]] = {
     ),
     "mirror_gelu": _mirror,
     "mirror_gelu_backward": lambda shapes, options: _mirror(shapes, options, backward=True),
-    "linear_gelu_halves": lambda shapes, options: _mirror([(*shapes[0][:-1], shapes[2][0])], options),
+    "linear_gelu": _linear_gelu,
 }
 
 
@@ -274,8 +293,8 @@ ATTENTION: tuple[str, ...] = (
     "_scaled_dot_product_fused_attention_overrideable",
 )
 
-# Ours: the products of both halves of a feature.
-HALVES: tuple[str, ...] = ("linear_halves", "linear_gelu_halves")
+# Ours: the products of all parts of a feature.
+OURS: dict[str, Callable[[Sequence[Shape]], int]] = {"linear_halves": halves, "linear_gelu": linear_gelu}
 
 # Recurrent layers and a step of one → elementwise operations per element of the state and step: to add what
 # comes from the input to what comes from the state, the gates, and the new state from them.
@@ -296,7 +315,7 @@ PRODUCTS: dict[str, Callable[[list[Any], Shape], int]] = {
     **dict.fromkeys(_FACTORS_FIRST, lambda shapes, out: contraction(shapes[0], out)),
     **dict.fromkeys(_FACTORS_SECOND, lambda shapes, out: contraction(shapes[1], out)),
     **dict.fromkeys(ATTENTION, lambda shapes, out: attention(*shapes[:3])),
-    **dict.fromkeys(HALVES, lambda shapes, out: halves(shapes)),
+    **{name: lambda shapes, out, macs=macs: macs(shapes) for name, macs in OURS.items()},
     **dict.fromkeys(("tensordot", "inner"), lambda shapes, out: tensordot(shapes[0], shapes[1], out)),
     "addbmm": lambda shapes, out: prod(shapes[1]) * shapes[2][-1],
 }

@@ -131,7 +131,7 @@ def _handles() -> dict[str, Handle | None]:
 
 
 def _space(name: str) -> str:
-    return "flopbench" if name in operators.HALVES else "aten"
+    return "flopbench" if name in operators.OURS else "aten"
 
 
 def _shapes(values: list[Any]) -> list[list[int]]:

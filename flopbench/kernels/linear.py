@@ -66,7 +66,9 @@ def linear_gelu_parts(
         return _in_cpp(parts, weights, biases, activate=True)
     from flopbench.kernels.triton import linear as kernels
 
-    return kernels.linear_gelu_halves(*_autocast(*parts, *weights), biases[0], kind)
+    parts, weights = _autocast(*parts), _autocast(*weights)
+    last = biases[3] if len(parts) == 4 else None
+    return kernels.linear_gelu(list(parts), list(weights), biases[0], last, kind)
 
 
 def _in_cpp(parts: Sequence[Tensor], weights: Weights, biases: Biases, *, activate: bool) -> list[Tensor]:
@@ -106,7 +108,7 @@ def _not_with_gelu(parts: Sequence[Tensor], weights: Weights, biases: Biases, ki
     )
 
 
-def _with_gradients(parts: Sequence[Tensor], weights: Weights, biases: Biases, *_: object) -> Why:
+def _with_gradients(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
     return "gradients need what goes into the GELU" if _differentiated(*parts, *weights, *biases) else ""
 
 
@@ -114,8 +116,15 @@ def _differentiated(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _not_halves(parts: Sequence[Tensor], weights: Weights, biases: Biases, *_: object) -> Why:
+def _not_halves(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
     return "" if len(weights) == 2 and biases[1] is None else "not the weights of two halves"
+
+
+def _not_in_epilogue(parts: Sequence[Tensor], weights: Weights, biases: Biases, kind: Activation) -> Why:
+    """Parts of one shape, two for each weight where there are four, and biases on what is invariant."""
+    if len(weights) != min(len(parts), 2) or any(biases[p] is not None for p in range(len(parts)) if p % 3):
+        return "not the weights of a symmetry's irreps"
+    return _with_gradients(parts, weights, biases) or unlike(parts)
 
 
 LINEAR = Operation(
@@ -127,7 +136,7 @@ LINEAR_GELU = Operation(
     "linear_gelu",
     lambda parts, weights, biases, kind: gelu(by_part(parts, weights, biases), kind, "eager"),
     (
-        triton("2", cannot=lambda *given: _with_gradients(*given) or _not_halves(*given), auto=False),
+        triton("1", "2", "4", cannot=_not_in_epilogue, auto=False),
         cpp("1", "2", "4", cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,

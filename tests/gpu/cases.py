@@ -75,12 +75,12 @@ class Inputs:
         """Vectors about 1 for the channels of a half."""
         return [1 + 0.1 * self.noise(self.size.channels // 2) for _ in range(count)]
 
-    def linear(self, widen: int) -> list[Tensor]:
-        """Halves, their weights, and the bias of the symmetric one."""
+    def linear(self, widen: int, parts: int = 2) -> list[Tensor]:
+        """Parts, their weights, and the biases of what is invariant."""
         channels = self.size.channels
         out = widen * channels // 2
-        weights = [channels**-0.5 * self.noise(out, channels // 2) for _ in range(2)]
-        return [*self.parts(2), *weights, self.noise(out)]
+        weights = [channels**-0.5 * self.noise(out, channels // 2) for _ in range(min(parts, 2))]
+        return [*self.parts(parts), *weights, *(self.noise(out) for _ in range(2 if parts == 4 else 1))]
 
     def heads(self) -> Tensor:
         """What attention gives."""
@@ -110,9 +110,11 @@ def linear(impl: Impl, s: Tensor, a: Tensor, w_s: Tensor, w_a: Tensor, bias: Ten
     return linear_parts((s, a), (w_s, w_a), (bias, None), impl)
 
 
-def linear_gelu(impl: Impl, s: Tensor, a: Tensor, w_s: Tensor, w_a: Tensor, bias: Tensor) -> Sequence[Tensor]:
-    """The same with the GELU after it."""
-    given = (s, a), (w_s, w_a), (bias, None), "gelu"
+def linear_gelu(impl: Impl, parts: int, *x: Tensor) -> Sequence[Tensor]:
+    """The same with the GELU after it, of one part, two halves or four quarters."""
+    end = parts + min(parts, 2)
+    first, *last = x[end:]
+    given = x[:parts], x[parts:end], [first, *[None] * (parts - 1 - len(last)), *last], "gelu"
     return LINEAR_GELU.specification(*given) if impl == "eager" else linear_gelu_parts(*given, impl)
 
 
@@ -136,9 +138,15 @@ CASES = {
     ),
     "merge_heads": Case(lambda impl, _, x: merge_heads(x, impl), lambda i: [i.heads()]),
     "linear": Case(lambda impl, _, *x: linear(impl, *x), lambda i: i.linear(4), slack=4),
-    "linear_gelu": Case(
-        lambda impl, _, *x: linear_gelu(impl, *x), lambda i: i.linear(4), backward=False, slack=4
-    ),
+    **{
+        f"linear_gelu of {parts} parts": Case(
+            lambda impl, _, *x, parts=parts: linear_gelu(impl, parts, *x),
+            lambda i, parts=parts: i.linear(4, parts),
+            backward=False,
+            slack=4,
+        )
+        for parts in (1, 2, 4)
+    },
 }
 
 

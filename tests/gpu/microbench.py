@@ -148,6 +148,10 @@ def time_linear_gelu(sheet: Sheet, rows: int, inner: int, out: int) -> None:
     given = halves_of(rows, inner, out)
     piece, flops = "linear+gelu", 2.0 * rows * inner * out
     sheet.measure(piece, "dense compiled", lambda: dense_linear_gelu(x, w, b), flops=flops)
+    dense = [x], [w], [b]
+    sheet.measure(
+        piece, "dense triton epilogue", lambda: linear_gelu_parts(*dense, "gelu", "triton"), flops=flops
+    )
 
     def products() -> list[Tensor]:
         return linear_parts(*given, "eager")

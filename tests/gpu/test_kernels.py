@@ -1,5 +1,7 @@
 """Every Triton kernel on a GPU, forward and backward, against the eager operations in fp64."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
@@ -8,7 +10,14 @@ from tests.gpu.cases import ALLOWED, CASES, SIZES, Case, Inputs, Size, error_of
 SHORT = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
+@pytest.fixture
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One config for a shape: what is asked here is whether it is right, not which is the fastest."""
+    monkeypatch.setattr(import_module("flopbench.kernels.triton.linear"), "tuned", False)
+
+
 @pytest.mark.cuda
+@pytest.mark.usefixtures("untuned")
 @pytest.mark.filterwarnings("default")  # what others warn of on a GPU is to be seen, and no failure
 @pytest.mark.parametrize("dtype", ALLOWED, ids=SHORT.get)
 @pytest.mark.parametrize("strided", [False, True], ids=["dense", "strided"])

@@ -189,10 +189,15 @@ def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[],
     weight = s.new_zeros(4 * half, half)
     yield "products", lambda: ops.linear_halves(s, a, weight, weight, weight[:, 0])
     for kind in ("gelu", "quick_gelu"):
-        yield (
-            f"products and {kind}",
-            lambda kind=kind: ops.linear_gelu_halves(s, a, weight, weight, weight[:, 0], kind),
-        )
+        for parts in ([s], x, [*x, *branch]):
+            given = (
+                parts,
+                [weight] * min(2, len(parts)),
+                weight[:, 0],
+                weight[:, 0] if len(parts) == 4 else None,
+            )
+            case = f"products and {kind} of {len(parts)} parts"
+            yield case, lambda given=given, kind=kind: ops.linear_gelu(*given, kind)
 
 
 def compile_all(*dtypes: str, channels: Sequence[int] = WIDTHS, every: bool = True) -> list[Compiled]:

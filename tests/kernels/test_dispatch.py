@@ -188,7 +188,7 @@ def test_what_is_asked_for_by_name_and_cannot_run_is_refused(cpu):
     # Two in one run apart.
     assert choose(LINEAR_GELU, "cpp", [x], [x], [None], "gelu").name == "torch"
     shared = choose(LINEAR_GELU, "triton", [x.to("meta")] * 2, [x], [None] * 2, "gelu")
-    assert shared == ("torch", "triton: not the weights of two halves")
+    assert shared == ("torch", "triton: not the weights of a symmetry's irreps")
     # And where there is none of that name for so many parts, nothing was refused.
     assert choose(LAYER_NORM, "triton", [x]) == ("torch", "triton: written for 2 parts")
     assert choose(SPLIT_HEADS, "cpp", [x, x]) == ("torch", "there is none of cpp")

@@ -1,6 +1,7 @@
 """The fused products of both halves, and the GELU in their epilogue."""
 
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch.autograd import gradcheck
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts
 from tests.kernels.agreement import (
     DTYPES,
+    PARTS,
     TOLERANCE,
     assert_agrees,
     assert_traceable,
@@ -40,9 +42,15 @@ def test_products(device, shape, dtype):
 @pytest.mark.parametrize("kind", ["gelu", "quick_gelu"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gelu_in_the_epilogue(device, shape, dtype, kind):
-    s, a, weight_s, weight_a, bias = (x.detach() for x in inputs(*shape, dtype=dtype, device=device))
-    given = (s, a), (weight_s, weight_a), (bias, None)
+@pytest.mark.parametrize("parts", PARTS)
+def test_gelu_in_the_epilogue(device, parts, shape, dtype, kind):
+    front, inner, out = shape
+    options: dict[str, Any] = {"dtype": dtype, "device": device}
+    x = [normal(*front, inner, **options).detach() for _ in range(parts)]
+    weights = [normal(out, inner, **options).detach() * inner**-0.5 for _ in range(min(parts, 2))]
+    # As the symmetries have them: on what is invariant.
+    biases = [normal(out, **options).detach() if p in (0, 3) else None for p in range(parts)]
+    given = x, weights, biases
     fused = linear_gelu_parts(*given, kind, "triton")
     wide = [[None if x is None else x.double() for x in tensors] for tensors in given]
     expected = LINEAR_GELU.specification(*wide, kind)
@@ -73,8 +81,41 @@ def test_gradcheck(device):
 def test_operators(device):
     given = inputs((3,), 4, 5, dtype=torch.float32, device=device)
     check_operator(torch.ops.flopbench.linear_halves.default, *given)
-    check_operator(torch.ops.flopbench.linear_gelu_halves.default, *(x.detach() for x in given), "gelu")
+    s, a, *weights, bias = (x.detach() for x in given)
+    check_operator(torch.ops.flopbench.linear_gelu.default, [s, a], weights, bias, None, "gelu")
 
 
 def test_traced(device):
     assert_traceable(linear_halves, inputs((3,), 4, 5, device=device))
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_tuning_times_what_neither_spills_nor_lacks_shared_memory(device, monkeypatch, parts):
+    kernels = import_module("flopbench.kernels.triton.linear")
+    given = {"weight_s_ptr": torch.empty(1, dtype=torch.bfloat16)}
+    configs = kernels._fitting(kernels._CONFIGS, given, PARTS=parts)
+    assert 2 <= len(configs) <= 5 - parts // 2
+    for config in configs:
+        tile = config.kwargs["ROWS"] * config.kwargs["COLUMNS"]
+        # Half of the registers that a thread can have are left to everything else.
+        assert parts * tile <= 128 * 32 * config.num_warps
+    monkeypatch.setattr(kernels, "tuned", False)
+    assert kernels._fitting(kernels._CONFIGS, given, PARTS=parts) == configs[:1]
+    monkeypatch.setattr(kernels, "tuned", True)
+    given = {"weight_s_ptr": torch.empty(1)}
+    assert kernels._fitting(kernels._CONFIGS, given, PARTS=parts) == [kernels._SMALL]
+
+
+def test_another_batch_of_like_size_is_not_tuned_again(device, monkeypatch):
+    kernels = import_module("flopbench.kernels.triton.linear")
+    sizes = []
+
+    def launch(kernel, grid, on, *args, **meta):
+        given = dict(zip(kernel.arg_names, args, strict=False)) | meta
+        sizes.append([given.get(name) for name in kernel.keys])
+
+    monkeypatch.setattr(kernels, "launch", launch)
+    for rows in (197 * 33, 197 * 40, 197 * 64):
+        x, weight = torch.empty(rows, 16), torch.empty(32, 16)
+        linear_gelu_parts([x], [weight], [None], "gelu", "triton")
+    assert sizes[0] == sizes[1] != sizes[2]

@@ -74,7 +74,7 @@ def test_what_runs_where(device):
     ran = Counter(call.operator for call in observe(model, images(device)).calls)
     blocks = len(model.blocks)  # pyright: ignore[reportArgumentType]
     # In a block the second norm rides on a residual sum and the GELU on a product; the last norm is alone.
-    assert ran["linear_gelu_halves"] == blocks
+    assert ran["linear_gelu"] == blocks
     assert ran["layer_norm_halves"] == 2 * blocks + 1
     assert ran["pack_heads"] == ran["unpack_heads"] == blocks
     assert ran["linear_halves"] == 3 * blocks

@@ -33,7 +33,8 @@ def _sigmoid(x):
 
 
 @triton.jit
-def _value(x, KIND: tl.constexpr):
+def value(x, KIND: tl.constexpr):
+    """The GELU of a tile."""
     return 0.5 * x * (1 + tl.erf(x * _SQRT_HALF)) if KIND == "gelu" else x * _sigmoid(1.702 * x)
 
 
@@ -45,13 +46,6 @@ def _slope(x, KIND: tl.constexpr):
         sigmoid = _sigmoid(1.702 * x)
         y = sigmoid * (1 + 1.702 * x * (1 - sigmoid))
     return y
-
-
-@triton.jit
-def mirror_pair(s, a, sign, KIND: tl.constexpr):
-    """The symmetric half (sign 1) or the antisymmetric one (−1) of the GELU of mirror pairs."""
-    plus = _value((s + a) * _SQRT_HALF, KIND)
-    return (plus + sign * _value((s - a) * _SQRT_HALF, KIND)) * _SQRT_HALF
 
 
 @triton.jit
@@ -75,8 +69,8 @@ def mirror_gelu_kernel(
     plus = (s + a) * _SQRT_HALF
     minus = (s - a) * _SQRT_HALF
     if grad_s_ptr is None:
-        plus = _value(plus, KIND)
-        minus = _value(minus, KIND)
+        plus = value(plus, KIND)
+        minus = value(minus, KIND)
     else:
         s = _load(grad_s_ptr, at, inside, WIDE)
         a = _load(grad_a_ptr, at, inside, WIDE)
@@ -130,10 +124,10 @@ def mirror_gelu_tokens_kernel(
     three = (ss + sa - as_ - aa) * before
     four = (ss - sa - as_ + aa) * before
     if grad_ss_ptr is None:
-        one = _value(one, KIND)
-        two = _value(two, KIND)
-        three = _value(three, KIND)
-        four = _value(four, KIND)
+        one = value(one, KIND)
+        two = value(two, KIND)
+        three = value(three, KIND)
+        four = value(four, KIND)
     else:
         ss = _load(grad_ss_ptr, at, inside, WIDE)
         sa = _load(grad_sa_ptr, other, paired, WIDE)
