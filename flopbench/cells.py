@@ -213,7 +213,7 @@ def _impl(cell: "Cell") -> object:
 class Cell(Frozen):
     """One pair in one value of each axis on one kind of device: what is measured, stored and resumed.
 
-    The order of the axes is that of ids, of columns and of measuring: the last is the innermost.
+    The order of the axes is that of ids, of columns and of measuring (`Profile.cells`).
     """
 
     pair: Pair

@@ -1,7 +1,8 @@
 """Suite files: what to compare, declared in TOML, turned into pairs and then into cells.
 
-A suite names its pairs and has one profile a device kind. A profile is the product of the values of its
-axes (`flopbench.cells`); each element of that product, for one pair, is a cell.
+A suite names its pairs and has one profile a device kind, with variants of it: `quick`, a first look, and
+`full`, the long sweep. A profile is the product of the values of its axes (`flopbench.cells`); each element
+of that product, for one pair, is a cell.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
@@ -83,22 +84,32 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
         return getattr(self, axis.plural)
 
     def cells(self, device: DeviceKind) -> Iterator[Cell]:
-        """The cells in the order in which they are measured: pair by pair, the last axis innermost.
+        """The cells in the order in which they are measured: breadth first, as the values are listed.
 
-        Of cells that would measure the same, such as both kinds of attention in a network without any,
-        the first is measured.
+        What a network does at once (batch size, then pass) is outermost, then comes the pair, then what is
+        left of the axes, the last innermost. So a budget that runs out has measured every pair at the batch
+        size and in the pass that are listed first, and cells that differ in their kernels alone are
+        neighbours. Of cells that would measure the same, such as both kinds of attention in a network
+        without any, the first is measured.
 
         Raises:
             FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
         """
         known: set[Cell] = set()
-        for pair, *values in product(self.pairs, *map(self.values, AXES.values())):
-            named = dict(zip(AXES, values, strict=True))
-            cell = Cell.model_validate({"pair": pair, "device": device, **named}).check()
+        work = {name: self.values(axis) for name, axis in AXES.items() if axis.about == "work"}
+        rest = {name: self.values(axis) for name, axis in AXES.items() if axis.about != "work"}
+        nested = {**work, "pair": self.pairs, **rest}
+        for values in product(*nested.values()):
+            cell = Cell.model_validate({"device": device, **dict(zip(nested, values, strict=True))}).check()
             if cell.comes_to not in known:
                 known.add(cell.comes_to)
                 yield cell
 
+
+Variant = Literal["quick", "full"]
+"""Of a profile: what a first look takes, and the long sweep, which takes what it takes."""
+
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Metric = Literal["speedup", "throughput", "peak_memory", "macs", "operators", "bytes_written"]
@@ -134,13 +145,14 @@ class MinimumEffect(Frozen):
 
 
 class Suite(Frozen):
-    """A suite file: a title, the pairs, and a profile a device, each with a `quick` variant if it likes."""
+    """A suite file: a title, the pairs, and a profile a device, each with the variants that it likes."""
 
     name: str
     title: str
     description: str = ""
     profiles: dict[DeviceKind, Profile]
     quick: dict[DeviceKind, Profile] = {}
+    full: dict[DeviceKind, Profile] = {}
     minimum_effect: MinimumEffect = MinimumEffect()
 
     @model_validator(mode="after")
@@ -159,18 +171,21 @@ class Suite(Frozen):
         )
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
-    def profile(self, device: DeviceKind, *, quick: bool = False) -> Profile:
-        """The profile for a device.
+    def variant(self, variant: Variant | None = None) -> dict[DeviceKind, Profile]:
+        """The profiles by device: the usual ones, or those of a variant."""
+        return self.profiles if variant is None else getattr(self, variant)
+
+    def profile(self, device: DeviceKind, variant: Variant | None = None) -> Profile:
+        """The profile for a device, or a variant of it.
 
         Raises:
             FlopbenchError: the suite has none for it.
         """
-        profiles = self.quick if quick else self.profiles
+        profiles = self.variant(variant)
         if device not in profiles:
-            flag = "quick profile" if quick else "profile"
-            raise FlopbenchError(
-                f"suite {self.name!r} has no {flag} for {device}; it has {', '.join(profiles) or 'none'}"
-            )
+            what, remedy = (f"{variant} profile", f": leave out --{variant}") if variant else ("profile", "")
+            others = ", ".join(profiles) or "none"
+            raise FlopbenchError(f"suite {self.name!r} has no {what} for {device}; it has {others}{remedy}")
         return profiles[device]
 
 
@@ -228,6 +243,8 @@ _TOP = {"title", "description", "pairs", "defaults", "profiles", "minimum_effect
 def parse_suite(raw: dict[str, Any], *, name: str, where: str) -> Suite:
     """A suite from the contents of its file: suite-wide `pairs` and `[defaults]` flow into every profile.
 
+    A variant has what its profile has, but for what it says itself; a `full` one has no budget of another.
+
     Raises:
         FlopbenchError: a mistake, with the place and the remedy.
     """
@@ -237,18 +254,19 @@ def parse_suite(raw: dict[str, Any], *, name: str, where: str) -> Suite:
     shared = {**_table(raw.pop("defaults", {}), f"{where}: defaults")}
     if "pairs" in raw:
         shared["pairs"] = raw.pop("pairs")
-    profiles: dict[str, Any] = {}
-    quick: dict[str, Any] = {}
+    profiles: dict[str, dict[str, Any]] = {name: {} for name in ("profiles", *VARIANTS)}
     for device, table in _table(raw.pop("profiles", {}), f"{where}: profiles").items():
-        own = {**_table(table, f"{where}: profiles.{device}")}
-        small = own.pop("quick", None)
-        profiles[device] = {**shared, **own}
-        if small is not None:
-            quick[device] = {**profiles[device], **_table(small, f"{where}: profiles.{device}.quick")}
-    if not profiles:
+        own = {**shared, **_table(table, f"{where}: profiles.{device}")}
+        variants = {variant: own.pop(variant) for variant in VARIANTS if variant in own}
+        profiles["profiles"][device] = own
+        for variant, changes in variants.items():
+            # The long sweep takes what it takes, unless it says so itself.
+            base = {key: value for key, value in own.items() if (variant, key) != ("full", "budget_seconds")}
+            profiles[variant][device] = {**base, **_table(changes, f"{where}: profiles.{device}.{variant}")}
+    if not profiles["profiles"]:
         raise FlopbenchError(f"{where}: has no [profiles.cpu] or [profiles.cuda] table")
     try:
-        return Suite.model_validate({**raw, "name": name, "profiles": profiles, "quick": quick})
+        return Suite.model_validate({**raw, "name": name, **profiles})
     except ValidationError as error:
         raise FlopbenchError(f"{where}: {_first_mistake(error)}") from None
 
@@ -275,7 +293,7 @@ def _first_mistake(error: ValidationError) -> str:
         elif "pairs" in outer:
             known = Pair.model_fields.keys()
         else:
-            known = Profile.model_fields.keys() | {"quick"}
+            known = Profile.model_fields.keys() | set(VARIANTS)
         where = place(outer)
         return f"{where + ': ' if where else ''}{unknown('key', str(last), known)}{more}"
     if first["type"] == "missing":

@@ -1,12 +1,21 @@
 """Suite files: pairs, cells, and mistakes told in one line."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from flopbench.cells import AXES, Cell, Pair
 from flopbench.errors import FlopbenchError
-from flopbench.suites import MinimumEffect, available_suites, load_suite, override, parse_suite
+from flopbench.suites import (
+    VARIANTS,
+    MinimumEffect,
+    Variant,
+    available_suites,
+    load_suite,
+    override,
+    parse_suite,
+)
 
 
 def suite(text: str, tmp_path: Path):
@@ -36,7 +45,7 @@ def test_defaults_and_pairs_flow_into_every_profile(tmp_path: Path):
         "vit_s16.flop",
         "vit_b16.flop@timm:deit3_base_patch16_224",
     ]
-    quick = loaded.profile("cpu", quick=True)
+    quick = loaded.profile("cpu", "quick")
     assert quick.values(AXES["batch_size"]) == (1,)
     assert quick.pairs[0].labels == ("ViT-S/16", "H(ViT-S/16)")
 
@@ -48,16 +57,73 @@ def test_cells_are_the_product_and_their_ids_differ(tmp_path: Path):
     assert cells[0].id == "vit_s16.flop/cpu/b1/forward/bf16/eager"
 
 
-def test_cells_are_measured_in_the_order_of_the_axes(tmp_path: Path):
-    profile = override(suite(GOOD, tmp_path).profile("cpu"), pairs=("vit_s16.flop",), impls=("auto", "fused"))
-    ids = [cell.id.removeprefix("vit_s16.flop/cpu/") for cell in profile.cells("cpu")]
-    assert ids[:5] == [
-        "b1/forward/bf16/eager",
-        "b1/forward/bf16/eager/fused-kernels",
-        "b1/forward/bf16/compile",
-        "b1/forward/bf16/compile/fused-kernels",
-        "b1/backward/bf16/eager",
+def test_cells_are_measured_breadth_first_as_the_values_are_listed(tmp_path: Path):
+    profile = override(
+        suite(GOOD, tmp_path).profile("cpu"),
+        pairs=("vit_b16.flop", "vit_s16.flop"),
+        batch_sizes=(64, 1),
+        impls=("auto", "fused"),
+    )
+    ids = [cell.id for cell in profile.cells("cpu")]
+    kinds = ("eager", "eager/fused-kernels", "compile", "compile/fused-kernels")
+    assert ids == [
+        f"{pair}/cpu/{work}/bf16/{kind}"
+        for work in ("b64/forward", "b64/backward", "b1/forward", "b1/backward")
+        for pair in ("vit_b16.flop", "vit_s16.flop")
+        for kind in kinds
     ]
+
+
+def test_a_variant_has_what_its_profile_has_but_for_what_it_says(tmp_path: Path):
+    text = GOOD.replace("[1, 2]", "[1, 2]\nbudget_seconds = 60\ncell_seconds = 3")
+    loaded = suite(f"{text}[profiles.cpu.full]\nbatch_sizes = [1, 2, 4]\n", tmp_path)
+    usual, full = loaded.profile("cpu"), loaded.profile("cpu", "full")
+    assert full.values(AXES["batch_size"]) == (1, 2, 4)
+    assert (full.pairs, full.cell_seconds) == (usual.pairs, 3)
+    # The long sweep has no budget of another.
+    assert (usual.budget_seconds, loaded.profile("cpu", "quick").budget_seconds) == (60, 60)
+    assert full.budget_seconds is None
+    own = suite(f"{text}[profiles.cpu.full]\nbudget_seconds = 600\n", tmp_path)
+    assert own.profile("cpu", "full").budget_seconds == 600
+
+
+@pytest.mark.parametrize("variant", ["quick", "full"])
+def test_a_variant_that_is_not_there_is_one_line(tmp_path: Path, variant: Variant):
+    message = f"suite 'my' has no {variant} profile for cuda; it has .*: leave out --{variant}$"
+    with pytest.raises(FlopbenchError, match=message):
+        suite(GOOD, tmp_path).profile("cuda", variant)
+
+
+def compiled(cells: Iterable[Cell]) -> int:
+    return sum(cell.mode != "eager" for cell in cells)
+
+
+@pytest.mark.parametrize("name", ["vit", "resmlp", "convnext", "hybrid", "paper", "speed", "widths"])
+def test_on_a_gpu_a_budget_bounds_all_but_the_long_sweep(name: str):
+    """Whole networks are compiled in minutes: a first look compiles few, and blocks alone where it can."""
+    loaded = load_suite(name)
+    usual, quick = loaded.profile("cuda"), loaded.profile("cuda", "quick")
+    assert (usual.budget_seconds or 1e9) < 600
+    assert (quick.budget_seconds or 1e9) < 120
+    assert compiled(quick.cells("cuda")) <= 4
+    assert {cell.pass_ for cell in quick.cells("cuda")} == {"forward"}
+    assert set(quick.cells("cuda")) != set(usual.cells("cuda"))
+    if "cuda" in loaded.full:
+        full = loaded.profile("cuda", "full")
+        assert full.budget_seconds is None
+        assert {c.id for c in full.cells("cuda")} >= {c.id for c in usual.cells("cuda")}
+
+
+def test_the_main_suite_begins_with_what_matters_most_on_a_gpu():
+    cells = list(load_suite("vit").profile("cuda").cells("cuda"))
+    first = [cell for cell in cells if (cell.batch_size, cell.pass_) == (64, "forward")]
+    assert cells[: len(first)] == first
+    networks = list(dict.fromkeys(cell.pair.baseline for cell in first))
+    assert networks == ["vit_s16", "vit_b16", "vit_l16", "vit_h14"]
+    # A whole network takes a minute to compile: as many as a few processes get done in a part of ten.
+    assert compiled(first) == 8
+    assert cells[len(first)].pass_ == "backward"
+    assert compiled(cells) <= 48
 
 
 def test_an_id_names_what_is_not_as_usual():
@@ -117,8 +183,9 @@ def test_every_shipped_suite_is_sound(name: str):
     for device in ("cpu", "cuda"):
         if device in loaded.profiles:
             assert list(loaded.profile(device).cells(device))
-        if device in loaded.quick:
-            assert list(loaded.profile(device, quick=True).cells(device))
+        for variant in VARIANTS:
+            if device in loaded.variant(variant):
+                assert list(loaded.profile(device, variant).cells(device))
 
 
 def test_the_paper_suite_has_the_eleven_pairs():
@@ -245,7 +312,7 @@ def test_a_pair_keeps_its_weights_where_it_says_so(tmp_path: Path):
     text = GOOD.replace('candidate = "vit_s16.hybrid" }', 'candidate = "vit_s16.hybrid", perturb = false }')
     loaded = suite(text, tmp_path)
     assert [pair.perturb for pair in loaded.profile("cpu").pairs] == [True, True]
-    assert not loaded.profile("cpu", quick=True).pairs[0].perturb
+    assert not loaded.profile("cpu", "quick").pairs[0].perturb
     assert loaded.digest != suite(GOOD, tmp_path).digest
 
 

@@ -40,10 +40,11 @@ def calibrate(
     )
     from flopbench.suites import load_suite, override
 
+    variant = "quick" if quick else None
     loaded = load_suite(suite)
     environment = probe_environment(device)
     profile = override(
-        loaded.profile(environment.device, quick=quick),
+        loaded.profile(environment.device, variant),
         pairs=tuple(pair or ()),
         replicates=replicates,
         cell_seconds=cell_seconds,
@@ -52,7 +53,7 @@ def calibrate(
     profile = a_a_profile(profile).model_copy(update={"budget_seconds": None})
     check_cells(profile.cells(environment.device))
     command = recorded_command(sys.argv[1:])
-    run = new_run(loaded, profile, environment, results, quick=quick, command=command, kind="calibration")
+    run = new_run(loaded, profile, environment, results, variant=variant, command=command, kind="calibration")
     console = make_console()
     peaks = probe_peaks(environment.device, profile.values(AXES["dtype"]))
     with progress_for(console) as progress:

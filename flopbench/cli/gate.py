@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flopbench.cli.axes import device_kind
 from flopbench.cli.console import echo, make_console
 from flopbench.errors import ExitCode, FlopbenchError
 
 if TYPE_CHECKING:
-    from flopbench.cells import DeviceKind
     from flopbench.regression.decision import Comparison
 
 
@@ -52,12 +52,12 @@ def gate(
     from flopbench.suites import available_suites, load_suite
 
     chosen = load_suite(suite)
-    kind = _device(device)
+    kind = device_kind(device)
     if tier not in list(Tier):
         raise FlopbenchError(f"--tier {tier!r}: choose one of {', '.join(Tier)}")
     if against and (baseline or write_baseline):
         raise FlopbenchError("--against measures both sides now: leave out --baseline and --write-baseline")
-    request = Request(chosen, Tier(tier), kind, quick, processes, results)
+    request = Request(chosen, Tier(tier), kind, "quick" if quick else None, processes, results)
     console = make_console(stderr=True, soft_wrap=True, markup=False)
     if against:
         from flopbench.regression.against import gate_against
@@ -104,12 +104,6 @@ def _tell(comparison: "Comparison", *, title: str, out: Path | None, junit: Path
     write_job_summary(markdown(comparison, title=title))
 
 
-def _device(device: str | None) -> "DeviceKind | None":
-    if device is None or device == "cpu" or device == "cuda":
-        return device
-    raise FlopbenchError(f"--device {device!r}: choose cpu or cuda")
-
-
 def self_test(
     suite: Annotated[str, typer.Option(help="Suite whose minimum effect the gate must see.")] = "vit",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
@@ -132,7 +126,7 @@ def self_test(
     from flopbench.timing.environment import choose_device
 
     effect = load_suite(suite).minimum_effect.throughput
-    kind = _device(device)
+    kind = device_kind(device)
     console = make_console()
     with Progress(console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("trials")

@@ -2,14 +2,20 @@
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flopbench.cli.axes import Values, with_axes
+from flopbench.cli.axes import Values, device_kind, with_axes
 from flopbench.cli.console import echo, make_console
 from flopbench.errors import ExitCode, FlopbenchError
+
+if TYPE_CHECKING:
+    from flopbench.cells import Cell, DeviceKind
+    from flopbench.results import Run
+    from flopbench.suites import Profile, Suite, Variant
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
@@ -46,7 +52,13 @@ def run(
         typer.Option(help="Name of a suite (see `flopbench list`) or a TOML file; vit by default."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The suite's small profile.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The suite's small profile: a first look.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="The suite's long sweep: more of everything, and no budget.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Name the cells in the order of measuring, and measure none.")
+    ] = False,
     budget: Annotated[str | None, typer.Option(help="Time for the whole run, e.g. 5m.")] = None,
     pair: Annotated[
         list[str] | None, typer.Option(help="Only this pair, e.g. vit_s16.flop; repeatable.")
@@ -83,11 +95,21 @@ def run(
     }
     if threads is not None:
         use_threads(threads)
+    kind = device_kind(device)
+    part = parse_shard(shard) if shard is not None else None
+    if resume is not None:
+        given = [name for name, value in changes.items() if value not in (None, ())]
+        flags = {"shard": shard, "quick": quick, "full": full, "dry_run": dry_run}
+        measured = _resumed(resume, suite, given + [name for name, value in flags.items() if value])
+    else:
+        chosen = _chosen(suite or "vit", kind, quick, full, changes, part)
+        if dry_run:
+            for cell in chosen.cells(kind):
+                echo(cell.id)
+            return
+        measured = _begun(chosen, kind, results)
     # What the user reads goes to stderr when stdout is for a pipe.
     console = make_console(stderr=format_ != "table")
-    measured = _prepare(
-        suite, device, quick, changes, parse_shard(shard) if shard is not None else None, resume, results
-    )
     interrupted = False
     try:
         with progress_for(console) as progress:
@@ -101,48 +123,79 @@ def run(
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _prepare(
-    suite_name: str | None,
-    device: str | None,
+@dataclass(frozen=True)
+class _Chosen:
+    """What of a suite is to be measured: a variant of its profile, with changes, and a part of that."""
+
+    suite: "Suite"
+    variant: "Variant | None"
+    changes: dict[str, Any]
+    shard: tuple[int, int] | None
+
+    def profile(self, device: "DeviceKind") -> "Profile":
+        from flopbench.suites import override
+
+        return override(self.suite.profile(device, self.variant), **self.changes)
+
+    def cells(self, device: "DeviceKind | None") -> "list[Cell]":
+        from flopbench.runner.sweep import check_cells, probe_environment, shard_of
+
+        kind = device or probe_environment(None).device
+        cells = shard_of(list(self.profile(kind).cells(kind)), self.shard)
+        check_cells(cells)
+        return cells
+
+
+def _chosen(
+    suite_name: str,
+    device: "DeviceKind | None",
     quick: bool,
+    full: bool,
     changes: dict[str, Any],
     shard: tuple[int, int] | None,
-    resume: Path | None,
-    results: Path,
-) -> Any:
-    """The run to measure: a new one, or the one to resume. Nothing is written before all input is checked."""
-    from flopbench.results import Run
-    from flopbench.runner.sweep import (
-        check_cells,
-        check_resumable,
-        new_run,
-        probe_environment,
-        recorded_command,
-        shard_of,
-    )
-    from flopbench.suites import load_suite, override
+) -> _Chosen:
+    """What to measure, all input checked before any process is started."""
+    from flopbench.runner.sweep import shard_of
+    from flopbench.suites import load_suite
 
-    if device not in (None, "cpu", "cuda"):
-        raise FlopbenchError(f"--device {device!r}: choose cpu or cuda")
-    if resume is not None:
-        run = Run.open(resume)
-        given = [name for name, value in changes.items() if value not in (None, ())]
-        if given or shard:
-            raise FlopbenchError(
-                f"--resume takes the run as it was begun; leave out {', '.join(given or ['shard'])}"
-            )
-        suite = load_suite(suite_name) if suite_name else None
-        check_resumable(run, suite, probe_environment(run.info.environment.device))
-        return run
-    suite = load_suite(suite_name or "vit")
-    for kind in (device,) if device else suite.profiles:
-        profile = override(suite.profile(kind, quick=quick), **changes)  # pyright: ignore[reportArgumentType]
-        shard_of(list(profile.cells(kind)), shard)  # pyright: ignore[reportArgumentType]
+    if quick and full:
+        raise FlopbenchError("--quick and --full exclude one another: choose one, or neither")
+    suite = load_suite(suite_name)
+    chosen = _Chosen(suite, "quick" if quick else "full" if full else None, changes, shard)
+    for kind in (device,) if device else suite.variant(chosen.variant) or suite.profiles:
+        shard_of(list(chosen.profile(kind).cells(kind)), shard)
+    return chosen
+
+
+def _begun(chosen: _Chosen, device: str | None, results: Path) -> "Run":
+    """A new run of what was chosen. Nothing is written before all is checked."""
+    from flopbench.runner.sweep import new_run, probe_environment, recorded_command
+
     environment = probe_environment(device)
-    profile = override(suite.profile(environment.device, quick=quick), **changes)
-    check_cells(profile.cells(environment.device))
-    command = recorded_command(sys.argv[1:])
-    return new_run(suite, profile, environment, results, quick=quick, command=command, shard=shard)
+    chosen.cells(environment.device)
+    return new_run(
+        chosen.suite,
+        chosen.profile(environment.device),
+        environment,
+        results,
+        variant=chosen.variant,
+        command=recorded_command(sys.argv[1:]),
+        shard=chosen.shard,
+    )
+
+
+def _resumed(resume: Path, suite_name: str | None, given: list[str]) -> "Run":
+    """The run to go on with, as it was begun."""
+    from flopbench.results import Run
+    from flopbench.runner.sweep import check_resumable, probe_environment
+    from flopbench.suites import load_suite
+
+    run = Run.open(resume)
+    if given:
+        raise FlopbenchError(f"--resume takes the run as it was begun; leave out {', '.join(given)}")
+    suite = load_suite(suite_name) if suite_name else None
+    check_resumable(run, suite, probe_environment(run.info.environment.device))
+    return run
 
 
 def _show(run: Any, reports: Path, format_: str, console: Any) -> None:

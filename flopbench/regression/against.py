@@ -103,13 +103,13 @@ def checkout(reference: str) -> Iterator[Path]:
 def _flopbench(tree: Path, command: str, request: Request, suite: str, *arguments: str) -> None:
     """Run a command of the `flopbench` of a tree with this interpreter, on what is to be gated."""
     device = [] if request.device is None else ["--device", request.device]
-    quick = ["--quick"] * request.quick
+    variant = [f"--{request.variant}"] if request.variant else []
     sources = [str(path) for path in (tree / "src", tree) if path.is_dir()]
     path = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
     # What the inner command says to a CI system is not the verdict.
     quiet = {"GITHUB_ACTIONS": "", "GITHUB_STEP_SUMMARY": ""}
     done = subprocess.run(
-        [sys.executable, *_COMMAND, command, "--suite", suite, *arguments, *device, *quick],
+        [sys.executable, *_COMMAND, command, "--suite", suite, *arguments, *device, *variant],
         env={**os.environ, **quiet, "PYTHONPATH": path},
         cwd=tree,
         capture_output=True,

@@ -26,7 +26,7 @@ from flopbench.runner.sweep import (
     recorded_command,
     sweep,
 )
-from flopbench.suites import Profile, Suite, override
+from flopbench.suites import Profile, Suite, Variant, override
 
 
 class Tier(StrEnum):
@@ -55,7 +55,7 @@ class Request:
         suite: what is measured, with its minimum effects.
         tier: which figures.
         device: cpu or cuda; None for a GPU if there is one.
-        quick: the suite's small profile.
+        variant: of the suite's profile, e.g. quick.
         processes: fresh processes a cell and side, at least: the unit of the statistics.
         results: where the run's folder goes.
     """
@@ -63,14 +63,14 @@ class Request:
     suite: Suite
     tier: Tier
     device: DeviceKind | None = None
-    quick: bool = False
+    variant: Variant | None = None
     processes: int = 4
     results: Path = Path("results")
 
     def exact_profile(self) -> Profile:
         """The profile whose models the exact tier looks at: on a CPU, whichever device is timed."""
         kind: DeviceKind = self.device or ("cpu" if "cpu" in self.suite.profiles else "cuda")
-        return self.suite.profile(kind, quick=self.quick)
+        return self.suite.profile(kind, self.variant)
 
 
 Say = Callable[[str], None]
@@ -143,14 +143,16 @@ def _exact(request: Request, base: Baseline, write: bool, say: Say) -> Compariso
 
 def _statistical(request: Request, base: Baseline, write: bool, observer: Observer, say: Say) -> Comparison:
     environment = probe_environment(request.device)
-    profile = request.suite.profile(environment.device, quick=request.quick)
+    profile = request.suite.profile(environment.device, request.variant)
     profile = override(profile, replicates=max(profile.replicates, request.processes))
     cells = list(profile.cells(environment.device))
     check_cells(cells)
     if base.run is not None and not write:
         require_common(base.run, cells)
     command = recorded_command(sys.argv[1:])
-    run = new_run(request.suite, profile, environment, request.results, quick=request.quick, command=command)
+    run = new_run(
+        request.suite, profile, environment, request.results, variant=request.variant, command=command
+    )
     say(f"measuring into {run.path}")
     sweep(run, observer)
     if base.run is None:

@@ -4,11 +4,12 @@ from functools import cache
 
 import torch
 
+from flopbench.cells import DeviceKind
 from flopbench.models import label_of, list_models
 from flopbench.models.factory import create_model, num_parameters
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
-from flopbench.suites import Suite, available_suites, load_suite
+from flopbench.suites import VARIANTS, Suite, available_suites, load_suite
 
 
 def suites_table() -> Table:
@@ -23,11 +24,16 @@ def suites_table() -> Table:
 
 
 def _profiles(suite: Suite) -> str:
-    return ", ".join(f"{name} (quick too)" if name in suite.quick else name for name in suite.profiles)
+    def named(device: DeviceKind) -> str:
+        variants = ", ".join(variant for variant in VARIANTS if device in suite.variant(variant))
+        return f"{device} ({variants} too)" if variants else device
+
+    return ", ".join(map(named, suite.profiles))
 
 
 def _pairs(suite: Suite) -> str:
-    pairs = (pair.labels[1] for profile in suite.profiles.values() for pair in profile.pairs)
+    profiles = (*suite.profiles.values(), *suite.full.values())
+    pairs = (pair.labels[1] for profile in profiles for pair in profile.pairs)
     return ", ".join(dict.fromkeys(pairs))
 
 

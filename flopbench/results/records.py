@@ -262,6 +262,7 @@ class RunInfo(Frozen):
     suite_digest: str
     profile: Profile
     quick: bool = False
+    full: bool = False
     shard: tuple[int, int] | None = None
     command: str
     created: str

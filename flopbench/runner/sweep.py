@@ -25,7 +25,7 @@ from flopbench.results import (
 from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.jobs import INSPECT, MEASURE, PEAKS, PROBE, Plan
 from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
-from flopbench.suites import Profile, Suite
+from flopbench.suites import Profile, Suite, Variant
 
 # What must be the same for two parts of one run to be measurements of one thing.
 RESUME_FIELDS = (
@@ -174,8 +174,8 @@ def new_run(
     environment: Environment,
     results: Path,
     *,
-    quick: bool,
     command: str,
+    variant: Variant | None = None,
     shard: tuple[int, int] | None = None,
     kind: str = "",
 ) -> Run:
@@ -190,7 +190,8 @@ def new_run(
         title=suite.title,
         suite_digest=suite.digest,
         profile=profile,
-        quick=quick,
+        quick=variant == "quick",
+        full=variant == "full",
         shard=shard,
         command=command,
         created=created.isoformat(timespec="seconds"),

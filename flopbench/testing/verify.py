@@ -54,11 +54,11 @@ def candidates(suite: str, *, quick: bool = False) -> list[str]:
     found: list[str] = []
     for name in available_suites() if suite == "all" else [suite]:
         loaded = load_suite(name)
-        for profile in (loaded.quick if quick else loaded.profiles).values():
-            for pair in profile.pairs:
-                for model in (pair.baseline, pair.candidate):
-                    if parse_name(model).symmetry not in (None, "plain") and model not in found:
-                        found.append(model)
+        profiles = [loaded.quick] if quick else [loaded.profiles, loaded.full]
+        pairs = [pair for some in profiles for profile in some.values() for pair in profile.pairs]
+        for model in (model for pair in pairs for model in (pair.baseline, pair.candidate)):
+            if parse_name(model).symmetry not in (None, "plain") and model not in found:
+                found.append(model)
     if not found:
         raise FlopbenchError(f"suite {suite!r} has no network with a symmetry to verify")
     return found

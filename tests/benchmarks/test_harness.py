@@ -42,7 +42,7 @@ def fork_server_bytes(report: Report) -> int:
 @pytest.mark.slow
 def test_a_sweep_of_real_cells(benchmark, tmp_path: Path):
     profile = override(
-        load_suite("vit").profile("cpu", quick=True),
+        load_suite("vit").profile("cpu", "quick"),
         modes=("eager",),
         passes=("forward", "backward"),
         batch_sizes=(1, 4),
@@ -54,7 +54,7 @@ def test_a_sweep_of_real_cells(benchmark, tmp_path: Path):
     seconds: list[float] = []
 
     def measure() -> Run:
-        run = new_run(suite, profile, environment, tmp_path, quick=True, command="benchmark")
+        run = new_run(suite, profile, environment, tmp_path, variant="quick", command="benchmark")
         start = time.monotonic()
         sweep(run, Watcher())
         seconds.append(time.monotonic() - start)

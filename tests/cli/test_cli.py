@@ -143,6 +143,8 @@ def test_shards_merge_into_the_same_cells(suite: Path, tmp_path: Path):
         (["run", "--device", "tpu"], "--device 'tpu': choose cpu or cuda"),
         (["run", "--device", "cpu", "--dtype", "tf32"], "dtype tf32 exists on CUDA only"),
         (["run", "--pair", "vit_s16"], "pair 'vit_s16' has no baseline"),
+        (["run", "--quick", "--full"], "--quick and --full exclude one another: choose one, or neither"),
+        (["run", "--full", "--suite", "gate"], "suite 'gate' has no full profile for"),
         (["run", "--budget", "soon"], "--budget 'soon' is not a duration; write 90s, 5m or 1.5h"),
         (["run", "--shard", "3/2"], "--shard 3/2"),
         (["run", "--resume", "absent"], "absent is not a run: it has no run.json"),
@@ -187,6 +189,14 @@ def test_a_suite_without_cells_that_work_exits_with_3(tmp_path: Path):
     done = flopbench("run", "--suite", path, cwd=tmp_path)
     assert done.returncode == 3
     assert "no cell could be measured" in done.stderr
+
+
+def test_a_dry_run_names_the_cells_in_the_order_of_measuring(suite: Path, tmp_path: Path):
+    done = flopbench("run", "--suite", suite, "--device", "cpu", "--dry-run", "--shard", "1/1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [f"{SMALL}@{LARGE}/cpu/b{batch}/forward/fp32/eager/32x32/10-classes" for batch in (1, 2)]
+    assert done.stdout.splitlines() == names
+    assert not (tmp_path / "results").exists()
 
 
 def test_list_and_env(tmp_path: Path):

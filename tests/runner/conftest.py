@@ -67,8 +67,6 @@ def small_suite(pairs: list[str] | None = None, **fields: Any) -> Suite:
 def start(tmp_path: Path, environment: Any):
     def make(pairs: list[str] | None = None, **fields: Any) -> Run:
         suite = small_suite(pairs, **fields)
-        return new_run(
-            suite, suite.profile("cpu"), environment, tmp_path / "results", quick=False, command="test"
-        )
+        return new_run(suite, suite.profile("cpu"), environment, tmp_path / "results", command="test")
 
     return make

@@ -198,7 +198,7 @@ from tests.runner.conftest import Watcher, small_suite
 if __name__ == "__main__":
     suite = small_suite(batch_sizes=[1, 2, 4, 8], cell_seconds=1, precision=1e-9)
     environment = probe_environment("cpu")
-    run = new_run(suite, suite.profile("cpu"), environment, Path(sys.argv[1]), quick=False, command="k")
+    run = new_run(suite, suite.profile("cpu"), environment, Path(sys.argv[1]), command="k")
     sweep(run, Watcher())
 """
 
