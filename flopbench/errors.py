@@ -1,10 +1,11 @@
 """Errors that a user can mend: one line that says what is wrong, where, and what would be right."""
 
 import difflib
+import re
 import reprlib
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from pathlib import PurePath
 
@@ -93,6 +94,49 @@ def in_one_line(error: BaseException) -> str:
     first = next((line.strip() for line in message.splitlines() if line.strip()), "")
     where = own_lines(error)
     return f"{type(error).__name__}{f': {first}' if first else ''}{f' ({where})' if where else ''}"
+
+
+# How libraries say that there is no memory left: CUDA, its driver, torch's allocators, NCCL and Triton; the
+# status codes of cuBLAS and cuDNN (ALLOC_FAILED, ..._DEVICE_ALLOCATION_FAILED); the CPU's; C++. That a kernel
+# wants more registers or shared memory than there are (Triton's "out of resource") is no want of memory.
+_NO_MEMORY = re.compile(
+    r"out[ _]of[ _]memory|ALLOC_FAILED|(DEVICE|HOST)_ALLOCATION_FAILED|ErrorMemoryAllocation"
+    r"|(can't|cannot) allocate memory|not enough memory|bad_alloc",
+    re.IGNORECASE,
+)
+# What libraries say when they cannot make their handles or find room for what a convolution works in, and for
+# other reasons as well.
+_MAYBE_NO_MEMORY = re.compile(r"CU(BLAS|DNN)_STATUS_NOT_INITIALIZED|unable to find an engine to execute")
+
+
+def out_of_memory(error: BaseException, *, is_full: Callable[[], bool] = lambda: False) -> str | None:
+    """The line that says so, where an error, or one that it wraps or came from, is want of memory.
+
+    Args:
+        error: of any library; compilers wrap those of what they run, some as text alone.
+        is_full: whether the device has next to no memory left, which decides where the error's words do not.
+    """
+    for one in _chain(error):
+        lines = [line.strip()[:300] for line in str(one).splitlines()]
+        found = next((line for line in lines if _NO_MEMORY.search(line)), None)
+        found = found or next((line for line in lines if _MAYBE_NO_MEMORY.search(line) and is_full()), None)
+        if found or isinstance(one, MemoryError):
+            return found or "out of memory"
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it wraps (torch's compilers: `inner_exception`), what it was raised from or after."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        after = None if one.__suppress_context__ else one.__context__
+        found = (getattr(one, "inner_exception", None), one.__cause__, after)
+        waiting += [other for other in found if isinstance(other, BaseException)]
 
 
 _SHORT = reprlib.Repr()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flopbench.errors import in_one_line, own_lines, unknown
+from flopbench.errors import in_one_line, out_of_memory, own_lines, unknown
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,99 @@ def test_an_error_without_message_or_lines_is_named_by_its_type():
         compile("def net(:", "/home/somebody/nets.py", "exec")
     assert in_one_line(caught.value).endswith("(nets.py:1)") or "nets.py:1," in in_one_line(caught.value)
     assert "somebody" not in in_one_line(caught.value)
+
+
+class CompilerError(RuntimeError):
+    """As torch's compilers wrap what went wrong in what they ran."""
+
+    def __init__(self, inner: Exception, text: str = "backend='inductor' raised:") -> None:
+        self.inner_exception = inner
+        super().__init__(text)
+
+
+def raised_from(cause: Exception | None, error: Exception, *, after: Exception | None = None) -> Exception:
+    error.__cause__, error.__context__ = cause, after
+    error.__suppress_context__ = cause is not None
+    return error
+
+
+FULL = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 12.00 GiB. GPU 0 has a total capacity of"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FULL,
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError(
+            "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error\n"
+            "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\n"
+            "Cuda failure 2 'out of memory'"
+        ),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+        ),
+        RuntimeError("terminate called after throwing an instance of 'std::bad_alloc'"),
+        OSError(12, "Cannot allocate memory"),
+        CompilerError(FULL),
+        CompilerError(
+            ValueError("1"), "backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried"
+        ),
+        raised_from(FULL, RuntimeError("autotuning failed")),
+        raised_from(
+            None, RuntimeError("operation failed due to a previous error during capture"), after=FULL
+        ),
+        raised_from(CompilerError(FULL), RuntimeError("the first call failed")),
+    ],
+    ids=str,
+)
+def test_want_of_memory_is_recognised_in_every_spelling(error: Exception):
+    line = out_of_memory(error)
+    assert line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mat1 and mat2 shapes cannot be multiplied"),
+        # A kernel that wants more than a multiprocessor has.
+        RuntimeError("out of resource: shared memory, Required: 264192, Hardware limit: 232448. Reducing"),
+        RuntimeError("CUDA error: too many resources requested for launch"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        raised_from(ValueError("first"), RuntimeError("second"), after=FULL),
+    ],
+    ids=str,
+)
+def test_other_failures_are_not_want_of_memory(error: Exception):
+    assert out_of_memory(error) is None
+    assert out_of_memory(error, is_full=lambda: True) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "FIND was unable to find an engine to execute this computation",
+    ],
+)
+def test_where_words_can_mean_either_the_device_decides(text: str):
+    assert out_of_memory(RuntimeError(text), is_full=lambda: False) is None
+    assert out_of_memory(RuntimeError(text), is_full=lambda: True) == text
+
+
+def test_an_error_in_a_circle_of_causes_is_looked_at_once():
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__context__ = second, first
+    assert out_of_memory(first) is None

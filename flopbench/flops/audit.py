@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import torch
 from torch import nn
 
 from flopbench.cells import Pass
-from flopbench.errors import FlopbenchError, in_one_line
+from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
 from flopbench.flops import operators
 from flopbench.flops.closed_form import Cost, closed_form
 from flopbench.flops.costs import fused_bytes
@@ -179,9 +178,9 @@ def count_macs(model: nn.Module, image_size: tuple[int, int]) -> Counted:
     initialised(model, images)
     try:
         traced = count_forward(model, image_size)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception:  # of a network that cannot be traced torch and fvcore raise what happens to go wrong
+    except Exception as error:  # of a network that cannot be traced torch and fvcore raise all kinds
+        if out_of_memory(error):
+            raise
         ran = observe(model, images)
         return Counted(ran.macs, _operator_coverage(ran), ran.uncounted)
     return Counted(traced.macs, traced.coverage, traced.uncounted)
@@ -192,9 +191,9 @@ def _noting(notes: list[str], what: str) -> Iterator[None]:
     """Within it, an error is a note: what one counter cannot do costs no other's count."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except (Exception, SystemExit) as error:
+        if out_of_memory(error):
+            raise
         notes.append(f"{what}: {in_one_line(error)}")
 
 

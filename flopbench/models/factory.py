@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from flopbench.errors import FlopbenchError, in_one_line, unknown
+from flopbench.errors import FlopbenchError, in_one_line, out_of_memory, unknown
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import select
 from flopbench.models.catalog import parse_name
@@ -66,10 +66,10 @@ def create_model(
         build, arguments = _load_foreign(name), options
     try:
         model = build(**arguments)
-    except (MemoryError, torch.OutOfMemoryError):
-        # What does not fit is a result, whoever built it.
-        raise
     except (Exception, SystemExit) as error:
+        # What does not fit is a result, whoever built it.
+        if out_of_memory(error):
+            raise
         # Our own networks say what is wrong by themselves, another's error may be the bare key of a KeyError.
         reason = str(error) if parsed.spec is not None else in_one_line(error)
         raise FlopbenchError(f"cannot build {name}: {reason}") from error

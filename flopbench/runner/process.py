@@ -20,7 +20,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple
 
-from flopbench.errors import FlopbenchError, in_one_line, own_lines
+from flopbench.errors import FlopbenchError, in_one_line, out_of_memory, own_lines
 from flopbench.runner.memory import oom_kills
 
 OutcomeKind = Literal["done", "error", "oom", "usage", "crashed", "timeout"]
@@ -34,6 +34,9 @@ class Outcome(NamedTuple):
 
 
 Report = Callable[[str, Any], None]
+
+# Share of a GPU's memory; with less than this left, libraries cannot make their handles.
+FULL = 0.02
 
 # What ends a sweep in good order: Ctrl-C, `kill`, a terminal that is closed.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -132,10 +135,12 @@ def _run(
             sender.close()
             outcome = _wait(process, receiver, timeout, report)
         finally:
-            _kill(process)
+            ended = _kill(process)
             receiver.close()
         if outcome is None:
             return Outcome(*_cause_of_death(process.exitcode, log, killed_before))
+        if outcome.kind == "timeout" and not ended:
+            return Outcome("timeout", f"{outcome.value}; it does not end, and may keep the device's memory")
         if echo and outcome.kind == "done":
             sys.stderr.write(log.read_text(errors="replace"))
         return outcome
@@ -172,13 +177,31 @@ def _wait(process: Any, receiver: Connection, timeout: float, on_report: Report)
         on_report(kind, value)
 
 
-def _kill(process: Any) -> None:
+def _kill(process: Any) -> bool:
+    """End it with all that it started, and wait until they have given back what they held: the GPU's memory.
+
+    Returns:
+        Whether they have. One that hangs in the kernel does not end, whatever one sends it.
+    """
     if process.pid is None:
-        return
+        return True
     _end_session(process)
     process.kill()
-    # One that hangs in the kernel does not end, whatever one sends it.
+    deadline = time.monotonic() + 30
     process.join(30)
+    while _lives(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not _lives(process.pid)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of a group runs. One that only waits for its parent to notice its end does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, own, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(own) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _end_session(process: Any) -> None:
@@ -194,7 +217,10 @@ def _cause_of_death(code: int | None, log: Path, oom_kills_before: int | None) -
             if oom_kills_before is not None and (oom_kills() or 0) > oom_kills_before:
                 return "oom", "killed by signal 9 (SIGKILL), while the system killed for want of memory"
             return "crashed", "the process was killed by signal 9 (SIGKILL)"
-        return "crashed", f"the process died of {stop.name}{_last_line(log)}"
+        words = _last_line(log)
+        # C++ ends the process where nobody catches its error.
+        kind = "crashed" if out_of_memory(RuntimeError(words)) is None else "oom"
+        return kind, f"the process died of {stop.name}{words}"
     return "crashed", f"the process ended with exit code {code}{_last_line(log)}"
 
 
@@ -244,17 +270,25 @@ def _end_with_parent() -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
+def _gpu_is_full() -> bool:
+    """Whether next to nothing of the GPU's memory is left; False where this process uses none."""
     import torch
 
+    with suppress(Exception):
+        if torch.cuda.is_initialized():
+            free, total = torch.cuda.mem_get_info()
+            return free < FULL * total
+    return False
+
+
+def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
     # A compiler that met one of ours while tracing wraps it and adds where.
     wraps = type(error).__module__.startswith("torch._dynamo")
     for own in (error, error.__cause__, error.__context__) if wraps else (error,):
         if isinstance(own, FlopbenchError):
             return "usage", str(own).partition("\n")[0]
-    text = str(error).strip()
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
-        return "oom", text.splitlines()[0][:300] if text else "out of memory"
+    if (reason := out_of_memory(error, is_full=_gpu_is_full)) is not None:
+        return "oom", reason
     traceback.print_exception(error)
     if isinstance(error, SystemExit):
         where = own_lines(error)

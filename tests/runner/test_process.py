@@ -70,6 +70,22 @@ def want_memory(report: Report) -> None:
     raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
 
+def want_gpu_memory(report: Report) -> None:
+    try:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    except RuntimeError as error:
+        raise ValueError("autotuning failed") from error
+
+
+def abort_for_want_of_memory(report: Report) -> None:
+    print("  what():  std::bad_alloc", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def start_and_return(report: Report) -> int:
+    return subprocess.Popen(["sleep", "60"]).pid
+
+
 def sleep(report: Report) -> None:
     time.sleep(60)
 
@@ -98,6 +114,8 @@ def test_every_job_has_a_process_of_its_own():
         (sys_exit, (), "error", "the network left by sys.exit(3) (test_process.py:"),
         (leave, (), "crashed", "exit code 3"),
         (want_memory, (), "oom", "can't allocate memory"),
+        (want_gpu_memory, (), "oom", "CUBLAS_STATUS_ALLOC_FAILED"),
+        (abort_for_want_of_memory, (), "oom", "std::bad_alloc"),
     ],
 )
 def test_a_bad_end_is_told_in_one_line(job, arguments, kind: str, text: str):
@@ -138,6 +156,19 @@ def test_a_process_that_leaves_a_child_is_seen_to_end_and_the_child_too():
     assert outcome == ("crashed", "the process ended with exit code 3")
     assert len(told) == 2
     assert ended(told)
+
+
+def test_the_next_job_begins_when_all_of_the_last_one_has_ended():
+    outcome = run_job(start_and_return, timeout=60)
+    assert outcome.kind == "done"
+    assert not alive(outcome.value)
+
+
+def test_a_process_that_cannot_be_ended_is_told_of(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flopbench.runner.process._kill", lambda process: process.kill())
+    outcome = run_job(sleep, timeout=0.5)
+    assert outcome.kind == "timeout"
+    assert outcome.value.endswith("it does not end, and may keep the device's memory")
 
 
 def test_of_a_job_that_forks_the_outcome_is_its_own():
