@@ -19,6 +19,8 @@ Pass = Literal["forward", "backward", "train"]
 DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"]
 Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph"]
 """`compile-blocks` compiles the repeated block once instead of the whole network: far shorter to compile."""
+CAPTURING: frozenset[Mode] = frozenset(("max-autotune", "cuda-graph"))
+"""Modes that capture what they compile for CUDA as a CUDA graph, which is launched as a whole."""
 DeviceKind = Literal["cpu", "cuda"]
 Attention = Literal["fused", "unfused"]
 MemoryFormat = Literal["contiguous", "channels_last"]

@@ -47,15 +47,19 @@ _OTHER = frozenset(
 )
 
 
-def group_of(name: str, *, within_norm: bool = False) -> Group:
+def group_of(name: str, *, within_norm: bool = False, kernel: bool = False) -> Group:
     """The group of an operator or kernel.
 
     Args:
         name: as the profiler has it, e.g. `aten::addmm`, `graph_0_cpp_fused_native_layer_norm_0`.
         within_norm: it ran inside a layer that normalises.
+        kernel: it ran on a GPU, so it computes or moves something, whatever it is called.
     """
     generated = _GENERATED.search(name)
-    group = _single(name) if generated is None else _fused(generated[2], template=bool(generated[1]))
+    if generated is None:
+        group = _single(name, kernel=kernel)
+    else:
+        group = _fused(generated[2], template=bool(generated[1]))
     return "normalisation" if within_norm and group in ("elementwise", "layout") else group
 
 
@@ -70,10 +74,15 @@ def _fused(names: str, *, template: bool) -> Group:
     return "elementwise" if words & _ARITHMETIC else "layout"
 
 
-def _single(name: str) -> Group:
+def is_host_call(name: str) -> bool:
+    """Whether a name is that of a call of the runtime or the driver, e.g. `cudaLaunchKernel`."""
+    return _HOST.match(name) is not None
+
+
+def _single(name: str, *, kernel: bool) -> Group:
     space, _, bare = name.rpartition("::")
     operator = space in ("aten", "mkl", "mkldnn", "onednn", "flopbench", "quantized", "prims")
-    if not operator and (not _KERNEL.search(name) or _HOST.match(name)):
+    if not operator and not kernel and (not _KERNEL.search(name) or is_host_call(name)):
         return "other"
     if operator and bare in _OTHER:
         return "other"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flopbench.cells import AXES
+from flopbench.cells import AXES, CAPTURING, Cell, Mode
 from flopbench.profiling.roofline import least_seconds, peak_of
 from flopbench.report import text
 from flopbench.results import Group, ModelProfile, ProfileRecord
@@ -33,24 +33,43 @@ def speed_ups(record: ProfileRecord) -> SpeedUps | None:
     if not (b.flops and c.flops and b.bound and c.bound):
         return None
     device = record.cell.device
+    fused, unfused = (
+        least_seconds(b.bound, device, mode) / least_seconds(c.bound, device, mode)
+        for mode in (fused_mode(record.cell), "eager")
+    )
     return SpeedUps(
         promised=b.flops / c.flops,
-        allowed_fused=b.bound.fused / c.bound.fused,
-        allowed_unfused=least_seconds(b.bound, device, "eager") / least_seconds(c.bound, device, "eager"),
+        allowed_fused=fused,
+        allowed_unfused=unfused,
         measured=record.speedup.estimate if record.speedup else b.seconds / c.seconds,
     )
 
 
+def fused_mode(cell: Cell) -> Mode:
+    """The mode whose least time is that of fused layers: the cell's own, or plain compilation."""
+    return "compile" if cell.mode == "eager" else cell.mode
+
+
 def remainder(model: ModelProfile) -> float:
-    """Seconds of a call that no group explains; negative where the profiler itself cost time."""
+    """Seconds of a call that no group explains; negative where the profiler itself cost time.
+
+    On CUDA these are the seconds without a kernel: groups are kernels, and no profiler makes them longer.
+    """
     return model.seconds - sum(model.groups.values())
+
+
+def on_device(record: ProfileRecord) -> bool:
+    """Whether groups are times of kernels, so that what they leave of a call is the device's idleness."""
+    return record.baseline.busy_seconds is not None and record.candidate.busy_seconds is not None
 
 
 def explain(record: ProfileRecord) -> list[str]:
     """The paragraph of a pair: what is promised, allowed and measured, and what is missing between them."""
     ups = speed_ups(record)
     sentences = [_headline(record, ups)] if ups else []
-    if max(abs(share) for share in _unexplained(record)) > DISTURBED:
+    # A device may well be idle for most of a call, but not busy for longer than it.
+    shares = [-share if on_device(record) else abs(share) for share in _unexplained(record)]
+    if max(shares) > DISTURBED:
         sentences.append(
             "The profiled calls differ too much from the unprofiled ones for conclusions about their parts: "
             "other work ran on the machine, or the calls are too short for the profiler. Profile again when "
@@ -59,8 +78,9 @@ def explain(record: ProfileRecord) -> list[str]:
     elif ups:
         sentences += _missing(record, ups)
         sentences += _rates(record)
-        sentences += _launches(record)
-    sentences += _adds_up(record) + _ran(record)
+        sentences += [] if on_device(record) else _launches(record)
+    sentences += _idle(record) if on_device(record) else _adds_up(record)
+    sentences += _ran(record)
     return [sentence.replace("\u00a0", " ") for sentence in sentences]
 
 
@@ -87,7 +107,7 @@ def shortfalls(record: ProfileRecord) -> dict[str, float]:
     promised = (b.flops or 1) / (c.flops or 1)
     groups: list[Group] = list(dict.fromkeys([*b.groups, *c.groups]))
     found: dict[str, float] = {g: c.groups.get(g, 0.0) - b.groups.get(g, 0.0) / promised for g in groups}
-    found["unexplained"] = remainder(c) - remainder(b) / promised
+    found["idle" if on_device(record) else "unexplained"] = remainder(c) - remainder(b) / promised
     return found
 
 
@@ -99,6 +119,7 @@ _CAUSES = {
     "layout": "layout (copies that the two halves need)",
     "other": "views, allocations and the host's work, for more and smaller operators",
     "unexplained": "time between operators, which belongs to none of them",
+    "idle": "time in which the device is idle",
 }
 
 
@@ -155,6 +176,31 @@ def _launches(record: ProfileRecord) -> list[str]:
         "of the candidate's call"
     )
     return [words + (", which only fusing or a larger batch can hide." if share > WORTH_NAMING else ".")]
+
+
+def _idle(record: ProfileRecord) -> list[str]:
+    """How long the device waits, and for what: the reason why small networks gain less than promised."""
+    b, c = record.baseline, record.candidate
+    shares = [max(0.0, 1 - (model.busy_seconds or 0.0) / model.seconds) for model in (b, c)]
+    counts = [sum(operator.calls for operator in model.operators) for model in (b, c)]
+    words = (
+        f"The device is idle for {text.percent(shares[0])} of the baseline's call and for "
+        f"{text.percent(shares[1])} of the candidate's, of {text.exact(round(counts[0]))} and "
+        f"{text.exact(round(counts[1]))} kernels"
+    )
+    if max(shares) <= WORTH_NAMING:
+        return [f"{words}: launching them hides behind their work."]
+    if record.cell.mode in CAPTURING:
+        return [f"{words}, which a graph launches at once: larger ones, of a larger batch, leave fewer gaps."]
+    remedy = "a CUDA graph (--mode cuda-graph) or a larger batch hides that"
+    launch = record.peaks and record.peaks.launch_seconds
+    if not launch:
+        return [f"{words}, which the host launches one by one: {remedy}."]
+    least = [text.seconds(count * launch) for count in counts]
+    return [
+        f"{words}, which the host launches one by one: at the measured {text.seconds(launch)} each that "
+        f"takes {least[0]} and {least[1]} a call; {remedy}."
+    ]
 
 
 def _unexplained(record: ProfileRecord) -> list[float]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from flopbench.cells import Cell
+from flopbench.cells import CAPTURING, Cell
 from flopbench.kernels import Ran
 from flopbench.private import looking_on, show_kernels_to_profiler
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
@@ -81,6 +81,10 @@ def profile_pair(report: Report, job: ProfileJob) -> ProfileRecord:
 
 def _profile(workload: Workload, clock: Clock, cell: Cell, calls: int, job: ProfileJob, role: str) -> Summary:
     cuda = cell.device == "cuda"
+    if cuda and cell.mode in CAPTURING:
+        # As torch does where graphs are switched on for all: they do not survive that CUPTI is closed and
+        # opened again, and two models make two profiles.
+        os.environ.update(TEARDOWN_CUPTI="0", DISABLE_CUPTI_LAZY_REINIT="1")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with ExitStack() as stack:
         if cell.mode == "eager":
@@ -102,6 +106,10 @@ def _profile(workload: Workload, clock: Clock, cell: Cell, calls: int, job: Prof
         if type(module).__name__.lower().endswith(NORMS)
     ]
     summary = summarise(profiler.events() or [], cuda=cuda, norms=norms)
+    if cuda and not summary.operators:
+        raise RuntimeError(
+            "the profiler saw no kernel: CUPTI is missing, or another profiler (ncu, nsys) holds the device"
+        )
     if job.stacks:
         _with_role(job.stacks, role).write_text(folded(summary.stacks), encoding="utf-8")
     return summary
@@ -115,6 +123,7 @@ def _model_profile(
         label=cell.labels[role == "candidate"],
         seconds=seconds,
         groups=summary.groups,
+        busy_seconds=summary.busy,
         flops=2.0 * work.macs,
         bytes_moved=float(work.bytes_moved(cell.mode)),
         operators=summary.operators,

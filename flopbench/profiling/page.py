@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopbench.cells import AXES
-from flopbench.profiling.explain import explain, speed_ups
+from flopbench.profiling.explain import explain, on_device, speed_ups
 from flopbench.profiling.tables import all_tables
 from flopbench.results import ProfileRecord, write_atomically, write_record
 
@@ -21,6 +21,14 @@ PROFILE_NOTES = (
     "normalisation; other is views, allocations and the host's own work.",
     "Least times take of each layer the longer of its FLOPs at the measured peak of a large matrix product "
     "and its bytes at the measured rate of a copy of that size, caches included.",
+)
+
+
+DEVICE_NOTE = (
+    "On a GPU time is that of kernels, under the operator that launched them, and calls are kernels; those "
+    "that no operator launched, as in a CUDA graph, go by their own names. Idle is what they leave of the "
+    "call. Least times add what a kernel takes however small it is; but for a graph, which is launched as a "
+    "whole, they are no shorter than launching the kernels one by one."
 )
 
 
@@ -61,10 +69,11 @@ def write_profile(record: ProfileRecord, out: Path) -> Path:
 
 def notes(record: ProfileRecord) -> tuple[str, ...]:
     """How to read the tables; where they are missing, why."""
+    own = (*PROFILE_NOTES, DEVICE_NOTE) if on_device(record) else PROFILE_NOTES
     if record.candidate.parts or record.baseline.parts:
-        return PROFILE_NOTES
+        return own
     return (
-        *PROFILE_NOTES,
+        *own,
         "There is no table by part of the network: a compiled kernel may span layers, and hooks that would "
         "mark layers break the compiled graph. An eager profile has it.",
     )

@@ -2,10 +2,12 @@
 
 A layer takes at least its FLOPs at the peak of a large matrix product and at least its bytes at the rate of
 a copy of that many bytes, so at least the longer of both (Williams, Waterman, Patterson, *Roofline*, 2009).
-Unfused, each operator reads its inputs and writes its outputs; fused, a layer is one kernel.
+Unfused, each operator reads its inputs and writes its outputs; fused, a layer is one kernel, in the
+backward pass another one. On CUDA each kernel takes the device some time however small it is, and the host
+has to launch it: both are measured once and multiplied, a prediction like the rest.
 """
 
-from flopbench.cells import Cell, DeviceKind, DType, Mode
+from flopbench.cells import CAPTURING, Cell, DeviceKind, DType, Mode
 from flopbench.errors import FlopbenchError
 from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
 from flopbench.flops.dispatch import observe
@@ -27,10 +29,13 @@ class Work:
         size = 4 if cell.dtype in ("fp32", "tf32") else 2
         observed = observe(model, images, cell.pass_, size)
         self.layers: list[LayerCost] = costs_of_layers(model, observed)
-        self.operators = sum(bool(call.reads or call.writes) for call in observed.calls)
+        computing = [call for call in observed.calls if call.reads or call.writes]
+        self.operators = len(computing)
+        self.fused_operators = len({(call.module, call.backward) for call in computing})
         if cell.pass_ == "train":
             self.layers.append(optimiser_cost(model, size))
             self.operators += 1
+            self.fused_operators += 1
 
     @property
     def macs(self) -> int:
@@ -60,6 +65,9 @@ class Work:
             fused=sum(fused for _, fused in parts.values()),
             launches=self.operators * (peaks.launch_seconds or 0.0),
             operators=self.operators,
+            fused_launches=self.fused_operators * (peaks.launch_seconds or 0.0),
+            fused_operators=self.fused_operators,
+            kernel_seconds=peaks.kernel_seconds or 0.0,
             parts=parts,
         )
 
@@ -86,16 +94,21 @@ def _longer(layer: LayerCost, moved: int, rate: float, peaks: Peaks) -> float:
 
 
 def least_seconds(bound: Bound, device: DeviceKind, mode: Mode) -> float:
-    """The least time as `mode` runs a network: eager unfused and with its launches, else fused without.
+    """The least time as `mode` runs a network: eager unfused, else fused, with its launches.
 
-    A CPU starts an operator when the one before has ended, so launches add; a GPU's host runs ahead, so
-    the longer of launching and working counts.
+    A CPU starts an operator when the one before has ended, so launches add; in compiled networks they are
+    calls of functions, which cost next to nothing. A GPU's host runs ahead, so the longer of launching and
+    working counts; a CUDA graph is launched once.
     """
-    if mode != "eager":
-        return bound.fused
-    if device == "cuda":
-        return max(bound.unfused, bound.launches)
-    return bound.unfused + bound.launches
+    eager = mode == "eager"
+    if device == "cpu":
+        return bound.unfused + bound.launches if eager else bound.fused
+    work, count, launches = (
+        (bound.unfused, bound.operators, bound.launches)
+        if eager
+        else (bound.fused, bound.fused_operators, bound.fused_launches)
+    )
+    return max(work + count * bound.kernel_seconds, 0.0 if mode in CAPTURING else launches)
 
 
 def predicted_speedup(baseline: Bound, candidate: Bound, device: DeviceKind, mode: Mode) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from flopbench.profiling.explain import remainder, speed_ups
+from flopbench.profiling.explain import fused_mode, on_device, remainder, speed_ups
 from flopbench.profiling.roofline import least_seconds
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
@@ -34,11 +34,13 @@ def speed_up_table(record: ProfileRecord) -> Table:
     rows = []
     if ups is not None and b.bound is not None and c.bound is not None:
         launches = " and launches" if b.bound.launches else ""
-        least = [least_seconds(bound, record.cell.device, "eager") for bound in (b.bound, c.bound)]
+        device, bounds = record.cell.device, (b.bound, c.bound)
+        fused = [least_seconds(bound, device, fused_mode(record.cell)) for bound in bounds]
+        least = [least_seconds(bound, device, "eager") for bound in bounds]
         promised = "promised by the MACs (arithmetic at the peak)"
         rows = [
             (promised, b.bound.arithmetic, c.bound.arithmetic, ups.promised),
-            ("allowed, each layer fused", b.bound.fused, c.bound.fused, ups.allowed_fused),
+            (f"allowed, each layer fused{launches if device == 'cuda' else ''}", *fused, ups.allowed_fused),
             (f"allowed, operator by operator{launches}", *least, ups.allowed_unfused),
             ("measured", b.seconds, c.seconds, ups.measured),
         ]
@@ -54,7 +56,9 @@ def group_table(record: ProfileRecord) -> Table:
         for group in get_args(Group)
         if any(m.groups.get(group) for m in models)
     ]
-    rows.append(("unexplained", [remainder(m) for m in models], [None, None]))
+    rows.append(
+        ("idle" if on_device(record) else "unexplained", [remainder(m) for m in models], [None, None])
+    )
     rows.append(("measured", [m.seconds for m in models], [None, None]))
     flat = [(name, *_costs(models, seconds, calls), _ratio(*seconds)) for name, seconds, calls in rows]
     return Table.of("Where the time goes", (words("kind of operator"), *_COSTS, _RATIO), flat)

@@ -273,13 +273,16 @@ class Peaks(_Finite):
     """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy.
 
     `cached_copies` holds (bytes of source and destination together, bytes/s) of copies small enough for
-    caches, sizes growing; `launch_seconds` is what an operator takes however small it is.
+    caches, sizes growing. `launch_seconds` is what an operator takes however small it is: on CUDA of the
+    host alone, which launches it and goes on. `kernel_seconds` is what a kernel takes the device however
+    small it is, from its start to that of the next; None on a CPU.
     """
 
     flops_per_second: dict[DType, float]
     copy_bytes_per_second: float
     cached_copies: tuple[tuple[int, float], ...] = ()
     launch_seconds: float | None = None
+    kernel_seconds: float | None = None
 
     def bandwidth(self, working_set: float) -> float:
         """Bytes/s at which so many bytes can be moved at best: a cache's rate where they fit into one."""
@@ -306,7 +309,10 @@ Group = Literal["matrix products", "attention", "normalisation", "elementwise", 
 
 
 class OperatorTime(_Finite):
-    """An operator's or kernel's own time, without its callees': seconds and calls a call of the model."""
+    """An operator's or kernel's own time, without its callees': seconds and calls a call of the model.
+
+    On CUDA the time of an operator is that of the kernels it launched, and these are its calls.
+    """
 
     name: str
     group: Group
@@ -319,8 +325,9 @@ class Bound(_Finite):
 
     `arithmetic` is all FLOPs at the peak. `unfused` takes of each layer the longer of its arithmetic
     and its operators' bytes, `fused` the same with a layer's bytes as one kernel would move them;
-    `launches` is what starting `operators` operators one by one costs, 0 where that is not known.
-    `parts` holds (unfused, fused) a part of the network.
+    `launches` is what starting `operators` operators one by one costs, 0 where that is not known, and
+    `fused_launches` the same of `fused_operators`, a layer each. `kernel_seconds` is what each takes the
+    device in addition. `parts` holds (unfused, fused) a part of the network.
     """
 
     arithmetic: float
@@ -328,6 +335,9 @@ class Bound(_Finite):
     fused: float
     launches: float = 0.0
     operators: int = 0
+    fused_launches: float = 0.0
+    fused_operators: int = 0
+    kernel_seconds: float = 0.0
     parts: dict[str, tuple[float, float]] = {}
 
 
@@ -337,6 +347,7 @@ class ModelProfile(_Implemented):
     `groups` are seconds a call by kind of operator; what they do not explain of `seconds` is shown
     as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted.
     `operators` make up the groups; `parts` are seconds a part of the network, empty when compiled.
+    `busy_seconds` is how long of a call some kernel runs; None on a CPU.
     """
 
     label: str
@@ -346,6 +357,7 @@ class ModelProfile(_Implemented):
     bytes_moved: float | None = None
     operators: tuple[OperatorTime, ...] = ()
     parts: dict[str, float] = {}
+    busy_seconds: float | None = None
     bound: Bound | None = None
 
 

@@ -86,6 +86,30 @@ def test_generated_kernels_are_named_by_what_they_fuse(name: str, group: str):
 )
 def test_cuda_kernels(name: str, group: str):
     assert group_of(name) == group
+    assert group_of(name, kernel=True) == group
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("nvjet_tst_128x64_64x8_2x1_v_bz_splitK_TNN", "matrix products"),
+        ("void cublasLt::splitKreduce_kernel<32, 16, int, __nv_bfloat16>()", "matrix products"),
+        ("fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention)", "attention"),
+        ("triton_tem_fused_addmm_gelu_7", "matrix products"),
+        ("triton_red_fused_native_layer_norm_native_layer_norm_backward_5", "normalisation"),
+        ("cuComputeGradInput", "elementwise"),
+        # flopbench's own.
+        ("linear_halves_kernel", "matrix products"),
+        ("attention_kernel", "attention"),
+        ("attention_query_gradient_kernel", "attention"),
+        ("layer_norm_halves_backward_kernel", "normalisation"),
+        ("mirror_gelu_tokens_kernel", "elementwise"),
+        ("pack_heads_kernel", "layout"),
+        ("whatever_it_is_called", "elementwise"),
+    ],
+)
+def test_what_runs_on_a_gpu_is_never_the_hosts(name: str, group: str):
+    assert group_of(name, kernel=True) == group
 
 
 def test_within_a_norm_layer_all_but_products_normalises():

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,6 @@ class Event:
     own: float = 0.0
     cpu_parent: "Event | None" = None
     device_type: str = "DeviceType.CPU"
-    kernels: list[Any] = field(default_factory=list)
     sequence_nr: int = -1
 
     @property
@@ -93,23 +92,6 @@ def test_slow_calls_stay_out():
     summary = summarise(events, cuda=False)
     assert summary.calls == 4
     assert summary.groups == pytest.approx({"matrix products": 10e-6})
-
-
-def test_on_cuda_kernels_count_and_the_host_does_not():
-    step = Event(STEP, 0, 100)
-    layer = Event(LAYER + "head", 0, 50, 0, step)
-    operator = Event("aten::mm", 1, 9, 8, layer, kernels=[SimpleNamespace(duration=30.0)])
-    events = [
-        step,
-        layer,
-        operator,
-        Event("sm90_xmma_gemm", 20, 50, device_type="DeviceType.CUDA"),
-        Event(STEP, 0, 100, device_type="DeviceType.CUDA"),
-        Event("sm90_xmma_gemm", 150, 190, device_type="DeviceType.CUDA"),
-    ]
-    summary = summarise(events, cuda=True)
-    assert summary.groups == pytest.approx({"matrix products": 30e-6})
-    assert summary.parts == pytest.approx({"head": 30e-6})
 
 
 def test_without_a_step_there_is_nothing():

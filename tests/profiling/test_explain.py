@@ -7,7 +7,7 @@ from flopbench.cells import Pair
 from flopbench.profiling.explain import explain, remainder, shortfalls, speed_ups
 from flopbench.profiling.page import profile_command, profile_stem, write_profile
 from flopbench.profiling.tables import all_tables, group_table
-from flopbench.results import Bound, Interval, ModelProfile, Peaks, ProfileRecord
+from flopbench.results import Bound, Interval, ModelProfile, OperatorTime, Peaks, ProfileRecord
 
 
 def profiled(
@@ -101,6 +101,62 @@ def test_a_remainder_is_shown_with_its_sign():
 def test_compiled_networks_have_no_launches_in_their_words():
     assert "starts 500 operators" in " ".join(explain(profiled()))
     assert "operators, the baseline" not in " ".join(explain(profiled(mode="compile")))
+
+
+def on_a_gpu(mode: str, *busy: float, kernels: float = 300) -> ProfileRecord:
+    """The same on CUDA, where the groups are what the device is busy for."""
+    record = profiled(mode=mode)
+    models = {}
+    for role, seconds in zip(("baseline", "candidate"), busy, strict=True):
+        ran = OperatorTime(name="aten::addmm", group="matrix products", seconds=seconds, calls=kernels)
+        changes = {"groups": {ran.group: seconds}, "operators": (ran,), "busy_seconds": seconds}
+        models[role] = getattr(record, role).model_copy(update=changes)
+    cell = record.cell.model_copy(update={"device": "cuda"})
+    return record.model_copy(update={"cell": cell, **models})
+
+
+def test_a_device_that_waits_for_the_host_is_what_is_missing_and_no_disturbance():
+    record = on_a_gpu("eager", 11.4e-3, 4.5e-3)
+    words = " ".join(explain(record))
+    assert "come from time in which the device is idle (4.20 ms)" in words
+    assert "idle for 5 % of the baseline's call and for 50 % of the candidate's, of 300 and 300" in words
+    assert "one by one: at the measured 1.00 µs each that takes 300 µs and 300 µs a call" in words
+    assert "--mode cuda-graph" in words
+    for other in ("Profile again", "unexplained", "Eagerly the candidate starts", "add up"):
+        assert other not in words
+    lines = group_table(record).markdown().replace("\u00a0", " ").splitlines()
+    assert lines[-2].startswith("| idle | 600 µs | – | 5 % | 4.50 ms |")
+
+
+def test_a_busy_device_and_the_gaps_of_a_graph_are_told_apart_from_it():
+    assert "launching them hides behind their work" in " ".join(explain(on_a_gpu("compile", 11.9e-3, 8.9e-3)))
+    words = " ".join(explain(on_a_gpu("cuda-graph", 11e-3, 7e-3)))
+    assert "which a graph launches at once" in words
+    assert "one by one" not in words
+
+
+def test_kernels_that_take_longer_than_the_call_are_a_disturbance():
+    assert "Profile again" in " ".join(explain(on_a_gpu("compile", 11.9e-3, 12e-3)))
+
+
+def test_launches_bound_fused_layers_on_cuda_alone():
+    launches = {"fused_launches": 8e-3, "fused_operators": 80}
+    for record, allowed in ((profiled(), 8.4 / 4.4), (on_a_gpu("compile", 11e-3, 8e-3), 8.4 / 8)):
+        models = {
+            role: (model := getattr(record, role)).model_copy(
+                update={"bound": model.bound.model_copy(update=launches)}
+            )
+            for role in ("baseline", "candidate")
+        }
+        ups = speed_ups(record.model_copy(update=models))
+        assert ups is not None
+        assert ups.allowed_fused == pytest.approx(allowed)
+
+
+def test_a_page_of_a_gpu_says_how_kernels_are_named(tmp_path):
+    notes = "go by their own names"
+    assert notes in write_profile(on_a_gpu("cuda-graph", 11e-3, 7e-3), tmp_path).read_text(encoding="utf-8")
+    assert notes not in write_profile(profiled(), tmp_path).read_text(encoding="utf-8")
 
 
 def test_what_ran_is_said_where_it_was_recorded():

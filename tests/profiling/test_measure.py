@@ -1,9 +1,11 @@
 """Real profiles of tiny networks: whether the figures hang together, never how long anything takes."""
 
 import json
+import os
 from typing import Any
 
 import pytest
+import torch
 
 from flopbench.cells import Cell, Pair
 from flopbench.profiling import measure
@@ -11,6 +13,8 @@ from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.results import Peaks
 from flopbench.timing import bench
 from flopbench.timing.bench import WrongOutputError
+from flopbench.timing.clock import CpuClock
+from flopbench.timing.workload import Workload
 
 PEAKS = Peaks(flops_per_second={"fp32": 1e11}, copy_bytes_per_second=1e10, launch_seconds=1e-6)
 
@@ -48,6 +52,7 @@ def test_a_forward_profile_has_groups_parts_bounds_and_files(tmp_path):
         assert sum(model.parts.values()) == pytest.approx(sum(model.groups.values()))
         assert {"blocks.*.attn", "blocks.*.mlp", "patch_embed", "head"} <= set(model.parts)
         assert model.kernels
+        assert model.busy_seconds is None
         assert model.bound is not None
         assert model.bound.arithmetic <= model.bound.fused <= model.bound.unfused
         products = [o.calls for o in model.operators if o.name == "aten::addmm"]
@@ -75,6 +80,21 @@ def test_gradients_are_attributed_to_layers():
         assert named > 0.5 * sum(model.parts.values())
         # Forward operators run outside the timed step.
         assert all(o.name != "aten::native_layer_norm" for o in model.operators)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize(("mode", "kept_open"), [("eager", False), ("cuda-graph", True)])
+def test_a_profile_without_kernels_is_none_and_graphs_keep_cupti_open(
+    mode: str, kept_open: bool, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("TEARDOWN_CUPTI", "DISABLE_CUPTI_LAZY_REINIT"):
+        monkeypatch.setenv(name, "as it was")
+    asked = cell("forward", device="cuda", mode=mode)
+    workload = Workload.of(torch.neg, torch.ones(2))
+    with pytest.raises(RuntimeError, match="saw no kernel: CUPTI is missing"):
+        measure._profile(workload, CpuClock(), asked, 2, ProfileJob(asked, 0.1), "baseline")
+    assert (os.environ["TEARDOWN_CUPTI"] == "0") == kept_open
+    assert (os.environ["DISABLE_CUPTI_LAZY_REINIT"] == "1") == kept_open
 
 
 def test_a_pair_whose_outputs_are_wrong_is_not_profiled(monkeypatch: pytest.MonkeyPatch):

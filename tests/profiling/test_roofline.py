@@ -1,6 +1,6 @@
 import pytest
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell, Mode, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.profiling.predict import check_lines, check_prediction, predict, write_check
 from flopbench.profiling.roofline import Work, least_seconds, peak_of
@@ -60,6 +60,50 @@ def test_launches_add_on_a_cpu_and_overlap_on_cuda():
     assert least_seconds(bound, "cpu", "eager") == 7.0
     assert least_seconds(bound, "cuda", "eager") == 4.0
     assert least_seconds(bound, "cuda", "compile") == 2.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds"),
+    [
+        # Ten operators at 0.5 s on the device, or their launches; five layers; a graph's one launch.
+        ("eager", 9.0),
+        ("compile", 4.5),
+        ("compile-blocks", 4.5),
+        ("cuda-graph", 3.5),
+        ("max-autotune", 3.5),
+    ],
+)
+def test_on_cuda_the_longer_of_host_and_device_counts(mode: Mode, seconds: float):
+    bound = Bound(
+        arithmetic=1.0,
+        unfused=2.0,
+        fused=1.0,
+        launches=9.0,
+        operators=10,
+        fused_launches=4.5,
+        fused_operators=5,
+        kernel_seconds=0.5,
+    )
+    assert least_seconds(bound, "cuda", mode) == seconds
+    assert least_seconds(bound, "cpu", mode) == (11.0 if mode == "eager" else 1.0)
+    on_a_slower_device = bound.model_copy(update={"kernel_seconds": 1.0})
+    assert least_seconds(on_a_slower_device, "cuda", mode) == (12.0 if mode == "eager" else 6.0)
+
+
+def test_a_network_and_its_twin_have_as_many_fused_layers_and_unlike_operators():
+    works = [Work(name, cell(**SMALL)) for name in ("vit_s16", "vit_s16.flop")]
+    assert works[0].operators < works[1].operators
+    assert works[0].fused_operators == works[1].fused_operators
+    bound = works[0].bound(COMPUTE.model_copy(update={"kernel_seconds": 2e-6}))
+    assert bound.fused_launches == pytest.approx(works[0].fused_operators * 1e-6)
+    assert bound.kernel_seconds == 2e-6
+
+
+def test_a_small_batch_promises_nothing_where_launching_takes_longer():
+    peaks = COMPUTE.model_copy(update={"launch_seconds": 1.0})
+    small = cell(**SMALL, device="cuda", mode="compile")
+    assert predict(small, peaks).predicted == pytest.approx(1.0)
+    assert predict(small.model_copy(update={"mode": "cuda-graph"}), peaks).predicted > 1.5
 
 
 def test_a_dtype_without_a_peak_is_named():

@@ -146,7 +146,9 @@ def where_time_goes(profiles: Sequence[ProfileRecord], device_name: str, suffix:
         if any(model.groups.get(group) for model in models)
     ]
     if any(_remainder(model) > 0 for model in models):
-        handles.append(Patch(facecolor="white", edgecolor=MUTED, label="unexplained"))
+        idle = all(model.busy_seconds is not None for model in models)
+        rest = "idle" if idle else "unexplained"
+        handles.append(Patch(facecolor="white", edgecolor=MUTED, label=rest))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns(4))
     return Drawing(
         f"time-by-operator{suffix}",
