@@ -128,11 +128,14 @@ def _flat(names: Any) -> list[str]:
 def compiler_version() -> str | None:
     """The compiler that inductor takes, and its version if it tells, e.g. "g++ 12.2.0"; None without one."""
     found = next((name for name in cpp_compilers() if shutil.which(name)), None)
-    if found is None:
-        return None
-    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    return None if found is None else with_version(found)
+
+
+def with_version(compiler: str) -> str:
+    """The name of a program, without its folder, and its version if it tells: "g++ 12.2.0"."""
+    told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     number = re.search(r"\d+(\.\d+)+", told)
-    return " ".join([Path(found).name, *([number[0]] if number else [])])
+    return " ".join([Path(compiler).name, *([number[0]] if number else [])])
 
 
 def compile_cpp(source: str) -> ctypes.CDLL:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import Impl, Name, Ran
+from flopbench.kernels.compilers import missing_c_compiler
 from flopbench.kernels.inductor import missing_compiler
 
 Why = str
@@ -253,8 +254,11 @@ def _no_compiler() -> Why:
 
 @torch.compiler.assume_constant_result
 def _no_triton() -> Why:
-    missing, _ = _load()
-    return "" if missing is None else f"Triton is not installed ({missing})"
+    missing, interpreted = _load()
+    if missing is not None:
+        return f"Triton is not installed ({missing})"
+    lacking = None if interpreted else missing_c_compiler()
+    return "" if lacking is None else f"Triton needs a C compiler ({lacking})"
 
 
 @torch.compiler.assume_constant_result

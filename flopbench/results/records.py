@@ -216,8 +216,9 @@ class Environment(Frozen):
     """What a run was taken on. Nothing personal: no user, host name or path.
 
     `cpu_capability` is the vector instructions that torch uses, `compiler` the C++ compiler that inductor and
-    our kernels use, with its version, `kernels` a digest of our kernels' sources, `flopbench` its version,
-    `commit` that of the repository that the command ran in, with `+` where it had changes.
+    our kernels use, with its version, `c_compiler` the one that Triton builds its launchers with (None where
+    there is none, or Python's headers are missing), `kernels` a digest of our kernels' sources, `flopbench`
+    its version, `commit` that of the repository that the command ran in, with `+` where it had changes.
     """
 
     device: Literal["cpu", "cuda"]
@@ -238,6 +239,7 @@ class Environment(Frozen):
     triton: str | None = None
     cpu_capability: str | None = None
     compiler: str | None = None
+    c_compiler: str | None = None
     kernels: str | None = None
     fvcore: str
     flopbench: str

@@ -4,6 +4,7 @@ import math
 import time
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch._dynamo
 
 from flopbench.cells import Cell, DeviceKind, DType
 from flopbench.flops.audit import count_macs
+from flopbench.kernels.compilers import missing_c_compiler
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
@@ -151,10 +153,19 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
 
 
 def require_compiler(cell: Cell) -> None:
-    """Raise unless what torch.compile needs on a CPU, a C++ compiler, is there."""
-    lacking = missing_compiler() if cell.device == "cpu" and cell.mode != "eager" else None
+    """Raise unless torch.compile finds what it needs: on a CPU a C++ compiler, on a GPU Triton, which needs a
+    C compiler itself.
+    """
+    if cell.mode == "eager":
+        return
+    if cell.device == "cpu":
+        lacking = missing_compiler()
+        needs = f"a C++ compiler ({lacking}): install one"
+    else:
+        lacking = missing_c_compiler() if find_spec("triton") else "it is not installed: pip install triton"
+        needs = f"Triton, and that a C compiler ({lacking})"
     if lacking is not None:
-        raise RuntimeError(f"torch.compile needs a C++ compiler ({lacking}): install one, or --mode eager")
+        raise RuntimeError(f"torch.compile needs {needs}, or --mode eager")
 
 
 def _rows(samples: list[list[float]]) -> tuple[tuple[float, ...], ...]:

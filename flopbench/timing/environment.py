@@ -15,7 +15,8 @@ from flopbench import __version__
 from flopbench.cells import DeviceKind
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import source_digest
-from flopbench.private import compiler_version
+from flopbench.kernels.compilers import c_compiler, missing_c_compiler
+from flopbench.private import compiler_version, with_version
 from flopbench.results import Environment
 from flopbench.timing.allocator import keep_freed_memory
 
@@ -57,6 +58,7 @@ def describe(asked: str | None = None) -> Environment:
         "triton": metadata.version("triton") if find_spec("triton") else None,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "compiler": compiler_version(),
+        "c_compiler": _c_compiler(),
         "kernels": source_digest(),
         "fvcore": metadata.version("fvcore"),
         "flopbench": __version__,
@@ -96,6 +98,11 @@ def _memory_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 0
+
+
+def _c_compiler() -> str | None:
+    found = c_compiler()
+    return with_version(found) if found and missing_c_compiler() is None else None
 
 
 def _driver() -> str | None:

@@ -90,7 +90,7 @@ def test_no_compiler_is_told(monkeypatch):
         monkeypatch.setattr(f"{module}.missing_compiler", lambda: "g++")
     with pytest.raises(FlopbenchError, match=r"no C\+\+ compiler is installed \(g\+\+\); use impl='auto'"):
         OPERATIONS["norm"][0](*inputs("norm", 1, 1, 2), "fused")
-    cell = fused_cell()
+    cell = fused_cell().model_copy(update={"device": "cpu"})
     require_compiler(cell)
     with pytest.raises(RuntimeError, match=r"torch.compile needs a C\+\+ compiler \(g\+\+\).* --mode eager"):
         require_compiler(cell.model_copy(update={"mode": "compile"}))
