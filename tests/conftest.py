@@ -6,6 +6,9 @@ and TRITON_INTERPRET=1 take that run to the CPU, tiny: a GPU's minutes are not t
 
 import os
 import re
+from importlib import import_module
+from pkgutil import iter_modules
+from unittest import mock
 
 import pytest
 import torch
@@ -32,3 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _of_a_gpu(config: pytest.Config) -> bool:
     return re.search(r"(?<!not )\bcuda\b", config.option.markexpr) is not None
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> None:
+    """Our kernels in Triton's interpreter, which has to be asked for before they are defined."""
+    pytest.importorskip("triton", reason="Triton is not installed: this build of torch is for the CPU")
+    with mock.patch.dict(os.environ, {"TRITON_INTERPRET": "1"}):
+        room = import_module("flopbench.kernels.triton")
+        for module in iter_modules(room.__path__, f"{room.__name__}."):
+            import_module(module.name)
+    assert room.INTERPRETED

@@ -1,10 +1,5 @@
 """Fused kernels run in Triton's interpreter; on a GPU they do in tests/gpu."""
 
-import os
-from importlib import import_module
-from pkgutil import iter_modules
-from unittest import mock
-
 import pytest
 import torch
 from torch._inductor import config as inductor
@@ -20,14 +15,8 @@ def seed() -> None:
 
 
 @pytest.fixture(scope="session")
-def device() -> torch.device:
-    """Where the fused kernels run. Triton decides for its interpreter when a kernel is defined."""
-    pytest.importorskip("triton", reason="Triton is not installed: this build of torch is for the CPU")
-    with mock.patch.dict(os.environ, {"TRITON_INTERPRET": "1"}):
-        room = import_module("flopbench.kernels.triton")
-        for module in iter_modules(room.__path__, f"{room.__name__}."):
-            import_module(module.name)
-    assert room.INTERPRETED
+def device(interpreter: None) -> torch.device:
+    """Where the fused kernels run."""
     return torch.device("cpu")
 
 
