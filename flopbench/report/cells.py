@@ -49,11 +49,15 @@ def measured(rows: Rows) -> list[Row]:
     return [group[0] if len(group) == 1 else _combined(group) for group in done.values()]
 
 
+# The figures of one model that are read as numbers.
+_MEDIANS = ("_seconds", "_throughput", "_watts", "_joules", "_images_per_joule", "_peak_bytes")
+
+
 def _combined(replicates: Rows) -> Row:
     row = dict(replicates[0])
     for key in row:
         values = [replicate[key] for replicate in replicates if replicate[key] is not None]
-        if values and key.endswith(("_seconds", "_throughput", "_peak_bytes")):
+        if values and key.endswith(_MEDIANS):
             row[key] = median(values)
     row["speedup"] = geometric_mean(replicate["speedup"] for replicate in replicates)
     row["speedup_low"] = min(replicate["speedup_low"] for replicate in replicates)

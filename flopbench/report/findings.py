@@ -66,6 +66,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         first = f"{where}, {_overview({words: _same_work(spoken_of, own) for words, own in worlds.items()})}"
         points += _extremes(spoken_of)
     points += _over_torch(spoken_of, worlds)
+    points += _energy(spoken_of)
     told = {setting_of(own[0]) for own in worlds.values()}
     others = by_setting([row for row in cells if setting_of(row) not in told])
     points += [_other_setting(words, other) for words, other in others.items()]
@@ -164,6 +165,23 @@ def _over_torch(spoken_of: Rows, worlds: Worlds) -> list[str]:
             f"{text.printable(top['baseline_label'])} itself runs {text.factor(gain)}× as fast {OURS} as "
             f"{TORCHS}, {_pass_words(top['pass'])} at batch {top['batch_size']} "
             "(medians of separate processes)."
+        )
+    return lines
+
+
+def _energy(spoken_of: Rows) -> list[str]:
+    """What an image costs with the candidate, as a share of what it costs with the baseline."""
+    lines = []
+    for top in spoken_of:
+        if top["baseline_joules"] is None or top["candidate_joules"] is None:
+            continue
+        whose = "the whole processor's" if top["device"] == "cpu" else "the card's"
+        share = text.percent(top["candidate_joules"] / top["baseline_joules"])
+        watts = [f"{text.significant(top[f'{role}_watts'])} W" for role in ("candidate", "baseline")]
+        lines.append(
+            f"{text.printable(top['candidate_label'])} takes {share} of the energy of "
+            f"{text.printable(top['baseline_label'])}, {_pass_words(top['pass'])} at batch "
+            f"{top['batch_size']} ({whose}, on average {watts[0]} against {watts[1]}).".replace("\u00a0", " ")
         )
     return lines
 

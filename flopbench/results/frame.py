@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     """One row a cell, replicate and run.
 
-    Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), then `status`,
-    `reason`, for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a
-    call), `throughput` (images a second), `peak_bytes`, `compile_seconds`,
-    `compile_cache` (whether it held what was compiled), `kernels` (what ran), then
-    `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`,
-    `rounds`, `flags`. A cell whose samples answer nothing has the status `not resolved`, its figures, and
-    no realised share.
+    Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), then `status`, `reason`,
+    for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a call),
+    `throughput` (images a second), `watts`, `joules` (a call) and `images_per_joule` (images/s/W) where the
+    device tells, `peak_bytes`, `compile_seconds`, `compile_cache` (whether it held what was compiled),
+    `kernels` (what ran), then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`,
+    `invariance_error`, `stop`, `rounds`, `flags`. A cell whose samples answer nothing has the status `not
+    resolved`, its figures, and no realised share.
     """
     import pandas as pd
 
@@ -57,6 +57,9 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             f"{role}_macs": result.macs if result else None,
             f"{role}_seconds": seconds,
             f"{role}_throughput": cell.batch_size / seconds if seconds else None,
+            f"{role}_watts": result.watts if result else None,
+            f"{role}_joules": result.joules if result else None,
+            f"{role}_images_per_joule": cell.batch_size / result.joules if result and result.joules else None,
             f"{role}_peak_bytes": result.peak_bytes if result else None,
             f"{role}_compile_seconds": result.compile_seconds if result else None,
             f"{role}_compile_cache": result.compile_cache if result else None,

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flopbench.report.cells import measured, rows_of, verdict
+from flopbench.report.cells import headline, measured, rows_of, tops, verdict
 from flopbench.report.findings import answer
 from flopbench.results import UNRESOLVED, Flag, to_frame
 from flopbench.runner.progress import describe_record
@@ -293,3 +293,16 @@ def test_flags_of_either_world_are_told(tmp_path):
     noisy = Flag(kind="noisy", message="wide", remedy="wait")
     run = both_worlds(tmp_path / "r", ("vit_b16.flop",), ours=1.5, flags={"*/forward/*eager-kernels": noisy})
     assert any("flagged (noisy)" in point for point in answer_of(run).points)
+
+
+def test_energy_is_said_where_it_is_known(tmp_path):
+    known = make_run(tmp_path / "r", pairs=("vit_l16.flop",), watts=(600.0, 450.0))
+    (top,) = tops(headline(measured(rows_of(to_frame([known])))))
+    share = 100 * 0.75 * top["candidate_seconds"] / top["baseline_seconds"]
+    said = [point for point in answer_of(known).points if "energy" in point]
+    assert said == [
+        f"E(ViT-L/16) takes {share:.0f} % of the energy of ViT-L/16, forward at batch 64 "
+        "(the card's, on average 450 W against 600 W)."
+    ]
+    unknown = answer_of(make_run(tmp_path / "s", pairs=("vit_l16.flop",)))
+    assert not [point for point in unknown.points if "energy" in point]

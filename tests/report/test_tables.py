@@ -187,3 +187,11 @@ def test_what_ran_is_a_column_and_a_table_of_its_own(tmp_path):
     mixed = {**rows[0], "baseline_kernels": "", "candidate_kernels": "triton: gelu"}
     assert ran.show(mixed) == "– | triton"
     assert what_ran([{**rows[0], "baseline_kernels": None, "candidate_kernels": None}]) == []
+
+
+def test_throughput_per_watt_is_shown_where_it_is_known(tmp_path):
+    known = to_frame([make_run(tmp_path / "known", watts=(600.0, 450.0), replicates=2)])
+    assert "images/s/W" in format_frame(known, "markdown")
+    (row, *_) = measured(rows_of(known))
+    assert significant(row["candidate_throughput"] / 450, 2) in format_frame(known, "markdown")
+    assert "images/s/W" not in format_frame(to_frame([make_run(tmp_path / "unknown")]), "markdown")

@@ -216,6 +216,15 @@ def test_the_frame_has_a_row_a_cell_and_the_promise_kept(tmp_path: Path):
     assert measured.candidate_throughput.to_list() == pytest.approx(throughput.to_list())
 
 
+def test_the_frame_has_the_energy_where_it_is_known(tmp_path: Path):
+    (first, *_) = to_frame([make_run(tmp_path / "a", watts=(600.0, 450.0))]).to_dict("records")
+    assert first["baseline_watts"] == 600
+    assert first["candidate_images_per_joule"] == pytest.approx(first["candidate_throughput"] / 450, rel=0.01)
+    frame = to_frame([make_run(tmp_path / "b")])
+    assert frame.baseline_joules.isna().all()
+    assert frame.candidate_images_per_joule.isna().all()
+
+
 def halves(tmp_path: Path) -> tuple[Run, list[Run]]:
     whole = make_run(tmp_path / "whole", batch_sizes=(1, 8))
     parts = []

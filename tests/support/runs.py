@@ -114,6 +114,7 @@ def make_run(
     flags: Mapping[str, Flag] | None = None,
     invariance_error: float = 3e-6,
     ours: float | None = None,
+    watts: tuple[float, float] | None = None,
     info: Mapping[str, Any] | None = None,
     **environment_changes: Any,
 ) -> Run:
@@ -141,6 +142,7 @@ def make_run(
         invariance_error: of every invariant candidate.
         ours: how many times as fast as torch's own our kernels are, which then run in compiled cells unless
             eager ones are asked for; without it what ran is not recorded, as in runs of schema 1.
+        watts: average power of the baseline and of the candidate; without it energy is not known.
         info: fields of `RunInfo` to replace.
         environment_changes: fields of the environment to replace.
     """
@@ -185,6 +187,7 @@ def make_run(
                     flag=_matching(flags or {}, cell.id, None),
                     invariance_error=invariance_error,
                     ours=ours,
+                    watts=watts or (None, None),
                 )
             else:
                 record = CellRecord(
@@ -227,6 +230,7 @@ def _measured(
     flag: Flag | None,
     invariance_error: float,
     ours: float | None,
+    watts: tuple[float | None, float | None],
 ) -> CellRecord:
     compiled = cell.mode != "eager"
     in_cpp = compiled and cell.impl != "eager"
@@ -261,12 +265,14 @@ def _measured(
             macs=_figure(_MACS, name),
             peak_bytes=_peak_bytes(name, cell),
             compile_seconds=12.5 if compiled else None,
+            watts=power,
+            joules=power and power * float(np.median(rows)),
             samples=rows,
             host_samples=_samples(rng, host, rounds, noise) if cuda else (),
             implementations={"linear": {"cpp" if in_cpp else "torch": "asked for"}} if ours else None,
         )
-        for name, label, rows, host in zip(
-            (baseline, candidate), labels, samples, (host_x, host_e), strict=True
+        for name, label, rows, host, power in zip(
+            (baseline, candidate), labels, samples, (host_x, host_e), watts, strict=True
         )
     ]
     return CellRecord(
