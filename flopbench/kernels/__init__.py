@@ -25,9 +25,12 @@ def has_ours(ran: Ran) -> bool:
 
 
 def source_digest(folder: Path = Path(__file__).parent) -> str:
-    """Sixteen digits that change with any source in `folder` and below, by default with any kernel's."""
+    """Sixteen digits that change with any source in `folder` and below, by default with any kernel's.
+
+    The table of measurements is among these: it says which of them run.
+    """
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
-        if file.suffix in (".cpp", ".h", ".py"):
+        if file.suffix in (".cpp", ".h", ".py", ".json"):
             digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -21,6 +21,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.kernels import Impl, Name, Ran
 from flopbench.kernels.compilers import missing_c_compiler
 from flopbench.kernels.inductor import missing_compiler
+from flopbench.kernels.measured import verdict
 
 Why = str
 """A reason against an implementation, in a few words; empty where there is none."""
@@ -51,6 +52,8 @@ class Implementation:
         slower: why something else was found faster on these, which only a request by name overrules.
         unasked: why "auto" leaves it; gets the first of the parts alone, and comes first.
         lacks: what software it needs and does not find.
+        measured: whether the table of measurements (`flopbench.kernels.measured`) says how fast it is: what
+            is slower there runs only by name, and what is not in it "auto" leaves to torch.
     """
 
     name: Name
@@ -59,6 +62,7 @@ class Implementation:
     slower: Callable[..., Why] = _never
     unasked: Callable[[Tensor], Why] = _never
     lacks: Callable[[], Why] = _never
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,10 @@ def choose(operation: Operation, impl: Impl | Name, parts: Sequence[Tensor], *ar
     Args:
         operation: what is to be computed.
         impl: "eager", torch's own operators, which specify it; "fused", the first of its implementations that
-            can run here and was not found slower; "auto", on a GPU its Triton kernel, and where torch.compile
-            traces for a CPU its C++, for all that remains the compiler fuses itself, with its neighbours too;
-            a name, that implementation, where the operation has one for so many parts.
+            can run here and was not found slower; "auto", on a GPU what was measured to be fastest on such a
+            card (`flopbench.kernels.measured`), and where torch.compile traces for a CPU its C++; all else is
+            torch's own, which the compiler fuses itself, with its neighbours too; a name, that
+            implementation, where the operation has one for so many parts.
         parts: of the feature, `[...]` each.
         arguments: what else the operation takes.
 
@@ -121,7 +126,7 @@ def _choose(
         named = impl == one.name
         if not named and impl not in ("auto", "fused"):
             continue
-        lacking = ""
+        lacking, found = "", ""
         if one.parts and str(len(parts)) not in one.parts:
             why = f"written for {' and '.join(one.parts)} parts"
         else:
@@ -130,11 +135,14 @@ def _choose(
                 or one.cannot(parts, *arguments)
                 or ("" if named else one.slower(parts, *arguments))
             )
+            if one.measured and not (why or named):
+                faster, found = verdict(operation.name, one.name, len(parts), parts[0])
+                why = found if faster is False or (faster is None and impl == "auto") else ""
             lacking = "" if why else one.lacks()
             if lacking if impl == "fused" else (named and (why or lacking) and not operation.composed):
                 _refuse(f"impl={impl!r} cannot run {operation.name}: {why or lacking}")
         if not (why or lacking):
-            return Choice(one.name, "asked for" if named else f"{impl}: the fastest known here")
+            return Choice(one.name, "asked for" if named else f"{impl}: {found or 'the fastest known here'}")
         reasons.append(f"{one.name}: {why or lacking}")
     none = "there is no other" if impl in ("auto", "fused") else f"there is none of {impl}"
     return Choice("torch", "; ".join(reasons) or none)
@@ -149,27 +157,19 @@ def _refuse(problem: str) -> None:
 # What the common kinds of implementation need.
 
 
-def triton(
-    *parts: str,
-    cannot: Callable[..., Why] = _never,
-    auto: bool = True,
-) -> Implementation:
-    """A Triton kernel, for CUDA tensors; `auto` takes it uncompiled: a compiler fuses torch's operators."""
-
-    def unasked(x: Tensor) -> Why:
-        if not auto:
-            return "not measured against the library's"
-        if torch.compiler.is_compiling():
-            return "the compiler fuses torch's own"
-        # Double precision is for checks of gradients; on a GPU nothing is gained by it.
-        return "" if x.dtype in _LOW else f"no gain in {_short(x.dtype)}"
+def triton(*parts: str, cannot: Callable[..., Why] = _never) -> Implementation:
+    """A Triton kernel, for CUDA tensors; `auto` takes it where it was measured to be faster on the card."""
 
     def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
         # Meta tensors have nothing to compute: the kernels' operators say what they would.
         where = ("cuda", "meta", "cpu") if _interpreted() else ("cuda", "meta")
         return _unfit(parts, where, (*_LOW, torch.float64)) or cannot(parts, *arguments)
 
-    return Implementation("triton", parts, unable, unasked=unasked, lacks=_no_triton)
+    def unasked(x: Tensor) -> Why:
+        exported = torch.compiler.is_compiling() and _exporting()
+        return "what is exported keeps to torch's own" if exported else ""
+
+    return Implementation("triton", parts, unable, unasked=unasked, lacks=_no_triton, measured=True)
 
 
 def cpp(

@@ -130,13 +130,13 @@ def _not_in_epilogue(parts: Sequence[Tensor], weights: Weights, biases: Biases, 
 LINEAR = Operation(
     "linear",
     by_part,
-    (triton("2", cannot=_not_halves, auto=False), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
+    (triton("2", cannot=_not_halves), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
 )
 LINEAR_GELU = Operation(
     "linear_gelu",
     lambda parts, weights, biases, kind: gelu(by_part(parts, weights, biases), kind, "eager"),
     (
-        triton("1", "2", "4", cannot=_not_in_epilogue, auto=False),
+        triton("1", "2", "4", cannot=_not_in_epilogue),
         cpp("1", "2", "4", cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,
