@@ -101,6 +101,11 @@ def backward_node() -> Any:
     return torch._C._current_autograd_node()
 
 
+def hold_device(cycles: int) -> None:
+    """Let the current CUDA device wait for so many cycles of its clock, while the host goes on."""
+    torch.cuda._sleep(cycles)
+
+
 def raw_events(trace: Any) -> Any:
     """The events of a `torch.autograd.profiler.profile`, none made an object of before it is looked at."""
     return trace.kineto_results.events()

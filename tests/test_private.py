@@ -194,6 +194,14 @@ def test_show_kernels_to_profiler():
         assert config.cpp.enable_kernel_profile is True
 
 
+def test_a_device_is_held_for_so_many_cycles(monkeypatch: pytest.MonkeyPatch):
+    held: list[int] = []
+    # It has to be there.
+    monkeypatch.setattr(torch.cuda, "_sleep", held.append, raising=True)
+    private.hold_device(7)
+    assert held == [7]
+
+
 def test_one_that_compiles_in_this_process_alone_awaits_no_other(monkeypatch: pytest.MonkeyPatch):
     from torch._inductor import async_compile
 

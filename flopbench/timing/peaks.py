@@ -1,17 +1,22 @@
 """What the device itself can do: measured peaks, never a table's.
 
 Three ceilings bound every network: arithmetic (FLOP/s of a large matrix product), memory (bytes/s of a
-copy, beyond the caches and within them) and launches (seconds an operator costs however small it is).
-Williams, Waterman, Patterson, *Roofline*, CACM 52(4), 2009, has the first two.
+copy, beyond the caches and within them) and launches (seconds an operator costs however small it is; on
+CUDA the host and the device apart). Williams, Waterman, Patterson, *Roofline*, CACM 52(4), 2009, has the
+first two. Ceilings are those of short bursts: under a power cap a GPU that multiplies for seconds lowers its
+clock, and stays below the peak.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 
 from flopbench.cells import DeviceKind, DType
+from flopbench.errors import out_of_memory
+from flopbench.private import hold_device
 from flopbench.results import Peaks
 from flopbench.timing.workload import product_dtype
 
@@ -26,7 +31,13 @@ COPIES = {
 }
 # A larger size is tried only while it could still be faster by as much.
 SATURATED = 1.02
-LAUNCHES = 2000
+# Operators launched in a row: on CUDA fewer than its queue holds, for a full queue waits for the device.
+LAUNCHES = {"cpu": 2000, "cuda": 500}
+# Calls between two of a GPU's events, and operators a call where those are small.
+CALLS = 5
+SMALL_KERNELS = 10
+# The device waits for that long, some millisecond, while the host queues these calls.
+HELD_CYCLES = 2_000_000
 
 # Seconds of one call of something, at best, over repetitions that fill some time.
 Best = Callable[[Callable[[], object], float], float]
@@ -48,30 +59,41 @@ def measure_peaks(device: DeviceKind, dtypes: Iterable[DType], *, best: Best | N
         flops: dict[DType, float] = {dtype: _matrix_rate(device, dtype, best) for dtype in dtypes}
         copies = _copy_rates(device, best)
         launch = _launch_seconds(device, best)
+        kernel = _kernel_seconds(best) if device == "cuda" else None
+    if device == "cuda":
+        # What is measured next has the memory to itself.
+        torch.cuda.empty_cache()
     *cached, (_, rate) = copies
     return Peaks(
-        flops_per_second=flops, copy_bytes_per_second=rate, cached_copies=tuple(cached), launch_seconds=launch
+        flops_per_second=flops,
+        copy_bytes_per_second=rate,
+        cached_copies=tuple(cached),
+        launch_seconds=launch,
+        kernel_seconds=kernel,
     )
 
 
 def _matrix_rate(device: DeviceKind, dtype: DType, best: Best) -> float:
-    """FLOP/s of the fastest square product, sizes growing until the rate stops to or the time is spent."""
+    """FLOP/s of the fastest square product, sizes growing until the rate or the memory stops them.
+
+    So does the time, which dtypes that a CPU only emulates would spend on sizes that change nothing.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     try:
         rate = 0.0
-        left = MATRIX_SECONDS[device]
+        budget = MATRIX_SECONDS[device] / 3
         for edge in EDGES[device]:
-            a, b = (torch.randn(edge, edge, device=device).to(product_dtype(dtype)) for _ in range(2))
-            out = torch.empty_like(a)
             flops = 2 * edge**3
-            # Dtypes that a CPU only emulates would spend minutes on sizes that change nothing.
-            if rate and flops / rate > left / 3:
+            if rate and flops / rate > budget:
                 break
-            seconds = best(partial(torch.matmul, a, b, out=out), left / 3)
-            grown, rate = flops / seconds > SATURATED * rate, max(rate, flops / seconds)
-            if not grown:
-                break
+            with _memory_may_end(enough=bool(rate)):
+                a, b = (torch.randn(edge, edge, device=device).to(product_dtype(dtype)) for _ in range(2))
+                found = flops / best(partial(torch.matmul, a, b, out=torch.empty_like(a)), budget)
+                grown, rate = found > SATURATED * rate, max(rate, found)
+                if grown:
+                    continue
+            break
         return rate
     finally:
         torch.set_float32_matmul_precision(before)
@@ -85,31 +107,59 @@ def _copy_rates(device: DeviceKind, best: Best) -> list[tuple[int, float]]:
     """
     rates = []
     for size in COPIES[device]:
-        source = torch.ones(size // 4, device=device)
-        target = torch.zeros_like(source)
-        rates.append((2 * size, 2 * size / best(partial(target.copy_, source), COPY_SECONDS)))
+        with _memory_may_end(enough=bool(rates)):
+            source = torch.ones(size // 4, device=device)
+            target = torch.zeros_like(source)
+            rates.append((2 * size, 2 * size / best(partial(target.copy_, source), COPY_SECONDS)))
     for index in range(len(rates) - 2, -1, -1):
         rates[index] = (rates[index][0], max(rates[index][1], rates[index + 1][1]))
     return rates
 
 
+@contextmanager
+def _memory_may_end(*, enough: bool) -> Iterator[None]:
+    """Within it, want of memory is no error once `enough` is known: what fits a small card is its ceiling."""
+    try:
+        yield
+    except Exception as error:
+        if not enough or out_of_memory(error) is None:
+            raise
+
+
 def _launch_seconds(device: DeviceKind, best: Best) -> float:
-    """Seconds an operator on one element takes, one after another as a network runs them."""
+    """Seconds that one of many operators on one element takes, on CUDA the host alone."""
     x = torch.ones(1, device=device)
+    count = LAUNCHES[device]
 
     def many() -> None:
-        for _ in range(LAUNCHES):
+        for _ in range(count):
             torch.add(x, x)
 
-    return best(many, COPY_SECONDS) / LAUNCHES
+    if device == "cuda":
+        best = partial(_best_cpu, before=torch.cuda.synchronize)
+    return best(many, COPY_SECONDS) / count
 
 
-def _best_cpu(call: Callable[[], object], seconds: float) -> float:
-    """The shortest of at least three calls, after one that warms up."""
+def _kernel_seconds(best: Best) -> float:
+    """Seconds from the start of a kernel on one element to that of the next, which waits for it."""
+    x = torch.ones(1, device="cuda")
+
+    def some() -> None:
+        for _ in range(SMALL_KERNELS):
+            torch.add(x, x, out=x)
+
+    return best(some, COPY_SECONDS) / SMALL_KERNELS
+
+
+def _best_cpu(
+    call: Callable[[], object], seconds: float, before: Callable[[], object] = lambda: None
+) -> float:
+    """The shortest of at least three calls, after one that warms up; `before` each, untimed, another."""
     call()
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
+        before()
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
@@ -117,17 +167,21 @@ def _best_cpu(call: Callable[[], object], seconds: float) -> float:
 
 
 def _best_cuda(call: Callable[[], object], seconds: float) -> float:
-    """The same by events, several calls between two so that short kernels follow each other closely."""
+    """The same by events, of several calls that are queued while the device waits.
+
+    So short kernels follow each other closely, however long the host takes to launch one.
+    """
     call()
     torch.cuda.synchronize()
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    calls, times = 5, []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
+        hold_device(HELD_CYCLES)
         start.record()
-        for _ in range(calls):
+        for _ in range(CALLS):
             call()
         stop.record()
         stop.synchronize()
-        times.append(start.elapsed_time(stop) * 1e-3 / calls)
+        times.append(start.elapsed_time(stop) * 1e-3 / CALLS)
     return min(times)

@@ -37,7 +37,7 @@ def cell(pass_: str, **changes: Any) -> Cell:
 
 @pytest.fixture(autouse=True)
 def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "CALLS", (2, 2))
+    monkeypatch.setattr(measure, "CALLS", {"cpu": (2, 2)})
 
 
 def test_a_forward_profile_has_groups_parts_bounds_and_files(tmp_path):
