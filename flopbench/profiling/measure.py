@@ -25,8 +25,8 @@ from flopbench.timing.environment import describe
 from flopbench.timing.peaks import measure_peaks
 from flopbench.timing.workload import Workload
 
-# Calls that are profiled, at least and at most. Kernels take the same time in every call, and an eager network
-# in training has tens of thousands of events per call, which take longer to read than to record.
+# Calls that are profiled, at least and at most. Kernels take as long in every call, and an eager network in
+# training has tens of thousands of events per call, which take longer to read than to record.
 CALLS = {"cpu": (4, 24), "cuda": (4, 8)}
 NORMS = ("norm", "affine")
 
