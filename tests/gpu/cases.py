@@ -12,12 +12,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from flopbench.kernels.dispatch import choose
 from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts, linear_parts
 from flopbench.kernels.mirror_gelu import gelu
 
-Impl = Literal["eager", "triton"]
+Impl = Literal["eager", "triton", "fused"]
 
 DEVICE: Literal["cpu", "cuda"] = "cpu" if os.environ.get("DEVICE") == "cpu" else "cuda"
 CUDA = DEVICE == "cuda"
@@ -115,7 +116,8 @@ def linear_gelu(impl: Impl, parts: int, *x: Tensor) -> Sequence[Tensor]:
     end = parts + min(parts, 2)
     first, *last = x[end:]
     given = x[:parts], x[parts:end], [first, *[None] * (parts - 1 - len(last)), *last], "gelu"
-    return LINEAR_GELU.specification(*given) if impl == "eager" else linear_gelu_parts(*given, impl)
+    which = choose(LINEAR_GELU, impl, *given).name if impl == "fused" else impl
+    return LINEAR_GELU.specification(*given) if which == "eager" else linear_gelu_parts(*given, which)
 
 
 CASES = {

@@ -74,6 +74,7 @@ step tests 110 python3 -m pytest -m cuda "$here" -o addopts= -p no:cacheprovider
 wait
 rm -rf "$work"/runs/*
 step microbench 110 python3 -m tests.gpu.microbench
+step operations 100 python3 -m tests.gpu.operations
 cells forward 130 6 "${pairs[@]}" "${mode[@]}" --pass forward --impl auto
 # A dry run fuses as a CPU does: interpreted, networks take minutes.
 TRITON_INTERPRET=0 cells fused 60 5 "${first[@]}" "${second[@]}" "${mode[@]}" --pass forward --impl fused

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpu.cases import CASES
+
 ROOT = Path(__file__).parents[2]
-STEPS = ["machine", "tests", "microbench", "forward", "fused", "eager", "train", "profile"]
+STEPS = ["machine", "tests", "microbench", "operations", "forward", "fused", "eager", "train", "profile"]
 
 
 @pytest.fixture
@@ -54,6 +56,7 @@ def test_every_step_of_the_pass_ends_well(project: Path, tmp_path: Path):
         row["piece"] for row in rows
     }
     assert [row for row in rows if "error" in row] == []
+    assert len((out / "operations.jsonl").read_text().splitlines()) >= 2 * len(CASES)
     with tarfile.open(out / "runs.tar.gz") as archive:
         names = archive.getnames()
     assert sum(name.endswith("cells.jsonl") for name in names) == 4

@@ -1,11 +1,17 @@
 """What `pytest -m cuda` checks on a GPU is every kernel that there is."""
 
 import sys
+from dataclasses import asdict, replace
+from json import dumps
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 
+from flopbench.kernels.measured import Row, read_rows
+from tests.gpu import operations, table
 from tests.gpu.cases import CASES, Inputs, Size, outputs_of
 
 
@@ -31,3 +37,42 @@ def test_every_kernel_has_a_case_on_a_gpu(device, monkeypatch):
         if case.backward:
             torch.autograd.grad(outputs, tensors, [torch.ones_like(y) for y in outputs])
     assert launched == set().union(*map(kernels_of, modules))
+
+
+def test_the_table_is_made_of_what_a_gpu_measures(device, monkeypatch):
+    """Each case asks the table of its own operation, and is run each way."""
+    took = iter(range(1, 1000))
+
+    def median_time(call: Any) -> float:
+        call()
+        return float(next(took))
+
+    monkeypatch.setattr(operations, "median_time", median_time)
+    monkeypatch.setattr(torch, "compile", lambda run, **_: run)
+    size = Size(32, 5, 2)
+    for name, case in CASES.items():
+        inputs = [x.bfloat16().to(device) for x in case.inputs(Inputs(size, False, 2, device.type))]
+        asked = operations.asked_of(case, size, inputs)
+        assert (asked.operation, asked.elements) == (name.split()[0], inputs[0].numel())
+        for gradients in {False, case.backward}:
+            eager, compiled = operations.rows_of(case, size, inputs, asked, gradients=gradients)
+            assert [eager.compiled, compiled.compiled] == [False, True]
+            assert [eager.gradients, compiled.gradients] == 2 * [gradients]
+            assert (eager.parts, eager.dtype) == (asked.parts, "bfloat16")
+            assert eager.ms["triton"] + 2 == eager.ms["torch"] + 1 == compiled.ms["torch"]
+
+
+def test_new_rows_take_the_place_of_old_ones(tmp_path: Path):
+    old = Row("NVIDIA A", "2026-01-01", "2.13.0", "gelu", 2, "bfloat16", False, False, 64, {"torch": 1.0})
+    new, other = replace(old, date="2026-02-01"), replace(old, card="NVIDIA B")
+    found, written = tmp_path / "operations.jsonl", tmp_path / "measured.json"
+    written.write_text(table.as_text([other, old]))
+    found.write_text(dumps(asdict(new)) + "\n")
+    table.main([str(found)], written)
+    assert list(read_rows(written)) == [new, other]
+    found.write_text(dumps(asdict(replace(new, card="cpu"))))
+    with pytest.raises(SystemExit, match="interpreter"):
+        table.main([str(found)], written)
+    assert list(read_rows(written)) == [new, other]
+    written.write_text(table.as_text([]))
+    assert list(read_rows(written)) == []
