@@ -53,19 +53,22 @@ ALLOWED = {torch.bfloat16: 1e-2, torch.float32: 2e-5}
 
 @dataclass(frozen=True)
 class Inputs:
-    """Normal noise in fp64 for an operation of a size, in all a slice of wider tensors if `strided`."""
+    """Normal noise in fp64 for an operation of a size; what it is given may be slices of wider tensors."""
 
     size: Size
     strided: bool
     batch: int = BATCH
     device: str = DEVICE
 
+    def rounded(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """`x` as an operation gets it."""
+        width = x.shape[-1]
+        wide = torch.empty(*x.shape[:-1], width * (1 + self.strided), dtype=dtype, device=self.device)
+        return wide[..., :width].copy_(x)
+
     def noise(self, *shape: int) -> Tensor:
         """Of a shape."""
-        wide = torch.randn(
-            *shape[:-1], shape[-1] * (1 + self.strided), dtype=torch.float64, device=self.device
-        )
-        return wide[..., : shape[-1]]
+        return torch.randn(*shape, dtype=torch.float64, device=self.device)
 
     def parts(self, count: int, width: float = 0.5) -> list[Tensor]:
         """Parts of a feature, of `width` times its channels."""
@@ -157,12 +160,14 @@ def error_of(case: Case, given: Inputs, dtype: torch.dtype) -> float:
 
     Relative to the root mean square of all rows, so that a single tile that is wrong is seen.
     """
-    inputs = [x.to(dtype) for x in case.inputs(given)]
+    inputs = [given.rounded(x, dtype) for x in case.inputs(given)]
     wide = [x.double() for x in inputs]
     with torch.no_grad():
-        upstream = [torch.randn_like(y) for y in outputs_of(case, "eager", given.size, wide)]
+        outputs = outputs_of(case, "eager", given.size, wide)
+    upstream = [given.rounded(given.noise(*y.shape), dtype) for y in outputs]
     ours = _results(case, "triton", given.size, inputs, upstream)
-    pairs = zip(ours, _results(case, "eager", given.size, wide, upstream), strict=True)
+    wide_upstream = [g.double() for g in upstream]
+    pairs = zip(ours, _results(case, "eager", given.size, wide, wide_upstream), strict=True)
     return max(_error(got, right) for got, right in pairs)
 
 
@@ -186,6 +191,5 @@ def _results(
     outputs = outputs_of(case, impl, size, leaves)
     gradients: Sequence[Tensor] = ()
     if case.backward:
-        grads = [g.to(y.dtype) for g, y in zip(upstream, outputs, strict=True)]
-        gradients = torch.autograd.grad(outputs, leaves, grads)
+        gradients = torch.autograd.grad(outputs, leaves, upstream)
     return [x.detach() for x in (*outputs, *gradients)]

@@ -40,3 +40,25 @@ def test_one_row_that_is_wrong_is_seen():
     assert error_of(case, given, torch.bfloat16) > ALLOWED[torch.bfloat16]
     right = Case(lambda impl, size, x: call("eager", size, x), case.inputs)
     assert error_of(right, given, torch.bfloat16) < ALLOWED[torch.bfloat16]
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_strided_is_what_operations_and_gradients_get(strided: bool):
+    seen = []
+
+    class Same(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            seen.append(gradient)
+            return gradient
+
+    case = Case(
+        lambda impl, size, x: Same.apply(x) if impl == "triton" else x.clone(), lambda inputs: inputs.parts(1)
+    )
+    error_of(case, Inputs(Size(8, 3, 1), strided, batch=2, device="cpu"), torch.bfloat16)
+    assert [x.stride() for x in seen] == [(24, 8, 1) if strided else (12, 4, 1)] * 2
