@@ -80,8 +80,9 @@ def run(
     """Measure a suite and report: how much of the saved FLOPs becomes time."""
 
     from flopbench.report import FORMATS
+    from flopbench.runner.needs import warnings
     from flopbench.runner.progress import progress_for
-    from flopbench.runner.sweep import sweep, use_threads
+    from flopbench.runner.sweep import shard_of, sweep, use_threads
 
     if format_ not in FORMATS:
         raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
@@ -110,6 +111,10 @@ def run(
         measured = _begun(chosen, kind, results)
     # What the user reads goes to stderr when stdout is for a pipe.
     console = make_console(stderr=format_ != "table")
+    info = measured.info
+    cells = shard_of(list(info.profile.cells(info.environment.device)), info.shard)
+    for line in warnings(cells, info.environment):
+        console.print(line, style="yellow", markup=False, highlight=False)
     interrupted = False
     try:
         with progress_for(console) as progress:

@@ -4,7 +4,16 @@ import os
 import shutil
 import sysconfig
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+
+
+def missing_triton() -> str | None:
+    """What keeps Triton from running on a GPU, with the remedy; None if nothing is known to."""
+    if find_spec("triton") is None:
+        return "Triton is not installed: pip install triton"
+    lacking = missing_c_compiler()
+    return None if lacking is None else f"Triton needs a C compiler: {lacking}"
 
 
 @cache

@@ -4,7 +4,6 @@ import math
 import time
 from datetime import UTC, datetime
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,12 +14,12 @@ import torch._dynamo
 
 from flopbench.cells import Cell, DeviceKind, DType
 from flopbench.flops.audit import count_macs
-from flopbench.kernels.compilers import missing_c_compiler
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.results import CellRecord, Environment, ModelResult, Peaks
 from flopbench.runner.jobs import PairFacts, Plan
+from flopbench.runner.needs import unmet
 from flopbench.runner.process import Report
 from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
 from flopbench.timing.bench import ROLES, Bench, WrongOutputError
@@ -153,19 +152,10 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
 
 
 def require_compiler(cell: Cell) -> None:
-    """Raise unless torch.compile finds what it needs: on a CPU a C++ compiler, on a GPU Triton, which needs a
-    C compiler itself.
-    """
-    if cell.mode == "eager":
-        return
-    if cell.device == "cpu":
-        lacking = missing_compiler()
-        needs = f"a C++ compiler ({lacking}): install one"
-    else:
-        lacking = missing_c_compiler() if find_spec("triton") else "it is not installed: pip install triton"
-        needs = f"Triton, and that a C compiler ({lacking})"
-    if lacking is not None:
-        raise RuntimeError(f"torch.compile needs {needs}, or --mode eager")
+    """Raise unless torch.compile finds what it needs."""
+    reason = unmet(cell, no_cpp=missing_compiler() if cell.device == "cpu" else None)
+    if reason is not None:
+        raise RuntimeError(reason)
 
 
 def _rows(samples: list[list[float]]) -> tuple[tuple[float, ...], ...]:

@@ -10,6 +10,8 @@ from flopbench.errors import FlopbenchError
 from flopbench.kernels import compilers, dispatch
 from flopbench.kernels.layer_norm import layer_norm_halves
 from flopbench.runner import worker
+from flopbench.runner.needs import warnings
+from tests.support.runs import CPU, H200, environment
 
 
 @pytest.fixture
@@ -55,18 +57,30 @@ def cell(**changes: str) -> Cell:
 
 
 def test_a_compiled_cell_on_a_gpu_says_what_is_missing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(worker, "missing_c_compiler", lambda: "no gcc")
-    monkeypatch.setattr(worker, "find_spec", lambda name: None)
+    monkeypatch.setattr(compilers, "missing_c_compiler", lambda: "no gcc")
+    monkeypatch.setattr(compilers, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"needs Triton.*pip install triton.*--mode eager"):
         worker.require_compiler(cell())
-    monkeypatch.setattr(worker, "find_spec", lambda name: "triton")
-    with pytest.raises(
-        RuntimeError, match=r"needs Triton, and that a C compiler \(no gcc\), or --mode eager"
-    ):
+    monkeypatch.setattr(compilers, "find_spec", lambda name: "triton")
+    with pytest.raises(RuntimeError, match=r"Triton needs a C compiler: no gcc; or use --mode eager"):
         worker.require_compiler(cell(mode="cuda-graph"))
     worker.require_compiler(cell(mode="eager"))
-    monkeypatch.setattr(worker, "missing_c_compiler", lambda: None)
+    monkeypatch.setattr(compilers, "missing_c_compiler", lambda: None)
     worker.require_compiler(cell())
+
+
+def test_a_run_says_what_is_missing_before_it_begins(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compilers, "find_spec", lambda name: "triton")
+    monkeypatch.setattr(compilers, "missing_c_compiler", lambda: "no gcc")
+    cells = [cell(mode=mode) for mode in ("eager", "compile", "cuda-graph")]
+    (line,) = warnings(cells, environment(H200))
+    assert line.startswith("2 of 3 cells will fail: torch.compile needs Triton on a GPU")
+    monkeypatch.setattr(compilers, "missing_c_compiler", lambda: None)
+    assert warnings(cells, environment(H200)) == []
+    here = [cell(device="cpu", dtype="fp32")]
+    assert warnings(here, environment(CPU, compiler="g++ 12.2.0")) == []
+    (line,) = warnings(here, environment(CPU, compiler=None))
+    assert line.startswith("1 of 1 cells will fail: torch.compile needs a C++ compiler")
 
 
 def test_kernels_in_triton_say_what_is_missing(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,30 @@
+"""What torch.compile needs to be on the machine, told before anything is compiled. Imports no torch."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from flopbench.cells import Cell
+from flopbench.kernels.compilers import missing_triton
+from flopbench.results import Environment
+
+
+def unmet(cell: Cell, *, no_cpp: str | None) -> str | None:
+    """Why a cell cannot be compiled, with the remedies; None where it can, or is not to be.
+
+    Args:
+        cell: to be measured.
+        no_cpp: the C++ compilers that inductor looks for on a CPU, where there is none of them.
+    """
+    if cell.mode == "eager":
+        return None
+    if cell.device == "cuda":
+        lacking = missing_triton()
+        return lacking and f"torch.compile needs Triton on a GPU, and {lacking}; or use --mode eager"
+    return no_cpp and f"torch.compile needs a C++ compiler ({no_cpp}): install one, or --mode eager"
+
+
+def warnings(cells: Sequence[Cell], environment: Environment) -> list[str]:
+    """A line per thing that is missing, with how many of a run's cells will fail for it."""
+    no_cpp = None if environment.compiler else "g++ or clang++"
+    reasons = Counter(reason for cell in cells if (reason := unmet(cell, no_cpp=no_cpp)))
+    return [f"{count} of {len(cells)} cells will fail: {reason}" for reason, count in reasons.items()]
