@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench.kernels import Impl, Name
+from flopbench.kernels.autocast import autocast
 from flopbench.kernels.dispatch import Operation, Why, choose, cpp, library_is_faster, triton, unlike
 from flopbench.kernels.mirror_gelu import Activation, gelu, not_exact
 
@@ -45,7 +46,7 @@ def linear_parts(
     if which == "triton":
         from flopbench.kernels.triton import linear as kernels
 
-        return kernels.linear_halves(*_autocast(*parts, *weights), biases[0])
+        return kernels.linear_halves(*autocast(*parts, *weights), biases[0])
     return by_part(parts, weights, biases)
 
 
@@ -66,7 +67,7 @@ def linear_gelu_parts(
         return _in_cpp(parts, weights, biases, activate=True)
     from flopbench.kernels.triton import linear as kernels
 
-    parts, weights = _autocast(*parts), _autocast(*weights)
+    parts, weights = autocast(*parts), autocast(*weights)
     last = biases[3] if len(parts) == 4 else None
     return kernels.linear_gelu(list(parts), list(weights), biases[0], last, kind)
 
@@ -77,14 +78,6 @@ def _in_cpp(parts: Sequence[Tensor], weights: Weights, biases: Biases, *, activa
     biased = [p for p, bias in enumerate(biases) if bias is not None]
     present = [bias for bias in biases if bias is not None]
     return kernels.linear_parts(list(parts), list(weights), present, biased, activate)
-
-
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """`tensors` in the dtype that autocast would give a matrix product of theirs; they stay without it."""
-    device = tensors[0].device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return tensors
-    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)
 
 
 def _not_in_cpp(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:

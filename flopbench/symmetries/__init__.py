@@ -22,6 +22,7 @@ from flopbench.symmetries.base import (
     together,
 )
 from flopbench.symmetries.flop import Flop
+from flopbench.symmetries.folding import fold
 from flopbench.symmetries.plain import Plain
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Schedule",
     "Symmetry",
     "each",
+    "fold",
     "mirror",
     "parts_of",
     "schedule",

@@ -171,6 +171,17 @@ class FlopResidual(IrrepResidual):
         return not apart(FlopLayerNorm, norm) and choose(ADD_LAYER_NORM, self.impl, parts).name != "torch"
 
 
+MirroredKernels = tuple[Tensor, ...]
+"""Kernel and bias for the channels of s, [S₁, A₂], and for those of a, [A₁, S₂]."""
+
+
+def _mirrored_depthwise(x: Halves, kernels: MirroredKernels, contiguous: bool, impl: Impl) -> Halves:
+    kernel_s, bias_s, kernel_a, bias_a = kernels
+    s1, s2 = depthwise(x.s, kernel_s, bias_s, contiguous=contiguous, impl=impl).chunk(2, dim=-1)
+    a1, a2 = depthwise(x.a, kernel_a, bias_a, contiguous=contiguous, impl=impl).chunk(2, dim=-1)
+    return Halves(torch.cat([s1, a1], dim=-1), torch.cat([s2, a2], dim=-1))
+
+
 class FlopDepthwise(nn.Module):
     """Depthwise convolution with mirrored kernels: s ↦ [S₁ s1, A₁ a1], a ↦ [A₂ s2, S₂ a2].
 
@@ -203,32 +214,47 @@ class FlopDepthwise(nn.Module):
     def forward(self, x: Halves) -> Halves:
         """`[B, H, W, C]` to the same shape."""
         if self.training:
-            kernel_s, bias_s, kernel_a, bias_a = self._build()
-        else:
-            kernel_s, bias_s, kernel_a, bias_a = self._kernels.get(self._build, *self.parameters())
-        s1, s2 = self._convolve(x.s, kernel_s, bias_s).chunk(2, dim=-1)
-        a1, a2 = self._convolve(x.a, kernel_a, bias_a).chunk(2, dim=-1)
-        return Halves(torch.cat([s1, a1], dim=-1), torch.cat([s2, a2], dim=-1))
+            return _mirrored_depthwise(x, self._build(), self.contiguous, self.impl)
+        kernels = self._kernels.get(self._build, *self.parameters())
+        return _mirrored_depthwise(x, kernels, self.contiguous, self.impl)
+
+    def folded(self) -> "FoldedDepthwise":
+        """The same for inference alone, with the whole kernels for weights."""
+        return FoldedDepthwise(self._build(), self.contiguous, self.impl)
 
     def train(self, mode: bool = True) -> Self:
         """Also drops the kernels that were kept for inference."""
         self._kernels.clear()
         return super().train(mode)
 
-    def _build(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Kernels and biases for the channels of s, [S₁, A₂], and for those of a, [A₁, S₂]."""
+    def _build(self) -> MirroredKernels:
+        """Those of what was learnt."""
         kernel_s = torch.cat([symmetric_kernel(self.weight_ss), antisymmetric_kernel(self.weight_sa)])
         kernel_a = torch.cat([antisymmetric_kernel(self.weight_as), symmetric_kernel(self.weight_aa)])
         bias_1, bias_2 = self.bias.chunk(2)
         zeros = torch.zeros_like(bias_1)
         return kernel_s, torch.cat([bias_1, zeros]), kernel_a, torch.cat([bias_2, zeros])
 
-    def _convolve(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        return depthwise(x, kernel, bias, contiguous=self.contiguous, impl=self.impl)
-
     def extra_repr(self) -> str:
         """Shown by `print(module)`."""
         return f"{self.width}, kernel_size={self.kernel_size}"
+
+
+class FoldedDepthwise(nn.Module):
+    """`FlopDepthwise` for inference alone: the whole kernels are its weights, so none can be out of date."""
+
+    impl: Impl = "auto"
+
+    def __init__(self, kernels: MirroredKernels, contiguous: bool, impl: Impl) -> None:
+        super().__init__()
+        self.contiguous, self.impl = contiguous, impl
+        own = (nn.Parameter(kernel.detach(), requires_grad=False) for kernel in kernels)
+        self.kernel_s, self.bias_s, self.kernel_a, self.bias_a = own
+
+    def forward(self, x: Halves) -> Halves:
+        """`[B, H, W, C]` to the same shape."""
+        kernels = self.kernel_s, self.bias_s, self.kernel_a, self.bias_a
+        return _mirrored_depthwise(x, kernels, self.contiguous, self.impl)
 
 
 class FlopDownsample(nn.Module):

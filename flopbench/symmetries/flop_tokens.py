@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import to_mirror_pairs
 from flopbench.kernels.residual import add_scaled
-from flopbench.kernels.token_linear import token_linear
+from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry, apart, each
 from flopbench.symmetries.plain import TokenLinear
 from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands, without_shift
@@ -129,11 +129,13 @@ class FlopTokensMixing(nn.Module):
         s, a = self.s, self.a
         if apart(TokenLinear, s, a):
             return Quarters(s(x.ss), without_shift(a, x.sa), without_shift(s, x.as_), a(x.aa))
+        v_s, v_a = aligned(s.weight), aligned(a.weight)
+        n_s, n_a = s.out_features, a.out_features
         return Quarters(
-            token_linear(x.ss, s.weight, s.bias),
-            token_linear(x.sa, a.weight, None),
-            token_linear(x.as_, s.weight, None),
-            token_linear(x.aa, a.weight, a.bias),
+            token_linear(x.ss, v_s, s.bias, n_s),
+            token_linear(x.sa, v_a, None, n_a),
+            token_linear(x.as_, v_s, None, n_s),
+            token_linear(x.aa, v_a, a.bias, n_a),
         )
 
 

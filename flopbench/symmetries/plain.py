@@ -1,6 +1,6 @@
 """No symmetry: the ordinary layers, which make the baseline X."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from flopbench.kernels.dispatch import choose
 from flopbench.kernels.layer_norm import LAYER_NORM
 from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.residual import add_scaled
-from flopbench.kernels.token_linear import token_linear
+from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
 from flopbench.symmetries.shared import Operands
 
@@ -116,7 +116,12 @@ class TokenLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[B, N, C]` to `[B, M, C]`."""
-        return token_linear(input, self.weight, self.bias)
+        return token_linear(input, self.weight, self.bias, self.out_features)
+
+    def folded(self) -> Self:
+        """Itself, its weight padded once for all calls where every call would pad it."""
+        self.weight = nn.Parameter(aligned(self.weight.detach()), requires_grad=False)
+        return self
 
 
 class Flatten(nn.Module):

@@ -14,6 +14,7 @@ from flopbench.flops.meta import images_for, initialised
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.structures import leaves, tensors
+from flopbench.symmetries import fold
 from flopbench.testing.invariance import random_images
 from flopbench.timing.allocator import keep_freed_memory
 
@@ -96,10 +97,13 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     """The cell's pass of `model` on `images`, compiled where the cell says so (on the first call).
 
     Sets what a process has but once, for a process measures one cell: the precision of matrix
-    products, and that freed memory is kept.
+    products, and that freed memory is kept. For a forward pass layers have the weights that they compute
+    with (`fold`), as who deploys a network would: `model` can do nothing but infer then.
     """
     set_matmul_precision(cell)
     keep_freed_memory()
+    if cell.pass_ == "forward":
+        fold(model.eval())
     network: Callable[[Tensor], Any] = model
     if cell.mode == "compile-blocks":
         for block in repeated_blocks(model):
@@ -116,7 +120,6 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
         return [part.detach().clone() if isinstance(part, Tensor) else part for part in parts]
 
     if cell.pass_ == "forward":
-        model.eval()
 
         def forward(_: Any) -> Any:
             with torch.no_grad():

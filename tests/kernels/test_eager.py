@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor.utils import run_and_get_code
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 
 from flopbench.kernels.layer_norm import layer_norm_halves
 from flopbench.kernels.mirror_gelu import hadamard4, mirror_pointwise_tokens, to_mirror_pairs
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.residual import add_scaled
-from flopbench.kernels.token_linear import token_linear
+from flopbench.kernels.token_linear import aligned, padded, token_linear
 
 
 def test_transforms_are_orthogonal_involutions():
@@ -41,7 +43,48 @@ def test_token_linear_is_a_linear_layer_of_the_transpose(bias):
     x, weight = torch.randn(2, 5, 3, dtype=torch.double), torch.randn(4, 5, dtype=torch.double)
     b = torch.randn(4, dtype=torch.double) if bias else None
     expected = torch.nn.functional.linear(x.mT, weight, b).mT
-    torch.testing.assert_close(token_linear(x, weight, b), expected)
+    torch.testing.assert_close(token_linear(x, weight, b, 4), expected)
+    # In rows that a GPU's library likes the weight is another tensor and the same map.
+    torch.testing.assert_close(token_linear(x, padded(weight), b, 4), expected)
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(98, 104), (196, 200), (256, 256)])
+def test_token_weights_are_padded_on_a_gpu_alone(tokens, rows):
+    with FakeTensorMode():
+        for device in ("cpu", "cuda"):
+            weight = torch.empty(tokens, tokens, dtype=torch.bfloat16, device=device)
+            once = aligned(weight)
+            if device == "cpu" or rows == tokens:
+                assert once is weight
+            else:
+                assert (once.shape, once.stride()) == ((rows, tokens), (1, rows))
+            assert aligned(once) is once
+
+
+def test_autocast_casts_a_token_weight_once(monkeypatch):
+    x, weight, bias = torch.randn(2, 5, 3), torch.randn(5, 5), torch.randn(5)
+    expected = token_linear(x, weight, bias, 5)
+    for given in (weight, padded(weight)):
+        with torch.autocast("cpu", torch.bfloat16), torch.profiler.profile(record_shapes=True) as profile:
+            y = token_linear(x, given, bias, 5)
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), expected, rtol=3e-2, atol=3e-2)
+        events: Any = profile.events()
+        cast = [e.input_shapes[0] for e in events if e.name == "aten::_to_copy"]
+        assert [2, *given.shape] not in cast
+        assert [*given.shape] in cast
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
+def test_compiled_the_padding_stays(cpp_compiler):
+    def mix(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return 2 * token_linear(x.sin(), padded(weight), None, 5)
+
+    given = torch.randn(2, 5, 16), torch.randn(5, 5)
+    y, code = run_and_get_code(torch.compile(mix, dynamic=False), *given)
+    torch.testing.assert_close(y, mix(*given))
+    # The product reads columns of 8 elements for all samples.
+    assert "(2, 8, 5), (0, 1, 8)" in code[0]
 
 
 def test_add_scaled():
@@ -73,5 +116,7 @@ def test_gradients():
         lambda *parts: mirror_pointwise_tokens(*parts, fn=torch.nn.functional.gelu),
         (random(1, 3, 2), random(1, 2, 2), random(1, 3, 2), random(1, 2, 2)),
     )
-    assert gradcheck(token_linear, (random(2, 3, 2), random(4, 3), random(4)))
+    assert gradcheck(
+        lambda x, weight, bias: token_linear(x, weight, bias, 4), (random(2, 3, 2), random(4, 3), random(4))
+    )
     assert gradcheck(add_scaled, (random(2, 3), random(2, 3), random(3)))

@@ -1,0 +1,12 @@
+"""What autocast does to a matrix product, for products that torch does not see as such."""
+
+import torch
+from torch import Tensor
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """`tensors` in the dtype that autocast would give a matrix product of theirs; they stay without it."""
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)

@@ -1,0 +1,117 @@
+"""Layers that hold the weights that they compute with: the same networks, for inference alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from flopbench.cells import Cell
+from flopbench.kernels import token_linear
+from flopbench.models.factory import perturb
+from flopbench.symmetries import FLOP, Halves, fold
+from flopbench.symmetries.flop import FlopDepthwise, FoldedDepthwise
+from flopbench.timing.workload import make_workload
+from tests.models.networks import build_shallow
+
+X = Halves(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4))
+
+
+def network(layer: nn.Module) -> nn.Sequential:
+    return nn.Sequential(perturb(layer)).eval()
+
+
+@pytest.fixture
+def depthwise() -> nn.Sequential:
+    return network(FLOP.depthwise(8, 5, "channels_last"))
+
+
+def operators(model: nn.Module, *inputs: Any) -> list[str]:
+    """What a compiler is given."""
+    names = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        names.extend(str(node.target) for node in graph.graph.nodes if node.op != "placeholder")
+        return graph
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.compile(model, backend=backend, fullgraph=True)(*inputs)
+    return names
+
+
+@pytest.mark.parametrize("version", ["plain", "flop"])
+@pytest.mark.parametrize("family", ["vit", "resmlp", "convnext"])
+def test_folded_networks_give_the_same(monkeypatch, family, version):
+    # As on a GPU, where token products are padded.
+    monkeypatch.setattr("flopbench.symmetries.plain.aligned", token_linear.padded)
+    model = perturb(build_shallow(family, version)).eval()
+    images = torch.randn(2, 3, 8, 12)
+    with torch.no_grad():
+        before = model(images)
+        fold(model)
+        torch.testing.assert_close(model(images), before)
+    assert not any(isinstance(module, FlopDepthwise) for module in model.modules())
+
+
+def test_compiled_nothing_is_left_to_compute(depthwise):
+    assert "flip" in str(operators(depthwise, X))
+    fold(depthwise)
+    assert "flip" not in str(operators(depthwise, X))
+
+
+def test_no_weight_can_be_out_of_date(depthwise):
+    fold(depthwise)
+    (layer,) = depthwise
+    assert isinstance(layer, FoldedDepthwise)
+    assert not any(parameter.requires_grad for parameter in layer.parameters())
+    with torch.no_grad():
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        compiled(X)
+
+        def assert_fresh(x: Halves = X) -> None:
+            s, _ = layer(x)
+            torch.testing.assert_close(compiled(x)[0], s)
+            expected = torch.nn.functional.conv2d(
+                x.s.permute(0, 3, 1, 2), layer.kernel_s, layer.bias_s, padding=2, groups=4
+            )
+            torch.testing.assert_close(s[..., :2], expected.permute(0, 2, 3, 1)[..., :2])
+
+        layer.kernel_s.mul_(3)
+        assert_fresh()
+        layer.load_state_dict({name: 2 * value for name, value in layer.state_dict().items()})
+        assert_fresh()
+        layer.kernel_s.data = layer.kernel_s.data + 1
+        assert_fresh()
+        layer.double()
+        assert_fresh(Halves(X.s.double(), X.a.double()))
+        learnt = FLOP.depthwise(8, 5, "channels_last").state_dict()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        layer.load_state_dict(learnt)
+
+
+def test_layers_that_somebody_looks_into_stay(depthwise):
+    depthwise[0].register_forward_hook(lambda *_: None)
+    fold(depthwise)
+    assert isinstance(depthwise[0], FlopDepthwise)
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward", "train"])
+def test_only_networks_that_infer_are_folded(pass_):
+    cell = Cell.model_validate(
+        {
+            "pair": {"baseline": "convnext_iso_s", "candidate": "convnext_iso_s.flop"},
+            "device": "cpu",
+            "batch_size": 2,
+            "pass": pass_,
+            "dtype": "fp32",
+            "mode": "eager",
+            "image_size": (8, 12),
+        }
+    )
+    model = perturb(build_shallow("convnext", "flop"))
+    workload = make_workload(model, torch.randn(2, 3, 8, 12), cell)
+    workload.run()
+    kinds = {type(module) for module in workload.model.modules()}
+    assert (FoldedDepthwise in kinds) is (pass_ == "forward")
+    assert (FlopDepthwise in kinds) is (pass_ != "forward")
