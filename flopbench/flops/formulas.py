@@ -32,7 +32,8 @@ def formulas_for(model: nn.Module) -> dict[Any, Callable[..., int]]:
         return FORMULAS
     # Without Triton the layers say what is wrong.
     with suppress(ImportError):
-        import_module("flopbench.kernels.triton.linear")
+        for operation in ("linear", "attention"):
+            import_module(f"flopbench.kernels.triton.{operation}")
         ours = {getattr(torch.ops.flopbench, name): _ours(macs) for name, macs in operators.OURS.items()}
         return {**FORMULAS, **ours}
     return FORMULAS
@@ -42,7 +43,7 @@ def _ours(macs: Callable[[Any], int]) -> Callable[..., int]:
     """Twice the MACs, from the shapes of all tensors, those in lists too."""
 
     def flops(*shapes: Any, **_: Any) -> int:
-        lists = (s if isinstance(s, list) else [s] for s in shapes if not isinstance(s, str | None))
+        lists = (s if isinstance(s, list) else [s] for s in shapes if isinstance(s, list | torch.Size))
         return 2 * macs(list(chain.from_iterable(lists)))
 
     return flops

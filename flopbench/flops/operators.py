@@ -75,6 +75,23 @@ def attention_backward_elementwise(query: Shape, key: Shape) -> int:
     return attention_elementwise(query, key) + 4 * prod(query[:-1]) * key[-2]
 
 
+def attention_parts(shapes: Sequence[Shape]) -> int:
+    """MACs of attention from the parts of query, key and value together, `[B, N, 3·C_p]` each."""
+    batch, tokens, _ = shapes[0]
+    return 2 * batch * tokens**2 * sum(part[-1] // 3 for part in shapes)
+
+
+def attention_parts_backward(shapes: Sequence[Shape]) -> int:
+    """MACs of its gradient, counted as `attention_backward` counts it."""
+    return attention_parts(_qkv(shapes)) * 5 // 2
+
+
+def _qkv(shapes: Sequence[Shape]) -> Sequence[Shape]:
+    # They come between the gradients and what was mixed, of as many parts each; then a number per query.
+    parts = len(shapes) // 3
+    return shapes[parts : 2 * parts]
+
+
 def tensordot(left: Shape, right: Shape, out: Shape) -> int:
     """MACs of a contraction of any axes of two operands, none of them an axis of all three.
 
@@ -213,7 +230,7 @@ FREE = frozenset(
     reflection_pad2d repeat repeat_interleave reshape reshape_as roll rot90 scalar_tensor scatter select
     select_backward size slice slice_backward split split_with_sizes squeeze stack swapaxes t tile to
     transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk unsafe_split upsample_nearest2d view
-    view_as vstack zero zeros zeros_like pack_heads unpack_heads""".split()  # noqa: SIM905
+    view_as vstack zero zeros zeros_like""".split()  # noqa: SIM905
 )
 
 
@@ -255,6 +272,13 @@ def _mirror(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = Fa
     return quadruples + (8 + 2 * pointwise + 6 * backward) * (prod(shapes[0]) - paired)
 
 
+def _heads(qkv: Sequence[Shape], heads: int) -> tuple[Shape, Shape]:
+    # Those of query and key.
+    batch, tokens, _ = qkv[0]
+    shape = batch, heads, tokens, sum(part[-1] for part in qkv) // (3 * heads)
+    return shape, shape
+
+
 def _linear_gelu(shapes: Sequence[Shape], options: Sequence[Any]) -> int:
     parts = _parts_of(shapes)
     hidden = (*shapes[0][:-1], shapes[parts][0])
@@ -277,6 +301,11 @@ FUSED: dict[str, Callable[[Sequence[Shape], Sequence[Any]], int]] = {
     "mirror_gelu": _mirror,
     "mirror_gelu_backward": lambda shapes, options: _mirror(shapes, options, backward=True),
     "linear_gelu": _linear_gelu,
+    # How many heads there are is the last argument.
+    "flash_attention_parts": lambda shapes, options: attention_elementwise(*_heads(shapes, options[-1])),
+    "flash_attention_parts_backward": lambda shapes, options: attention_backward_elementwise(
+        *_heads(_qkv(shapes), options[-1])
+    ),
 }
 
 
@@ -293,8 +322,13 @@ ATTENTION: tuple[str, ...] = (
     "_scaled_dot_product_fused_attention_overrideable",
 )
 
-# Ours: the products of all parts of a feature.
-OURS: dict[str, Callable[[Sequence[Shape]], int]] = {"linear_halves": halves, "linear_gelu": linear_gelu}
+# Ours: the products of all parts of a feature, and attention.
+OURS: dict[str, Callable[[Sequence[Shape]], int]] = {
+    "linear_halves": halves,
+    "linear_gelu": linear_gelu,
+    "flash_attention_parts": attention_parts,
+    "flash_attention_parts_backward": attention_parts_backward,
+}
 
 # Recurrent layers and a step of one → elementwise operations per element of the state and step: to add what
 # comes from the input to what comes from the state, the gates, and the new state from them.

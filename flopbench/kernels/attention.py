@@ -10,21 +10,27 @@ an AMD EPYC, torch 2.13; tests/benchmarks/test_kernels.py):
   times as fast as torch's operator for one part, 1.73 times for two halves, which that operator needs side by
   side; 1.5 and 1.6 times with the gradients.
 - Everything else: torch's fused operator. So is fp16, which that CPU does not multiply.
+
+On a GPU a kernel in Triton reads the parts too (`kernels.triton.attention`). It has not been timed on one
+yet, so that "auto" keeps to torch's operator, with the parts side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench import private
-from flopbench.kernels.dispatch import Implementation, Operation, Why, cpp
-from flopbench.kernels.heads import join
+from flopbench.kernels import Impl, Name
+from flopbench.kernels.dispatch import Implementation, Operation, Why, choose, cpp, triton, unlike
 
 MOST_TOKENS = 1024
 """A choice, not a measurement: scores and gradients of scores then take 8 MiB a thread in C++, and the scores
 of 12 heads 24 MiB an image in bf16."""
+
+MOST_CHANNELS = 128
+"""Of a head, in Triton: what a block of rows leaves of the registers."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -43,25 +49,41 @@ def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scores.softmax(dim=-1) @ v
 
 
-def by_heads(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
-    """What `attention_parts` computes, in torch's operators, on any device and in any dtype."""
-    mixed = attention(*join(qkv, heads)).transpose(1, 2)
-    return [x.flatten(2) for x in mixed.split([x.shape[2] // (3 * heads) for x in qkv], dim=-1)]
+def attention_parts(qkv: Sequence[Tensor], heads: int, impl: Impl | Name = "auto") -> list[Tensor]:
+    """softmax(q kᵀ/√d) v of heads that are the concatenation of the same head of all parts.
 
-
-def attention_parts(qkv: Sequence[Tensor], heads: int) -> list[Tensor]:
-    """softmax(q kᵀ/√d) v of heads that are the concatenation of the same head of all parts, in C++.
+    So the scores of halves are q·k = q_s·k_s + q_a·k_a: irreps lie side by side within a head.
 
     Args:
-        qkv: `[B, N, 3·C_p]` each, on a CPU, fp32 or fp64, channels ordered (q, k, v) × head × C_p/heads.
+        qkv: `[B, N, 3·C_p]` each, channels ordered (q, k, v) × head × C_p/heads.
         heads: how many.
+        impl: what it runs as, see `flopbench.kernels.dispatch`; "unfused" too.
 
     Returns:
         `[B, N, C_p]` for each part.
     """
-    from flopbench.kernels.cpp import attention as kernels
+    which = choose(ATTENTION, impl, qkv, heads).name
+    if which == "triton":
+        from flopbench.kernels.triton import attention as fused
 
-    return kernels.attention_parts(list(qkv), heads)[:-1]
+        return fused.flash_attention_parts(list(qkv), heads)[:-1]
+    if which == "cpp":
+        from flopbench.kernels.cpp import attention as kernels
+
+        return kernels.attention_parts(list(qkv), heads)[:-1]
+    return by_heads(qkv, heads, unfused_attention if which == "unfused" else attention)
+
+
+def by_heads(
+    qkv: Sequence[Tensor], heads: int, way: Callable[[Tensor, Tensor, Tensor], Tensor] = attention
+) -> list[Tensor]:
+    """`attention_parts` in torch's operators, on any device and in any dtype."""
+    split = [x.unflatten(-1, (3, heads, x.shape[-1] // (3 * heads))) for x in qkv]
+    # One part is seen as heads, several are copied side by side.
+    joined = split[0] if len(split) == 1 else torch.cat(split, dim=-1)
+    q, k, v = joined.permute(2, 0, 3, 1, 4).unbind(0)
+    mixed = way(q, k, v).transpose(1, 2)
+    return [x.flatten(2) for x in mixed.split([x.shape[-1] for x in split], dim=-1)]
 
 
 def _many_tokens(parts: Sequence[Tensor], heads: int) -> Why:
@@ -70,6 +92,11 @@ def _many_tokens(parts: Sequence[Tensor], heads: int) -> Why:
 
 def _idle_threads(parts: Sequence[Tensor], heads: int) -> Why:
     return "fewer heads than threads" if parts[0].shape[0] * heads < _threads() else ""
+
+
+def _too_wide(parts: Sequence[Tensor], heads: int) -> Why:
+    channels = len(parts) * parts[0].shape[-1] // (3 * heads)
+    return unlike(parts) or (f"more than {MOST_CHANNELS} channels a head" if channels > MOST_CHANNELS else "")
 
 
 def _fused_is_faster(parts: Sequence[Tensor], heads: int) -> Why:
@@ -92,6 +119,10 @@ def _multiplies_bf16_without_tiles() -> bool:
 ATTENTION = Operation(
     "attention",
     by_heads,
-    (cpp(cannot=_many_tokens, slower=_idle_threads), Implementation("unfused", slower=_fused_is_faster)),
+    (
+        triton("1", "2", cannot=_too_wide),
+        cpp(cannot=_many_tokens, slower=_idle_threads),
+        Implementation("unfused", slower=_fused_is_faster),
+    ),
 )
 """Its parts are those of query, key and value together, `[B, N, 3·C_p]`."""

@@ -8,9 +8,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from flopbench.kernels import Impl
-from flopbench.kernels.attention import ATTENTION, attention, attention_parts, unfused_attention
-from flopbench.kernels.dispatch import choose
-from flopbench.symmetries import Activation, Dropout, Symmetry, parts_of, together
+from flopbench.kernels.attention import attention_parts
+from flopbench.symmetries import Activation, Dropout, Symmetry, together
 
 
 class Mlp(nn.Module):
@@ -56,15 +55,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """`[B, N, C]` to the same shape."""
-        qkv = self.qkv(x)
-        which = choose(ATTENTION, self.impl if self.fused else "unfused", parts_of(qkv), self.heads).name
-        if which == "cpp":
-            return self.proj(together(lambda parts: attention_parts(parts, self.heads), qkv))
-        q, k, v = self.symmetry.split_heads(qkv, self.heads, self.impl)
-        # The heads may be a copy: without gradients nothing needs the other any more.
-        del qkv
-        mixed = unfused_attention(q, k, v) if which == "unfused" else attention(q, k, v)
-        return self.proj(self.symmetry.merge_heads(mixed, self.impl))
+        impl = self.impl if self.fused else "unfused"
+        mixed = together(lambda qkv: attention_parts(qkv, self.heads, impl), self.qkv(x))
+        return self.proj(mixed)
 
 
 class Network(nn.Module):

@@ -32,8 +32,8 @@ _HOST = re.compile(r"(?:cuda|cu|hip)[A-Z]")
 _NORM = re.compile(r"layer_?norm|batch_?norm|rms_?norm|group_?norm|rowwisemoments|gammabeta", re.IGNORECASE)
 _LAYOUT = re.compile(
     r"(?:^|::|_)(?:copy|clone|cat|stack|flip|fill|zero|zeros|ones|contiguous|roll|gather|index_select|index"
-    r"|repeat|constant_pad_nd|pad|pixel_\w+|to_mkldnn|slice_backward|select_backward|mkldnn_reorder\w*"
-    r"|(?:un)?pack_heads)_?(?:$|_kernel)"
+    r"|repeat|constant_pad_nd|pad|pixel_\w+|to_mkldnn|slice_backward|select_backward|mkldnn_reorder\w*)"
+    r"_?(?:$|_kernel)"
     r"|copy|CatArray|memcpy|memset|transpose_kernel|nchwToNhwc|nhwcToNchw|FillFunctor|flip_kernel|indexSelect",
     re.IGNORECASE,
 )

@@ -173,17 +173,6 @@ class Symmetry:
             return activation(linear(x))
         return together(lambda parts: linear_gelu_parts(parts, weights, biases, kind, which), x)
 
-    def split_heads(self, qkv: Any, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
-        """`[B, N, 3C]` to query, key and value `[B, heads, N, C/heads]`, plain tensors.
-
-        Scores of the result are invariant: irreps lie side by side within a head.
-        """
-        self._lacks("attention")
-
-    def merge_heads(self, x: Tensor, impl: Impl = "auto") -> Any:
-        """`[B, heads, N, C/heads]`, as `split_heads` lays it out, back to a feature `[B, N, C]`."""
-        self._lacks("attention")
-
     def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
         """Depthwise convolution of `[B, H, W, width]`, padded to the same shape.
 

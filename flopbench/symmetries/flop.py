@@ -14,7 +14,6 @@ from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import choose
-from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import ADD_LAYER_NORM, add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.mirror_gelu import SQRT_HALF, to_mirror_pairs
@@ -323,14 +322,6 @@ class Flop(Symmetry):
         "change of basis": FlopToPlain,
         "invariantisation": FlopInvariantise,
     }
-
-    def split_heads(self, qkv: Halves, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
-        """Each head is [its symmetric channels, its antisymmetric channels]: q·k = q_s·k_s + q_a·k_a."""
-        return split_heads(qkv.s, qkv.a, heads, impl)
-
-    def merge_heads(self, x: Tensor, impl: Impl = "auto") -> Halves:
-        """Each half's channels of every head, side by side."""
-        return Halves(*merge_heads(x, impl))
 
     def with_tokens(self, grid: tuple[int, int]) -> Symmetry:
         """Tokens in the two irreps as well."""

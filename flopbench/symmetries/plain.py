@@ -194,16 +194,6 @@ class Plain(Symmetry):
         """A full matrix."""
         return TokenLinear(grid[0] * grid[1], grid[0] * grid[1])
 
-    def split_heads(self, qkv: Tensor, heads: int, impl: Impl = "auto") -> tuple[Tensor, Tensor, Tensor]:
-        """Views of `[B, N, 3C]`, whose channels are ordered (q, k, v) × head × C/heads."""
-        B, N, C3 = qkv.shape
-        q, k, v = qkv.view(B, N, 3, heads, C3 // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
-
-    def merge_heads(self, x: Tensor, impl: Impl = "auto") -> Tensor:
-        """`[B, heads, N, C/heads]` to `[B, N, C]`."""
-        return x.transpose(1, 2).flatten(2)
-
     def with_tokens(self, grid: tuple[int, int]) -> Symmetry:
         """Itself."""
         return self

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from flopbench.kernels import dispatch, layer_norm
-from flopbench.kernels.attention import attention_parts, unfused_attention
+from flopbench.kernels.attention import by_heads, unfused_attention
 from flopbench.kernels.cpp import linear as kernels
 from flopbench.kernels.cpp.gelu import gelu_parts
 from flopbench.kernels.depthwise import depthwise
@@ -70,18 +70,11 @@ def test_attention_of_parts(flopbench, parts, grad):
     qkv = [_random(BATCH, TOKENS, 3 * HEADS * width).requires_grad_(grad) for _ in range(parts)]
     upstream = [_random(BATCH, TOKENS, HEADS * width) for _ in range(parts)]
 
-    def operator(qkv, heads):
-        shape = (BATCH, TOKENS, 3, heads, width)
-        x = qkv[0].view(shape) if parts == 1 else torch.cat([half.view(shape) for half in qkv], dim=-1)
-        q, k, v = x.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        return [half.flatten(2) for half in mixed.split(width, dim=-1)]
-
     def call(operation):
-        mixed = operation(qkv, HEADS)
+        mixed = operation(qkv, HEADS)[:parts]
         return torch.autograd.grad(mixed, qkv, upstream) if grad else mixed
 
-    flopbench.compare(partial(call, operator), partial(call, attention_parts), grad=grad)
+    flopbench.compare(partial(call, by_heads), partial(call, in_cpp("attention_parts")), grad=grad)
 
 
 @pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from flopbench.kernels.attention import attention_parts
 from flopbench.kernels.dispatch import choose
-from flopbench.kernels.heads import merge_heads, split_heads
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts, linear_parts
 from flopbench.kernels.mirror_gelu import gelu
@@ -86,11 +86,6 @@ class Inputs:
         weights = [channels**-0.5 * self.noise(out, channels // 2) for _ in range(min(parts, 2))]
         return [*self.parts(parts), *weights, *(self.noise(out) for _ in range(2 if parts == 4 else 1))]
 
-    def heads(self) -> Tensor:
-        """What attention gives."""
-        C, N, heads = self.size
-        return self.noise(self.batch, heads, N, C // heads)
-
 
 @dataclass(frozen=True)
 class Case:
@@ -138,10 +133,12 @@ CASES = {
         lambda impl, _, *x: gelu(x, "gelu", impl),
         lambda i: [x[:, k % 2 :] for k, x in enumerate(i.parts(4))],
     ),
-    "split_heads": Case(
-        lambda impl, size, s, a: split_heads(s, a, size.heads, impl), lambda i: i.parts(2, 1.5)
+    "attention": Case(
+        lambda impl, size, *x: attention_parts(x, size.heads, impl), lambda i: i.parts(1, 3), slack=2
     ),
-    "merge_heads": Case(lambda impl, _, x: merge_heads(x, impl), lambda i: [i.heads()]),
+    "attention of halves": Case(
+        lambda impl, size, *x: attention_parts(x, size.heads, impl), lambda i: i.parts(2, 1.5), slack=2
+    ),
     "linear": Case(lambda impl, _, *x: linear(impl, *x), lambda i: i.linear(4), slack=4),
     **{
         f"linear_gelu of {parts} parts": Case(

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,8 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels.heads import merge_heads, split_heads
+from flopbench.kernels import Impl
+from flopbench.kernels.attention import attention_parts
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import linear_gelu_parts, linear_parts
 from flopbench.kernels.mirror_gelu import gelu
@@ -198,20 +200,20 @@ def time_norms(sheet: Sheet, batch: int, tokens: int, channels: int) -> None:
 
 
 def time_attention(sheet: Sheet, batch: int, tokens: int, channels: int, heads: int) -> None:
-    """Packing of heads, attention, unpacking."""
-    s, a = noise(batch, tokens, 3 * channels // 2), noise(batch, tokens, 3 * channels // 2)
-    q, k, v = (noise(batch, heads, tokens, channels // heads) for _ in range(3))
-    for impl in ("eager", "triton"):
-        # Eager they are views of one tensor, that an operator of attention would have to copy.
-        sheet.measure(
-            "pack",
-            impl,
-            lambda impl=impl: [x.contiguous() for x in split_heads(s, a, heads, impl)],
-            moved=4.0 * s.numel() * BYTES,
-        )
-        sheet.measure("unpack", impl, lambda impl=impl: merge_heads(q, impl), moved=2.0 * q.numel() * BYTES)
-    flops = 4.0 * batch * heads * tokens * tokens * (channels // heads)
-    sheet.measure("attention", "library", lambda: F.scaled_dot_product_attention(q, k, v), flops=flops)
+    """Attention of one part, as X has it, and of halves, which the library needs side by side."""
+    flops = 4.0 * batch * tokens * tokens * channels
+    moved = 4.0 * batch * tokens * channels * BYTES
+    for parts, name in ((1, "dense"), (2, "halves")):
+        qkv = [noise(batch, tokens, 3 * channels // parts) for _ in range(parts)]
+        ways: dict[str, Impl] = {"library": "eager", "triton": "triton"}
+        for way, impl in ways.items():
+            sheet.measure(
+                "attention",
+                f"{name} {way}",
+                partial(attention_parts, qkv, heads, impl),
+                flops=flops,
+                moved=moved,
+            )
 
 
 def main() -> None:

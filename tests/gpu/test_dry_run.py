@@ -52,7 +52,7 @@ def test_every_step_of_the_pass_ends_well(project: Path, tmp_path: Path):
     assert "no time left" not in done.stdout
 
     rows = [json.loads(line) for line in (out / "microbench.jsonl").read_text().splitlines()]
-    assert {"product", "copy", "qkv", "linear+gelu", "add+norm", "pack", "attention"} <= {
+    assert {"product", "copy", "qkv", "linear+gelu", "add+norm", "attention"} <= {
         row["piece"] for row in rows
     }
     assert [row for row in rows if "error" in row] == []

@@ -25,10 +25,10 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import compiler as nvidia
 from triton.compiler import ASTSource
 
-from flopbench.kernels.triton import heads, layer_norm, linear, mirror_gelu
+from flopbench.kernels.triton import attention, layer_norm, linear, mirror_gelu
 from flopbench.report.table import Column, Table, words
 
-MODULES = (layer_norm, mirror_gelu, heads, linear)
+MODULES = (layer_norm, mirror_gelu, attention, linear)
 WIDTHS = (768, 384, 1280)
 """Channels of ViT-B, S and H."""
 
@@ -184,8 +184,20 @@ def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[],
                 f"{case}, gradient",
                 lambda parts=parts, kind=kind: ops.mirror_gelu_backward(parts, parts, kind),
             )
-    yield "pack", lambda: ops.pack_heads(s, a, 3, 2)
-    yield "unpack", lambda: ops.unpack_heads([s.new_zeros(2, 6, 197, 64)])
+    # Of ViT-H's 16 heads each has 80 channels, of the others' 64.
+    heads, tokens = (16, 257) if channels == 1280 else (channels // 64, 197)
+    for count in (1, 2):
+        qkv = list(s.new_zeros(count, 1, tokens, 3 * channels // count))
+        case = f"{count} parts of heads of {channels // heads}"
+        yield case, lambda qkv=qkv, heads=heads: ops.flash_attention_parts(qkv, heads)
+        mixed = list(s.new_zeros(count, 1, tokens, channels // count))
+        log = s.new_zeros(1, heads, tokens, dtype=torch.float32)
+        yield (
+            case,
+            lambda qkv=qkv, mixed=mixed, log=log, heads=heads: ops.flash_attention_parts_backward(
+                mixed, qkv, mixed, log, heads
+            ),
+        )
     weight = s.new_zeros(4 * half, half)
     yield "products", lambda: ops.linear_halves(s, a, weight, weight, weight[:, 0])
     for kind in ("gelu", "quick_gelu"):

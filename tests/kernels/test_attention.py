@@ -1,17 +1,29 @@
 """Attention: which way it is computed, and that every way is the same function."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch._inductor.utils import run_and_get_code
 from torch.autograd import gradcheck
 
+from flopbench.errors import FlopbenchError
 from flopbench.kernels import attention as module
-from flopbench.kernels.attention import attention, attention_parts, by_heads, unfused_attention
+from flopbench.kernels.attention import ATTENTION, attention, attention_parts, by_heads, unfused_attention
 from flopbench.kernels.cpp import attention as kernels
+from flopbench.kernels.dispatch import choose
 from flopbench.models.layers import Attention
 from flopbench.symmetries import FLOP, PLAIN, each
-from tests.kernels.agreement import TOLERANCE, check_operator, normal
+from tests.kernels.agreement import (
+    DTYPES,
+    TOLERANCE,
+    assert_agrees,
+    assert_traceable,
+    check_operator,
+    normal,
+)
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -45,6 +57,10 @@ def test_scores_stay_in_memory_when_compiled(cpp_compiler):
 PARTS = [(1, 1, 1, (1,)), (2, 6, 3, (16,)), (1, 100, 2, (32, 32)), (2, 37, 1, (7, 9, 2)), (1, 197, 2, (64,))]
 
 
+def in_cpp(qkv, heads):
+    return kernels.attention_parts(list(qkv), heads)[:-1]
+
+
 def parts(batch, tokens, heads, widths, dtype=torch.float64):
     return [normal(batch, tokens, 3 * heads * width, dtype=dtype) for width in widths]
 
@@ -54,7 +70,7 @@ def parts(batch, tokens, heads, widths, dtype=torch.float64):
 def test_parts(instructions, shape, dtype):
     given = parts(*shape, dtype=dtype)
     wide = [x.detach().double().requires_grad_() for x in given]
-    mixed, expected = attention_parts(given, shape[2]), by_heads(wide, shape[2])
+    mixed, expected = in_cpp(given, shape[2]), by_heads(wide, shape[2])
     grads = [torch.randn_like(x) for x in mixed]
     got = torch.autograd.grad(mixed, given, grads)
     right = torch.autograd.grad(expected, wide, [x.double() for x in grads])
@@ -66,17 +82,17 @@ def test_parts(instructions, shape, dtype):
 def test_parts_of_large_scores(cpp_compiler):
     """Exponentials are taken of differences to the largest score, so none overflows and no sum is 0."""
     given = [(100 * x).detach() for x in parts(1, 20, 1, (8,), torch.float32)]
-    mixed = attention_parts(given, 1)
+    mixed = in_cpp(given, 1)
     torch.testing.assert_close(mixed, by_heads(given, 1), rtol=1e-4, atol=1e-3)
-    assert attention_parts([torch.full_like(given[0], torch.nan)], 1)[0].isnan().all()
+    assert in_cpp([torch.full_like(given[0], torch.nan)], 1)[0].isnan().all()
 
 
 def test_parts_in_any_layout_and_empty(cpp_compiler):
     strided = [normal(3, 2, 12).detach().transpose(0, 1), normal(2, 3, 24).detach()[..., ::2]]
-    torch.testing.assert_close(attention_parts(strided, 2), by_heads([x.contiguous() for x in strided], 2))
+    torch.testing.assert_close(in_cpp(strided, 2), by_heads([x.contiguous() for x in strided], 2))
     for shape in ((0, 3), (3, 0)):
         given = torch.empty(*shape, 12, requires_grad=True)
-        (mixed,) = attention_parts([given], 2)
+        (mixed,) = in_cpp([given], 2)
         assert mixed.shape == (*shape, 4)
         assert torch.autograd.grad(mixed.sum(), given)[0].shape == given.shape
 
@@ -118,7 +134,7 @@ def test_gradients_of_parts_that_do_not_fit_are_refused(cpp_compiler, wrong):
 
 
 def test_parts_gradcheck_and_operator(cpp_compiler):
-    assert gradcheck(lambda *given: tuple(attention_parts(given, 2)), parts(1, 3, 2, (2, 1)))
+    assert gradcheck(lambda *given: tuple(in_cpp(given, 2)), parts(1, 3, 2, (2, 1)))
     given = parts(2, 5, 2, (3, 4), torch.float32)
     check_operator(torch.ops.flopbench.attention_parts.default, given, 2)
 
@@ -141,3 +157,70 @@ def test_compiled_networks_take_parts_and_exported_ones_do_not(symmetry, cpp_com
     assert any("attention_parts" in target for target in targets)
     exported = torch.export.export(layer, (feature,))
     assert not any("flopbench" in str(node.target) for node in exported.graph.nodes)
+
+
+# Batch, tokens, heads, channels of a head by part, how many parts. In the interpreter a block is 16 by 16.
+HALVES = [(1, 1, 1, 16, 1), (2, 5, 3, 4, 2), (1, 32, 1, 16, 2), (1, 33, 2, 8, 2), (1, 17, 1, 20, 2)]
+
+
+def mixed(heads):
+    return lambda *given: attention_parts(given[:-1], heads, given[-1])
+
+
+def qkv_of(batch, tokens, heads, width, count, **options) -> Any:
+    return [normal(batch, tokens, 3 * heads * width, **options) for _ in range(count)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", HALVES)
+def test_in_triton(device, shape, dtype):
+    assert_agrees(mixed(shape[2]), qkv_of(*shape, dtype=dtype, device=device))
+
+
+def test_in_triton_of_any_layout_and_empty(device):
+    strided = [normal(5, 2, 24, device=device).transpose(0, 1), normal(2, 5, 48, device=device)[..., ::2]]
+    assert_agrees(mixed(2), [x.detach().requires_grad_() for x in strided])
+    for shape in ((0, 3, 12), (3, 0, 12)):
+        given = torch.empty(shape, device=device, requires_grad=True)
+        out = torch.ops.flopbench.flash_attention_parts([given], 2)[0]
+        assert torch.autograd.grad(out.sum(), given)[0].shape == shape
+
+
+def test_in_triton_of_large_scores(device):
+    """Exponentials are of differences, also where the last block has fewer keys than columns."""
+    given = [(100 * x).detach() for x in qkv_of(1, 5, 1, 8, 2, device=device)]
+    assert_agrees(mixed(1), [x.requires_grad_() for x in given])
+    # All scores are far below zero, where a key that there is not would have the largest.
+    q, k, v = torch.full((1, 5, 8), 50.0), torch.full((1, 5, 8), -50.0), torch.randn(1, 5, 8)
+    # Rows that there are not overflow, and are not stored.
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert_agrees(mixed(1), [torch.cat([q, k, v], -1).double().to(device).requires_grad_()])
+
+
+def test_in_triton_one_half_may_go_unused(device):
+    given = qkv_of(1, 5, 2, 4, 2, device=device)
+    ours, expected = (
+        torch.autograd.grad(attention_parts(given, 2, impl)[0].square().sum(), given)
+        for impl in ("triton", "eager")
+    )
+    torch.testing.assert_close(ours, expected)
+
+
+def test_in_triton_gradcheck_operator_and_tracing(device):
+    given = qkv_of(1, 3, 1, 4, 2, device=device)
+    assert gradcheck(lambda *given: tuple(mixed(1)(*given, "triton")), given, fast_mode=True)
+    check_operator(torch.ops.flopbench.flash_attention_parts.default, given, 1)
+    assert_traceable(mixed(1), given)
+
+
+def test_what_triton_leaves(device):
+    for given, reason in (
+        (qkv_of(1, 3, 1, 65, 2), "more than 128 channels a head"),
+        ([torch.empty(1, 3, 12), torch.empty(1, 3, 24)], "parts of unlike shapes"),
+    ):
+        assert choose(ATTENTION, "fused", given, 1).name != "triton"
+        with pytest.raises(FlopbenchError, match=reason):
+            choose(ATTENTION, "triton", given, 1)
+    assert choose(ATTENTION, "triton", qkv_of(1, 3, 1, 4, 3), 1).reason == "triton: written for 1 and 2 parts"
+    assert choose(ATTENTION, "fused", qkv_of(1, 3, 1, 64, 2), 1).name == "triton"
+    assert choose(ATTENTION, "auto", qkv_of(1, 3, 1, 64, 2), 1).name != "triton"

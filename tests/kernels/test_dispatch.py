@@ -14,7 +14,6 @@ from flopbench.kernels import attention, dispatch
 from flopbench.kernels.attention import ATTENTION
 from flopbench.kernels.depthwise import DEPTHWISE, depthwise
 from flopbench.kernels.dispatch import choose, observe
-from flopbench.kernels.heads import MERGE_HEADS, SPLIT_HEADS, merge_heads, split_heads
 from flopbench.kernels.layer_norm import ADD_LAYER_NORM, LAYER_NORM, add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import LINEAR, LINEAR_GELU, linear_gelu_parts, linear_parts
 from flopbench.kernels.mirror_gelu import GELU, gelu
@@ -49,7 +48,6 @@ CALLS = {
     "layer_norm": (LAYER_NORM, X),
     "add_layer_norm": (ADD_LAYER_NORM, [*X, *X]),
     "attention": (ATTENTION, features(2, 5, 12), 2),
-    "split_heads": (SPLIT_HEADS, features(2, 5, 12)),
     "depthwise": (DEPTHWISE, features(1, 3, 3, 2, parts=1)),
 }
 # What each runs as, asked for eager, auto, fused, cpp, inductor; then auto and fused where a compiler traces.
@@ -60,7 +58,6 @@ CHOICES = {
     "layer_norm": "torch torch inductor torch inductor torch torch",
     "add_layer_norm": "torch torch inductor torch inductor torch torch",
     "attention": "torch torch cpp cpp torch cpp cpp",
-    "split_heads": "torch torch torch torch torch torch torch",
     "depthwise": "torch torch cpp cpp torch cpp cpp",
 }
 
@@ -91,22 +88,13 @@ def linear_gelu(x, weights, biases, kind, impl: Any):
     return gelu(linear_parts(x, weights, biases, impl), kind, impl)
 
 
-def attend(qkv: Any, heads, impl):
-    if impl == "cpp":
-        return attention.attention_parts(qkv, heads)
-    way = attention.unfused_attention if impl == "unfused" else attention.attention
-    return merge_heads(way(*split_heads(qkv[0], qkv[1], heads)))
-
-
 RUNS = [
     (LINEAR, linear_parts, (X, W, [None, None])),
     (LINEAR_GELU, linear_gelu, (X, W, [None, None], "gelu")),
     (GELU, gelu, (X, "gelu")),
     (LAYER_NORM, layer_norm_halves, (X, AFFINE, 1e-6)),
     (ADD_LAYER_NORM, add_layer_norm_halves, (X, BRANCH, AFFINE[:2], AFFINE, 1e-6)),
-    (ATTENTION, attend, (QKV, 2)),
-    (SPLIT_HEADS, lambda qkv, heads, impl: split_heads(qkv[0], qkv[1], heads, impl), (QKV, 2)),
-    (MERGE_HEADS, merge_heads, (torch.randn(2, 2, 5, 4),)),
+    (ATTENTION, attention.attention_parts, (QKV, 2)),
     (
         DEPTHWISE,
         lambda x, kernel, bias, contiguous, impl: depthwise(
@@ -191,7 +179,7 @@ def test_what_is_asked_for_by_name_and_cannot_run_is_refused(cpu):
     assert shared == ("torch", "triton: not the weights of a symmetry's irreps")
     # And where there is none of that name for so many parts, nothing was refused.
     assert choose(LAYER_NORM, "triton", [x]) == ("torch", "triton: written for 2 parts")
-    assert choose(SPLIT_HEADS, "cpp", [x, x]) == ("torch", "there is none of cpp")
+    assert choose(LAYER_NORM, "cpp", [x, x]) == ("torch", "there is none of cpp")
 
 
 def test_a_refusal_while_a_compiler_traces_says_why(cpu):

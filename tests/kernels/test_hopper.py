@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+ATTENTION = {
+    "attention_kernel",
+    "attention_query_gradient_kernel",
+    "attention_key_gradient_kernel",
+}
+
 
 def compiled(tmp_path, *arguments: str) -> list[dict[str, Any]]:
     """What every kernel became."""
@@ -31,13 +37,13 @@ def test_every_kernel_compiles_for_an_h100(tmp_path):
         "layer_norm_halves_backward_kernel",
         "mirror_gelu_kernel",
         "mirror_gelu_tokens_kernel",
-        "pack_heads_kernel",
+        *ATTENTION,
         "linear_halves_kernel",
         "linear_gelu_kernel",
     }
     # Products in bf16 run on Hopper's own tensor-core instructions.
     products = {row["kernel"] for row in rows if row["tensor_cores"] == "wgmma"}
-    assert products == {"linear_halves_kernel", "linear_gelu_kernel"}
+    assert products == {"linear_halves_kernel", "linear_gelu_kernel", *ATTENTION}
 
 
 @pytest.mark.slow

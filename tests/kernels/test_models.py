@@ -71,12 +71,15 @@ def test_counts(device, family):
 
 def test_what_runs_where(device):
     model = network("vit", "fused", device).eval()
-    ran = Counter(call.operator for call in observe(model, images(device)).calls)
+    calls = observe(model, images(device)).calls
+    ran = Counter(call.operator for call in calls)
     blocks = len(model.blocks)  # pyright: ignore[reportArgumentType]
     # In a block the second norm rides on a residual sum and the GELU on a product; the last norm is alone.
     assert ran["linear_gelu"] == blocks
     assert ran["layer_norm_halves"] == 2 * blocks + 1
-    assert ran["pack_heads"] == ran["unpack_heads"] == blocks
+    assert ran["flash_attention_parts"] == blocks
+    # The parts go from one product through attention to the other, and nothing is put side by side.
+    assert {call.operator for call in calls if call.module.endswith(".attn")} == {"flash_attention_parts"}
     assert ran["linear_halves"] == 3 * blocks
 
 
@@ -104,11 +107,11 @@ def test_a_cell_whose_kernels_are_wrong_fails(device, monkeypatch, wrong):
     eager, workload = (
         make_workload(network("vit", impl, device), images, cell) for impl in ("eager", "fused")
     )
-    heads = import_module("flopbench.kernels.triton.heads")
+    attention = import_module("flopbench.kernels.triton.attention")
     if wrong:
-        unpack = heads.unpack_heads
+        right = attention.flash_attention_parts
         # Still invariant, and not what the layer is.
-        monkeypatch.setattr(heads, "unpack_heads", lambda parts: [half * 1.1 for half in unpack(parts)])
+        monkeypatch.setattr(attention, "flash_attention_parts", lambda *x: [1.1 * y for y in right(*x)])
     bench = Bench({"baseline": eager, "candidate": workload}, cell.device, cell)
     if wrong:
         with pytest.raises(WrongOutputError, match=r"E\(.*\) with our kernels differs"):

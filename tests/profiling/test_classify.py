@@ -104,7 +104,6 @@ def test_cuda_kernels(name: str, group: str):
         ("attention_query_gradient_kernel", "attention"),
         ("layer_norm_halves_backward_kernel", "normalisation"),
         ("mirror_gelu_tokens_kernel", "elementwise"),
-        ("pack_heads_kernel", "layout"),
         ("whatever_it_is_called", "elementwise"),
     ],
 )

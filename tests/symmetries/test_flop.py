@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from flopbench.kernels.attention import attention_parts
 from flopbench.models.factory import perturb
 from flopbench.symmetries import FLOP, PLAIN, Halves, each, mirror
 from flopbench.testing import assert_equivariant
@@ -196,18 +197,12 @@ def test_downsampling_equals_a_convolution_with_mirrored_kernels():
 
 
 def test_scores_are_the_sum_over_the_irreps_of_a_head():
-    from flopbench.models.layers import Attention
-
-    flop, x = ready(Attention(FLOP, 8, 2, fused=True)), halves(2, 5, 8, dtype=torch.double)
-    q, k, v = FLOP.split_heads(flop.qkv(x), 2)
-    # Scores of head 1 from the second half of the rows of either irrep of q and k.
-    qkv = flop.qkv(x)
-    scores_s, scores_a = (part[..., 2:4] @ part[..., 6:8].mT for part in (qkv.s, qkv.a))
-    scores = scores_s + scores_a
-    torch.testing.assert_close((q @ k.mT)[:, 1], scores)
-    weights = (scores / 2).softmax(-1)
-    mixed = torch.cat([weights @ part[..., 10:12] for part in (qkv.s, qkv.a)], -1)
-    torch.testing.assert_close(F.scaled_dot_product_attention(q, k, v)[:, 1], mixed)
+    qkv = halves(2, 5, 24, dtype=torch.double)
+    # Of head 1 of two, from the second half of the rows of either irrep of q and k.
+    scores_s, scores_a = (part[..., 2:4] @ part[..., 6:8].mT for part in qkv)
+    weights = ((scores_s + scores_a) / 2).softmax(-1)
+    for part, mixed in zip(qkv, attention_parts(list(qkv), 2), strict=True):
+        torch.testing.assert_close(mixed[..., 2:], weights @ part[..., 10:12])
 
 
 def test_drop_path_drops_both_halves_of_a_sample():
