@@ -140,7 +140,7 @@ def test_parts_gradcheck_and_operator(cpp_compiler):
 
 
 @pytest.mark.parametrize("symmetry", [PLAIN, FLOP])
-def test_compiled_networks_take_parts_and_exported_ones_do_not(symmetry, cpp_compiler, monkeypatch):
+def test_compiled_networks_take_parts_and_exported_ones_do_not(symmetry, no_triton, monkeypatch):
     monkeypatch.setattr(module, "_threads", lambda: 1)
     layer = Attention(symmetry, 16, 2, fused=True)
     x = torch.randn(2, 5, 16)

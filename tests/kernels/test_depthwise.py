@@ -97,7 +97,7 @@ def test_autocast_and_inference_keep_to_the_convolution(no_triton):
 
 
 @pytest.mark.parametrize("symmetry", [PLAIN, FLOP])
-def test_layers_compiled_whole(cpp_compiler, symmetry):
+def test_layers_compiled_whole(no_triton, symmetry):
     layer = symmetry.depthwise(8, 3, "contiguous")
     parts = [normal(2, 4, 5, 8 if symmetry is PLAIN else 4, dtype=torch.float32) for _ in range(2)]
     leaves = parts if symmetry is FLOP else parts[:1]
