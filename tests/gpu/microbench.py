@@ -27,7 +27,7 @@ from flopbench.kernels.mirror_gelu import gelu
 from tests.gpu.cases import CUDA, DEVICE, SIZES
 
 BATCHES = (64, 256) if CUDA else (2,)
-SECONDS = 95 if CUDA else 40
+SECONDS = 70 if CUDA else 40
 BYTES = 2
 """Of an element in bf16."""
 

@@ -18,12 +18,17 @@ if [ "$DEVICE" = cuda ]; then
   pairs=(--pair vit_s16.flop --pair vit_b16.flop --pair vit_l16.flop --pair vit_h14.flop)
   size=(--batch-size 64)
   mode=(--mode compile)
+  layers=(
+    --pair mlp_768.flop --pair attention_768.flop --pair layer_norm_768.flop --pair gelu_768.flop
+    --pair depthwise_768.flop --pair token_linear_768.flop
+  )
 else
   # A CPU is slower, and nobody waits for it.
   whole=3000 slack=5
   pairs=(--pair vit_ti16.hybrid --pair vit_ti16.flop)
   size=(--batch-size 1 --image-size 32)
   mode=(--mode compile-blocks)
+  layers=(--pair mlp_768.flop)
 fi
 export PYTHONPATH="$PWD:$work/site${PYTHONPATH:+:$PYTHONPATH}"
 first=("${pairs[@]:0:2}") second=("${pairs[@]:2:2}")
@@ -48,24 +53,25 @@ step() {
 }
 
 run=(
-  python3 -m flopbench run --suite speed --device "$DEVICE" --dtype bf16 --format csv
+  python3 -m flopbench run --device "$DEVICE" --dtype bf16 --format csv
   --results "$work/runs/results" --reports "$work/runs/reports"
 )
-# NAME SECONDS SECONDS-OF-A-CELL OPTIONS...
+# NAME SECONDS SECONDS-OF-A-CELL OPTIONS...: the run ends by itself, with a report, before its time is up.
 cells() {
   local name=$1 limit=$2 seconds=$3
   shift 3
   [ "$DEVICE" = cuda ] || seconds=0.3
-  step "$name" "$limit" "${run[@]}" --cell-seconds "$seconds" "${size[@]}" "$@"
+  step "$name" "$limit" \
+    "${run[@]}" --cell-seconds "$seconds" --budget "$((limit * slack - 8))s" "${size[@]}" "$@"
 }
 
 versions='import torch, triton; print(torch.__version__, triton.__version__, torch.cuda.is_available())'
-step machine 60 sh -c 'nvidia-smi; python3 -m flopbench env && python3 -c "$0"' "$versions"
+step machine 40 sh -c 'nvidia-smi; python3 -m flopbench env && python3 -c "$0"' "$versions"
 if [ "$DEVICE" = cuda ]; then
   # Inductor's cache fills while tests run: what is timed later need not wait for compilers.
   for pair in vit_s16 vit_b16 vit_l16 vit_h14; do
-    "${run[@]}" --pair "$pair.flop" "${size[@]}" "${mode[@]}" --pass forward --impl auto \
-      --cell-seconds 0.1 --budget 150s >"$OUT/warm-$pair.log" 2>&1 &
+    timeout -k 5 140 "${run[@]}" --suite speed --pair "$pair.flop" "${size[@]}" "${mode[@]}" --pass forward \
+      --impl auto --cell-seconds 0.1 --budget 120s >"$OUT/warm-$pair.log" 2>&1 &
     sleep 1.1 # A run folder is named by the second.
   done
 fi
@@ -73,18 +79,21 @@ fi
 step tests 110 python3 -m pytest -m cuda "$here" -o addopts= -p no:cacheprovider -v --tb=short --durations=10
 wait
 rm -rf "$work"/runs/*
-step microbench 110 python3 -m tests.gpu.microbench
-step operations 100 python3 -m tests.gpu.operations
-cells forward 130 6 "${pairs[@]}" "${mode[@]}" --pass forward --impl auto
-# A dry run fuses as a CPU does: interpreted, networks take minutes.
-TRITON_INTERPRET=0 cells fused 60 5 "${first[@]}" "${second[@]}" "${mode[@]}" --pass forward --impl fused
-cells eager 45 4 "${first[@]}" "${second[@]}" --mode eager --pass forward --impl auto
-cells train 80 5 "${second[@]}" "${mode[@]}" --pass train --impl auto
-step profile 60 python3 -m flopbench profile "${second[1]}" --device "$DEVICE" --dtype bf16 \
+step microbench 80 python3 -m tests.gpu.microbench
+step operations 80 python3 -m tests.gpu.operations
+# A dry run computes as a CPU does: interpreted, networks take minutes.
+export TRITON_INTERPRET=0
+cells forward 120 6 --suite speed "${pairs[@]}" "${mode[@]}" --pass forward --impl auto
+cells fused 50 4 --suite speed "${first[@]}" "${second[@]}" "${mode[@]}" --pass forward \
+  --impl fused
+cells layers 45 1 --suite layers "${layers[@]}" --pass forward --impl fused
+step profile 40 python3 -m flopbench profile "${second[1]}" --device "$DEVICE" --dtype bf16 \
   "${size[@]}" "${mode[@]}" --seconds 3 --out "$work/runs/reports"
+cells train 45 4 --suite speed "${second[@]}" "${mode[@]}" --pass train --impl auto
+cells eager 40 3 --suite speed "${first[@]}" "${second[@]}" --mode eager --pass forward --impl auto
 if [ "$DEVICE" = cuda ]; then
   size=(--batch-size 1)
-  cells graph 45 3 "${first[@]}" --mode cuda-graph --pass forward --impl auto
+  cells graph 40 3 --suite speed "${first[@]}" --mode cuda-graph --pass forward --impl auto
 fi
 
 # Few files come back: logs in one.
