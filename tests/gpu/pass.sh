@@ -75,8 +75,13 @@ if [ "$DEVICE" = cuda ]; then
     sleep 1.1 # A run folder is named by the second.
   done
 fi
-# A line for each test: what was found is there if time ends it. The project's own options ask for plugins.
-step tests 110 python3 -m pytest -m cuda "$here" -o addopts= -p no:cacheprovider -v --tb=short --durations=10
+# Triton compiles on one core in each process.
+parallel=()
+if [ "$DEVICE" = cuda ] && python3 -c 'import xdist' 2>/dev/null; then parallel=(-n 4); fi
+# A line for each test: what was found is there if time ends it. The project's own options ask for plugins, and
+# turn into errors what those of the machine warn of.
+step tests 110 python3 -m pytest -m cuda "$here" -o addopts= -o filterwarnings=default -p no:benchmark \
+  -p no:cacheprovider "${parallel[@]}" -v --tb=short --durations=10
 wait
 rm -rf "$work"/runs/*
 step microbench 80 python3 -m tests.gpu.microbench

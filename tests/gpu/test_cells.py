@@ -15,7 +15,7 @@ import torch
 
 from flopbench.kernels.dispatch import select
 from flopbench.models.factory import perturb
-from flopbench.results import CellRecord, Run
+from flopbench.results import Run
 from flopbench.runner.process import Report, run_job
 from flopbench.timing.clock import CLOCKS
 from flopbench.timing.device_state import watch
@@ -43,32 +43,24 @@ def flopbench(*arguments: object, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CellRecord]:
-    """One cell of an MLP in each mode, by mode."""
-    folder = tmp_path_factory.mktemp("cells")
+def test_a_cell_is_measured_in_each_mode(tmp_path: Path):
     asked = [word for mode in MODES for word in ("--mode", mode)]
     flopbench(
         *("run", "--suite", "layers", "--pair", "mlp_768.flop", "--device", DEVICE, "--pass", "forward"),
         *("--dtype", "bf16", "--impl", "auto", "--cell-seconds", "0.5", *SIZE, *asked),
-        cwd=folder,
+        cwd=tmp_path,
     )
-    (run,) = (folder / "results").iterdir()
-    return {record.cell.mode: record for record in Run.open(run).records()}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_cell_is_measured(records: dict[str, CellRecord], mode: str):
-    record = records[mode]
-    assert record.status == "ok", record.reason
-    for model in (record.baseline, record.candidate):
-        assert model is not None
-        assert min(min(block) for block in model.samples) > 0
-        weights = 2 * model.parameters
-        # In between lie the features, 64 × 196 × 3072 in bf16 and the like.
-        assert model.peak_bytes is None or model.peak_bytes > weights
-    if CUDA:
-        assert record.device_state.get("sm_mhz"), "NVML tells nothing"
+    (run,) = (tmp_path / "results").iterdir()
+    records = Run.open(run).records()
+    assert {record.cell.mode: record.status for record in records} == dict.fromkeys(MODES, "ok")
+    for record in records:
+        for model in (record.baseline, record.candidate):
+            assert model is not None
+            assert min(min(block) for block in model.samples) > 0
+            # More than the weights in bf16: in between lie the features.
+            assert model.peak_bytes is None or model.peak_bytes > 2 * model.parameters
+        if CUDA:
+            assert record.device_state.get("sm_mhz"), "NVML tells nothing"
 
 
 def test_the_clock_sees_the_larger_product():
