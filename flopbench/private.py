@@ -166,6 +166,20 @@ def await_compile_processes() -> None:
         AsyncCompile.wait_pool_ready()
 
 
+def compile_for_others(threads: int) -> None:
+    """Let this process fill inductor's cache with code alone, compiling with so many threads.
+
+    Which config of a kernel it finds the fastest it keeps to itself: it finds so beside others at work, and
+    the process that measures would take it from the cache.
+    """
+    from torch._inductor import config
+
+    config.compile_threads = threads
+    from torch._inductor.runtime.autotune_cache import AutotuneCache
+
+    AutotuneCache.save = lambda *arguments, **named: None
+
+
 def compiled_graphs() -> tuple[int, int]:
     """How many graphs this process has compiled so far, and how many it took from inductor's cache."""
     from torch._dynamo.utils import counters

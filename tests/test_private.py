@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,6 +222,29 @@ def test_processes_that_are_late_are_not_awaited_for_ever(monkeypatch: pytest.Mo
     monkeypatch.setattr(AsyncCompile, "use_process_pool", lambda: False)
     monkeypatch.setattr(AsyncCompile, "_ready_future", Late())
     private.await_compile_processes()
+
+
+def test_who_compiles_for_others_keeps_to_itself_what_it_finds_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from torch._inductor import config
+    from torch._inductor.runtime.autotune_cache import AutotuneCache
+
+    # Both are set for good, in a process of its own.
+    monkeypatch.setattr(config, "compile_threads", 7)
+    monkeypatch.setattr(AutotuneCache, "save", AutotuneCache.save)
+    fastest = SimpleNamespace(kwargs={}, num_warps=4, num_stages=1)
+
+    def tune(kernel: str) -> int:
+        cache = AutotuneCache.create({}, str(tmp_path / kernel), "hash")
+        assert cache is not None
+        cache.save(fastest, 1)  # pyright: ignore[reportArgumentType]
+        return len(list(tmp_path.glob("*.best_config")))
+
+    assert tune("one.py") == 1
+    private.compile_for_others(2)
+    assert tune("two.py") == 1
+    assert config.compile_threads == 2
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")

@@ -119,8 +119,22 @@ def _context(
         "flags": flag_groups(records),
         "pictures": pictures,
         "missing": missing,
+        "beforehand": _beforehand(records),
         "replicated": any(row["replicate"] for row in rows),
     }
+
+
+def _beforehand(records: dict[str, list[CellRecord]]) -> str:
+    """What was compiled beforehand, in a sentence; empty where nothing was."""
+    compiled = [one for run in records.values() for one in run if one.cell.mode != "eager" and one.phases]
+    counts = [record.compiled_beforehand for record in compiled if record.compiled_beforehand]
+    if not counts:
+        return ""
+    processes = " or ".join(map(str, sorted(set(counts))))
+    return (
+        f"Of {len(compiled)} compiled cells {len(counts)} were compiled beforehand, by {processes} processes "
+        "side by side: their compile times are those of finding the code on disk."
+    )
 
 
 _ENVIRONMENT = {

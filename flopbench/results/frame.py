@@ -21,8 +21,9 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     `throughput` (images a second), `watts`, `joules` (a call) and `images_per_joule` (images/s/W) where the
     device tells, `peak_bytes`, `compile_seconds`, `compile_cache` (whether it held what was compiled),
     `kernels` (what ran), then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`,
-    `invariance_error`, `stop`, `rounds`, `flags`. A cell whose samples answer nothing has the status `not
-    resolved`, its figures, and no realised share.
+    `invariance_error`, `stop`, `compiled_beforehand` (in how many processes side by side, 0 if not),
+    `rounds`, `flags`. A cell whose samples answer nothing has the status `not resolved`, its figures, and no
+    realised share.
     """
     import pandas as pd
 
@@ -75,6 +76,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "realised_share": record.realised_share,
         "invariance_error": max(errors) if errors else None,
         "stop": record.stop,
+        "compiled_beforehand": record.compiled_beforehand,
         "rounds": len(record.candidate.samples) if record.candidate else 0,
         "flags": ", ".join(dict.fromkeys(flag.kind for flag in record.flags)),
     }

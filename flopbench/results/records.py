@@ -144,6 +144,9 @@ class CellRecord(_Finite):
     candidate: ModelResult | None = None
     speedup: Speedup | None = None
     stop: Literal["precision", "time", "rounds"] | None = None
+    compiled_beforehand: int = 0
+    """Processes that had compiled the models of this and other cells side by side, so that compiling here was
+    finding the code on disk (`compile_cache`); 0 where none had."""
     check: Check | None = None
     flags: tuple[Flag, ...] = ()
     device_state: dict[str, Any] = {}

@@ -11,6 +11,7 @@ PEAKS = "flopbench.runner.worker:peaks"
 INSPECT = "flopbench.runner.worker:inspect"
 MEASURE = "flopbench.runner.worker:measure"
 ATTEMPT = "flopbench.runner.worker:attempt"
+COMPILE = "flopbench.runner.worker:compile_beforehand"
 
 
 class PairFacts(Frozen):
@@ -32,6 +33,11 @@ class PairFacts(Frozen):
                     f"on {kind}, at most {self.tolerance:.0e} allowed"
                 )
         return ""
+
+
+LEAST_SAMPLING = 3.0
+"""Seconds of sampling that a cell gets, if its limit allows, however many are to come: a budget that is too
+small for all of them leaves the last ones out, instead of all of them imprecise."""
 
 
 class Plan(NamedTuple):

@@ -13,7 +13,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as waited_for
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -119,6 +121,53 @@ def run_job(
             let_through()
 
         return _run(job, arguments, timeout, report, echo)
+
+
+def run_jobs(
+    job: Callable[..., Any] | str,
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    processes: int,
+    timeout: float,
+    on_report: Report = lambda kind, value: None,
+) -> list[Outcome]:
+    """`run_job` for each of `arguments`, in `processes` processes at a time.
+
+    Args:
+        job: as of `run_job`; what it reports is dropped.
+        arguments: of each call.
+        processes: how many work side by side.
+        timeout: seconds for all of them together.
+        on_report: called here several times a second with ("tick", None).
+
+    Returns:
+        How each ended, in the order of `arguments`; `timeout` also where it never began. An interrupt ends
+        all of them, as it ends one.
+    """
+    deadline, given_up = time.monotonic() + timeout, threading.Event()
+
+    def tick(kind: str, value: Any) -> None:
+        if given_up.is_set():
+            raise KeyboardInterrupt
+
+    def run_one(given: tuple[Any, ...]) -> Outcome:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return Outcome("timeout", "not begun")
+        return run_job(job, *given, timeout=left, on_report=tick)
+
+    with _interrupts_held() as let_through, ThreadPoolExecutor(processes) as pool:
+        futures = [pool.submit(run_one, given) for given in arguments]
+        try:
+            while waited_for(futures, 0.2).not_done:
+                on_report("tick", None)
+                let_through()
+        except BaseException:
+            given_up.set()
+            # The pool is left once all of its processes have ended.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
 
 
 def _run(

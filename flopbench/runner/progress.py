@@ -1,6 +1,8 @@
 """What a sweep looks like while it runs: live in a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Sequence
+from statistics import mean
 from typing import Self
 
 from rich.console import Console
@@ -9,6 +11,7 @@ from rich.text import Text
 
 from flopbench.cells import Cell
 from flopbench.results import UNRESOLVED, CellRecord, FrontierRecord, Interval, Run
+from flopbench.runner.beforehand import MODES
 
 
 def describe_record(record: CellRecord) -> str:
@@ -34,12 +37,67 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class Pace:
+    """How long the cells to come take, learnt from those that are done.
+
+    Cells are compared with those of their mode alone. The smaller networks come first, and compiling takes
+    longer the more blocks there are: of a larger network compiling is expected to take as much longer as it
+    has more blocks, and the rest as long. Compiling beforehand counts, too.
+    """
+
+    def __init__(self) -> None:
+        self._rest: dict[str, list[float]] = {}
+        self._compiling: dict[tuple[str, str], list[float]] = {}
+        self._beforehand: set[Cell] = set()
+        self._beforehand_seconds: list[float] = []
+
+    def finished(self, record: CellRecord, seconds: float) -> None:
+        """A cell took so long, all told; what was not measured tells nothing."""
+        if record.status != "ok":
+            return
+        cell, compiling = record.cell, record.phases.get("compile", 0.0)
+        self._rest.setdefault(cell.mode, []).append(seconds - compiling)
+        self._compiling.setdefault((cell.mode, cell.pass_), []).append(compiling / _units(cell))
+
+    def compiled(self, cells: Sequence[Cell], seconds: float) -> None:
+        """Cells were compiled beforehand, and it took so long."""
+        self._beforehand.update(cells)
+        self._beforehand_seconds.append(seconds / len(cells))
+
+    def remaining(self, cells: Sequence[Cell]) -> float | None:
+        """Seconds for all of `cells`; None where no cell of the mode of one of them is done."""
+        if not all(cell.mode in self._rest for cell in cells):
+            return None
+        return sum(map(self._seconds, cells))
+
+    def _seconds(self, cell: Cell) -> float:
+        # Of another pass, where none in this one is compiled yet.
+        of_mode = [mean(some) for (mode, _), some in self._compiling.items() if mode == cell.mode]
+        of_pass = self._compiling.get((cell.mode, cell.pass_))
+        seconds = mean(self._rest[cell.mode]) + mean(of_pass or of_mode) * _units(cell)
+        if cell.mode in MODES and cell not in self._beforehand and self._beforehand_seconds:
+            seconds += mean(self._beforehand_seconds)
+        return seconds
+
+
+def _units(cell: Cell) -> int:
+    """What compiling a cell's networks is proportional to: the blocks of one, or one where all are alike."""
+    spec = cell.pair.names[1].spec
+    if cell.mode == "compile-blocks" or spec is None:
+        return 1
+    own = spec.config.get("depths", (spec.config.get("depth", 1),))
+    return cell.depth or sum(own)
+
+
 class LogProgress:
     """A line a finished cell, without control codes: for files, pipes and CI."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.total = self.done = 0
+        self.pace = Pace()
+        self._beforehand: Sequence[Cell] = ()
+        self._since = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -47,21 +105,36 @@ class LogProgress:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def begin(self, run: Run, cells: int, done: int) -> None:
+    def begin(self, run: Run, missing: Sequence[Cell], done: int) -> None:
         """See `Observer.begin`."""
-        self.total, self.done = cells, done
-        already = f", {done} of them already measured" if done else ""
-        self._print(f"{run.info.title}: {cells} cells on {run.info.environment.device_name}{already}")
+        self.total, self.done, self.missing = len(missing) + done, done, list(missing)
+        compiled = sum(cell.mode != "eager" for cell in missing)
+        parts = [f"{self.total} cells on {run.info.environment.device_name}"]
+        parts += [f"{done} of them already measured"] if done else []
+        parts += [f"{compiled} to compile"] if compiled else []
+        if budget := run.info.profile.budget_seconds:
+            parts.append(f"at most {format_seconds(budget)}: what does not fit is skipped")
+        self._print(f"{run.info.title}: {', '.join(parts)}")
 
     def cell(self, cell: Cell) -> None:
-        """Nothing: the line comes when the cell is done."""
+        """The line comes when the cell is done."""
+        now = time.monotonic()
+        if self._beforehand:
+            self.pace.compiled(self._beforehand, now - self._since)
+            self._beforehand = ()
+        self._since = now
 
     def report(self, kind: str, value: object) -> None:
-        """Nothing."""
+        """See `Observer.report`; of a cell nothing."""
+        if kind == "beforehand" and isinstance(value, tuple):
+            self._beforehand, self._since = value, time.monotonic()
+            self._print(f"compiling {len(value)} cells beforehand, in as many processes")
 
     def finished(self, record: CellRecord) -> None:
         """See `Observer.finished`."""
         self.done += 1
+        self.pace.finished(record, time.monotonic() - self._since)
+        self.missing.remove(record.cell)
         self._print(f"[{self.done}/{self.total}] {describe_record(record)}")
 
     def frontier(self, record: FrontierRecord) -> None:
@@ -90,8 +163,6 @@ class LiveProgress(LogProgress):
         )
         self.task = self.progress.add_task("", total=None, now="starting", remaining="")
         self.current = ""
-        self.start = time.monotonic()
-        self.here = 0
         self.deadline: float | None = None
 
     def __enter__(self) -> Self:
@@ -101,22 +172,25 @@ class LiveProgress(LogProgress):
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def begin(self, run: Run, cells: int, done: int) -> None:
+    def begin(self, run: Run, missing: Sequence[Cell], done: int) -> None:
         """See `Observer.begin`."""
-        super().begin(run, cells, done)
-        self.start = time.monotonic()
+        super().begin(run, missing, done)
         budget = run.info.profile.budget_seconds
-        self.deadline = self.start + budget if budget else None
-        self.progress.update(self.task, total=cells, completed=done)
+        self.deadline = time.monotonic() + budget if budget else None
+        self.progress.update(self.task, total=self.total, completed=done)
 
     def cell(self, cell: Cell) -> None:
         """See `Observer.cell`."""
+        super().cell(cell)
         self.current = ", ".join((cell.labels[1], *cell.words))
         self.progress.update(self.task, now=self.current)
 
     def report(self, kind: str, value: object) -> None:
         """See `Observer.report`."""
-        if kind == "phase":
+        super().report(kind, value)
+        if kind == "beforehand":
+            self.progress.update(self.task, now="compiling")
+        elif kind == "phase":
             self.progress.update(self.task, now=f"{self.current}: {value}")
         elif kind == "rounds" and isinstance(value, tuple):
             count, speedup = value
@@ -129,16 +203,18 @@ class LiveProgress(LogProgress):
     def finished(self, record: CellRecord) -> None:
         """See `Observer.finished`."""
         super().finished(record)
-        self.here += 1
         self.progress.update(self.task, completed=self.done, remaining=self._remaining())
 
     def _remaining(self) -> str:
-        """From the pace so far, and never beyond the budget."""
+        """What is expected, and never beyond the budget; where nothing can be said yet, the budget alone."""
         now = time.monotonic()
-        bounds = [self.deadline - now] if self.deadline else []
-        if self.here:
-            bounds.append((now - self.start) / self.here * (self.total - self.done))
-        return f"{format_seconds(min(bounds))} left" if bounds else ""
+        budget = self.deadline - now if self.deadline else None
+        expected = self.pace.remaining(self.missing)
+        if expected is None:
+            return f"at most {format_seconds(budget)} left" if budget else ""
+        # What runs now has run for a while.
+        expected -= now - self._since if self.missing else 0.0
+        return f"{format_seconds(expected if budget is None else min(expected, budget))} left"
 
 
 def progress_for(console: Console) -> LogProgress:

@@ -22,6 +22,7 @@ from flopbench.results import (
     RunInfo,
     Status,
 )
+from flopbench.runner.beforehand import Beforehand
 from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.jobs import INSPECT, MEASURE, PEAKS, PROBE, Plan
 from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
@@ -72,8 +73,8 @@ def recorded_command(arguments: Sequence[str]) -> str:
 class Observer(Protocol):
     """Who watches a sweep; `runner.progress` has one for terminals and one for logs."""
 
-    def begin(self, run: Run, cells: int, done: int) -> None:
-        """The sweep starts, with so many cells in all and so many already measured."""
+    def begin(self, run: Run, missing: Sequence[Cell], done: int) -> None:
+        """The sweep starts, with these cells to measure and so many already measured."""
         ...
 
     def cell(self, cell: Cell) -> None:
@@ -81,7 +82,10 @@ class Observer(Protocol):
         ...
 
     def report(self, kind: str, value: object) -> None:
-        """The worker tells how far it is; ("tick", None) comes several times a second."""
+        """The worker tells how far it is; ("tick", None) comes several times a second.
+
+        ("beforehand", cells) comes before a cell starts, when these are compiled side by side.
+        """
         ...
 
     def finished(self, record: CellRecord) -> None:
@@ -243,12 +247,12 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
 def _measure(run: Run, observer: Observer, jobs: list[tuple[Cell, int]]) -> None:
     run.set_torn_lines_aside()
     missing = _unfinished(run, jobs)
-    observer.begin(run, len(jobs), len(jobs) - len(missing))
+    observer.begin(run, [cell for cell, _ in missing], len(jobs) - len(missing))
     sweeper = _Sweep(run, observer)
     try:
         while missing:
             cell, replicate = missing[0]
-            sweeper.take(cell, replicate, jobs_left=len(missing))
+            sweeper.take(cell, replicate, ahead=[cell for cell, _ in missing])
             missing.pop(0)
     except KeyboardInterrupt:
         # It may have come just after the last record.
@@ -275,11 +279,14 @@ class _Sweep:
         budget = run.info.profile.budget_seconds
         self.deadline = time.monotonic() + budget if budget else None
         self.facts: dict[tuple[object, ...], Outcome] = {}
+        self.beforehand = Beforehand(run.info.environment, observer.report)
 
-    def take(self, cell: Cell, replicate: int, jobs_left: int) -> None:
-        """Measure one cell, or say why not, and keep the record."""
+    def take(self, cell: Cell, replicate: int, ahead: Sequence[Cell]) -> None:
+        """Measure the first of the cells `ahead`, or say why not, and keep the record."""
         profile = self.run.info.profile
-        left = self.deadline - time.monotonic() if self.deadline else float("inf")
+        # What is compiled in one half of what is left is measured in the other.
+        self.beforehand.compile(ahead, min(self._left() / 2, profile.cell_timeout))
+        left = self._left()
         if left < LEAST_SECONDS:
             self.keep(_without_times(cell, replicate, "skipped", "the budget was spent"))
             return
@@ -297,7 +304,7 @@ class _Sweep:
         plan = Plan(
             precision=profile.precision,
             seconds=profile.cell_seconds,
-            allowance=left / jobs_left if self.deadline else float("inf"),
+            allowance=left / len(ahead),
         )
         left -= time.monotonic() - begun
         timeout = min(left, profile.cell_timeout)
@@ -311,7 +318,8 @@ class _Sweep:
             on_report=self.observer.report,
         )
         if outcome.kind == "done":
-            self.keep(outcome.value)
+            processes = self.beforehand.processes_of(cell)
+            self.keep(outcome.value.model_copy(update={"compiled_beforehand": processes}))
         elif outcome.kind == "timeout" and timeout < profile.cell_timeout:
             self.keep(_without_times(cell, replicate, "skipped", _SPENT, begun))
         else:
@@ -321,6 +329,10 @@ class _Sweep:
         """Write a record and tell the observer."""
         self.run.append(record)
         self.observer.finished(record)
+
+    def _left(self) -> float:
+        """Seconds of the budget that are left; infinite where there is none."""
+        return self.deadline - time.monotonic() if self.deadline else float("inf")
 
     def _inspect(self, cell: Cell, timeout: float) -> Outcome:
         key = (cell.pair, cell.image_size, cell.num_classes, cell.width, cell.depth)

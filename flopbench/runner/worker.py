@@ -17,8 +17,9 @@ from flopbench.flops.audit import count_macs
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
+from flopbench.private import compile_for_others
 from flopbench.results import CellRecord, Environment, ModelResult, Peaks
-from flopbench.runner.jobs import PairFacts, Plan
+from flopbench.runner.jobs import LEAST_SAMPLING, PairFacts, Plan
 from flopbench.runner.needs import unmet
 from flopbench.runner.process import Report
 from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
@@ -78,7 +79,8 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
 
     def left() -> float:
-        return max(1.0, min(plan.seconds, plan.allowance - (time.monotonic() - began)))
+        least = min(plan.seconds, LEAST_SAMPLING)
+        return max(least, min(plan.seconds, plan.allowance - (time.monotonic() - began)))
 
     require_compiler(cell)
     bench = Bench.of(cell, partial(report, "phase"))
@@ -132,6 +134,13 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         flags=flags,
         device_state=state,
     )
+
+
+def compile_beforehand(report: Report, cell: Cell, threads: int) -> None:
+    """The first calls of a cell's models, as they come before its timing: compiled code stays on disk."""
+    compile_for_others(threads)
+    require_compiler(cell)
+    Bench.of(cell).first_calls()
 
 
 def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> int:

@@ -1,5 +1,6 @@
 """A suite whose cells take a moment, and a sweep over it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ class Watcher:
         self.phases: list[str] = []
         self.begun: tuple[int, int] = (0, 0)
         self.frontiers: list[FrontierRecord] = []
+        self.beforehand: list[list[str]] = []
 
-    def begin(self, run: Run, cells: int, done: int) -> None:
-        self.begun = (cells, done)
+    def begin(self, run: Run, missing: Sequence[Cell], done: int) -> None:
+        self.begun = (len(missing) + done, done)
 
     def cell(self, cell: Cell) -> None:
         self.started.append(cell.id)
@@ -31,6 +33,8 @@ class Watcher:
     def report(self, kind: str, value: object) -> None:
         if kind == "phase":
             self.phases.append(str(value))
+        elif kind == "beforehand" and isinstance(value, tuple):
+            self.beforehand.append([cell.id for cell in value])
 
     def finished(self, record: CellRecord) -> None:
         self.records.append(record)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flopbench.errors import FlopbenchError
-from flopbench.runner.process import STOPS, Report, run_job
+from flopbench.runner.process import STOPS, Report, run_job, run_jobs
 
 
 def double(report: Report, value: int) -> int:
@@ -219,6 +219,54 @@ def test_nothing_outlives_the_parent_however_it_ends(tmp_path: Path, number: sig
         assert all(map(alive, started))
         parent.send_signal(number)
         assert ended(started)
+
+
+def meet(report: Report, folder: Path, mine: str, other: str) -> str:
+    """Wait for another that works at the same time."""
+    (folder / mine).touch()
+    while not (folder / other).exists():
+        time.sleep(0.01)
+    return mine
+
+
+def test_jobs_run_side_by_side_and_end_in_their_order(tmp_path: Path):
+    pairs = [(tmp_path, "a", "b"), (tmp_path, "b", "a"), (tmp_path, "c", "a")]
+    ticks: list[str] = []
+    outcomes = run_jobs(
+        meet, pairs, processes=2, timeout=100, on_report=lambda kind, value: ticks.append(kind)
+    )
+    assert outcomes == [("done", "a"), ("done", "b"), ("done", "c")]
+    assert set(ticks) <= {"tick"}
+
+
+def test_of_jobs_one_fails_alone_and_time_is_for_all_together():
+    kinds = [outcome.kind for outcome in run_jobs(die, [(signal.SIGSEGV,), (0,)], processes=2, timeout=60)]
+    assert kinds[0] == "crashed"
+    begun = time.monotonic()
+    outcomes = run_jobs(sleep, [()] * 3, processes=1, timeout=0.5)
+    assert [outcome.kind for outcome in outcomes] == ["timeout"] * 3
+    assert time.monotonic() - begun < 30
+
+
+def tell_and_sleep(report: Report, folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_ends_all_jobs(tmp_path: Path):
+    def interrupt(kind: str, value: object) -> None:
+        if len(list(tmp_path.iterdir())) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(tell_and_sleep, [(tmp_path,)] * 3, processes=2, timeout=100, on_report=interrupt)
+    assert time.monotonic() - begun < 50
+    workers = [int(file.name) for file in tmp_path.iterdir()]
+    assert len(workers) == 2
+    assert ended(workers)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture
