@@ -18,7 +18,8 @@ class DerivedCache:
 
     Nothing is kept where the parameters are not ordinary ones (meta, fake, inference or functional
     tensors), or where what runs is being recorded: a compiler, an exporter or a CUDA graph has to see
-    the computation itself.
+    the computation itself, for nothing looks at version counters when what was recorded is run. A network
+    that only infers has its layers keep what they compute for good first (`symmetries.fold`).
     """
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kern
 from flopbench.kernels.residual import add_scaled
 from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, apart, each
 from flopbench.symmetries.flop_tokens import FlopTokens
+from flopbench.symmetries.folding import Foldable
 from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands
 
 
@@ -181,7 +182,7 @@ def _mirrored_depthwise(x: Halves, kernels: MirroredKernels, contiguous: bool, i
     return Halves(torch.cat([s1, a1], dim=-1), torch.cat([s2, a2], dim=-1))
 
 
-class FlopDepthwise(nn.Module):
+class FlopDepthwise(nn.Module, Foldable):
     """Depthwise convolution with mirrored kernels: s ↦ [S₁ s1, A₁ a1], a ↦ [A₂ s2, S₂ a2].
 
     s1, s2 are the halves of s and a1, a2 those of a. S is symmetric, [w, centre, mirror(w)], A

@@ -1,19 +1,16 @@
 """Weights that layers compute from those learnt, computed once for all calls: for inference alone."""
 
-from typing import Protocol, runtime_checkable
-
 from torch import nn
 
 from flopbench.symmetries.base import apart
 
 
-@runtime_checkable
-class Foldable(Protocol):
+class Foldable:
     """A layer that computes weights from its weights in every call, or in every one that is compiled."""
 
     def folded(self) -> nn.Module:
         """What gives the same and has the computed weights instead: it may be the layer itself, changed."""
-        ...
+        raise NotImplementedError
 
 
 def fold(model: nn.Module) -> None:

@@ -13,6 +13,7 @@ from flopbench.kernels.linear import linear_parts
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
+from flopbench.symmetries.folding import Foldable
 from flopbench.symmetries.shared import Operands
 
 
@@ -111,7 +112,7 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(input)
 
 
-class TokenLinear(nn.Linear):
+class TokenLinear(nn.Linear, Foldable):
     """An `nn.Linear` whose features are the tokens."""
 
     def forward(self, input: Tensor) -> Tensor:

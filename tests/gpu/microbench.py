@@ -24,10 +24,13 @@ from flopbench.kernels.attention import attention_parts
 from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
 from flopbench.kernels.linear import linear_gelu_parts, linear_parts
 from flopbench.kernels.mirror_gelu import gelu
+from flopbench.kernels.token_linear import aligned, token_linear
 from tests.gpu.cases import CUDA, DEVICE, SIZES
 
 BATCHES = (64, 256) if CUDA else (2,)
 SECONDS = 70 if CUDA else 40
+TOKENS = 196 if CUDA else 6
+"""Of an image of 224 pixels in patches of 16."""
 BYTES = 2
 """Of an element in bf16."""
 
@@ -199,6 +202,22 @@ def time_norms(sheet: Sheet, batch: int, tokens: int, channels: int) -> None:
     )
 
 
+def time_token_linear(sheet: Sheet, batch: int, channels: int) -> None:
+    """ResMLP's products of an image's tokens with the weight as it is learnt and as a GPU likes it."""
+    for tokens, width in ((TOKENS, channels), (TOKENS // 2, channels // 2)):
+        x, weight = noise(batch, tokens, width), noise(tokens, tokens)
+        of_each, flops = weight.expand(batch, -1, -1), 2.0 * batch * tokens * tokens * width
+        laid_out = aligned(weight)
+        piece = f"mix {tokens} tokens"
+        sheet.measure(piece, "as learnt", lambda of_each=of_each, x=x: torch.bmm(of_each, x), flops=flops)
+        sheet.measure(
+            piece,
+            "aligned",
+            lambda laid_out=laid_out, x=x, tokens=tokens: token_linear(x, laid_out, None, tokens),
+            flops=flops,
+        )
+
+
 def time_attention(sheet: Sheet, batch: int, tokens: int, channels: int, heads: int) -> None:
     """Attention of one part, as X has it, and of halves, which the library needs side by side."""
     flops = 4.0 * batch * tokens * tokens * channels
@@ -235,6 +254,7 @@ def main() -> None:
                     time_linear(sheet, piece, rows, inner, out)
                 time_linear_gelu(sheet, rows, C, 4 * C)
                 time_norms(sheet, batch, N, C)
+                time_token_linear(sheet, batch, C)
                 time_attention(sheet, batch, N, C, heads)
 
 
