@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -186,3 +186,15 @@ def compiled_graphs() -> tuple[int, int]:
 
     inductor = counters["inductor"]
     return inductor["fxgraph_cache_miss"] + inductor["fxgraph_cache_bypass"], inductor["fxgraph_cache_hit"]
+
+
+def keep_address(tensor: Tensor) -> None:
+    """Promise that `tensor` stays where it is: a CUDA graph then reads it there and copies nothing."""
+    torch._dynamo.mark_static_address(tensor, guard=False)
+
+
+def uncaptured() -> AbstractContextManager[Any]:
+    """Within it, what is else replayed as a CUDA graph runs kernel by kernel, in the graphs' pool."""
+    from torch._inductor import config
+
+    return config.patch({"triton.force_cudagraphs_warmup": True})

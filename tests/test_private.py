@@ -272,3 +272,27 @@ def test_watched():
     seen.append(bool(traced(x)))
     look(x)
     assert seen == [False, *5 * [True], False]
+
+
+def test_a_tensor_that_keeps_its_address_is_no_input_to_be_copied():
+    """The mark reaches the compiler's graph, and other tensors in its place are not compiled anew."""
+    images, seen = torch.ones(2), []
+
+    def backend(graph, inputs):
+        seen.extend(node.meta["tensor_dict"] for node in graph.graph.nodes if node.op == "placeholder")
+        return graph.forward
+
+    private.keep_address(images)
+    compiled = torch.compile(lambda x: x + 1, backend=backend)
+    compiled(images)
+    assert [found.get("_dynamo_static_input_type") for found in seen] == ["unguarded"]
+    compiled(torch.zeros(2))
+    assert len(seen) == 1
+
+
+def test_what_is_captured_can_run_uncaptured():
+    from torch._inductor import config
+
+    with private.uncaptured():
+        assert config.triton.force_cudagraphs_warmup
+    assert not config.triton.force_cudagraphs_warmup

@@ -21,6 +21,10 @@ CompileCache = Literal["cold", "warm", "mixed", "shared"]
 """Where a model's compiled graphs came from: compiled in its first call, taken from the cache on disk, some
 of each, or neither, because this process had compiled the same code for the other model of the pair."""
 
+PeakSource = Literal["allocator", "uncaptured"]
+"""How a peak of memory was found: from torch's allocator in a call like the timed ones; or, where these
+replay a CUDA graph, which allocates nothing, in a call of the same code without the graph."""
+
 Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
 Samples = tuple[Annotated[tuple[PositiveFloat, ...], Field(min_length=1)], ...]
 
@@ -76,14 +80,16 @@ class _Implemented(_Finite):
 class ModelResult(_Implemented):
     """What was found out about one model of a cell.
 
-    `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a
-    round, in the order of measurement; `host_samples` the host's dispatch time of the same calls
-    (CUDA only). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
-    peak. `compile_seconds` is the first call of a compiled model less a warm one (None when eager), and
+    `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a round, in
+    the order of measurement; `host_samples` the host's dispatch time of the first call of each turn (CUDA
+    only; of each call in early records). `peak_bytes` is weights, gradients, optimiser state and activations
+    at the pass's peak, None where it cannot be known; `peak_source` how it was found, None in early records.
+    `compile_seconds` is the first call of a compiled model less a warm one (None when eager), and
     `compile_cache` how that call came by its code. In early records, which do not say, the baseline's holds
-    the compiler's start-up too. `watts` is the average power while the model was sampled, `joules` the energy
-    of a call with what lies between it and the next: of the whole card, or of the processor's packages with
-    all that ran on them; None where the device does not tell, or not finely enough to tell the models apart.
+    the compiler's start-up too. `watts` is the average power while the model was sampled, `joules` the
+    energy of a call with what lies between it and the next: of the whole card, or of the processor's
+    packages with all that ran on them; None where the device does not tell, or not finely enough to tell the
+    models apart.
     """
 
     name: str
@@ -92,6 +98,7 @@ class ModelResult(_Implemented):
     macs: int | None = None
     uncounted_operators: dict[str, int] = {}
     peak_bytes: int | None = None
+    peak_source: PeakSource | None = None
     compile_seconds: float | None = None
     compile_cache: CompileCache | None = None
     watts: PositiveFloat | None = None

@@ -46,9 +46,11 @@ def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], Non
             if record.key in done:
                 continue
             done.add(record.key)
-            peaks: dict[int, int] = {}
+            peaks: dict[int, int | None] = {}
 
-            def fits(batch: int, cell: Cell = cell, role: str = role, peaks: dict[int, int] = peaks) -> bool:
+            def fits(
+                batch: int, cell: Cell = cell, role: str = role, peaks: dict[int, int | None] = peaks
+            ) -> bool:
                 sized = cell.model_copy(update={"batch_size": batch})
                 outcome = run_job(ATTEMPT, sized, role, limit, timeout=timeout)
                 if outcome.kind == "done":

@@ -25,7 +25,7 @@ from flopbench.runner.process import Report
 from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
 from flopbench.timing.bench import ROLES, Bench, WrongOutputError
 from flopbench.timing.environment import describe
-from flopbench.timing.memory import peak_bytes
+from flopbench.timing.memory import peak_memory
 from flopbench.timing.peaks import measure_peaks
 from flopbench.timing.workload import build_model, make_images, make_workload
 
@@ -104,7 +104,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
     except WrongOutputError as error:
         return record(status="failed", reason=str(error), **{role: result(role) for role in ROLES})
     bench.warm_up(0.1 * left())
-    peaks = bench.peak_bytes()
+    peaks = bench.peak_memory()
     rounds, state, flags, power = bench.sample(
         seconds=left(),
         precision=plan.precision,
@@ -115,7 +115,8 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         compiled = max(0.0, bench.first_seconds[role] - bench.pace[role]) if cell.mode != "eager" else None
         return result(
             role,
-            peak_bytes=peaks[role],
+            peak_bytes=peaks[role].bytes,
+            peak_source=peaks[role].source,
             compile_seconds=compiled,
             compile_cache=bench.compile_cache.get(role),
             watts=power[role].watts if role in power else None,
@@ -143,8 +144,8 @@ def compile_beforehand(report: Report, cell: Cell, threads: int) -> None:
     Bench.of(cell).first_calls()
 
 
-def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> int:
-    """One pass of one of a cell's models at the cell's batch size; its peak memory in bytes.
+def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> int | None:
+    """One pass of one of a cell's models at the cell's batch size; its peak memory in bytes, if known.
 
     On a CPU the process may hold `limit_bytes` and no more, so that what does not fit fails here
     instead of driving the machine into swap.
@@ -157,7 +158,7 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
     model = build_model(getattr(cell.pair, role), cell, device)
     workload = make_workload(model, make_images(cell, device), cell)
     workload.run()
-    return peak_bytes(workload, cell.device)
+    return peak_memory(workload, cell.device).bytes
 
 
 def require_compiler(cell: Cell) -> None:

@@ -25,9 +25,10 @@ from flopbench.timing.compiler import start_compiler
 from flopbench.timing.device_state import Watch, watch
 from flopbench.timing.energy import Power
 from flopbench.timing.flags import find_flags
-from flopbench.timing.memory import peak_bytes
+from flopbench.timing.memory import Peak, peak_memory
 from flopbench.timing.outputs import numbers, relative_errors, seeded, state_of, strange_parts
-from flopbench.timing.sampling import Rounds, calls_a_block, sample_pair, warm_up
+from flopbench.timing.pacing import PACING, Pace
+from flopbench.timing.sampling import ROLES, Rounds, sample_pair, warm_up
 from flopbench.timing.workload import (
     Workload,
     build_model,
@@ -35,8 +36,6 @@ from flopbench.timing.workload import (
     make_images,
     make_workload,
 )
-
-ROLES = ("baseline", "candidate")
 
 
 class WrongOutputError(AssertionError):
@@ -68,7 +67,7 @@ class Bench:
         first_seconds: by role, of the first call, compilation included.
         compile_cache: by role, of compiled models, how the first call came by its code.
         ran: by role, what each operation of ours was seen to run as in the first call (`kernels.dispatch`).
-        pace: by role, seconds a call once warm.
+        pace: by role, seconds of the timed step once warm.
         unchecked: a flag for each thing that the checks could not judge.
     """
 
@@ -83,6 +82,7 @@ class Bench:
     pace: dict[str, float] = field(default_factory=dict, init=False)
     unchecked: list[Flag] = field(default_factory=list, init=False)
     _writers: list[str] = field(default_factory=list, init=False)
+    _whole: dict[str, float] = field(default_factory=dict, init=False)
     _rounds: Rounds = field(default_factory=Rounds, init=False)
 
     @classmethod
@@ -153,15 +153,21 @@ class Bench:
             )
 
     def warm_up(self, seconds: float) -> None:
-        """Call each model until its time has settled, for `seconds` at most, and learn its pace."""
+        """Call each model until its time has settled, and learn its pace.
+
+        For `seconds` at most, but a GPU not for less than its clocks take (`timing.pacing`).
+        """
         with self._phase("warm-up"):
             for role, workload in self.workloads.items():
-                self.pace[role] = median(warm_up(self.clock, workload, seconds=seconds)[-3:])
+                start = self.clock.now()
+                calls = warm_up(self.clock, workload, seconds=seconds, pacing=PACING[self.device])
+                self.pace[role] = median(calls[-3:])
+                self._whole[role] = max(self.pace[role], (self.clock.now() - start) / len(calls))
 
-    def peak_bytes(self) -> dict[str, int]:
+    def peak_memory(self) -> dict[str, Peak]:
         """Peak memory of a call by role."""
         with self._phase("memory"):
-            return {role: peak_bytes(workload, self.device) for role, workload in self.workloads.items()}
+            return {role: peak_memory(workload, self.device) for role, workload in self.workloads.items()}
 
     def sample(
         self,
@@ -180,12 +186,15 @@ class Bench:
             on_round: told all rounds after each.
         """
         device_watch = self._watch
+        pacing = PACING[self.device]
+        plan = pacing.plan({role: Pace(self.pace[role], self._whole[role]) for role in ROLES}, seconds)
         self.clock.glance = device_watch.glance
         with self._phase("sampling"):
             sample_pair(
                 self.clock,
-                *(self.workloads[role] for role in ROLES),
-                calls=calls_a_block(min(self.pace.values())),
+                self.workloads,
+                plan=plan,
+                at_least=pacing.sampling,
                 precision=precision,
                 seconds=seconds,
                 min_rounds=min_rounds,
@@ -195,7 +204,9 @@ class Bench:
                 turn=device_watch.turn,
             )
             state = device_watch.report()
-        flags = find_flags(self._rounds, state, precision=precision)
+        if flushed := max(workload.flushed_bytes for workload in self.workloads.values()):
+            state["cache_flushed_bytes"] = flushed
+        flags = find_flags(self._rounds, state, precision=precision, shortened=plan.shortened)
         return Sampled(self._rounds, state, (*self.unchecked, *flags), device_watch.power())
 
     @cached_property

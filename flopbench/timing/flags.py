@@ -1,6 +1,6 @@
 """What makes a measurement less trustworthy, each with its remedy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,10 +22,25 @@ DRIFT = 0.05
 BIMODAL_DISTANCE, BIMODAL_EXPLAINED, BIMODAL_SHARE = 0.05, 0.85, 0.15
 
 
-def find_flags(rounds: Rounds, state: Mapping[str, Any], *, precision: float) -> tuple[Flag, ...]:
-    """Everything questionable about a pair's samples and the device's state while they were taken."""
+def find_flags(
+    rounds: Rounds, state: Mapping[str, Any], *, precision: float, shortened: bool = False
+) -> tuple[Flag, ...]:
+    """Everything questionable about a pair's samples and the device's state while they were taken.
+
+    Args:
+        rounds: the samples.
+        state: of the device, as its watch reports it.
+        precision: that was asked for, relative.
+        shortened: whether the turns were too short for each model to meet its own clocks (`timing.pacing`).
+    """
     shapes = (_shape("baseline", rounds.baseline), _shape("candidate", rounds.candidate))
-    return (*_too_little(rounds, precision), *_launch_bound(rounds), *_device(state), *chain(*shapes))
+    return (
+        *_too_little(rounds, precision),
+        *_launch_bound(rounds),
+        *_unsettled(state, shortened),
+        *_device(state),
+        *chain(*shapes),
+    )
 
 
 def _too_little(rounds: Rounds, precision: float) -> Iterator[Flag]:
@@ -46,17 +61,31 @@ def _too_little(rounds: Rounds, precision: float) -> Iterator[Flag]:
 
 def _launch_bound(rounds: Rounds) -> Iterator[Flag]:
     bound = []
-    for role, host, device in (
-        ("baseline", rounds.baseline_host, rounds.baseline),
-        ("candidate", rounds.candidate_host, rounds.candidate),
+    for role, host, waited, device in (
+        ("baseline", rounds.baseline_host, rounds.baseline_waited, rounds.baseline),
+        ("candidate", rounds.candidate_host, rounds.candidate_waited, rounds.candidate),
     ):
-        if host and np.median(_flat(host)) >= LAUNCH_BOUND * np.median(_flat(device)):
+        # Long to dispatch, yet dispatched before the device came to it, is no matter.
+        if not host or np.mean(_flat(waited)) <= 0.5:
+            continue
+        if np.median(_flat(host)) >= LAUNCH_BOUND * np.median(_flat(device)):
             bound.append(role)
     if bound:
         yield Flag(
             kind="launch-bound",
             message=f"{' and '.join(bound)}: launching takes the host as long as the work takes the device",
             remedy="a larger batch, or --mode cuda-graph",
+        )
+
+
+def _unsettled(state: Mapping[str, Any], shortened: bool) -> Iterator[Flag]:
+    # Where nobody tells what holds the clocks back, it may be power.
+    reasons = state.get("throttle_reasons", ["power, for all that is known"])
+    if shortened and any("power" in reason for reason in reasons):
+        yield Flag(
+            kind="unsettled",
+            message="turns too short for each model to meet its own clocks at the GPU's power limit",
+            remedy="more time (--cell-seconds 6), or fixed clocks (nvidia-smi -lgc)",
         )
 
 
@@ -133,5 +162,5 @@ def _two_modes(seconds: Array) -> float | None:
     return distance if clear and distance > BIMODAL_DISTANCE else None
 
 
-def _flat(rows: list[list[float]]) -> list[float]:
+def _flat(rows: Sequence[Sequence[float]]) -> list[float]:
     return [value for row in rows for value in row]

@@ -1,32 +1,39 @@
 """Warm-up and rounds: both models of a pair in turn, A B B A, until the speed-up is known well enough."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
 from flopbench.results import Interval
-from flopbench.timing.clock import Clock
+from flopbench.timing.clock import Clock, Timed
+from flopbench.timing.pacing import PACING, Pacing, Plan
 from flopbench.timing.statistics import MIN_ROUNDS, ratio_interval
 from flopbench.timing.workload import Workload
 
 Stop = Literal["precision", "time", "rounds"]
 
-# A block of calls is at least this long, so that a block of fast calls outlasts what surrounds it.
-BLOCK_SECONDS = 0.01
-MAX_BLOCK_CALLS = 50
+ROLES: tuple[str, str] = ("baseline", "candidate")
+ROUND = ("baseline", "candidate", "candidate", "baseline")
 
 
 @dataclass
 class Rounds:
-    """Raw samples of both models, seconds a call, a list a round."""
+    """Raw samples of both models, a list per round.
+
+    Attributes:
+        baseline, candidate: seconds per call, the first half of a round's from the model's first turn in it.
+        baseline_host, candidate_host: seconds that the host took to dispatch the first call of each turn.
+        baseline_waited, candidate_waited: per call, whether the device may have waited for the host.
+    """
 
     baseline: list[list[float]] = field(default_factory=list)
     candidate: list[list[float]] = field(default_factory=list)
     baseline_host: list[list[float]] = field(default_factory=list)
     candidate_host: list[list[float]] = field(default_factory=list)
+    baseline_waited: list[list[bool]] = field(default_factory=list)
+    candidate_waited: list[list[bool]] = field(default_factory=list)
     speedup: Interval | None = None
     stop: Stop = "time"
 
@@ -39,94 +46,95 @@ def warm_up(
     tolerance: float = 0.01,
     at_least: int = 3,
     block: int = 3,
-    now: Callable[[], float] = time.monotonic,
+    pacing: Pacing = PACING["cpu"],
 ) -> list[float]:
     """Call until the medians of two successive blocks agree within `tolerance`, or `seconds` have passed.
+
+    After that, or before, the device is kept busy without a pause until `pacing.warm_up` seconds have passed.
 
     Returns:
         Seconds of each warm-up call.
     """
-    start = now()
+    start = clock.now()
     calls: list[float] = []
-    while True:
-        calls += clock.time(workload, 1)[0]
-        if len(calls) >= 2 * block:
-            before, after = median(calls[-2 * block : -block]), median(calls[-block:])
-            if abs(after / before - 1) <= tolerance:
-                return calls
-        if len(calls) >= at_least and now() - start >= seconds:
-            return calls
+    while not _settled(calls, tolerance, block):
+        calls += clock.time(workload, 1).seconds
+        if len(calls) >= at_least and clock.now() - start >= seconds:
+            break
+    while clock.now() - start < pacing.warm_up:
+        calls += clock.time(workload, pacing.calls(median(calls[-block:]))).seconds
+    return calls
 
 
-def calls_a_block(seconds: float) -> int:
-    """How many calls of `seconds` each make a block long enough to be timed well."""
-    return max(1, min(MAX_BLOCK_CALLS, round(BLOCK_SECONDS / max(seconds, 1e-9))))
+def _settled(calls: list[float], tolerance: float, block: int) -> bool:
+    if len(calls) < 2 * block:
+        return False
+    before, after = median(calls[-2 * block : -block]), median(calls[-block:])
+    return abs(after / before - 1) <= tolerance
 
 
 def sample_pair(
     clock: Clock,
-    baseline: Workload,
-    candidate: Workload,
+    workloads: Mapping[str, Workload],
     *,
-    calls: int,
     precision: float,
     seconds: float,
+    plan: Plan = Plan(),  # noqa: B008 - immutable
+    at_least: float = 0.0,
     min_rounds: int = 2,
     max_rounds: int = 1000,
     rounds: Rounds | None = None,
     after_round: Callable[[Rounds], object] = lambda rounds: None,
     turn: Callable[[str, int], AbstractContextManager[None]] = lambda role, calls: nullcontext(),
-    now: Callable[[], float] = time.monotonic,
 ) -> Rounds:
     """Time both models in alternating rounds A B B A.
 
     Args:
         clock: of the device.
-        baseline: A.
-        candidate: B.
-        calls: calls a block; a round holds twice as many of each model.
+        workloads: A and B by role, baseline and candidate.
         precision: stop once the 95 % interval lies within ± this, relative.
         seconds: stop before a round would end after so many seconds.
+        plan: of the turns; a round holds two of each model.
+        at_least: seconds, before which no precision is enough.
         min_rounds: at least so many, two or more, whatever the time; fewer than `MIN_ROUNDS` never stop on
             precision: their interval is not to be trusted.
         max_rounds: stop after so many.
         rounds: of an earlier call, to be added to; the limits on rounds and seconds count anew.
         after_round: called after each round, outside the timed calls.
-        turn: each block's calls run within what it gives for their role and number.
-        now: the wall clock.
+        turn: each turn's calls run within what it gives for their role and number.
 
     Returns:
         All samples, the speed-up with its interval, and what ended the sampling.
     """
     rounds = rounds or Rounds()
     before = len(rounds.baseline)
-    start = now()
+    start = clock.now()
     check_at = max(MIN_ROUNDS, min_rounds)
+    previous = ""
     while True:
-        begun = now()
-        samples: dict[str, list[float]] = {"A": [], "B": []}
-        host: dict[str, list[float]] = {"A": [], "B": []}
-        for model in "ABBA":
-            role, workload = ("baseline", baseline) if model == "A" else ("candidate", candidate)
-            with turn(role, calls):
-                device_seconds, host_seconds = clock.time(workload, calls)
-            samples[model] += device_seconds
-            host[model] += host_seconds
-        rounds.baseline.append(samples["A"])
-        rounds.candidate.append(samples["B"])
-        if host["A"]:
-            rounds.baseline_host.append(host["A"])
-            rounds.candidate_host.append(host["B"])
+        begun = clock.now()
+        turns: dict[str, list[Timed]] = {role: [] for role in ROLES}
+        for role in ROUND:
+            lead = (plan.again if role == previous else plan.lead)[role]
+            with turn(role, lead + plan.calls):
+                turns[role].append(clock.time(workloads[role], plan.calls, lead))
+            previous = role
+        for role, (first, second) in turns.items():
+            getattr(rounds, role).append([*first.seconds, *second.seconds])
+            if first.host:
+                getattr(rounds, f"{role}_host").append([*first.host, *second.host])
+                getattr(rounds, f"{role}_waited").append([*first.waited, *second.waited])
         after_round(rounds)
         count = len(rounds.baseline) - before
-        length = now() - begun
-        out_of_time = count >= min_rounds and now() - start + length > seconds
+        elapsed = clock.now() - start
+        out_of_time = count >= min_rounds and elapsed + clock.now() - begun > seconds
         if count >= check_at or out_of_time or count >= max_rounds:
             # Looking after every round would stop on lucky streaks; a growing step keeps looks few.
             check_at = max(count + 1, round(count * 1.25))
             if count >= 2:
                 rounds.speedup = ratio_interval(rounds.baseline, rounds.candidate)
-                if count >= MIN_ROUNDS and rounds.speedup.half_width <= precision:
+                enough = count >= MIN_ROUNDS and elapsed >= at_least
+                if enough and rounds.speedup.half_width <= precision:
                     rounds.stop = "precision"
                     return rounds
         if out_of_time or count >= max_rounds:

@@ -13,12 +13,16 @@ from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import images_for, initialised
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
+from flopbench.private import keep_address
 from flopbench.structures import leaves, tensors
 from flopbench.symmetries import fold
 from flopbench.testing.invariance import random_images
 from flopbench.timing.allocator import keep_freed_memory
+from flopbench.timing.cache import Flush, flush_for
 
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Modes in which inductor captures what it compiles for CUDA as CUDA graphs.
+_CAPTURING = {"max-autotune", "cuda-graph"}
 _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph": "reduce-overhead"}
 
 
@@ -34,6 +38,8 @@ class Workload:
             all that it gives, its tensors copied and in the order of `leaves`; of a callable as it gives it.
         inputs: what `logits` takes.
         optimiser: of a train pass; its state is part of what the pass holds.
+        captured: whether the call is replayed as a CUDA graph, in so far as it can be.
+        flushed_bytes: read before each call, outside the timed region, so that its data are in no cache.
     """
 
     model: nn.Module
@@ -42,6 +48,8 @@ class Workload:
     logits: Callable[..., Any]
     inputs: tuple[Any, ...] = ()
     optimiser: torch.optim.Optimizer | None = None
+    captured: bool = False
+    flushed_bytes: int = 0
 
     @classmethod
     def of(cls, function: Callable[..., Any], *inputs: Any) -> "Workload":
@@ -111,6 +119,15 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     elif cell.mode != "eager":
         network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
     run = _forward(network, cell)
+    captured = cell.device == "cuda" and cell.mode in _CAPTURING
+    if captured:
+        # Else every replay begins with a copy of them. Other images, as in a check, are captured anew.
+        keep_address(images)
+    flush = flush_for(cell, images.device) or (lambda: None)
+
+    def workload(prepare: Callable[[], Any], step: Callable[[Any], Any], optimiser: Any = None) -> Workload:
+        flushed = flush.buffer.nbytes if isinstance(flush, Flush) else 0
+        return Workload(model, prepare, step, logits, (images,), optimiser, captured, flushed)
 
     def logits(x: Tensor) -> list[Any]:
         # With gradients wherever the timed call has them: it must be the same compiled graph. A CUDA graph
@@ -125,7 +142,7 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
             with torch.no_grad():
                 return run(images)
 
-        return Workload(model, lambda: None, forward, logits, (images,))
+        return workload(flush, forward)
     model.train()
     if cell.pass_ == "backward":
 
@@ -135,12 +152,14 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
             outputs = [part for part in tensors(run(images)) if part.requires_grad]
             if not outputs:
                 raise FlopbenchError("nothing of the output can be differentiated: measure the forward pass")
-            return outputs, [torch.randn_like(part) / part.numel() for part in outputs]
+            gradients = [torch.randn_like(part) / part.numel() for part in outputs]
+            flush()
+            return outputs, gradients
 
         def backward(prepared: tuple[list[Tensor], list[Tensor]]) -> None:
             torch.autograd.backward(*prepared)
 
-        return Workload(model, prepare, backward, logits, (images,))
+        return workload(prepare, backward)
 
     labels = torch.arange(cell.batch_size, device=images.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -151,7 +170,7 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
         F.cross_entropy(logits, labels % logits.shape[-1]).backward()
         optimiser.step()
 
-    return Workload(model, lambda: None, train, logits, (images,), optimiser)
+    return workload(flush, train, optimiser)
 
 
 def compiled_units(model: nn.Module, cell: Cell) -> list[nn.Module]:

@@ -5,6 +5,7 @@ from flopbench.regression import self_test as module
 from flopbench.regression.decision import Outcome
 from flopbench.regression.self_test import self_test, upper_limit
 from flopbench.timing import bench
+from flopbench.timing.clock import Timed
 from flopbench.timing.sampling import Rounds
 
 
@@ -15,13 +16,16 @@ class _SimulatedClock:
         self.random = np.random.default_rng(0)
         self.noise, self.drift, self.calls = noise, drift, 0
 
-    def time(self, workload, calls):
+    def time(self, workload, calls, lead=0):
         self.calls += calls
         seconds = workload.model.steps * 2e-5 * (1 + self.drift * np.sin(self.calls / 500))
-        return (seconds * np.exp(self.random.normal(0, self.noise, calls))).tolist(), []
+        return Timed((seconds * np.exp(self.random.normal(0, self.noise, calls))).tolist())
 
     def synchronise(self):
         pass
+
+    def now(self):
+        return 0.0
 
 
 @pytest.fixture

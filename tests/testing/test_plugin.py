@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flopbench.timing import bench
-from flopbench.timing.clock import CudaClock
+from flopbench.timing.clock import CudaClock, Timed
 from flopbench.timing.device_state import CudaWatch
 from tests.timing.test_clock_and_state import FakeCuda, FakeNvml
 
@@ -156,13 +156,22 @@ class _Scripted:
 
     def __init__(self, *ratios: float) -> None:
         self.ratios = cycle(ratios)
+        self.wall = 0.0
+        self.glance: Any = None
 
-    def time(self, workload: Any, calls: int) -> tuple[list[float], list[float]]:
+    def time(self, workload: Any, calls: int, lead: int = 0) -> Timed:
         baseline = workload.logits.__name__ == "baseline"
-        return [next(self.ratios) if baseline else 1.0 for _ in range(calls)], []
+        seconds = [next(self.ratios) if baseline else 1.0 for _ in range(calls)]
+        self.wall += sum(seconds)
+        if self.glance:
+            self.glance()
+        return Timed(seconds)
 
     def synchronise(self) -> None:
         pass
+
+    def now(self) -> float:
+        return self.wall
 
 
 @pytest.fixture
@@ -241,6 +250,7 @@ def test_flags_are_reported(run_scripted):
 
 
 def test_inputs_on_a_gpu_are_timed_by_events(run_scripted):
-    _, entry = run_scripted(CudaClock(FakeCuda()), "passed", "[x, x.as_subclass(OnGpu)][1]")
+    cuda = FakeCuda()
+    _, entry = run_scripted(CudaClock(cuda, cuda.now), "passed", "[x, x.as_subclass(OnGpu)][1]")
     assert entry["stats"]["data"] == pytest.approx([1e-3] * entry["stats"]["rounds"])
     assert entry["stats"]["iterations"] > 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flopbench.results import Interval
-from flopbench.timing.clock import CpuClock, CudaClock
+from flopbench.timing.clock import Clock, CpuClock, CudaClock
 from flopbench.timing.device_state import THROTTLE_REASONS, CpuWatch, CudaWatch
 from flopbench.timing.flags import find_flags
 from flopbench.timing.sampling import Rounds
@@ -22,9 +22,11 @@ from tests.timing.test_energy import Clockwork
 class FakeCuda:
     """Notes what is recorded and when it synchronises; each event is 1 ms after the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, busy: int = 0) -> None:
         self.log: list[str] = []
         self.time = 0
+        self.busy = busy
+        """Times that it is asked before it has come to an event."""
 
     def Event(self, enable_timing: bool) -> Any:  # noqa: N802 - torch's name
         assert enable_timing
@@ -32,6 +34,9 @@ class FakeCuda:
 
     def synchronize(self) -> None:
         self.log.append("synchronise")
+
+    def now(self) -> float:
+        return self.time * 1e-3
 
 
 class FakeEvent:
@@ -49,7 +54,7 @@ class FakeEvent:
 
     def query(self) -> bool:
         self.cuda.log.append("query")
-        return self.cuda.log.count("query") > 1
+        return self.cuda.log.count("query") > self.cuda.busy
 
 
 def workload(log: list[str]) -> Workload:
@@ -63,27 +68,52 @@ def workload(log: list[str]) -> Workload:
 
 def test_cuda_calls_run_between_events_without_a_synchronisation():
     cuda = FakeCuda()
-    seconds, host = CudaClock(cuda).time(workload(cuda.log), 3)
-    assert cuda.log == ["synchronise", *["prepare", "event", "step", "event"] * 3, "synchronise"]
-    assert seconds == [pytest.approx(1e-3)] * 3
-    assert len(host) == 3
+    clock = CudaClock(cuda)
+    made = ["event"] * 6  # recorded once, which is what makes them
+    lead, calls = ["prepare", "step"] * 2, ["prepare", "event", "step", "event", "query"] * 3
+    for events in (made, []):
+        cuda.log.clear()
+        timed = clock.time(workload(cuda.log), 3, lead=2)
+        assert cuda.log == [*events, "synchronise", *lead, *calls, "synchronise"]
+        assert timed.seconds == [pytest.approx(1e-3)] * 3
+        assert len(timed.host) == 1
+        assert timed.waited == [True] * 3
+
+
+@pytest.mark.parametrize("clock", [CpuClock(), CudaClock(FakeCuda())])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_garbage_is_collected_while_calls_are_timed(clock: Clock, enabled: bool):
+    seen: list[bool] = []
+    looking = Workload(torch.nn.Identity(), lambda: None, lambda _: seen.append(gc.isenabled()), lambda x: x)
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        clock.time(looking, 2)
+        assert gc.isenabled() is enabled
+        with pytest.raises(ZeroDivisionError):
+            clock.time(Workload.of(lambda: 1 / 0), 1)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen == [False, False]
 
 
 def test_a_gpu_is_glanced_at_while_work_is_queued_and_outside_of_what_is_timed():
-    cuda = FakeCuda()
+    cuda = FakeCuda(busy=3)
     clock = CudaClock(cuda)
     clock.glance = lambda: cuda.log.append("glance")
-    clock.time(workload(cuda.log), 2)
-    calls = ["prepare", "event", "step", "event", "glance"] * 2
-    assert cuda.log == ["synchronise", *calls, "query", "glance", "query", "synchronise"]
+    assert clock.time(workload(cuda.log), 2, lead=2).waited == [False, False]
+    lead, calls = ["prepare", "step", "glance"] * 2, ["prepare", "event", "step", "event", "query"] * 2
+    made = ["event"] * 4
+    assert cuda.log == [*made, "synchronise", *lead, *calls, "query", "glance", "query", "synchronise"]
 
 
 def test_cpu_clock_leaves_preparation_out():
     log: list[str] = []
-    seconds, host = CpuClock().time(workload(log), 2)
+    timed = CpuClock().time(workload(log), 2)
     assert log == ["prepare", "step"] * 2
-    assert all(0 < value < 0.1 for value in seconds)
-    assert host == []
+    assert all(0 < value < 0.1 for value in timed.seconds)
+    assert (timed.host, timed.waited) == ((), ())
 
 
 def test_foreign_load_is_what_is_busy_and_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -327,10 +357,17 @@ def test_many_outliers_are_flagged(calm: np.ndarray):
 
 
 def test_a_cell_bound_by_its_launches_is_flagged(calm: np.ndarray):
-    sampled = rounds(calm, calm, baseline_host=(calm * 0.1).tolist(), candidate_host=(calm * 0.97).tolist())
-    flags = find_flags(sampled, {}, precision=0.01)
+    host = {"baseline_host": (calm * 0.1).tolist(), "candidate_host": (calm * 0.97).tolist()}
+    waited = dict.fromkeys(("baseline_waited", "candidate_waited"), [[True, True]] * len(calm))
+    flags = find_flags(rounds(calm, calm, **host, **waited), {"throttle_reasons": []}, precision=0.01)
     assert [flag.kind for flag in flags] == ["launch-bound"]
     assert flags[0].message.startswith("candidate:")
+
+
+def test_what_takes_long_to_dispatch_but_is_dispatched_in_time_is_not_bound_by_it(calm: np.ndarray):
+    host = dict.fromkeys(("baseline_host", "candidate_host"), calm.tolist())
+    waited = dict.fromkeys(("baseline_waited", "candidate_waited"), [[False, False]] * len(calm))
+    assert kinds(rounds(calm, calm, **host, **waited), {"throttle_reasons": []}) == set()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from itertools import cycle
 import pytest
 
 from flopbench.results import UNRESOLVED
+from flopbench.timing.clock import Timed
 from flopbench.timing.flags import find_flags
-from flopbench.timing.sampling import MAX_BLOCK_CALLS, calls_a_block, sample_pair, warm_up
+from flopbench.timing.pacing import Plan
+from flopbench.timing.sampling import sample_pair, warm_up
 from flopbench.timing.statistics import MIN_ROUNDS
 
 
@@ -19,11 +21,11 @@ class ScriptedClock:
         self.order = ""
         self.wall = 0.0
 
-    def time(self, workload: str, calls: int) -> tuple[list[float], list[float]]:
-        self.order += workload
+    def time(self, workload: str, calls: int, lead: int = 0) -> Timed:
+        self.order += lead * workload.lower() + workload
         seconds = [self.scripts[workload]() for _ in range(calls)]
         self.wall += sum(seconds)
-        return seconds, []
+        return Timed(seconds)
 
     def synchronise(self) -> None:
         pass
@@ -42,14 +44,28 @@ def noisy(*seconds: float) -> Callable[[], float]:
 
 
 def run(clock: ScriptedClock, **options):
-    settings = {"calls": 1, "precision": 0.01, "seconds": 1000.0, "now": clock.now, **options}
-    return sample_pair(clock, "A", "B", **settings)  # type: ignore[arg-type]
+    settings = {"precision": 0.01, "seconds": 1000.0, **options}
+    return sample_pair(clock, {"baseline": "A", "candidate": "B"}, **settings)  # type: ignore[arg-type]
 
 
 def test_rounds_alternate_a_b_b_a():
     clock = ScriptedClock(A=always(2.0), B=always(1.0))
     run(clock)
     assert clock.order == "ABBA" * MIN_ROUNDS
+
+
+def test_a_turn_after_the_other_model_has_a_longer_lead():
+    clock = ScriptedClock(A=always(2.0), B=always(1.0))
+    plan = Plan(1, lead={"baseline": 2, "candidate": 4}, again={"baseline": 0, "candidate": 1})
+    run(clock, plan=plan, max_rounds=2)
+    assert clock.order == "aaA" + "bbbbB" + "bB" + "aaA" + "A" + "bbbbB" + "bB" + "aaA"
+
+
+def test_no_precision_is_enough_before_the_least_time():
+    clock = ScriptedClock(A=always(2.0), B=always(1.0))
+    rounds = run(clock, at_least=60.0)
+    assert rounds.stop == "precision"
+    assert clock.wall >= 60.0
 
 
 def test_a_certain_ratio_stops_on_precision_after_the_least_rounds():
@@ -89,7 +105,7 @@ def test_rounds_have_a_limit():
 
 
 def test_blocks_hold_every_call():
-    rounds = run(ScriptedClock(A=always(0.001), B=always(0.001)), calls=10)
+    rounds = run(ScriptedClock(A=always(0.001), B=always(0.001)), plan=Plan(10))
     assert {len(row) for row in rounds.baseline + rounds.candidate} == {20}
 
 
@@ -99,25 +115,20 @@ def test_after_round_sees_each_round():
     assert seen == list(range(1, MIN_ROUNDS + 1))
 
 
-@pytest.mark.parametrize(("seconds", "calls"), [(1.0, 1), (0.01, 1), (0.001, 10), (1e-7, MAX_BLOCK_CALLS)])
-def test_fast_calls_come_in_blocks(seconds: float, calls: int):
-    assert calls_a_block(seconds) == calls
-
-
 def test_warm_up_ends_when_medians_agree():
     times = iter([9.0, 5.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     clock = ScriptedClock(A=lambda: next(times))
-    calls = warm_up(clock, "A", seconds=1e9, now=clock.now)  # type: ignore[arg-type]
+    calls = warm_up(clock, "A", seconds=1e9)  # type: ignore[arg-type]
     assert calls[-3:] == [1.0, 1.0, 1.0]
     assert len(calls) == 11
 
 
 def test_warm_up_of_an_unsteady_model_ends_with_its_time():
     clock = ScriptedClock(A=noisy(1.0, 2.0, 4.0, 8.0, 1.0, 3.0, 9.0))
-    calls = warm_up(clock, "A", seconds=30.0, now=clock.now)  # type: ignore[arg-type]
+    calls = warm_up(clock, "A", seconds=30.0)  # type: ignore[arg-type]
     assert 30.0 <= sum(calls) < 40.0
 
 
 def test_warm_up_calls_at_least_three_times():
     clock = ScriptedClock(A=always(100.0))
-    assert len(warm_up(clock, "A", seconds=1.0, now=clock.now)) == 3  # type: ignore[arg-type]
+    assert len(warm_up(clock, "A", seconds=1.0)) == 3  # type: ignore[arg-type]

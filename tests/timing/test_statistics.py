@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flopbench.timing.clock import Timed
 from flopbench.timing.sampling import sample_pair
 from flopbench.timing.statistics import (
     expanded_tail,
@@ -77,12 +78,9 @@ def test_stopping_at_the_wanted_precision_keeps_the_coverage():
         clock = SimulatedClock(rng, 0.02)
         rounds = sample_pair(
             clock,
-            "A",  # type: ignore[arg-type]
-            "B",  # type: ignore[arg-type]
-            calls=1,
+            {"baseline": "A", "candidate": "B"},  # type: ignore[dict-item]
             precision=0.01,
             seconds=1e9,
-            now=lambda: 0.0,
         )
         assert rounds.stop == "precision"
         assert rounds.speedup is not None
@@ -96,12 +94,15 @@ class SimulatedClock:
     def __init__(self, rng: np.random.Generator, noise: float) -> None:
         self.rng, self.noise = rng, noise
 
-    def time(self, workload: Any, calls: int) -> tuple[list[float], list[float]]:
+    def time(self, workload: Any, calls: int, lead: int = 0) -> Timed:
         scale = 1.5 if workload == "A" else 1.0
-        return list(scale * np.exp(self.rng.normal(0, self.noise, calls))), []
+        return Timed(list(scale * np.exp(self.rng.normal(0, self.noise, calls))))
 
     def synchronise(self) -> None:
         pass
+
+    def now(self) -> float:
+        return 0.0
 
 
 def test_a_linear_drift_cancels_within_a_round():
