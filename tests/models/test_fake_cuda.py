@@ -25,7 +25,7 @@ from tests.models.networks import ALL, build_shallow
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
 
 # Every version once, and what is fused in every family in each dtype that casts differently.
-NETWORKS = [(family, version, "auto", "bf16") for family, version in ALL] + [
+NETWORKS = [(family, version, "fused", "bf16") for family, version in ALL] + [
     (family, "flop", impl, dtype)
     for family in ("vit", "resmlp", "convnext")
     for impl in ("fused", "auto")
@@ -98,7 +98,7 @@ def test_a_network_stays_on_the_gpu(family: str, version: str, impl: Impl, dtype
         model = build_shallow(family, version)
     select(model, impl)
     ran = run(placed(model, weights_dtype(cell_of(dtype, "forward", (8, 12)))), dtype, (8, 12))
-    if version == "flop":
+    if version == "flop" and impl == "fused":
         assert any("triton" in names for names in ran.values())
 
 
