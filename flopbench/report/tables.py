@@ -31,6 +31,21 @@ _WHAT_COLUMNS = (
     *(Column(axis.label, axis.name, numeric=axis.numeric, rank=KEY) for axis in AXES.values()),
 )
 
+
+def _memory(role: str) -> Column:
+    """Peak memory, and how it was found if not by the allocator in a call like those that were timed."""
+
+    def found(row: Row) -> tuple[float, str | None] | None:
+        peak = row[f"{role}_peak_bytes"]
+        return None if text.is_missing(peak) else (peak, row[f"{role}_peak_source"])
+
+    def write(found: tuple[float, str | None]) -> str:
+        peak, source = found
+        return text.size(peak) if source in (None, "allocator") else f"{text.size(peak)} ({source})"
+
+    return Column(f"memory\n{role}", found, write, rank=5)
+
+
 CELL_COLUMNS = (
     *_WHAT_COLUMNS,
     Column(
@@ -50,8 +65,8 @@ CELL_COLUMNS = (
     Column("images/s\ncandidate", "candidate_throughput", text.significant, rank=4),
     Column("images/s/W\nbaseline", "baseline_images_per_joule", text.significant, rank=6),
     Column("images/s/W\ncandidate", "candidate_images_per_joule", text.significant, rank=6),
-    Column("memory\nbaseline", "baseline_peak_bytes", text.size, rank=5),
-    Column("memory\ncandidate", "candidate_peak_bytes", text.size, rank=5),
+    _memory("baseline"),
+    _memory("candidate"),
     words("baseline", "baseline_label", rank=8),
 )
 

@@ -19,11 +19,11 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), then `status`, `reason`,
     for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a call),
     `throughput` (images a second), `watts`, `joules` (a call) and `images_per_joule` (images/s/W) where the
-    device tells, `peak_bytes`, `compile_seconds`, `compile_cache` (whether it held what was compiled),
-    `kernels` (what ran), then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`,
-    `invariance_error`, `stop`, `compiled_beforehand` (in how many processes side by side, 0 if not),
-    `rounds`, `flags`. A cell whose samples answer nothing has the status `not resolved`, its figures, and no
-    realised share.
+    device tells, `peak_bytes`, `peak_source` (how that was found), `compile_seconds`, `compile_cache`
+    (whether it held what was compiled), `kernels` (what ran), then `speedup`, `speedup_low`,
+    `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`, `compiled_beforehand` (in
+    how many processes side by side, 0 if not), `rounds`, `flags`. A cell whose samples answer nothing has
+    the status `not resolved`, its figures, and no realised share.
     """
     import pandas as pd
 
@@ -62,6 +62,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             f"{role}_joules": result.joules if result else None,
             f"{role}_images_per_joule": cell.batch_size / result.joules if result and result.joules else None,
             f"{role}_peak_bytes": result.peak_bytes if result else None,
+            f"{role}_peak_source": result.peak_source if result else None,
             f"{role}_compile_seconds": result.compile_seconds if result else None,
             f"{role}_compile_cache": result.compile_cache if result else None,
             f"{role}_kernels": result.kernels if result else None,

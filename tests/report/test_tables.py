@@ -77,6 +77,16 @@ def test_no_figure_is_left_out_however_narrow(frame, width):
         assert size(row["candidate_peak_bytes"]) in text
 
 
+def test_memory_says_how_it_was_found_where_that_is_not_usual(frame):
+    row = measured(rows_of(frame))[0]
+    (column,) = (column for column in CELL_COLUMNS if column.name == "memory candidate")
+    shown = size(row["candidate_peak_bytes"])
+    assert column.show({**row, "candidate_peak_source": "allocator"}) == shown
+    assert column.show({**row, "candidate_peak_source": None}) == shown
+    assert column.show({**row, "candidate_peak_source": "uncaptured"}) == f"{shown} (uncaptured)"
+    assert column.show({**row, "candidate_peak_bytes": None}) == "–"
+
+
 def test_no_control_codes_without_a_terminal_and_no_colour_with_no_color(frame, monkeypatch):
     assert "\x1b" not in printed(summary_table(frame), 120)
     assert "\x1b[32m" in printed(summary_table(frame), 120, force_terminal=True, color_system="standard")
