@@ -45,6 +45,11 @@ def hooked(module: nn.Module) -> bool:
     )
 
 
+def compiled_alone(module: nn.Module) -> bool:
+    """Whether calling `module` calls what its own `compile()` made of it."""
+    return module._compiled_call_impl is not None
+
+
 def looking_on(hook: Callable[..., None]) -> Callable[..., None]:
     """Mark a hook as one that changes nothing: what runs is the same with it as without (`hooked`)."""
     hook.looks_on = True  # pyright: ignore[reportFunctionMemberAccess]

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from flopbench.models.layers import Attention, Mlp, Network, drop_path_rates, init_linear
-from flopbench.symmetries import Head, Symmetry, each, schedule
+from flopbench.private import compiled_alone
+from flopbench.symmetries import Head, Symmetry, apart, each, schedule
 
 EPS = 1e-6
 
@@ -36,10 +37,15 @@ class Block(nn.Module):
         self.mlp = Mlp(symmetry, width, 4 * width, dropout)
         self.residual2 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
 
-    def forward(self, x: Any) -> Any:
-        """`[B, N, C]` to the same shape."""
-        x, normed = self.residual1(x, self.attn(self.norm1(x)), self.norm2)
-        return self.residual2(x, self.mlp(normed))
+    def forward(self, x: Any, normed: Any = None, following: nn.Module | None = None) -> Any:
+        """`[B, N, C]` to the same shape; with the norm of the `following` block, to that and its norm.
+
+        `normed` is this block's own first norm of `x` where the block before could compute that along with
+        its sum, else None; and so is what this one gives beside its own.
+        """
+        normed = self.norm1(x) if normed is None else normed
+        x, normed = self.residual1(x, self.attn(normed), self.norm2)
+        return self.residual2(x, self.mlp(normed), following, ahead=True)
 
 
 class VisionTransformer(Network):
@@ -110,10 +116,29 @@ class VisionTransformer(Network):
         """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
         x = self.pos_embed(self.patch_embed(images))
         x = self.cls_token(each(lambda part: part.flatten(1, 2), x))
+        normed = None
         for index, block in enumerate(self.blocks):
             if index == self.switch:
                 x = self.join(x)
-            x = self.run_block(block, x)
+            following = self._following(index)
+            if following is None and normed is None:
+                x = self.run_block(block, x)
+            else:
+                x = block(x, normed, following)
+                x, normed = (x, None) if following is None else x
         # The norm acts on each token alone and the head sees one token: take that token first.
         token = self.norm(each(lambda part: part[:, 0], x))
         return self.head(self.last.invariants(token, self.head_kind))
+
+    def _following(self, index: int) -> nn.Module | None:
+        """The norm that block `index` takes along for the next one, where one kernel adds and normalises.
+
+        None where there is no next block or another symmetry's, and where blocks have to be called with `x`
+        alone: they have hooks, are recomputed, or are compiled by themselves, all alike as one.
+        """
+        if self.grad_checkpointing or index + 1 in (self.switch, len(self.blocks)):
+            return None
+        pair = self.blocks[index], self.blocks[index + 1]
+        if apart(Block, *pair) or any(map(compiled_alone, pair)):
+            return None
+        return pair[1].get_submodule("norm1")

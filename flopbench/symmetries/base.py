@@ -159,7 +159,8 @@ class Symmetry:
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """Module `(x, branch) ↦ x + λ · drop_path(branch)`, λ per channel, 1 if `layer_scale` is None.
 
-        Where a `norm` of this symmetry is its third argument it returns the sum and the norm of the sum.
+        Where a `norm` of this symmetry is its third argument it returns the sum and the norm of the sum;
+        `ahead` of its turn, a norm is computed only where that takes no kernel of its own, else it is None.
         """
         return self._layer("residual", self.check_channels(width), layer_scale, drop_path)
 

@@ -155,7 +155,7 @@ class FlopResidual(IrrepResidual):
 
     impl: Impl = "auto"
 
-    def forward(self, x: Halves, branch: Halves, norm: Any = None) -> Any:
+    def forward(self, x: Halves, branch: Halves, norm: Any = None, *, ahead: bool = False) -> Any:
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
         if norm is not None and self._with(norm, *x, *branch):
@@ -164,7 +164,7 @@ class FlopResidual(IrrepResidual):
             return Halves(s, a), Halves(*normed)
         s = add_scaled(x.s, branch.s, self.gamma_s)
         x = Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))
-        return x if norm is None else (x, norm(x))
+        return x if norm is None else (x, None if ahead else norm(x))
 
     def _with(self, norm: nn.Module, *parts: Tensor) -> bool:
         """Whether one kernel adds and normalises."""

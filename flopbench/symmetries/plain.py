@@ -63,10 +63,12 @@ class Residual(nn.Module):
         self.gamma = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, branch: Tensor, norm: nn.Module | None = None) -> Any:
-        """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
+    def forward(
+        self, x: Tensor, branch: Tensor, norm: nn.Module | None = None, *, ahead: bool = False
+    ) -> Any:
+        """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm, None if `ahead`."""
         x = add_scaled(x, self.drop_path(branch), self.gamma)
-        return x if norm is None else (x, norm(x))
+        return x if norm is None else (x, None if ahead else norm(x))
 
 
 class Affine(nn.Module):
