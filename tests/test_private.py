@@ -296,3 +296,10 @@ def test_what_is_captured_can_run_uncaptured():
     with private.uncaptured():
         assert config.triton.force_cudagraphs_warmup
     assert not config.triton.force_cudagraphs_warmup
+
+
+def test_compiled_alone():
+    module = nn.Linear(1, 1)
+    assert not private.compiled_alone(module)
+    module.compile(backend="eager")
+    assert private.compiled_alone(module)
