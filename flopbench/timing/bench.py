@@ -207,7 +207,9 @@ class Bench:
         if flushed := max(workload.flushed_bytes for workload in self.workloads.values()):
             state["cache_flushed_bytes"] = flushed
         flags = find_flags(self._rounds, state, precision=precision, shortened=plan.shortened)
-        return Sampled(self._rounds, state, (*self.unchecked, *flags), device_watch.power())
+        # What empties the caches between the calls takes energy too, which is none of the model's.
+        power = {} if flushed else device_watch.power()
+        return Sampled(self._rounds, state, (*self.unchecked, *flags), power)
 
     @cached_property
     def clock(self) -> CpuClock | CudaClock:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from flopbench.timing import bench as module
 from flopbench.timing.bench import Bench, WrongOutputError
 from flopbench.timing.clock import CudaClock
 from flopbench.timing.device_state import CudaWatch
+from flopbench.timing.energy import Power
 from flopbench.timing.outputs import relative_error
 from flopbench.timing.pacing import PACING
 from flopbench.timing.workload import Workload
@@ -163,6 +164,19 @@ def test_on_a_gpu_events_time_the_calls(monkeypatch: pytest.MonkeyPatch):
     # Looked at while work is queued; this card tells no energy.
     assert state["sm_mhz"][1] == 1900
     assert power == {}
+
+
+def test_energy_that_flushing_caches_took_is_no_model_s(monkeypatch: pytest.MonkeyPatch):
+    class Card(CudaWatch):
+        def power(self) -> dict[str, Power]:
+            return {"baseline": Power(watts=600.0, joules=3.0)}
+
+    monkeypatch.setattr(module, "watch", lambda device: Card(FakeNvml()))
+    pair = bench(torch.neg, torch.neg, torch.ones(2))
+    pair.warm_up(0.0)
+    assert pair.sample(seconds=0.0).power["baseline"].joules == 3
+    pair.workloads["candidate"] = replace(pair.workloads["candidate"], flushed_bytes=4096)
+    assert pair.sample(seconds=0.0).power == {}
 
 
 def test_tensors_are_found_whatever_the_structure():
