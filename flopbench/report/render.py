@@ -126,7 +126,9 @@ def _context(
 
 def _beforehand(records: dict[str, list[CellRecord]]) -> str:
     """What was compiled beforehand, in a sentence; empty where nothing was."""
-    compiled = [one for run in records.values() for one in run if one.cell.mode != "eager" and one.phases]
+    compiled = [
+        one for run in records.values() for one in run if one.cell.mode != "eager" and one.status == "ok"
+    ]
     counts = [record.compiled_beforehand for record in compiled if record.compiled_beforehand]
     if not counts:
         return ""

@@ -35,7 +35,7 @@ class PairFacts(Frozen):
         return ""
 
 
-LEAST_SAMPLING = 3.0
+LEAST_SAMPLING = 5.0
 """Seconds of sampling that a cell gets, if its limit allows, however many are to come: a budget that is too
 small for all of them leaves the last ones out, instead of all of them imprecise."""
 

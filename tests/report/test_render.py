@@ -216,6 +216,17 @@ def test_text_from_files_is_escaped(tmp_path):
         assert len({len(re.findall(r"<t[dh]\b", row)) for row in rows}) == 1
 
 
+def test_it_says_what_was_compiled_beforehand(tmp_path):
+    run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), passes=("forward",))
+    record = next(one for one in run.records() if one.cell.mode == "compile")
+    sentence = "were compiled beforehand, by 8 processes side by side"
+    assert sentence not in render_report([run], tmp_path / "before").markdown.read_text()
+    run.append(record.model_copy(update={"compiled_beforehand": 8}))
+    files = render_report([run], tmp_path / "after")
+    for file in (files.markdown, files.html):
+        assert f"Of 3 compiled cells 1 {sentence}" in file.read_text()
+
+
 def test_folder_names_are_safe():
     assert folder_name(["../../etc/passwd"]) == "_.._etc_passwd"
     assert folder_name([".."]) == "run"
