@@ -7,20 +7,21 @@ d = C/heads. The kernels are those of FlashAttention-2, and the parts are a matt
 channel of a head lies in s or in a. A tile of a head is as wide as that of the plain layer, and so are its
 products; nothing is packed before or unpacked after.
 
-Bytes. Forward 4·B·N·C elements are read and written: q, k, v and the result, whether in one part or in two.
-Packing of heads beside the library's attention moves 12·B·N·C more: 2·3 to pack, 2 to unpack, and those of
-the library. For N = 197 the whole is bound by memory: 4·B·N²·C FLOPs are N/2 a byte in bf16, where an H100
-does some 300 in the time of one. So few tiles of queries, each of which reads the keys of its head
-again from the L2 cache, matter more than the share of a tile that is padding.
+Bytes. Forward 4·B·N·C elements are read and written: q, k, v and the result, in one part or in two. Packing
+of heads for the library's attention, and unpacking, move 8·B·N·C more, twice as many. In bf16 the 4·B·N²·C
+FLOPs are N/2 a byte, for N = 197 a third of what an H100 does while a byte comes from memory: so few blocks
+of queries, each of which reads the keys of its head from the L2 cache again, matter more than padding.
 
-FLOPs. Backward is one kernel for the gradient of q, which also sums grad·result, and one for those of k and
-v, without atomics, so that results are the same in each run. Both compute scores and the gradients of the
-probabilities: 7 products, where 5 are counted, the least that a fused kernel takes.
+FLOPs. Backward is one kernel for the gradient of q, which also sums grad · result, and one for those of k
+and v, without atomics, so that results are the same in each run. Both compute scores and the gradients of
+the probabilities: 7 products, where 5 are counted, the least that a fused kernel takes.
 
-Blocks. 128 rows in 8 warps, two groups of 64 rows for Hopper's products, and 64 columns a step leave each
-thread below 128 registers in the forward pass; the last step has as few columns as tokens remain, 5 of 197
-and 1 of 257 in 16. Heads whose channels are no power of two are a block of the largest power of two in them
-and one for what remains: 80 channels, of ViT-H, are 64 and 16.
+Blocks. 128 rows in 8 warps are two groups of 64 rows for Hopper's products. With 64 columns a step, in bf16
+and heads of 64 channels, two programs of the forward kernel find registers on a multiprocessor, one of that
+for k and v. Where half of the last 128 rows would be padding, as of 257 tokens, blocks have 64 rows in 4
+warps. The last step has as few columns as tokens remain, 5 of 197 and 1 of 257 in 16. Heads whose channels
+are no power of two are the largest power of two in them and a block for the rest: 80 channels, of ViT-H,
+are 64 and 16.
 """
 
 # ruff: noqa: ANN001, ANN201, N803
@@ -301,11 +302,12 @@ def _meta(kernel: Any, size: int, tokens: int, part: int, parts: int) -> dict[st
     main = max(16, 1 << (channels.bit_length() - 1))
     rest = max(0, channels - main)
     rows, columns, warps = (16, 16, 4) if INTERPRETED else _BLOCKS[size]
+    stages = 2
     if rows == 128 and 0 < tokens % 128 <= 64:
         # The half of the last block would be padding.
         rows, warps = 64, 4
     elif size == 4 and channels > 64:
-        rows, warps = 32, 4
+        rows, stages = 32, 1
     if channels > (64 if kernel is attention_key_gradient_kernel else 96):
         columns = min(columns, 32)
     return {
@@ -317,7 +319,7 @@ def _meta(kernel: Any, size: int, tokens: int, part: int, parts: int) -> dict[st
         "COLUMNS": columns,
         "REST": max(16, triton.next_power_of_2(tokens % columns)),
         "num_warps": warps,
-        "num_stages": 2,
+        "num_stages": stages,
     }
 
 
