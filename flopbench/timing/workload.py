@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, DType
+from flopbench.cells import CAPTURING, Cell, DType
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import images_for, initialised
 from flopbench.models.catalog import parse_name
@@ -21,8 +21,6 @@ from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.cache import Flush, flush_for
 
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Modes in which inductor captures what it compiles for CUDA as CUDA graphs.
-_CAPTURING = {"max-autotune", "cuda-graph"}
 _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph": "reduce-overhead"}
 
 
@@ -119,7 +117,7 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     elif cell.mode != "eager":
         network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
     run = _forward(network, cell)
-    captured = cell.device == "cuda" and cell.mode in _CAPTURING
+    captured = cell.device == "cuda" and cell.mode in CAPTURING
     if captured:
         # Else every replay begins with a copy of them. Other images, as in a check, are captured anew.
         keep_address(images)
