@@ -27,7 +27,7 @@ from flopbench.timing.bench import ROLES, Bench, WrongOutputError
 from flopbench.timing.environment import describe
 from flopbench.timing.memory import peak_memory
 from flopbench.timing.peaks import measure_peaks
-from flopbench.timing.workload import build_model, make_images, make_workload
+from flopbench.timing.workload import build_model, make_images, make_workload, set_precision
 
 
 def probe(report: Report, device: str | None) -> Environment:
@@ -62,6 +62,7 @@ def inspect(report: Report, cell: Cell) -> PairFacts:
     with torch.device("meta"):
         model = create_model(pair.candidate, image_size, cell.num_classes, **cell.options(pair.candidate))
     model = perturb(model.to_empty(device=cell.device)).eval()
+    set_precision("fp32")
     return PairFacts(
         **results,
         tolerance=TOLERANCE["fp32"],

@@ -102,11 +102,14 @@ def make_images(cell: Cell, device: torch.device, seed: int = 0) -> Tensor:
 def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     """The cell's pass of `model` on `images`, compiled where the cell says so (on the first call).
 
-    Sets what a process has but once, for a process measures one cell: the precision of matrix
-    products, and that freed memory is kept. For a forward pass layers have the weights that they compute
-    with (`fold`), as who deploys a network would: `model` can do nothing but infer then.
+    Sets what a process has but once, for a process measures one cell: the precision of products, that cuDNN
+    looks for its fastest convolutions, and that freed memory is kept. For a forward pass layers have the
+    weights that they compute with (`fold`), as who deploys a network would: `model` can do nothing but infer
+    then.
     """
-    set_matmul_precision(cell)
+    set_precision(cell.dtype)
+    # As whoever times networks has it: shapes do not change, and the first call waits for the search.
+    torch.backends.cudnn.benchmark = True
     keep_freed_memory()
     if cell.pass_ == "forward":
         fold(model.eval())
@@ -217,10 +220,10 @@ def _forward(network: Callable[[Tensor], Any], cell: Cell) -> Callable[[Tensor],
     return autocast
 
 
-def set_matmul_precision(cell: Cell) -> None:
-    """Full fp32 products unless the cell's dtype is tf32."""
-    torch.set_float32_matmul_precision("high" if cell.dtype == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = cell.dtype == "tf32"
+def set_precision(dtype: DType) -> None:
+    """Full fp32 products and convolutions, which cuDNN rounds to tf32 by default, unless `dtype` is tf32."""
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
 
 
 def _memory_format(cell: Cell) -> torch.memory_format:
