@@ -161,6 +161,11 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def parts_of(count: int) -> str:
+    """How many parts of a feature, in words."""
+    return f"{count} part{'s' * (count > 1)}"
+
+
 def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[], object]]]:
     """Every operator on features of so many channels; what the kernels compute is not looked at."""
     ops = torch.ops.flopbench
@@ -178,7 +183,7 @@ def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[],
     )
     for kind in ("gelu", "quick_gelu"):
         for parts in (x, [s, a[:, 8:], branch_s, branch_a[:, 8:]]):
-            case = f"{kind} of {len(parts)} parts"
+            case = f"{kind} of {parts_of(len(parts))}"
             yield case, lambda parts=parts, kind=kind: ops.mirror_gelu(parts, kind)
             yield (
                 f"{case}, gradient",
@@ -188,7 +193,7 @@ def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[],
     heads, tokens = (16, 257) if channels == 1280 else (channels // 64, 197)
     for count in (1, 2):
         qkv = list(s.new_zeros(count, 1, tokens, 3 * channels // count))
-        case = f"{count} parts of heads of {channels // heads}"
+        case = f"{parts_of(count)} of heads of {channels // heads}"
         yield case, lambda qkv=qkv, heads=heads: ops.flash_attention_parts(qkv, heads)
         mixed = list(s.new_zeros(count, 1, tokens, channels // count))
         log = s.new_zeros(1, heads, tokens, dtype=torch.float32)
@@ -208,7 +213,7 @@ def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[],
                 weight[:, 0],
                 weight[:, 0] if len(parts) == 4 else None,
             )
-            case = f"products and {kind} of {len(parts)} parts"
+            case = f"products and {kind} of {parts_of(len(parts))}"
             yield case, lambda given=given, kind=kind: ops.linear_gelu(*given, kind)
 
 
