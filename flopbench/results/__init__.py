@@ -2,27 +2,30 @@
 
 from flopbench.results.files import read_record, write_atomically, write_record
 from flopbench.results.frame import to_frame
+from flopbench.results.profiles import (
+    Bound,
+    Calibration,
+    Group,
+    ModelProfile,
+    OperatorTime,
+    Peaks,
+    ProfileRecord,
+)
 from flopbench.results.records import (
     OURS,
+    POWER_LIMIT,
     SCHEMA,
     TORCHS,
     UNRESOLVED,
-    Bound,
-    Calibration,
     CellRecord,
     Check,
     CompileCache,
     Environment,
     Flag,
     FrontierRecord,
-    Group,
     Interval,
-    ModelProfile,
     ModelResult,
-    OperatorTime,
-    Peaks,
     PeakSource,
-    ProfileRecord,
     RunInfo,
     Samples,
     Status,
@@ -31,6 +34,7 @@ from flopbench.results.run import Run, RunExistsError, merge_runs
 
 __all__ = [
     "OURS",
+    "POWER_LIMIT",
     "SCHEMA",
     "TORCHS",
     "UNRESOLVED",

@@ -1,11 +1,11 @@
-"""The records of a run: frozen, typed, and the schema of what is on disk."""
+"""The records of a run and its cells: frozen, typed, and the schema of what is on disk."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
-from flopbench.cells import Cell, DType, Frozen
+from flopbench.cells import Cell, Frozen
 from flopbench.kernels import Ran, has_ours
 from flopbench.suites import Profile
 
@@ -29,11 +29,11 @@ Status = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
 Samples = tuple[Annotated[tuple[PositiveFloat, ...], Field(min_length=1)], ...]
 
 
-class _Finite(Frozen, allow_inf_nan=False):
+class Finite(Frozen, allow_inf_nan=False):
     """A record of figures, each of which is a number."""
 
 
-class Interval(_Finite):
+class Interval(Finite):
     """An estimate with its 95 % interval."""
 
     estimate: float
@@ -56,7 +56,7 @@ Speedup = Annotated[Interval, AfterValidator(_is_ratio)]
 """Time of the baseline over time of the candidate."""
 
 
-class _Implemented(_Finite):
+class Implemented(Finite):
     """What a model ran as, seen in its first call.
 
     `implementations` holds what each operation of ours was seen to run as, and why: operation → name →
@@ -77,7 +77,7 @@ class _Implemented(_Finite):
         return "; ".join(f"{name}: {', '.join(operations)}" for name, operations in sorted(by_name.items()))
 
 
-class ModelResult(_Implemented):
+class ModelResult(Implemented):
     """What was found out about one model of a cell.
 
     `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a round, in
@@ -107,7 +107,7 @@ class ModelResult(_Implemented):
     host_samples: Samples = ()
 
 
-class Check(_Finite):
+class Check(Finite):
     """The numerical check before timing: largest |f(x) − f(flop x)| relative to the logits' spread.
 
     `random` is on normal noise and `photo` on a real photograph, with perturbed weights, in fp32;
@@ -128,6 +128,10 @@ class Check(_Finite):
 # The kind of the flag on a cell whose interval is too wide to answer anything.
 UNRESOLVED = "not resolved"
 
+# Of what holds a GPU's clocks back (`throttle_reasons` in a record's `device_state`) the one that is no
+# fault: a large network draws all that the card may, and the clocks that it has there are its own.
+POWER_LIMIT = "software power cap"
+
 
 class Flag(Frozen):
     """Something that makes a measurement less trustworthy, with what to do about it."""
@@ -137,7 +141,7 @@ class Flag(Frozen):
     remedy: str
 
 
-class CellRecord(_Finite):
+class CellRecord(Finite):
     """One line of `cells.jsonl`."""
 
     schema_: Schema = SCHEMA
@@ -202,7 +206,7 @@ class CellRecord(_Finite):
         return (self.speedup.estimate - 1) / (ratio - 1)
 
 
-class FrontierRecord(_Finite):
+class FrontierRecord(Finite):
     """One line of `frontier.jsonl`: the largest batch of a model's pass that fits the device.
 
     `cell` says under what; its batch size is 1. `largest_batch` is exact to one part in sixteen and 0
@@ -279,120 +283,3 @@ class RunInfo(Frozen):
     command: str
     created: str
     environment: Environment
-
-
-class Peaks(_Finite):
-    """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy.
-
-    `cached_copies` holds (bytes of source and destination together, bytes/s) of copies small enough for
-    caches, sizes growing. `launch_seconds` is what an operator takes however small it is: on CUDA of the
-    host alone, which launches it and goes on. `kernel_seconds` is what a kernel takes the device however
-    small it is, from its start to that of the next; None on a CPU.
-    """
-
-    flops_per_second: dict[DType, float]
-    copy_bytes_per_second: float
-    cached_copies: tuple[tuple[int, float], ...] = ()
-    launch_seconds: float | None = None
-    kernel_seconds: float | None = None
-
-    def bandwidth(self, working_set: float) -> float:
-        """Bytes/s at which so many bytes can be moved at best: a cache's rate where they fit into one."""
-        for size, rate in self.cached_copies:
-            if working_set <= size:
-                return rate
-        return self.copy_bytes_per_second
-
-
-class Calibration(_Finite):
-    """`calibration.json` of a run folder: what this machine can do, and what it can tell apart.
-
-    `visible_change` is the smallest relative change of a cell's speed-up that A/A runs let through,
-    by the cell's id.
-    """
-
-    schema_: Schema = SCHEMA
-    peaks: Peaks
-    visible_change: dict[str, float] = {}
-    environment: Environment | None = None
-
-
-Group = Literal["matrix products", "attention", "normalisation", "elementwise", "layout", "other"]
-
-
-class OperatorTime(_Finite):
-    """An operator's or kernel's own time, without its callees': seconds and calls a call of the model.
-
-    On CUDA the time of an operator is that of the kernels it launched, and these are its calls.
-    """
-
-    name: str
-    group: Group
-    seconds: float
-    calls: float
-
-
-class Bound(_Finite):
-    """The least time that a device needs for one call of a model, by a roofline a layer; seconds.
-
-    `arithmetic` is all FLOPs at the peak. `unfused` takes of each layer the longer of its arithmetic
-    and its operators' bytes, `fused` the same with a layer's bytes as one kernel would move them;
-    `launches` is what starting `operators` operators one by one costs, 0 where that is not known, and
-    `fused_launches` the same of `fused_operators`, a layer each. `kernel_seconds` is what each takes the
-    device in addition. `parts` holds (unfused, fused) a part of the network.
-    """
-
-    arithmetic: float
-    unfused: float
-    fused: float
-    launches: float = 0.0
-    operators: int = 0
-    fused_launches: float = 0.0
-    fused_operators: int = 0
-    kernel_seconds: float = 0.0
-    parts: dict[str, tuple[float, float]] = {}
-
-
-class ModelProfile(_Implemented):
-    """Where the time of one call of one model went.
-
-    `groups` are seconds a call by kind of operator; what they do not explain of `seconds` is shown
-    as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted.
-    `operators` make up the groups; `parts` are seconds a part of the network, empty when compiled.
-    `busy_seconds` is how long of a call some kernel runs; None on a CPU.
-    """
-
-    label: str
-    seconds: float
-    groups: dict[Group, float]
-    flops: float | None = None
-    bytes_moved: float | None = None
-    operators: tuple[OperatorTime, ...] = ()
-    parts: dict[str, float] = {}
-    busy_seconds: float | None = None
-    bound: Bound | None = None
-
-
-class ProfileRecord(_Finite):
-    """`profile*.json` of a run folder: one cell, both models."""
-
-    schema_: Schema = SCHEMA
-    cell: Cell
-    baseline: ModelProfile
-    candidate: ModelProfile
-    speedup: Speedup | None = None
-    """Measured in the same process, without the profiler."""
-    calls: int = 0
-    """Calls of each model that were profiled."""
-    peaks: Peaks | None = None
-    environment: Environment | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_cell(cls, raw: Any) -> Any:
-        """Early profiles named the values of their cell one by one."""
-        if not isinstance(raw, dict) or "pair" not in raw:
-            return raw
-        named = {field.alias or name for name, field in Cell.model_fields.items()} & raw.keys()
-        rest = {name: value for name, value in raw.items() if name not in named}
-        return {**rest, "cell": {name: raw[name] for name in named}}

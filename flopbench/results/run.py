@@ -24,7 +24,8 @@ from flopbench.results.files import (
     write_atomically,
     write_record,
 )
-from flopbench.results.records import Calibration, CellRecord, FrontierRecord, ProfileRecord, RunInfo
+from flopbench.results.profiles import Calibration, ProfileRecord
+from flopbench.results.records import CellRecord, FrontierRecord, RunInfo
 
 
 class RunExistsError(FlopbenchError):
