@@ -12,7 +12,7 @@ from flopbench.report import tables, text
 from flopbench.report.cells import Rows, measured, rows_of
 from flopbench.report.findings import Answer, answer
 from flopbench.report.table import Table, words
-from flopbench.results import CellRecord, Run, RunInfo, to_frame, write_atomically
+from flopbench.results import POWER_LIMIT, CellRecord, Run, RunInfo, to_frame, write_atomically
 
 if TYPE_CHECKING:
     from jinja2 import Environment as Templates
@@ -119,7 +119,7 @@ def _context(
         "flags": flag_groups(records),
         "pictures": pictures,
         "missing": missing,
-        "beforehand": _beforehand(records),
+        "notes": [note for note in (_beforehand(records), _at_the_power_limit(records)) if note],
         "replicated": any(row["replicate"] for row in rows),
     }
 
@@ -136,6 +136,18 @@ def _beforehand(records: dict[str, list[CellRecord]]) -> str:
     return (
         f"Of {len(compiled)} compiled cells {len(counts)} were compiled beforehand, by {processes} processes "
         "side by side: their compile times are those of finding the code on disk."
+    )
+
+
+def _at_the_power_limit(records: dict[str, list[CellRecord]]) -> str:
+    """In how many cells a GPU's power limit set its clocks, in a sentence; empty where in none."""
+    states = [one.device_state for run in records.values() for one in run if one.status == "ok"]
+    limited = sum(POWER_LIMIT in state.get("throttle_reasons", ()) for state in states)
+    if not limited:
+        return ""
+    return (
+        f"In {limited} of {len(states)} measured cells the GPU ran at its power limit, as it may under load: "
+        "times are those of the clocks that each network has there."
     )
 
 

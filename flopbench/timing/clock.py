@@ -92,13 +92,19 @@ class CudaClock:
     Args:
         cuda: the module with `Event` and `synchronize`; tests give a stand-in.
         now: the host's clock, in seconds.
+        sleep: waits for so many seconds.
 
     Attributes:
         glance: called while the device has work queued, outside of what is timed; None by default.
     """
 
-    def __init__(self, cuda: Any = torch.cuda, now: Callable[[], float] = time.perf_counter) -> None:
-        self.cuda = cuda
+    def __init__(
+        self,
+        cuda: Any = torch.cuda,
+        now: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.cuda, self.sleep = cuda, sleep
         self.glance: Callable[[], object] | None = None
         self.now = now
         self._pairs: list[tuple[Any, Any]] = []
@@ -128,7 +134,7 @@ class CudaClock:
         # Graphs and small batches are dispatched long before they have run.
         while self.glance and not pairs[-1][1].query():
             self.glance()
-            time.sleep(1e-3)
+            self.sleep(1e-3)
         self.cuda.synchronize()
         return Timed([start.elapsed_time(end) * 1e-3 for start, end in pairs], host[:1], waited)
 

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import torch
 
 from flopbench.cells import DeviceKind
+from flopbench.results import POWER_LIMIT
 from flopbench.timing.energy import Meter, Power, Rapl
 
-# What slows a GPU down against its will: its bit among NVML's clocks-event reasons (nvml.h), the field that
-# counts its nanoseconds, and the policy of the older call that does.
+# What holds a GPU's clocks back: its bit among NVML's clocks-event reasons (nvml.h), the field that counts
+# its nanoseconds, and the policy of the older call that does.
 THROTTLE_REASONS: dict[str, tuple[int, str, str]] = {
-    "software power cap": (0x04, "NVML_FI_DEV_PERF_POLICY_POWER", "NVML_PERF_POLICY_POWER"),
+    POWER_LIMIT: (0x04, "NVML_FI_DEV_PERF_POLICY_POWER", "NVML_PERF_POLICY_POWER"),
     "hardware slowdown": (0x08, "", ""),
     "software thermal slowdown": (0x20, "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN", ""),
     "hardware thermal slowdown": (0x40, "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN", ""),
@@ -110,7 +111,8 @@ class CudaWatch:
     """Clocks, throttling, temperature, power, energy and foreign processes, by NVML where that is there.
 
     Clocks are looked at while work is queued (`glance`): after a synchronisation the card idles. What held
-    them back, and energy, come from the driver's counters.
+    them back, and energy, come from the driver's counters. No figure is worth a cell: whatever NVML raises,
+    what it does not tell is left out.
 
     Args:
         nvml: the module; pynvml by default.
@@ -161,7 +163,8 @@ class CudaWatch:
         """Least and largest of each reading, `mean_watts`, what held the clocks back, `foreign_processes`.
 
         `throttle_reasons` are those that the driver counted for some of the time, or that were seen where it
-        does not count; `throttled` is the share of the time of each that it counted.
+        does not count; `throttled` is the share of the time of each that it counted. The power limit is one
+        of them, and no fault (`timing.flags`).
         """
         if self.handle is None:
             return {"nvml": "not available"}
@@ -199,18 +202,15 @@ class CudaWatch:
             "watts": lambda: round(nvml.nvmlDeviceGetPowerUsage(handle) / 1000, 1),
         }
         for name, read in readings.items():
-            with suppress(nvml.NVMLError):
+            with suppress(Exception):
                 row[name] = read()
         # The second is the older drivers' name.
-        for ask in (
-            nvml.nvmlDeviceGetCurrentClocksEventReasons,
-            nvml.nvmlDeviceGetCurrentClocksThrottleReasons,
-        ):
-            with suppress(nvml.NVMLError):
-                mask = ask(handle)
+        for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+            with suppress(Exception):
+                mask = getattr(nvml, name)(handle)
                 self.reasons |= {reason for reason, (bit, *_) in THROTTLE_REASONS.items() if mask & bit}
                 break
-        with suppress(nvml.NVMLError):
+        with suppress(Exception):
             pids = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
             # One of them is this process, under whatever number: in a container NVML tells the host's, or
             # nothing at all.
@@ -222,7 +222,7 @@ class CudaWatch:
         """The card's counter; None of one that is divided, for it holds the energy of all parts."""
         if self.handle is None or self.divided:
             return None
-        with suppress(self.nvml.NVMLError):
+        with suppress(Exception):
             return self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) * 1e-3
         return None
 
@@ -234,7 +234,7 @@ class CudaWatch:
         for reason, (_, field, policy) in THROTTLE_REASONS.items():
             nanoseconds: Any = _field(self.nvml, self.handle, field)
             if nanoseconds is None and policy:
-                with suppress(self.nvml.NVMLError):
+                with suppress(Exception):
                     status = self.nvml.nvmlDeviceGetViolationStatus(self.handle, getattr(self.nvml, policy))
                     nanoseconds = status.violationTime
             if nanoseconds is not None:
@@ -245,7 +245,7 @@ class CudaWatch:
 def _find(nvml: Any, uuid: str) -> Any:
     """NVML's handle of the card that is used, whole or in part; None where that cannot be told."""
     for name in (uuid, f"GPU-{uuid}", f"MIG-{uuid}") if uuid else ():
-        with suppress(nvml.NVMLError):
+        with suppress(Exception):
             handle = nvml.nvmlDeviceGetHandleByUUID(name)
             if name.startswith("MIG-"):
                 return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
@@ -255,7 +255,7 @@ def _find(nvml: Any, uuid: str) -> Any:
 
 def _is_divided(nvml: Any, handle: Any) -> bool:
     """Whether a card is in MIG mode; older cards have none."""
-    with suppress(nvml.NVMLError):
+    with suppress(Exception):
         return nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
     return False
 
@@ -265,7 +265,7 @@ def _field(nvml: Any, handle: Any, name: str) -> int | None:
     number = getattr(nvml, name, None)
     if number is None:
         return None
-    with suppress(nvml.NVMLError):
+    with suppress(Exception):
         (value,) = nvml.nvmlDeviceGetFieldValues(handle, [number])
         return value.value.ullVal if value.nvmlReturn == nvml.NVML_SUCCESS else None
     return None

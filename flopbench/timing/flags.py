@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flopbench.results import UNRESOLVED, Flag
+from flopbench.results import POWER_LIMIT, UNRESOLVED, Flag
 from flopbench.timing.sampling import Rounds
 from flopbench.timing.statistics import MIN_ROUNDS, Array, outliers
 
@@ -90,13 +90,15 @@ def _unsettled(state: Mapping[str, Any], shortened: bool) -> Iterator[Flag]:
 
 
 def _device(state: Mapping[str, Any]) -> Iterator[Flag]:
-    if reasons := state.get("throttle_reasons"):
+    # A GPU at its power limit is as it should be under load; what is then to be asked of the turns is asked
+    # in `_unsettled`.
+    if reasons := [reason for reason in state.get("throttle_reasons", ()) if reason != POWER_LIMIT]:
         shares = state.get("throttled", {})
         said = [f"{name} ({shares[name]:.0%} of the time)" if name in shares else name for name in reasons]
         yield Flag(
             kind="throttled",
             message=f"the GPU held its clocks back: {', '.join(said)}",
-            remedy="better cooling, a higher power limit, or fixed clocks (nvidia-smi -lgc)",
+            remedy="better cooling and power supply, or clocks fixed so low that they last (nvidia-smi -lgc)",
         )
     if state.get("foreign_processes"):
         yield Flag(

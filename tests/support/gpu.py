@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from flopbench.timing.workload import Workload
@@ -30,6 +31,7 @@ class SimulatedGpu:
         self.host = self.device = 0.0
         self.demand = IDLE_WATTS
         self.ends: list[float] = []
+        self.energy = [(0.0, 0.0)]
 
     def speed(self, demand: float) -> float:
         """The clocks, relative to full ones, at an average demand in watts."""
@@ -41,15 +43,30 @@ class SimulatedGpu:
             self.host = max(self.host, self.ends[-QUEUE])
         self.host += dispatch
         if self.host > self.device:
-            self._average(IDLE_WATTS, self.host + LATENCY - self.device)
+            idle = self.host + LATENCY - self.device
+            self._average(IDLE_WATTS, idle)
             self.device = self.host + LATENCY
+            self._take(IDLE_WATTS * idle)
         taken = seconds / self.speed(self.demand)
         self._average(watts, taken)
         self.device += taken
         self.ends.append(self.device)
+        self._take(min(watts, self.cap) * taken)
 
     def _average(self, watts: float, seconds: float) -> None:
         self.demand = watts + (self.demand - watts) * math.exp(-seconds / self.memory)
+
+    def _take(self, joules: float) -> None:
+        self.energy.append((self.device, self.energy[-1][1] + joules))
+
+    def joules(self, refresh: float = 0.02) -> float:
+        """Energy taken until now, as a counter tells it that is brought up to date now and then."""
+        at, joules = zip(*self.energy, strict=True)
+        return float(np.interp(self.host // refresh * refresh, at, joules))
+
+    def sleep(self, seconds: float) -> None:
+        """The host does nothing for so long."""
+        self.host += seconds
 
     def now(self) -> float:
         """Seconds on the wall."""

@@ -180,7 +180,9 @@ def run_scripted(pytester, monkeypatch):
 
     def run(clock, outcome, arguments, mark="", options=()):
         monkeypatch.setattr(bench, "CLOCKS", dict.fromkeys(("cpu", "cuda"), lambda: clock))
-        monkeypatch.setattr(bench, "watch", lambda device: CudaWatch(FakeNvml()))
+        nvml = FakeNvml()
+        nvml.reasons = 0x8
+        monkeypatch.setattr(bench, "watch", lambda device: CudaWatch(nvml))
         pytester.makepyfile(f"""
             import pytest
             import torch

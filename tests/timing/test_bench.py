@@ -160,7 +160,7 @@ def test_on_a_gpu_events_time_the_calls(monkeypatch: pytest.MonkeyPatch):
     # Events are a millisecond apart, and the host's dispatch is kept beside them.
     assert np.array(rounds.candidate) == pytest.approx(1e-3)
     assert len(rounds.candidate_host) == len(rounds.candidate)
-    assert {"throttled", "unsettled"} <= {flag.kind for flag in flags}
+    assert "unsettled" in {flag.kind for flag in flags}
     # Looked at while work is queued; this card tells no energy.
     assert state["sm_mhz"][1] == 1900
     assert power == {}

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 import torch
 
-from flopbench.results import Interval
+from flopbench.results import POWER_LIMIT, Interval
 from flopbench.timing.clock import Clock, CpuClock, CudaClock
 from flopbench.timing.device_state import THROTTLE_REASONS, CpuWatch, CudaWatch
 from flopbench.timing.flags import find_flags
@@ -269,6 +269,24 @@ def test_others_on_the_card_are_counted_whatever_our_own_number_is():
     assert watch.report()["foreign_processes"] == 2
 
 
+def test_what_nvml_does_not_tell_costs_no_cell_whatever_it_raises():
+    """E.g. the package's own error, no `NVMLError`, where the driver is older than it."""
+    nvml = FakeNvml()
+    nvml.millijoules = 0.0
+    watch = CudaWatch(nvml)
+
+    def raising(*_: object) -> Any:
+        raise pynvml.NVMLLibraryMismatchError
+
+    for name in vars(FakeNvml):
+        if name.startswith("nvmlDevice"):
+            setattr(nvml, name, raising)
+    watch.glance()
+    assert watch.report() == {"throttle_reasons": [], "throttled": {}}
+    assert watch.power() == {}
+    assert CudaWatch(nvml, "a").handle is None
+
+
 def test_nvml_is_shut_down_with_the_watch():
     nvml = FakeNvml()
     watch = CudaWatch(nvml)
@@ -373,7 +391,7 @@ def test_what_takes_long_to_dispatch_but_is_dispatched_in_time_is_not_bound_by_i
 @pytest.mark.parametrize(
     ("state", "kind"),
     [
-        ({"throttle_reasons": ["software power cap"]}, "throttled"),
+        ({"throttle_reasons": ["hardware slowdown", "software power cap"]}, "throttled"),
         ({"throttle_reasons": ["thermal limit"], "throttled": {"thermal limit": 0.4}}, "throttled"),
         ({"foreign_processes": 2}, "disturbed"),
         ({"foreign_cores": 0.9}, "disturbed"),
@@ -382,4 +400,12 @@ def test_what_takes_long_to_dispatch_but_is_dispatched_in_time_is_not_bound_by_i
 def test_a_disturbed_device_is_flagged_with_a_remedy(calm: np.ndarray, state: dict[str, Any], kind: str):
     (flag,) = find_flags(rounds(calm, calm), state, precision=0.01)
     assert flag.kind == kind
+    assert "power cap" not in flag.message
     assert flag.remedy
+
+
+def test_the_power_limit_is_where_a_gpu_works_and_no_disturbance(calm: np.ndarray):
+    assert (
+        kinds(rounds(calm, calm), {"throttle_reasons": [POWER_LIMIT], "throttled": {POWER_LIMIT: 1.0}})
+        == set()
+    )
