@@ -7,7 +7,7 @@ import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
@@ -75,6 +76,13 @@ def watched() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
         or torch.autograd._profiler_enabled()  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+
+def has_tangent(tensors: Iterable[Tensor]) -> bool:
+    """Whether derivatives of any of `tensors` are taken in forward mode, as `torch.func.jvp` does."""
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None for x in tensors
     )
 
 

@@ -277,13 +277,20 @@ def _table(value: object, where: str) -> dict[str, Any]:
     return value
 
 
+def _in_file(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Of a mistake: a suite has its variants beside the profiles, its file within them."""
+    if len(location) > 1 and location[0] in VARIANTS:
+        return "profiles", location[1], location[0], *location[2:]
+    return location
+
+
 def _first_mistake(error: ValidationError) -> str:
     """One line for the first of pydantic's complaints: where, what, and what was given."""
     errors = error.errors()
     # A key that is missing may be the one that was misspelt.
     first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
-    *outer, last = first["loc"] or ("",)
-    where = place(first["loc"])
+    *outer, last = _in_file(first["loc"]) or ("",)
+    where = place((*outer, last))
     # A bad item makes its list bad too: what follows from the first mistake is not another one.
     others = [e for e in errors if e is not first and e["loc"] != first["loc"][: len(e["loc"])]]
     more = f" (and {len(others)} more)" if others else ""

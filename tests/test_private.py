@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.autograd.profiler import profile
 from torch.nn.modules import module as modules
 from torch.utils.hooks import RemovableHandle
@@ -248,6 +249,17 @@ def test_who_compiles_for_others_keeps_to_itself_what_it_finds_fastest(
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")  # torch's own, of its decompositions
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_has_tangent():
+    x = torch.zeros(1)
+    seen = [private.has_tangent([x])]
+    with forward_ad.dual_level():
+        seen += [private.has_tangent([x]), private.has_tangent([x, forward_ad.make_dual(x, x)])]
+    torch.func.jvp(lambda x: seen.append(private.has_tangent([x])) or x, (x,), (x,))
+    assert seen == [False, False, True, True]
+
+
 def test_watched():
     """Each of those who look on, and nobody before and after."""
     seen = []

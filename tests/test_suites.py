@@ -88,6 +88,14 @@ def test_a_variant_has_what_its_profile_has_but_for_what_it_says(tmp_path: Path)
 
 
 @pytest.mark.parametrize("variant", ["quick", "full"])
+def test_a_mistake_in_a_variant_is_where_the_file_has_it(tmp_path: Path, variant: Variant):
+    text = GOOD.split("[profiles.cpu.quick]")[0] + f"[profiles.cpu.{variant}]\n"
+    for mistake in ("budget = 3", "batch_sizes = [0]"):
+        with pytest.raises(FlopbenchError, match=rf"^my.toml: profiles\.cpu\.{variant}[.:]"):
+            suite(text + mistake, tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["quick", "full"])
 def test_a_variant_that_is_not_there_is_one_line(tmp_path: Path, variant: Variant):
     message = f"suite 'my' has no {variant} profile for cuda; it has .*: leave out --{variant}$"
     with pytest.raises(FlopbenchError, match=message):

@@ -9,4 +9,6 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     device = tensors[0].device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
-    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)
+    low = torch.get_autocast_dtype(device)
+    # Double precision is left as it is.
+    return tuple(x if x.dtype == torch.float64 else x.to(low) for x in tensors)

@@ -6,8 +6,6 @@ products of the library. Where torch.compile traces, the time of torch's own is 
 them.
 """
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from flopbench.errors import FlopbenchError
 
 TABLE = Path(__file__).with_name("measured.json")
 
@@ -55,9 +55,37 @@ class Verdict(NamedTuple):
     why: str
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a table."""
-    return (Row(**row) for row in json.loads(path.read_text()))
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a table.
+
+    Raises:
+        FlopbenchError: it is none.
+    """
+    try:
+        return parse_rows(path.read_bytes(), path.name)
+    except OSError as error:
+        problem = f"{path.name} cannot be read: {error.strerror}"
+    except FlopbenchError as error:
+        problem = str(error)
+    raise FlopbenchError(f"{problem}; install flopbench again, or write [] into {path}")
+
+
+def parse_rows(text: str | bytes, where: str) -> list[Row]:
+    """The rows of a JSON list.
+
+    Raises:
+        FlopbenchError: it is none, with the place, which is in `where`.
+    """
+    # Where a compiler asks, this is imported outside of what it traces.
+    from pydantic import TypeAdapter, ValidationError
+
+    from flopbench.cells import complaint, place
+
+    try:
+        return TypeAdapter(list[Row]).validate_json(text)
+    except ValidationError as error:
+        within = place(error.errors()[0]["loc"])
+        raise FlopbenchError(f"{where}: {within}{': ' if within else ''}{complaint(error)}") from None
 
 
 def verdict(operation: str, way: str, parts: int, x: Tensor) -> Verdict:

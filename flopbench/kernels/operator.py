@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.library import Library, infer_schema, register_autograd, register_fake
 
-from flopbench.private import watched
+from flopbench.private import has_tangent, watched
 
 Run = Callable[..., list[Tensor]]
 _LIBRARY = Library("flopbench", "FRAGMENT")
@@ -55,10 +55,16 @@ def operator(
 
         @wraps(run)
         def call(*args: Any, **kwargs: Any) -> list[Tensor]:
+            # A compiler asks for no tangents.
+            if torch.compiler.is_compiling():
+                return dispatched(*args, **kwargs)
+            flat = _flat((*args, *kwargs.values()))
+            tensors = [x for x in flat if isinstance(x, Tensor)]
+            if has_tangent(tensors):
+                # Autograd would lose them in silence.
+                raise RuntimeError("this operator of flopbench has no forward gradient; use impl='eager'")
             if kwargs or watched():
                 return dispatched(*args, **kwargs)
-            flat = _flat(args)
-            tensors = [x for x in flat if isinstance(x, Tensor)]
             # Subclasses and tensors without content have ways of their own.
             if any(type(x) not in _ORDINARY or x.is_meta for x in tensors):
                 return dispatched(*args)

@@ -5,11 +5,12 @@ python -m tests.gpu.table out/operations.jsonl
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from flopbench.kernels.measured import TABLE, Row, read_rows
+from flopbench.errors import FlopbenchError
+from flopbench.kernels.measured import TABLE, Row, parse_rows, read_rows
 from flopbench.results.files import write_atomically
 
 
@@ -29,12 +30,36 @@ def as_text(rows: Iterable[Row]) -> str:
     return f"[\n{lines}\n]\n" if lines else "[]\n"
 
 
+def measurements(path: Path) -> Iterator[Row]:
+    """Those of a file of a row per line.
+
+    Raises:
+        FlopbenchError: it is none, with the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise FlopbenchError(
+            f"{path} cannot be read: {getattr(error, 'strerror', 'it is no text')}"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        yield from parse_rows(
+            f"[{line}]", f"{path}, line {number}, is no row of `python -m tests.gpu.operations`"
+        )
+
+
 def main(paths: list[str], table: Path = TABLE) -> None:
     """Read measurements, each a file of a row per line, into the table."""
-    new = [Row(**json.loads(line)) for path in paths for line in Path(path).read_text().splitlines()]
+    if not paths:
+        sys.exit("name what `python -m tests.gpu.operations` wrote: operations.jsonl")
+    try:
+        new = [row for path in paths for row in measurements(Path(path))]
+        old = read_rows(table)
+    except FlopbenchError as error:
+        sys.exit(str(error))
     if any(row.card == "cpu" for row in new):
         sys.exit("these are times of Triton's interpreter, which say nothing of a GPU")
-    rows = merged(read_rows(table), new)
+    rows = merged(old, new)
     write_atomically(table, as_text(rows))
     print(f"{len(rows)} rows, {len(new)} of them new: {table}")
 

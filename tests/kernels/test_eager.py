@@ -75,6 +75,14 @@ def test_autocast_casts_a_token_weight_once(monkeypatch):
         assert [*given.shape] in cast
 
 
+def test_autocast_leaves_double_precision():
+    x, weight, bias = torch.randn(2, 5, 3).double(), torch.randn(5, 5).double(), torch.randn(5).double()
+    expected = token_linear(x, weight, bias, 5)
+    for given in (weight, padded(weight)):
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(token_linear(x, given, bias, 5), expected)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
 def test_compiled_the_padding_stays(cpp_compiler):
     def mix(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

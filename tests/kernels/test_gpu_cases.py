@@ -76,3 +76,25 @@ def test_new_rows_take_the_place_of_old_ones(tmp_path: Path):
     assert list(read_rows(written)) == [new, other]
     written.write_text(table.as_text([]))
     assert list(read_rows(written)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "operations.jsonl cannot be read: No such file or directory"),
+        ("{}\n", "operations.jsonl, line 1, is no row of .*: .*card: field required"),
+        ('\n{"card": "NVI', "operations.jsonl, line 2, is no row of .*: invalid JSON"),
+        ("title = 1", "operations.jsonl, line 1, is no row of .*: invalid JSON"),
+        (b"\xff", "operations.jsonl cannot be read: it is no text"),
+    ],
+)
+def test_what_no_gpu_measured_is_one_line_and_changes_nothing(tmp_path: Path, text, said: str):
+    found, written = tmp_path / "operations.jsonl", tmp_path / "measured.json"
+    written.write_text("[]\n")
+    if text is not None:
+        found.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for paths, expected in (([str(found)], said), ([], "operations.jsonl")):
+        with pytest.raises(SystemExit, match=expected) as problem:
+            table.main(paths, written)
+        assert "\n" not in str(problem.value)
+    assert written.read_text() == "[]\n"

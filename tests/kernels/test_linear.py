@@ -2,12 +2,15 @@
 
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 
+from flopbench.errors import FlopbenchError
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts
 from tests.kernels.agreement import (
     DTYPES,
@@ -104,6 +107,37 @@ def test_tuning_times_what_neither_spills_nor_lacks_shared_memory(device, monkey
     monkeypatch.setattr(kernels, "tuned", True)
     given = {"weight_s_ptr": torch.empty(1)}
     assert kernels._fitting(kernels._CONFIGS, given, PARTS=parts) == [kernels._SMALL]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("shared", [48, 99, 163, 227])
+def test_what_is_tried_finds_room_on_smaller_gpus(device, monkeypatch, parts, shared):
+    kernels = import_module("flopbench.kernels.triton.linear")
+    properties = SimpleNamespace(shared_memory_per_block_optin=shared * 1024)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    with FakeTensorMode():
+        given = {"weight_s_ptr": torch.empty(1, dtype=torch.bfloat16, device="cuda")}
+    configs = kernels._fitting(kernels._CONFIGS, given, PARTS=parts)
+    assert configs
+    for config in configs:
+        rows, columns, inner = (config.kwargs[name] for name in ("ROWS", "COLUMNS", "INNER"))
+        lines = parts * rows + min(parts, 2) * columns
+        assert config.num_stages * lines * inner * 2 <= shared * 1024
+
+
+def test_a_kernel_that_does_not_fit_is_one_line(device, monkeypatch):
+    kernels = import_module("flopbench.kernels.triton")
+    no_room = import_module("triton.runtime.errors").OutOfResources(262144, 101376, "shared memory")
+
+    class Kernel:
+        def __getitem__(self, grid):
+            raise no_room
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA Small")
+    with pytest.raises(
+        FlopbenchError, match=r"NVIDIA Small \(shared memory: 262144 wanted, 101376 there\); use"
+    ):
+        kernels.launch(Kernel(), (1,), torch.empty(1))
 
 
 def test_another_batch_of_like_size_is_not_tuned_again(device, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from flopbench.errors import FlopbenchError
 from flopbench.kernels import dispatch, measured
 from flopbench.kernels.dispatch import choose, observe
 from flopbench.kernels.layer_norm import LAYER_NORM
@@ -157,6 +158,21 @@ def test_what_is_exported_keeps_to_torch():
 
 def test_sizes():
     assert [size_class(n) for n in (0, 1, 3, 4, 15, 16, 1 << 20)] == [0, 1, 1, 2, 2, 3, 11]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"card": "NVI', "measured.json: invalid JSON: EOF"),
+        ('[{"card": "NVIDIA"}]', r"measured.json: \[0\].date: field required"),
+        ("3", "measured.json: input should be a valid array, got 3"),
+        (None, "measured.json cannot be read: No such file"),
+    ],
+)
+def test_what_is_no_table_is_one_line(table, text, said):
+    table.unlink() if text is None else table.write_text(text)
+    with pytest.raises(FlopbenchError, match=f"^{said}.*; install flopbench again, or write .* into .*$"):
+        on_a_gpu(LAYER_NORM)
 
 
 def test_the_table_that_is_shipped_is_one(monkeypatch):

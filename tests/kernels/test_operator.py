@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from flopbench.kernels.operator import operator
@@ -102,6 +103,18 @@ def test_gradients_without_the_dispatcher_are_those_with_it():
         if call is scaled_for_test:
             assert dispatched == [False] * 3
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")  # torch's own, of its decompositions
+def test_tangents_are_not_lost_in_silence():
+    x, weight = normal(2).detach(), torch.ones(())
+    message = "has no forward gradient; use impl='eager'"
+    with pytest.raises(RuntimeError, match=message):
+        torch.func.jvp(lambda x: scaled_for_test([x], weight, 3.0)[0], (x,), (x,))
+    with forward_ad.dual_level():
+        assert torch.equal(scaled_for_test([x], weight, 3.0)[0], 3 * x)
+        with pytest.raises(RuntimeError, match=message):
+            scaled_for_test([forward_ad.make_dual(x, x)], weight, factor=3.0)
 
 
 def test_what_has_no_gradient_says_so():

@@ -16,6 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton import knobs
+from triton.runtime.errors import OutOfResources
+
+from flopbench.errors import FlopbenchError
 
 INTERPRETED: bool = knobs.runtime.interpret
 """Whether kernels run in Triton's interpreter, on tensors of any device. Decided when they are defined."""
@@ -27,9 +30,20 @@ def wide(x: Tensor) -> tl.dtype:
 
 
 def launch(kernel: Any, grid: Any, on: Tensor, *args: Any, **meta: Any) -> None:
-    """Run a kernel on the device of `on`; the kernel takes tensors to be dense unless it says more."""
-    with torch.cuda.device_of(on) if _several_devices() else nullcontext():
-        kernel[grid](*args, **meta)
+    """Run a kernel on the device of `on`; the kernel takes tensors to be dense unless it says more.
+
+    Raises:
+        FlopbenchError: a program of it wants more of the device than there is.
+    """
+    try:
+        with torch.cuda.device_of(on) if _several_devices() else nullcontext():
+            kernel[grid](*args, **meta)
+    except OutOfResources as error:
+        short = f"{error.name}: {error.required} wanted, {error.limit} there"
+        name = torch.cuda.get_device_name(on.device)
+        raise FlopbenchError(
+            f"a Triton kernel does not fit {name} ({short}); use impl='auto' or 'eager'"
+        ) from error
 
 
 @cache

@@ -292,7 +292,7 @@ def attention_key_gradient_kernel(
 
 
 # Rows, columns and warps by bytes of an element, so that nothing spills; fp64 is for checks.
-_BLOCKS = {2: (128, 64, 8), 4: (64, 32, 8), 8: (32, 32, 4)}
+_BLOCKS = {2: (128, 64, 8), 4: (64, 32, 8), 8: (32, 16, 4)}
 
 
 @cache
@@ -306,8 +306,8 @@ def _meta(kernel: Any, size: int, tokens: int, part: int, parts: int) -> dict[st
     if rows == 128 and 0 < tokens % 128 <= 64:
         # The half of the last block would be padding.
         rows, warps = 64, 4
-    elif size == 4 and channels > 64:
-        rows, stages = 32, 1
+    elif size > 2 and channels > 64:
+        rows, stages = 128 // size, 1
     if channels > (64 if kernel is attention_key_gradient_kernel else 96):
         columns = min(columns, 32)
     return {

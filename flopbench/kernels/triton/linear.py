@@ -27,7 +27,7 @@ tuned = True
 """Whether configs are timed against each other when a shape is new; else the first that fits is taken."""
 
 _SHARED = 227 * 1024
-"""Bytes of shared memory that a program may have on Hopper."""
+"""Bytes of shared memory that a program may have on Hopper, for which kernels are compiled without a GPU."""
 
 
 def _config(rows: int, columns: int, inner: int, warps: int, stages: int) -> triton.Config:
@@ -42,23 +42,27 @@ _CONFIGS = [
     _config(128, 128, 64, 8, 3),
     _config(128, 256, 64, 8, 3),
 ]
-# Wide types are for checks, not for speed.
+# Wide types are for checks, not for speed; and some GPU has no room for any of those above.
 _SMALL = _config(64, 64, 16, 8, 2)
 
 
 def _fitting(configs: list[triton.Config], given: dict[str, Any], **meta: Any) -> list[triton.Config]:
     """Those that spill no registers and find room in shared memory with so many parts' accumulators."""
-    if given["weight_s_ptr"].element_size() > 2:
+    weight = given["weight_s_ptr"]
+    if weight.element_size() > 2:
         return [_SMALL]
-    fitting = [config for config in configs if _fits(config, meta.get("PARTS", 1))]
+    shared = _SHARED
+    if weight.is_cuda:
+        shared = torch.cuda.get_device_properties(weight.device).shared_memory_per_block_optin
+    fitting = [config for config in configs if _fits(config, meta.get("PARTS", 1), shared)] or [_SMALL]
     return fitting if tuned else fitting[:1]
 
 
-def _fits(config: triton.Config, parts: int) -> bool:
+def _fits(config: triton.Config, parts: int, shared: int) -> bool:
     rows, columns, inner = (config.kwargs[name] for name in ("ROWS", "COLUMNS", "INNER"))
     accumulators = parts * rows * columns / (32 * config.num_warps)
     step = 2 * inner * (parts * rows + min(parts, 2) * columns)
-    return accumulators <= 128 and config.num_stages * step <= _SHARED
+    return accumulators <= 128 and config.num_stages * step <= shared
 
 
 # SIZE is all that a batch changes: another one as large runs what was found best. The interpreter has nothing
