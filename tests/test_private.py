@@ -260,6 +260,7 @@ def test_has_tangent():
     assert seen == [False, False, True, True]
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")
 def test_watched():
     """Each of those who look on, and nobody before and after."""
     seen = []

@@ -62,7 +62,7 @@ def read_rows(path: Path) -> list[Row]:
         FlopbenchError: it is none.
     """
     try:
-        return parse_rows(path.read_bytes(), path.name)
+        return parse_rows(path.read_text(encoding="utf-8", errors="replace"), path.name)
     except OSError as error:
         problem = f"{path.name} cannot be read: {error.strerror}"
     except FlopbenchError as error:
@@ -70,7 +70,7 @@ def read_rows(path: Path) -> list[Row]:
     raise FlopbenchError(f"{problem}; install flopbench again, or write [] into {path}")
 
 
-def parse_rows(text: str | bytes, where: str) -> list[Row]:
+def parse_rows(text: str, where: str) -> list[Row]:
     """The rows of a JSON list.
 
     Raises:
