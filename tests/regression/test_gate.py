@@ -219,7 +219,7 @@ def test_a_folder_may_hold_nothing_yet(here):
 
 
 SHORT = "cell_seconds = 0.2\n"
-ADDED = "        x, normed = self.residual1(x, self.attn(self.norm1(x)), self.norm2)\n"
+ADDED = "        normed = self.norm1(x) if normed is None else normed\n"
 
 
 @pytest.fixture(scope="module")

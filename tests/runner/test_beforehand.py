@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from flopbench.cells import Cell, Pair
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.results import CellRecord, Run
 from flopbench.runner import beforehand, sweep
 from flopbench.runner.jobs import COMPILE, INSPECT
-from flopbench.runner.process import Outcome, OutcomeKind, Report, run_jobs
+from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
 from flopbench.runner.worker import compile_beforehand
 from flopbench.timing.bench import Bench
 from tests.runner.conftest import Watcher
@@ -134,16 +133,17 @@ def compile_into(report: Report, folder: str, cell: Cell) -> None:
     compile_beforehand(report, cell, 1)
 
 
-@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what inductor imports
-def test_who_measures_finds_what_was_compiled_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    fields = {"device": "cpu", "batch_size": 2, "pass": "forward", "dtype": "fp32", "mode": "compile-blocks"}
-    fields |= {"pair": Pair.of("vit_ti16", "vit_ti16"), "width": 16, "depth": 2, "impl": "eager"}
-    cell = Cell.model_validate(fields)
-    (outcome,) = run_jobs(compile_into, [(str(tmp_path), cell)], processes=1, timeout=300)
-    assert outcome.kind == "done"
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    torch._dynamo.reset()
+def measure_from(report: Report, folder: str, cell: Cell) -> dict[str, str]:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
     bench = Bench.of(cell)
     bench.first_calls()
-    assert bench.compile_cache == {"baseline": "warm", "candidate": "shared"}
+    return dict(bench.compile_cache)
+
+
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
+def test_who_measures_finds_what_was_compiled_beforehand(tmp_path: Path):
+    fields = {"device": "cpu", "batch_size": 2, "pass": "forward", "dtype": "fp32", "mode": "compile-blocks"}
+    fields |= {"pair": Pair.of("vit_ti16", "vit_ti16"), "width": 16, "depth": 2, "impl": "eager"}
+    given = str(tmp_path), Cell.model_validate(fields)
+    assert run_job(compile_into, *given, timeout=300).kind == "done"
+    assert run_job(measure_from, *given, timeout=300) == ("done", {"baseline": "warm", "candidate": "shared"})

@@ -317,8 +317,9 @@ def interrupt_at(line: int) -> str:
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_is_not_lost_wherever_it_comes(monkeypatch: pytest.MonkeyPatch):
-    # Its many lines are of files, and none of a process.
+    # Their many lines are of files, and none of a process.
     monkeypatch.setattr("flopbench.runner.process.oom_kills", lambda: None)
+    monkeypatch.setattr("flopbench.runner.process._lives", lambda group: False)
     run_job(double, 1, timeout=60)  # which starts the server
     ends = list(takewhile(lambda end: end != "not reached", map(interrupt_at, count(1, 43))))
     assert set(ends) == {"counted"}
