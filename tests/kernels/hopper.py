@@ -89,14 +89,9 @@ COLUMNS = (
 
 
 class Compiler:
-    """Stands in for `launch`: compiles what would be launched, an autotuned kernel in every config.
+    """Stands in for `launch`: compiles what would be launched, an autotuned kernel in every config."""
 
-    Args:
-        every: whether all configs of an autotuned kernel are wanted, or the first alone.
-    """
-
-    def __init__(self, *, every: bool) -> None:
-        self.every = every
+    def __init__(self) -> None:
         self.case = ""
         self.known: dict[tuple[str, ...], Compiled] = {}
 
@@ -106,8 +101,7 @@ class Compiler:
             self._compile(kernel, args, meta, "")
             return
         kernel.nargs = dict(zip(kernel.arg_names, args, strict=False))
-        configs = list(kernel.prune_configs(meta))
-        for config in configs if self.every else configs[:1]:
+        for config in kernel.prune_configs(meta):
             said = ", ".join(f"{name} {value}" for name, value in config.kwargs.items())
             self._compile(kernel.fn, args, meta | config.all_kwargs(), f"{said}, {config.num_stages} stages")
 
@@ -217,15 +211,14 @@ def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[],
             yield case, lambda given=given, kind=kind: ops.linear_gelu(*given, kind)
 
 
-def compile_all(*dtypes: str, channels: Sequence[int] = WIDTHS, every: bool = True) -> list[Compiled]:
+def compile_all(*dtypes: str, channels: Sequence[int] = WIDTHS) -> list[Compiled]:
     """Compile every kernel.
 
     Args:
         dtypes: of the tensors, names of `DTYPES`.
         channels: of the features; what does not depend on them is compiled for the first.
-        every: whether an autotuned kernel is compiled in all of its configs, or in the first alone.
     """
-    compiler = Compiler(every=every)
+    compiler = Compiler()
     with ExitStack() as stack:
         for module in MODULES:
             stack.enter_context(mock.patch.object(module, "launch", compiler))
@@ -268,9 +261,8 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--dtype", choices=list(DTYPES), action="append", help="by default all")
-    parser.add_argument("--first", action="store_true", help="of autotuned kernels the first config alone")
     given = parser.parse_args()
-    found = compile_all(*given.dtype or DTYPES, every=not given.first)
+    found = compile_all(*given.dtype or DTYPES)
     if given.out:
         given.out.write_text(report(found), encoding="utf-8")
     else:

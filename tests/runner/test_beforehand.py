@@ -140,6 +140,7 @@ def measure_from(report: Report, folder: str, cell: Cell) -> dict[str, str]:
     return dict(bench.compile_cache)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
 def test_who_measures_finds_what_was_compiled_beforehand(tmp_path: Path):
     fields = {"device": "cpu", "batch_size": 2, "pass": "forward", "dtype": "fp32", "mode": "compile-blocks"}
