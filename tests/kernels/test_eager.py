@@ -65,7 +65,8 @@ def test_autocast_casts_a_token_weight_once(monkeypatch):
     x, weight, bias = torch.randn(2, 5, 3), torch.randn(5, 5), torch.randn(5)
     expected = token_linear(x, weight, bias, 5)
     for given in (weight, padded(weight)):
-        with torch.autocast("cpu", torch.bfloat16), torch.profiler.profile(record_shapes=True) as profile:
+        profiled = torch.profiler.profile(record_shapes=True, acc_events=True)
+        with torch.autocast("cpu", torch.bfloat16), profiled as profile:
             y = token_linear(x, given, bias, 5)
         assert y.dtype == torch.bfloat16
         torch.testing.assert_close(y.float(), expected, rtol=3e-2, atol=3e-2)
