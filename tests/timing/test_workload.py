@@ -10,7 +10,7 @@ from torch._inductor import config as inductor
 from flopbench.cells import Cell, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.models.factory import create_model
-from flopbench.timing.cache import Flush, flush_for
+from flopbench.timing.cache import HELD_CYCLES, Flush, flush_for
 from flopbench.timing.memory import Peak, held_bytes, peak_memory
 from flopbench.timing.workload import Workload, build_model, make_images, make_workload, repeated_blocks
 from tests.support.networks import LARGE, LAZY
@@ -275,10 +275,13 @@ def test_networks_and_cpus_keep_their_caches(changes: dict[str, Any]):
     assert flush_for(cell(**changes), CPU) is None
 
 
-def test_a_flush_reads_more_than_the_cache_holds():
+def test_a_flush_reads_more_than_the_cache_holds_and_holds_the_device(monkeypatch):
+    held = []
+    monkeypatch.setattr("flopbench.timing.cache.hold_device", held.append)
     flush = Flush(1024, CPU)
     version = flush.buffer._version
     flush()
+    assert held == [HELD_CYCLES]
     assert flush.buffer.nbytes > 1024
     assert flush.buffer._version == version
 
