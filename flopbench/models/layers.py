@@ -47,7 +47,6 @@ class Attention(nn.Module):
         if width % heads:
             raise ValueError(f"width {width} does not split into {heads} heads")
         symmetry.check_channels(width // heads, "channels a head")
-        self.symmetry = symmetry
         self.heads = heads
         self.fused = fused
         self.qkv = symmetry.linear(width, 3 * width)

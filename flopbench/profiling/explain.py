@@ -199,7 +199,7 @@ def _idle(record: ProfileRecord) -> list[str]:
     least = [text.seconds(count * launch) for count in counts]
     return [
         f"{words}, which the host launches one by one: at the measured {text.seconds(launch)} each that "
-        f"takes {least[0]} and {least[1]} a call; {remedy}."
+        f"takes {least[0]} and {least[1]} per call; {remedy}."
     ]
 
 

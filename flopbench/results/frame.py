@@ -17,8 +17,8 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     """One row a cell, replicate and run.
 
     Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), then `status`, `reason`,
-    for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median a call),
-    `throughput` (images a second), `watts`, `joules` (a call) and `images_per_joule` (images/s/W) where the
+    for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median per call),
+    `throughput` (images a second), `watts`, `joules` (per call) and `images_per_joule` (images/s/W) where the
     device tells, `peak_bytes`, `peak_source` (how that was found), `compile_seconds`, `compile_cache`
     (whether it held what was compiled), `kernels` (what ran), then `speedup`, `speedup_low`,
     `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`, `compiled_beforehand` (in

@@ -9,7 +9,7 @@ from flopbench.results.records import SCHEMA, Environment, Finite, Implemented, 
 
 
 class Peaks(Finite):
-    """What the device was measured to reach: FLOP/s of a large matrix product a dtype, bytes/s of a copy.
+    """What the device was measured to reach: FLOP/s of a large matrix product per dtype, bytes/s of a copy.
 
     `cached_copies` holds (bytes of source and destination together, bytes/s) of copies small enough for
     caches, sizes growing. `launch_seconds` is what an operator takes however small it is: on CUDA of the
@@ -48,7 +48,7 @@ Group = Literal["matrix products", "attention", "normalisation", "elementwise", 
 
 
 class OperatorTime(Finite):
-    """An operator's or kernel's own time, without its callees': seconds and calls a call of the model.
+    """An operator's or kernel's own time, without its callees': seconds and calls per call of the model.
 
     On CUDA the time of an operator is that of the kernels it launched, and these are its calls.
     """
@@ -60,13 +60,13 @@ class OperatorTime(Finite):
 
 
 class Bound(Finite):
-    """The least time that a device needs for one call of a model, by a roofline a layer; seconds.
+    """The least time that a device needs for one call of a model, by a roofline per layer; seconds.
 
     `arithmetic` is all FLOPs at the peak. `unfused` takes of each layer the longer of its arithmetic
     and its operators' bytes, `fused` the same with a layer's bytes as one kernel would move them;
     `launches` is what starting `operators` operators one by one costs, 0 where that is not known, and
     `fused_launches` the same of `fused_operators`, a layer each. `kernel_seconds` is what each takes the
-    device in addition. `parts` holds (unfused, fused) a part of the network.
+    device in addition. `parts` holds (unfused, fused) per part of the network.
     """
 
     arithmetic: float
@@ -83,9 +83,9 @@ class Bound(Finite):
 class ModelProfile(Implemented):
     """Where the time of one call of one model went.
 
-    `groups` are seconds a call by kind of operator; what they do not explain of `seconds` is shown
+    `groups` are seconds per call by kind of operator; what they do not explain of `seconds` is shown
     as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted.
-    `operators` make up the groups; `parts` are seconds a part of the network, empty when compiled.
+    `operators` make up the groups; `parts` are seconds per part of the network, empty when compiled.
     `busy_seconds` is how long of a call some kernel runs; None on a CPU.
     """
 

@@ -80,16 +80,16 @@ class Implemented(Finite):
 class ModelResult(Implemented):
     """What was found out about one model of a cell.
 
-    `macs` are the forward pass's for one image. `samples` holds seconds a call, one inner tuple a round, in
-    the order of measurement; `host_samples` the host's dispatch time of the first call of each turn (CUDA
-    only; of each call in early records). `peak_bytes` is weights, gradients, optimiser state and activations
-    at the pass's peak, None where it cannot be known; `peak_source` how it was found, None in early records.
-    `compile_seconds` is the first call of a compiled model less a warm one (None when eager), and
-    `compile_cache` how that call came by its code. In early records, which do not say, the baseline's holds
-    the compiler's start-up too. `watts` is the average power while the model was sampled, `joules` the
-    energy of a call with what lies between it and the next: of the whole card, or of the processor's
-    packages with all that ran on them; None where the device does not tell, or not finely enough to tell the
-    models apart.
+    `macs` are the forward pass's for one image. `samples` holds seconds per call, one inner tuple per
+    round, in the order of measurement; `host_samples` the host's dispatch time of the first call of each
+    turn (CUDA only; of each call in early records). `peak_bytes` is weights, gradients, optimiser state
+    and activations at the pass's peak, None where it cannot be known; `peak_source` how it was found,
+    None in early records. `compile_seconds` is the first call of a compiled model less a warm one (None
+    when eager), and `compile_cache` how that call came by its code. In early records, which do not say,
+    the baseline's holds the compiler's start-up too. `watts` is the average power while the model was
+    sampled, `joules` the energy of a call with what lies between it and the next: of the whole card, or
+    of the processor's packages with all that ran on them; None where the device does not tell, or not
+    finely enough to tell the models apart.
     """
 
     name: str

@@ -33,7 +33,7 @@ COPIES = {
 SATURATED = 1.02
 # Operators launched in a row: on CUDA fewer than its queue holds, for a full queue waits for the device.
 LAUNCHES = {"cpu": 2000, "cuda": 500}
-# Calls between two of a GPU's events, and operators a call where those are small.
+# Calls between two of a GPU's events, and operators per call where those are small.
 CALLS = 5
 SMALL_KERNELS = 10
 # The device waits for that long, some millisecond, while the host queues these calls.

@@ -120,7 +120,7 @@ def test_a_device_that_waits_for_the_host_is_what_is_missing_and_no_disturbance(
     words = " ".join(explain(record))
     assert "come from time in which the device is idle (4.20 ms)" in words
     assert "idle for 5 % of the baseline's call and for 50 % of the candidate's, of 300 and 300" in words
-    assert "one by one: at the measured 1.00 µs each that takes 300 µs and 300 µs a call" in words
+    assert "one by one: at the measured 1.00 µs each that takes 300 µs and 300 µs per call" in words
     assert "--mode cuda-graph" in words
     for other in ("Profile again", "unexplained", "Eagerly the candidate starts", "add up"):
         assert other not in words
