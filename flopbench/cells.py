@@ -9,11 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from flopbench.errors import FlopbenchError, brief
 from flopbench.kernels import Impl
-from flopbench.models.catalog import ModelName, label_of, parse_name
+from flopbench.models.catalog import GIVEN, ModelName, label_of, parse_name
 
 Pass = Literal["forward", "backward", "train"]
 DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"]
@@ -50,6 +59,16 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+def _imported(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:.+", value):
+        raise ValueError("not of the form package.module:callable")
+    return value
+
+
+Imported = Annotated[str, AfterValidator(_imported)]
+"""The name of somebody's own function: `package.module:callable`."""
+
+
 class Pair(Frozen):
     """A baseline X and a candidate, matched in depth, width, heads, tokens, activation and input.
 
@@ -64,11 +83,38 @@ class Pair(Frozen):
             term is zero, as scales are at initialisation. With `false` they keep the weights that they
             were built with, for those whose weights are trained, constrained or tied to one another.
             The proof that E(X) is invariant always takes random weights.
+        cast: whether weights and inputs of floating point are cast to the cell's dtype. With `false` they
+            come as they are, for networks that mix dtypes.
+        inputs: what the networks are called with, instead of images: `package.module:callable`, a function of
+            the batch size (and of `image_size`, if it has such a parameter) that returns a tensor, a tuple of
+            arguments, a dict of keyword arguments or `flopbench.Inputs`.
+        loss: what the backward and train passes differentiate: `package.module:callable`, a function of the
+            output and the `flopbench.Inputs`; or a part of the output, by its key, attribute or index. By
+            default the backward pass takes random gradients of all that is given, and the train pass a
+            cross-entropy of logits.
+        same: what of their outputs has to be equal: "output" for all of it, or a part by its key, attribute
+            or index, within `tolerance`; or `package.module:callable`, a function of both outputs (the
+            baseline's first) that says so. By default the outputs of two networks are not compared.
+        tolerance: largest difference of what is the `same`, relative to its root mean square; by default as
+            large as rounding in the cell's dtype may be.
     """
 
     baseline: str
     candidate: str
     perturb: bool = True
+    cast: bool = True
+    inputs: Imported | None = None
+    loss: str | None = None
+    same: str | None = None
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _keeps_weights_that_are_compared(self) -> Self:
+        if self.same is not None and self.perturb:
+            raise ValueError("networks that are to give the same keep their own weights: add perturb = false")
+        if self.tolerance is not None and self.same is None:
+            raise ValueError('tolerance says how much what is the same may differ: add same = "output"')
+        return self
 
     @classmethod
     def of(cls, candidate: str, baseline: str | None = None) -> Self:
@@ -90,9 +136,12 @@ class Pair(Frozen):
 
     @property
     def id(self) -> str:
-        """`candidate`, or `candidate@baseline` where the baseline is not the plain twin."""
+        """`candidate`, or `candidate@baseline` where that is not the plain twin; `+inputs` of its own."""
         implied = parse_name(self.candidate).base
-        return self.candidate if self.baseline == implied else f"{self.candidate}@{self.baseline}"
+        networks = self.candidate if self.baseline == implied else f"{self.candidate}@{self.baseline}"
+        # What was given from Python is named by its networks alone.
+        own = self.inputs is not None and not self.inputs.startswith(f"{GIVEN}:")
+        return f"{networks}+{self.inputs}" if own else networks
 
     @property
     def names(self) -> tuple[ModelName, ModelName]:

@@ -5,7 +5,8 @@ A name is one of
 - `vit_b16`, `vit_b16.flop`, `resmlp_s24.hybrid`: a size of the paper's families, and its version;
 - `layer_norm_768`, `layer_norm_768.flop`: a single layer of this width, and its version;
 - `timm:NAME`: a network of timm (`pip install flopbench[timm]`);
-- `package.module:callable`: anything importable that returns a `torch.nn.Module`.
+- `package.module:callable`: anything importable that returns a `torch.nn.Module`;
+- `python:NAME`: a network that a caller in Python gave under that name.
 """
 
 import re
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from flopbench.errors import FlopbenchError, unknown
+
+# The origin of what has no name of its own, for it was given from Python.
+GIVEN = "python"
 
 Version = Literal["plain", "flop", "hybrid", "early_invariant"]
 VERSIONS: tuple[Version, ...] = get_args(Version)
@@ -145,6 +149,11 @@ class ModelName:
         return self.spec.name if self.spec else self.raw
 
     @property
+    def given(self) -> bool:
+        """Whether it stands for a network that a caller in Python gave."""
+        return self.raw.startswith(f"{GIVEN}:")
+
+    @property
     def symmetry(self) -> Version | None:
         """The version, or None for a network that flopbench did not build."""
         return self.version if self.spec else None
@@ -199,7 +208,7 @@ class ModelName:
     def label(self, width: int | None = None, depth: int | None = None) -> str:
         """`E(ViT-B/16)`; of another width or depth `E(ViT-512/16)`, `E(ViT-768×4/16)`: channels × blocks."""
         if self.spec is None:
-            return self.raw
+            return self.target if self.given else self.raw
         label = self.spec.label
         if (width or depth) and self._size:
             _, slash, patch = self.spec.size.partition("/")

@@ -1,11 +1,9 @@
 """From a model's name to the model."""
 
-import os
 import re
-import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +13,7 @@ from flopbench.errors import FlopbenchError, in_one_line, out_of_memory, unknown
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import select
 from flopbench.models.catalog import parse_name
+from flopbench.models.foreign import load_network
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -63,7 +62,7 @@ def create_model(
         build = _import_timm().create_model
         arguments = {**_timm_arguments(parsed.target, size), "num_classes": num_classes, **options}
     else:
-        build, arguments = _load_foreign(name), options
+        build, arguments = load_network(name), options
     try:
         model = build(**arguments)
     except (Exception, SystemExit) as error:
@@ -74,10 +73,24 @@ def create_model(
         reason = str(error) if parsed.spec is not None else in_one_line(error)
         raise FlopbenchError(f"cannot build {name}: {reason}") from error
     if not isinstance(model, nn.Module):
-        raise FlopbenchError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+        if not parsed.given or not callable(model):
+            raise FlopbenchError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+        model = Called(model)
     if parsed.spec is not None:
         select(model, impl)
     return model
+
+
+class Called(nn.Module):
+    """A function as a network. Its weights, if it has any, are its own affair."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
+        return self.function(*args, **kwargs)
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -127,33 +140,6 @@ def _trained_size(name: str, shape: torch.Size) -> tuple[float, float]:
 def _load(path: str) -> Any:
     module, _, attribute = path.partition(":")
     return getattr(import_module(module), attribute)
-
-
-def _load_foreign(path: str) -> Any:
-    """What `package.module:callable` names. The current folder is importable, here and in workers."""
-    module, _, attribute = path.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise FlopbenchError(f"cannot import {path}: {in_one_line(error)}") from error
-        raise FlopbenchError(
-            f"cannot import {path}: no module {error.name!r} in the current folder, in PYTHONPATH or "
-            f"installed; run the command where {error.name.partition('.')[0]}.py lies"
-        ) from None
-    except (Exception, SystemExit) as error:
-        raise FlopbenchError(f"cannot import {path}: {in_one_line(error)}") from error
-    try:
-        build = attrgetter(attribute)(found)
-    except AttributeError:
-        raise FlopbenchError(f"module {module} has no {attribute!r}") from None
-    if not callable(build):
-        raise FlopbenchError(
-            f"{path} is of type {type(build).__name__}: name a class or function that returns a network"
-        )
-    return build
 
 
 def _import_timm() -> Any:

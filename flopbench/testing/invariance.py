@@ -62,8 +62,9 @@ def random_images(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    channels: int = 3,
 ) -> Tensor:
-    """Normal noise `[batch, 3, H, W]`, the same values on every device.
+    """Normal noise `[batch, channels, H, W]`, the same values on every device.
 
     Args:
         batch: number of images.
@@ -71,10 +72,11 @@ def random_images(
         dtype: of the result; the values are drawn in fp32.
         device: of the result; the values are drawn on the CPU.
         seed: chooses the values.
+        channels: of each image.
     """
     height, width = (size, size) if isinstance(size, int) else size
     generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(batch, 3, height, width, generator=generator).to(device, dtype)
+    return torch.randn(batch, channels, height, width, generator=generator).to(device, dtype)
 
 
 def photo(

@@ -1,0 +1,122 @@
+"""What a network is called with: any number of arguments of any structure, the same for both of a pair."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flopbench.cells import Pair
+from flopbench.errors import FlopbenchError, in_one_line
+from flopbench.models.foreign import load
+from flopbench.structures import mapped, tensors
+from flopbench.testing.invariance import random_images
+
+
+@dataclass(frozen=True, init=False)
+class Inputs:
+    """The arguments of a call: `Inputs(tokens, mask=mask)` for `network(tokens, mask=mask)`.
+
+    Attributes:
+        args: by position.
+        kwargs: by name.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        object.__setattr__(self, "args", args)
+        object.__setattr__(self, "kwargs", kwargs)
+
+    @classmethod
+    def of(cls, given: Any) -> "Inputs":
+        """What a user gives: a tuple holds arguments by position, a mapping by name; all else is one.
+
+        A list is one argument, as detectors take one of images. For a mapping that is one argument, give
+        `Inputs(mapping)`.
+        """
+        if isinstance(given, Inputs):
+            return given
+        if isinstance(given, tuple) and not hasattr(given, "_fields"):
+            return cls(*given)
+        if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
+            return cls(**given)
+        return cls(given)
+
+    def call(self, network: Callable[..., Any]) -> Any:
+        """What the network makes of them."""
+        return network(*self.args, **self.kwargs)
+
+    def map(self, fn: Callable[[Tensor], Any]) -> "Inputs":
+        """The same with every tensor replaced, whatever it lies in."""
+        return Inputs(*mapped(self.args, fn), **mapped(dict(self.kwargs), fn))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Inputs":
+        """On a device; tensors of floating point in `dtype`, if it is given. Tokens and masks keep theirs."""
+        return self.map(lambda x: x.to(device, dtype if x.is_floating_point() else None))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order of `structures.leaves`."""
+        return tensors((self.args, dict(self.kwargs)))
+
+    @property
+    def batch_size(self) -> int:
+        """How many items a call works on: the length of the first argument's list, or of its first tensor."""
+        first = next(iter((*self.args, *self.kwargs.values())), None)
+        if isinstance(first, Sequence) and not isinstance(first, str | bytes):
+            return len(first)
+        found = [x for x in self.tensors if x.ndim]
+        return len(found[0]) if found else 1
+
+
+def make_inputs(
+    pair: Pair,
+    batch_size: int,
+    image_size: tuple[int, int],
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    seed: int = 0,
+    channels: int = 3,
+) -> Inputs:
+    """What both networks of a pair are called with: its own inputs, by default images `[B, channels, H, W]`.
+
+    Images are normal noise. A function that makes inputs is called with the batch size, and with `image_size`
+    where it has a parameter of that name, after the random numbers were seeded: the same every time.
+
+    Args:
+        pair: whose `inputs` say what.
+        batch_size: B.
+        image_size: H, W in pixels.
+        device: where they are to be; on the meta device they have no values.
+        dtype: of floating-point tensors; None leaves them as they come.
+        seed: chooses the random numbers.
+        channels: of images.
+
+    Raises:
+        FlopbenchError: the pair's function cannot be found, or raises.
+    """
+    if pair.inputs is None:
+        if torch.device(device).type == "meta":
+            return Inputs(torch.empty(batch_size, channels, *image_size, device="meta", dtype=dtype))
+        images = random_images(batch_size, image_size, seed=seed, channels=channels)
+        return Inputs(images.to(device, dtype or torch.float32))
+    given = load(pair.inputs)
+    if callable(given) and not isinstance(given, nn.Module):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                sized = "image_size" in inspect.signature(given).parameters
+                given = given(batch_size, **({"image_size": image_size} if sized else {}))
+            except (Exception, SystemExit) as error:
+                raise FlopbenchError(f"cannot make the inputs of {pair.id}: {in_one_line(error)}") from error
+    inputs = Inputs.of(given)
+    if not inputs.tensors:
+        raise FlopbenchError(
+            f"the inputs of {pair.id} hold no tensor: give a tensor, a tuple or a dict of them"
+        )
+    return inputs.to(device, dtype)
