@@ -68,7 +68,8 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
 
     Beside the fields below it has one per axis, e.g. `batch_sizes`: the values to measure. `cell_seconds`
     bounds the sampling of one cell, `budget_seconds` the whole run. Sampling ends earlier once the 95 %
-    interval of the speed-up lies within ±`precision` (relative).
+    interval of the speed-up lies within ±`precision` (relative). With `serving`, forward cells have latencies
+    of single calls, load time and size on disk, too (`flopbench.timing.serving`).
     """
 
     pairs: Annotated[tuple[Annotated[Pair, BeforeValidator(_pair)], ...], AfterValidator(_once)] = ()
@@ -78,6 +79,7 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
     cell_timeout: Seconds = 1800.0
     budget_seconds: Seconds | None = None
     memory_frontier: bool = False
+    serving: bool = False
 
     def values(self, axis: Axis) -> tuple[Any, ...]:
         """The values of an axis that are measured."""

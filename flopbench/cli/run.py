@@ -68,6 +68,10 @@ def run(
         float | None, typer.Option(help="Relative half-width at which a cell is done.")
     ] = None,
     cell_seconds: Annotated[float | None, typer.Option(help="Seconds of sampling a cell, at most.")] = None,
+    serving: Annotated[
+        bool,
+        typer.Option("--serving", help="Latencies of single calls, load time and size on disk, too."),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(help="Threads that a CPU computes with; by default as many as torch takes.")
     ] = None,
@@ -92,6 +96,7 @@ def run(
         "replicates": replicates,
         "precision": precision,
         "cell_seconds": cell_seconds,
+        "serving": serving or None,
         "budget_seconds": parse_duration(budget) if budget is not None else None,
     }
     if threads is not None:

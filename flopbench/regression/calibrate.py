@@ -18,6 +18,7 @@ def a_a_profile(profile: Profile) -> Profile:
         update={
             "pairs": tuple(Pair(baseline=name, candidate=name) for name in names),
             "memory_frontier": False,
+            "serving": False,
         }
     )
 

@@ -28,6 +28,7 @@ from flopbench.results.records import (
     PeakSource,
     RunInfo,
     Samples,
+    Serving,
     Status,
 )
 from flopbench.results.run import Run, RunExistsError, merge_runs
@@ -58,6 +59,7 @@ __all__ = [
     "RunExistsError",
     "RunInfo",
     "Samples",
+    "Serving",
     "Status",
     "merge_runs",
     "read_record",

@@ -6,7 +6,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from flopbench.cells import AXES
-from flopbench.results.records import UNRESOLVED, CellRecord, ModelResult
+from flopbench.results.percentiles import PERCENTILES
+from flopbench.results.records import UNRESOLVED, CellRecord, ModelResult, Serving
 from flopbench.results.run import Run
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median per call),
     `throughput` (images a second), `watts`, `joules` (per call) and `images_per_joule` (images/s/W) where the
     device tells, `peak_bytes`, `peak_source` (how that was found), `compile_seconds`, `compile_cache`
-    (whether it held what was compiled), `kernels` (what ran), then `speedup`, `speedup_low`,
-    `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`, `stop`, `compiled_beforehand` (in
-    how many processes side by side, 0 if not), `rounds`, `flags`. A cell whose samples answer nothing has
-    the status `not resolved`, its figures, and no realised share.
+    (whether it held what was compiled), `kernels` (what ran), and where serving figures were asked for
+    `latency_p50`, `latency_p90` and `latency_p99` (seconds; each with `_low` and `_high`, the ends of its
+    95 % interval; None of too few calls), `latency_calls`, `first_call_seconds`, `load_seconds` and
+    `disk_bytes`, then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`,
+    `invariance_error`, `stop`, `compiled_beforehand` (in how many processes side by side, 0 if not),
+    `rounds`, `flags`. A cell whose samples answer nothing has the status `not resolved`, its figures, and
+    no realised share.
     """
     import pandas as pd
 
@@ -32,6 +36,24 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     # Left to itself pandas makes floats of whole numbers of which some are None.
     optional = [axis.name for axis in AXES.values() if axis.usual is None]
     return frame.assign(**{name: pd.Series([row[name] for row in rows], dtype=object) for name in optional})
+
+
+def _served(serving: Serving | None) -> dict[str, float | None]:
+    """The serving figures of a model, all of them None where they were not asked for."""
+    figures: dict[str, float | None] = {}
+    for percentile in PERCENTILES:
+        latency = serving.latency(percentile) if serving else None
+        figures |= {
+            f"latency_p{percentile}": latency.estimate if latency else None,
+            f"latency_p{percentile}_low": latency.low if latency else None,
+            f"latency_p{percentile}_high": latency.high if latency else None,
+        }
+    return figures | {
+        "latency_calls": len(serving.latencies) if serving else None,
+        "first_call_seconds": serving.first_call_seconds if serving else None,
+        "load_seconds": serving.load_seconds if serving else None,
+        "disk_bytes": serving.disk_bytes if serving else None,
+    }
 
 
 def _row(run: Run, record: CellRecord) -> dict[str, Any]:
@@ -66,6 +88,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             f"{role}_compile_seconds": result.compile_seconds if result else None,
             f"{role}_compile_cache": result.compile_cache if result else None,
             f"{role}_kernels": result.kernels if result else None,
+            **{f"{role}_{name}": value for name, value in _served(result and result.serving).items()},
         }
     speedup, check = record.speedup, record.check
     errors = [e for e in (check.random, check.photo, check.in_cell) if e is not None] if check else []

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
 from flopbench.cells import Cell, Frozen
 from flopbench.kernels import Ran, has_ours
+from flopbench.results.percentiles import percentile_interval
 from flopbench.suites import Profile
 
 SCHEMA = 2
@@ -77,6 +78,27 @@ class Implemented(Finite):
         return "; ".join(f"{name}: {', '.join(operations)}" for name, operations in sorted(by_name.items()))
 
 
+class Serving(Finite):
+    """What counts where a model answers single requests (`timing.serving` says how each is measured).
+
+    `latencies` holds seconds per call, from the call until its result was there, of calls one at a time, in
+    the order of measurement. `first_call_seconds` is that of the first call in the process, what it compiles
+    included. `disk_bytes` is the size of a file with the weights in the cell's dtype, `load_seconds` how long
+    it takes from there to a network on the device; None where they could not be saved or loaded, or there
+    are none.
+    """
+
+    latencies: tuple[PositiveFloat, ...] = ()
+    first_call_seconds: PositiveFloat | None = None
+    load_seconds: PositiveFloat | None = None
+    disk_bytes: int | None = None
+
+    def latency(self, percentile: float) -> Interval | None:
+        """A percentile of the latencies with its 95 % interval; None where there are too few calls."""
+        found = percentile_interval(self.latencies, percentile)
+        return found and Interval(estimate=found[0], low=found[1], high=found[2])
+
+
 class ModelResult(Implemented):
     """What was found out about one model of a cell.
 
@@ -89,7 +111,7 @@ class ModelResult(Implemented):
     the baseline's holds the compiler's start-up too. `watts` is the average power while the model was
     sampled, `joules` the energy of a call with what lies between it and the next: of the whole card, or
     of the processor's packages with all that ran on them; None where the device does not tell, or not
-    finely enough to tell the models apart.
+    finely enough to tell the models apart. `serving` is measured where it was asked for, of forward passes.
     """
 
     name: str
@@ -103,6 +125,7 @@ class ModelResult(Implemented):
     compile_cache: CompileCache | None = None
     watts: PositiveFloat | None = None
     joules: PositiveFloat | None = None
+    serving: Serving | None = None
     samples: Samples = ()
     host_samples: Samples = ()
 

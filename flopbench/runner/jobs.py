@@ -41,8 +41,12 @@ small for all of them leaves the last ones out, instead of all of them imprecise
 
 
 class Plan(NamedTuple):
-    """How long a cell may take: `seconds` of sampling at most, `allowance` seconds altogether if possible."""
+    """How long a cell may take: `seconds` of sampling at most, `allowance` seconds altogether if possible.
+
+    With `serving`, a forward cell has serving figures too, within the same seconds.
+    """
 
     precision: float
     seconds: float
     allowance: float
+    serving: bool = False

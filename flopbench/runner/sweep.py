@@ -305,6 +305,7 @@ class _Sweep:
             precision=profile.precision,
             seconds=profile.cell_seconds,
             allowance=left / len(ahead),
+            serving=profile.serving,
         )
         left -= time.monotonic() - begun
         timeout = min(left, profile.cell_timeout)

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from flopbench.errors import FlopbenchError
@@ -297,3 +298,23 @@ def test_nothing_is_realised_where_the_macs_promise_no_gain(tmp_path):
     assert swapped.macs_ratio is not None
     assert swapped.macs_ratio < 1
     assert swapped.realised_share is None
+
+
+def test_serving_figures_are_in_the_frame(tmp_path: Path):
+    run = make_run(tmp_path / "a", batch_sizes=(1,), modes=("eager",), pairs=("vit_s16.flop",), serving=100)
+    forward, backward = run.records()
+    assert Run.open(run.path).records() == [forward, backward]
+    assert forward.baseline is not None
+    serving = forward.baseline.serving
+    assert serving is not None
+    row, without = to_frame([run]).to_dict("records")
+    p90 = serving.latency(90)
+    assert p90 is not None
+    found = [row[f"baseline_latency_p90{end}"] for end in ("", "_low", "_high")]
+    assert found == [p90.estimate, p90.low, p90.high]
+    assert p90.low < p90.estimate < p90.high
+    assert (row["baseline_latency_calls"], row["baseline_latency_p99"]) == (100, None)
+    assert row["baseline_disk_bytes"] == serving.disk_bytes > row["candidate_disk_bytes"]
+    assert row["baseline_load_seconds"] == serving.load_seconds
+    assert row["baseline_first_call_seconds"] == serving.first_call_seconds
+    assert pd.isna(without["baseline_latency_calls"])

@@ -18,7 +18,18 @@ import numpy as np
 
 from flopbench.cells import Cell, DeviceKind, Pair
 from flopbench.models.catalog import parse_name
-from flopbench.results import CellRecord, Check, Environment, Flag, ModelResult, Run, RunInfo, Samples, Status
+from flopbench.results import (
+    CellRecord,
+    Check,
+    Environment,
+    Flag,
+    ModelResult,
+    Run,
+    RunInfo,
+    Samples,
+    Serving,
+    Status,
+)
 from flopbench.suites import Profile
 from flopbench.timing.statistics import ratio_interval
 
@@ -115,6 +126,7 @@ def make_run(
     invariance_error: float = 3e-6,
     ours: float | None = None,
     watts: tuple[float, float] | None = None,
+    serving: int = 0,
     info: Mapping[str, Any] | None = None,
     **environment_changes: Any,
 ) -> Run:
@@ -143,6 +155,7 @@ def make_run(
         ours: how many times as fast as torch's own our kernels are, which then run in compiled cells unless
             eager ones are asked for; without it what ran is not recorded, as in runs of schema 1.
         watts: average power of the baseline and of the candidate; without it energy is not known.
+        serving: calls of which forward cells have latencies; without it they have no serving figures.
         info: fields of `RunInfo` to replace.
         environment_changes: fields of the environment to replace.
     """
@@ -188,6 +201,7 @@ def make_run(
                     invariance_error=invariance_error,
                     ours=ours,
                     watts=watts or (None, None),
+                    serving=serving,
                 )
             else:
                 record = CellRecord(
@@ -231,6 +245,7 @@ def _measured(
     invariance_error: float,
     ours: float | None,
     watts: tuple[float | None, float | None],
+    serving: int,
 ) -> CellRecord:
     compiled = cell.mode != "eager"
     in_cpp = compiled and cell.impl != "eager"
@@ -267,6 +282,7 @@ def _measured(
             compile_seconds=12.5 if compiled else None,
             watts=power,
             joules=power and power * float(np.median(rows)),
+            serving=_serving(name, rows[0][0], serving) if serving and cell.pass_ == "forward" else None,
             samples=rows,
             host_samples=_samples(rng, host, rounds, noise) if cuda else (),
             implementations={"linear": {"cpp" if in_cpp else "torch": "asked for"}} if ours else None,
@@ -318,6 +334,18 @@ def _peak_bytes(name: str, cell: Cell) -> int:
 def _samples(rng: np.random.Generator, seconds: float, rounds: int, noise: float) -> Samples:
     values = seconds * np.exp(rng.normal(0.0, noise, (rounds, 2)))
     return tuple(tuple(float(f"{value:.6g}") for value in row) for row in values)
+
+
+def _serving(name: str, seconds: float, calls: int) -> Serving:
+    """Latencies are skewed to the right; a file is read at a gigabyte a second."""
+    noise = np.random.default_rng(0).exponential(0.1, calls)
+    weights = 4 * _figure(_PARAMETERS, name)
+    return Serving(
+        latencies=tuple(float(f"{seconds * (1.1 + more):.6g}") for more in noise),
+        first_call_seconds=20 * seconds,
+        load_seconds=0.02 + weights * 1e-9,
+        disk_bytes=weights + 40_000,
+    )
 
 
 def hostile_pair(text: str) -> Pair:
