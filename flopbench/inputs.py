@@ -74,7 +74,7 @@ class Inputs:
 
 
 def make_inputs(
-    pair: Pair,
+    pair: Pair | None,
     batch_size: int,
     image_size: tuple[int, int],
     *,
@@ -89,7 +89,7 @@ def make_inputs(
     where it has a parameter of that name, after the random numbers were seeded: the same every time.
 
     Args:
-        pair: whose `inputs` say what.
+        pair: whose `inputs` say what; None is one without any.
         batch_size: B.
         image_size: H, W in pixels.
         device: where they are to be; on the meta device they have no values.
@@ -100,7 +100,7 @@ def make_inputs(
     Raises:
         FlopbenchError: the pair's function cannot be found, or raises.
     """
-    if pair.inputs is None:
+    if pair is None or pair.inputs is None:
         if torch.device(device).type == "meta":
             return Inputs(torch.empty(batch_size, channels, *image_size, device="meta", dtype=dtype))
         images = random_images(batch_size, image_size, seed=seed, channels=channels)
@@ -120,3 +120,29 @@ def make_inputs(
             f"the inputs of {pair.id} hold no tensor: give a tensor, a tuple or a dict of them"
         )
     return inputs.to(device, dtype)
+
+
+def inputs_for(
+    model: nn.Module,
+    pair: Pair | None = None,
+    batch_size: int = 1,
+    image_size: tuple[int, int] = (224, 224),
+    *,
+    channels: int = 3,
+    seed: int = 0,
+) -> Inputs:
+    """`make_inputs` for a network as it is: on its device, and of its dtype unless the pair casts nothing.
+
+    A network without weights has the default device and the default dtype.
+    """
+    weights = [*model.parameters(), *model.buffers()]
+    dtype = next((w.dtype for w in weights if w.is_floating_point()), torch.get_default_dtype())
+    return make_inputs(
+        pair,
+        batch_size,
+        image_size,
+        device=weights[0].device if weights else torch.get_default_device(),
+        dtype=None if pair and pair.inputs is not None and not pair.cast else dtype,
+        seed=seed,
+        channels=channels,
+    )

@@ -12,8 +12,9 @@ from flopbench.flops import operators
 from flopbench.flops.closed_form import Cost, closed_form
 from flopbench.flops.costs import fused_bytes
 from flopbench.flops.dispatch import Observation, observe
-from flopbench.flops.meta import images_for, initialised
+from flopbench.flops.meta import initialised
 from flopbench.flops.trace import count_forward
+from flopbench.inputs import Inputs
 
 TOLERANCE = 1e-3
 """Largest disagreement between two counts, relative to the network's MACs."""
@@ -101,10 +102,8 @@ def _spread(counts: Mapping[str, Counted]) -> float:
 def audit(
     model: nn.Module,
     name: str,
+    inputs: Inputs,
     *,
-    image_size: tuple[int, int] = (224, 224),
-    channels: int = 3,
-    batch_size: int = 1,
     dtype_bytes: int = 4,
     strict: bool = True,
 ) -> Audit:
@@ -113,9 +112,7 @@ def audit(
     Args:
         model: best built on the meta device.
         name: what errors call it.
-        image_size: H, W in pixels.
-        channels: of the images.
-        batch_size: B; everything is for the whole batch.
+        inputs: what it is called with, on its device; everything is for the whole batch.
         dtype_bytes: bytes an element of floating point.
         strict: whether a doubt is an error, as it is for our own networks, or one of the notes.
 
@@ -123,16 +120,15 @@ def audit(
         FlopbenchError: strict, and a counter fails, or two counts of the same thing differ by more than
             0.1 % of the network's MACs; it names the layer, its operators and what each makes of it.
     """
-    images = images_for(model, image_size, batch_size, channels)
-    initialised(model, images)
-    forward = observe(model, images, "forward", dtype_bytes)
+    initialised(model, inputs)
+    forward = observe(model, inputs, "forward", dtype_bytes)
     observed: dict[Pass, Observation] = {"forward": forward}
     counts: dict[Pass, dict[str, Counted]] = {"forward": {}, "backward": {}}
     notes: list[str] = []
     with _noting(notes, "backward pass not counted"):
-        observed["backward"] = observe(model, images, "backward", dtype_bytes)
+        observed["backward"] = observe(model, inputs, "backward", dtype_bytes)
     with _noting(notes, f"{FVCORE} left out"):
-        traced = count_forward(model, image_size, batch_size, channels)
+        traced = count_forward(model, inputs)
         counts["forward"][FVCORE] = Counted(traced.macs, traced.coverage, traced.uncounted)
         differing = _disagreement("forward", model, traced.by_module, inclusive(forward), FVCORE, forward)
         if differing and traced.uncounted:
@@ -165,23 +161,22 @@ def audit(
         bytes_written=sum(operand.size for call in forward.calls for operand in call.writes),
         fused_bytes=sum(fused_bytes(forward).values()),
         published=None if unknown else sum(cost.as_published for cost in forms.values()),
-        batch_size=batch_size,
+        batch_size=inputs.batch_size,
         dtype_bytes=dtype_bytes,
         notes=tuple(notes),
         observed=observed,
     )
 
 
-def count_macs(model: nn.Module, image_size: tuple[int, int]) -> Counted:
-    """Forward MACs of one image by fvcore, or by FlopCounterMode what fvcore cannot trace."""
-    images = images_for(model, image_size, 1)
-    initialised(model, images)
+def count_macs(model: nn.Module, inputs: Inputs) -> Counted:
+    """Forward MACs of a call by fvcore, or by FlopCounterMode what fvcore cannot trace."""
+    initialised(model, inputs)
     try:
-        traced = count_forward(model, image_size)
+        traced = count_forward(model, inputs)
     except Exception as error:  # of a network that cannot be traced torch and fvcore raise all kinds
         if out_of_memory(error):
             raise
-        ran = observe(model, images)
+        ran = observe(model, inputs)
         return Counted(ran.macs, _operator_coverage(ran), ran.uncounted)
     return Counted(traced.macs, traced.coverage, traced.uncounted)
 

@@ -10,6 +10,7 @@ from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, TOLERANCE, 
 from flopbench.flops.meta import build_on_meta
 from flopbench.flops.present import four_digits
 from flopbench.flops.stock import stock_counts
+from flopbench.inputs import inputs_for
 from flopbench.models import list_models
 from flopbench.models.catalog import SPECS, Spec, label_of, parse_name
 from flopbench.report import text
@@ -35,7 +36,8 @@ def audit_catalogue(each: Callable[[list[str]], Iterable[str]] = iter) -> str:
         FlopbenchError: two counters disagree, an operator or layer is left uncounted, or a figure of the
             paper is missed for no stated reason.
     """
-    audits = [audit(build_on_meta(name), name) for name in each(list_models())]
+    models = ((name, build_on_meta(name)) for name in each(list_models()))
+    audits = [audit(model, name, inputs_for(model)) for name, model in models]
     for result in audits:
         _complete(result)
     paper, authors = _paper_table(audits), _authors_table(audits)
@@ -227,7 +229,8 @@ def _stock_table() -> Table:
     )
     rows = []
     for name in STOCK_EXAMPLES:
-        stock = stock_counts(build_on_meta(name))
+        model = build_on_meta(name)
+        stock = stock_counts(model, inputs_for(model))
         rows.append(
             (
                 label_of(name),

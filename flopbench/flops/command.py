@@ -14,8 +14,8 @@ from flopbench.flops import present
 from flopbench.flops.audit import Audit, audit
 from flopbench.flops.costs import costs_of_layers, costs_of_operators, optimiser_cost
 from flopbench.flops.dispatch import observe
-from flopbench.flops.meta import images_for
 from flopbench.flops.tree import Row, layer_rows, operator_rows
+from flopbench.inputs import inputs_for
 from flopbench.models import create_model
 from flopbench.models.catalog import label_of, parse_name
 from flopbench.report.table import Table
@@ -115,7 +115,7 @@ def count(
         observation = audited.observed.get(pass_)
         if observation is None:
             try:
-                inputs = images_for(model, image_size, batch_size, channels)
+                inputs = inputs_for(model, None, batch_size, image_size, channels=channels)
                 observation = observe(model, inputs, pass_, dtype_bytes)
             except _FOREIGN_ERRORS as error:
                 raise FlopbenchError(
@@ -156,9 +156,7 @@ def _audit(name: str, images: str, batch_size: int, dtype_bytes: int) -> tuple[n
             return model, audit(
                 model,
                 name,
-                image_size=image_size,
-                channels=channels,
-                batch_size=batch_size,
+                inputs_for(model, None, batch_size, image_size, channels=channels),
                 dtype_bytes=dtype_bytes,
                 strict=ours,
             )

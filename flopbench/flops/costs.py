@@ -7,8 +7,8 @@ from torch import nn
 
 from flopbench.cells import Pass
 from flopbench.flops.dispatch import Observation, observe
-from flopbench.flops.meta import images_for
 from flopbench.flops.recorder import Call, Operand
+from flopbench.inputs import Inputs
 
 # AdamW an element of a parameter: decay 1, first moment 3, second moment 4, denominator √, ÷ and + 9, step 6.
 ADAMW_OPERATIONS = 23
@@ -55,13 +55,7 @@ def total(costs: Iterable[LayerCost], name: str = "", type: str = "") -> LayerCo
 
 
 def layer_costs(
-    model: nn.Module,
-    batch_size: int = 1,
-    pass_: Pass = "forward",
-    dtype_bytes: int = 4,
-    *,
-    image_size: tuple[int, int] = (224, 224),
-    channels: int = 3,
+    model: nn.Module, inputs: Inputs, pass_: Pass = "forward", dtype_bytes: int = 4
 ) -> list[LayerCost]:
     """What each layer of a network costs in a pass, in the order of `model.named_modules()`.
 
@@ -70,20 +64,18 @@ def layer_costs(
     counts as one that reads its inputs and writes its outputs; views move nothing.
 
     Args:
-        model: takes images `[B, channels, H, W]`; best built on the meta device.
-        batch_size: B. MACs, operations and the bytes of features grow with it, the bytes of weights do not.
+        model: best built on the meta device.
+        inputs: what it is called with, on its device. MACs, operations and the bytes of features grow with
+            the batch, the bytes of weights do not.
         pass_: `forward`; `backward`, the gradients of all parameters alone; `train`, both and the step of
             AdamW, in one kernel that reads weight, gradient and two moments and writes all but the gradient.
         dtype_bytes: bytes an element of floating point, e.g. 2 for fp16 and bf16. Under autocast some
             operators would move more.
-        image_size: H, W in pixels.
-        channels: of the images.
 
     Returns:
         A cost for each module that computes, moves or holds something itself, not by its children alone.
     """
-    images = images_for(model, image_size, batch_size, channels)
-    costs = costs_of_layers(model, observe(model, images, pass_, dtype_bytes))
+    costs = costs_of_layers(model, observe(model, inputs, pass_, dtype_bytes))
     return [*costs, optimiser_cost(model, dtype_bytes)] if pass_ == "train" else costs
 
 

@@ -25,6 +25,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.flops.formulas import formulas_for
 from flopbench.flops.meta import evaluating
 from flopbench.flops.recorder import Call, Recorder, Shapes, ownership
+from flopbench.inputs import Inputs
 from flopbench.models.layers import Network
 from flopbench.models.single import SingleLayer
 from flopbench.private import TorchDispatchMode, storage_identity
@@ -56,7 +57,7 @@ class Observation:
     training: bool = False
 
 
-def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_bytes: int = 4) -> Observation:
+def observe(model: nn.Module, inputs: Inputs, pass_: Pass = "forward", dtype_bytes: int = 4) -> Observation:
     """Run a pass of `model`, which costs nothing on the meta device, and note every operator.
 
     The network is in evaluation mode, so that dropout is the identity. Where gradients do not reach all
@@ -65,7 +66,7 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
 
     Args:
         model: in any mode, which is left as it was, as buffers and gradients are.
-        images: `[B, C, H, W]`, on the model's device.
+        inputs: what it is called with, on its device.
         pass_: `forward`, without gradients; `backward`, the gradients alone; `train`, both (the optimiser's
             step is not among them). Gradients are taken of all outputs that have one, whatever structure
             they come in.
@@ -74,13 +75,13 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
     Raises:
         FlopbenchError: gradients are asked for, and none reaches a trainable weight.
     """
-    observation = _observe(model, images, pass_, dtype_bytes, training=False)
+    observation = _observe(model, inputs, pass_, dtype_bytes, training=False)
     trainable = sum(parameter.requires_grad for parameter in model.parameters())
     # Gradients reach the same weights of our own networks in either mode: what they do not reach is idle.
     if observation.unreached and not isinstance(model, Network | SingleLayer):
         # Batch norm refuses to be trained on a single value per channel, other networks lack their targets.
         with suppress(Exception):
-            trained = _observe(model, images, pass_, dtype_bytes, training=True)
+            trained = _observe(model, inputs, pass_, dtype_bytes, training=True)
             if len(trained.unreached) < len(observation.unreached):
                 return trained
     if trainable and len(observation.unreached) == trainable:
@@ -89,7 +90,7 @@ def observe(model: nn.Module, images: Tensor, pass_: Pass = "forward", dtype_byt
 
 
 def _observe(
-    model: nn.Module, images: Tensor, pass_: Pass, dtype_bytes: int, *, training: bool
+    model: nn.Module, inputs: Inputs, pass_: Pass, dtype_bytes: int, *, training: bool
 ) -> Observation:
     recorder = Recorder(dtype_bytes)
     counter = FlopCounterMode(display=False, custom_mapping=formulas_for(model))
@@ -111,7 +112,7 @@ def _observe(
         gradients = stack.enter_context(_arriving(model))
         if pass_ != "backward":
             _record(stack, recorder, counter)
-        outputs = tensors(model(images))
+        outputs = tensors(inputs.call(model))
         if pass_ == "backward":
             _record(stack, recorder, counter)
         if pass_ != "forward":

@@ -13,6 +13,7 @@ from torch.library import Library
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from flopbench.inputs import Inputs
 from flopbench.private import has_meta_kernel
 
 
@@ -37,23 +38,11 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.train(training)
 
 
-def images_for(model: nn.Module, image_size: tuple[int, int], batch_size: int, channels: int = 3) -> Tensor:
-    """Images `[batch_size, channels, H, W]` of the model's device and dtype: noise, the same every time.
-
-    Where they have values, the path that they take may depend on these.
-    """
-    floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
-    like = next(floating, torch.empty(0, device="meta"))
-    generator = None if like.is_meta else torch.Generator(like.device).manual_seed(0)
-    images = torch.empty(batch_size, channels, *image_size, device=like.device, dtype=like.dtype)
-    return images.normal_(generator=generator)
-
-
-def initialised(model: nn.Module, images: Tensor) -> nn.Module:
+def initialised(model: nn.Module, inputs: Inputs) -> nn.Module:
     """The model, its lazy layers given their shapes by a first call, which is no part of any count."""
     if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
         with evaluating(model), torch.no_grad():
-            model(images)
+            inputs.call(model)
     return model
 
 

@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flopbench.flops import operators
 from flopbench.flops.dispatch import FusedAttention, observe
-from flopbench.flops.meta import TracedConvolutions, evaluating, images_for
+from flopbench.flops.meta import TracedConvolutions, evaluating
 from flopbench.flops.trace import FlopCountAnalysis, count_forward
+from flopbench.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,9 @@ class Stock:
     backward_macs: int
 
 
-def stock_counts(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> Stock:
-    """Count a network by both libraries without our handles, one image."""
-    images = images_for(model, image_size, 1)
-    analysis = FlopCountAnalysis(model, (images,))
+def stock_counts(model: nn.Module, inputs: Inputs) -> Stock:
+    """Count a network of positional tensors and one output by both libraries, without our handles."""
+    analysis = FlopCountAnalysis(model, inputs.args)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings(), evaluating(model), torch.no_grad(), TracedConvolutions():
         warnings.simplefilter("ignore")
@@ -48,13 +48,13 @@ def stock_counts(model: nn.Module, image_size: tuple[int, int] = (224, 224)) -> 
     counter = FlopCounterMode(display=False)
     with warnings.catch_warnings(), evaluating(model), FusedAttention():
         warnings.simplefilter("ignore")
-        output = model(images)
+        output = inputs.call(model)
         with counter:
             torch.autograd.grad(output, list(model.parameters()), torch.empty_like(output), allow_unused=True)
     return Stock(
         fvcore=traced,
         fvcore_without_rule=without,
-        macs=count_forward(model, image_size).macs,
+        macs=count_forward(model, inputs).macs,
         backward=counter.get_total_flops() // 2,
-        backward_macs=observe(model, images, "backward").macs,
+        backward_macs=observe(model, inputs, "backward").macs,
     )

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.flops import operators
-from flopbench.flops.meta import TracedConvolutions, evaluating, images_for
+from flopbench.flops.meta import TracedConvolutions, evaluating
+from flopbench.inputs import Inputs
 from flopbench.private import looking_on
 from flopbench.structures import tensors
 
@@ -52,25 +53,27 @@ class ForwardCount:
     coverage: float = 1.0
 
 
-def count_forward(
-    model: nn.Module, image_size: tuple[int, int] = (224, 224), batch_size: int = 1, channels: int = 3
-) -> ForwardCount:
+def count_forward(model: nn.Module, inputs: Inputs) -> ForwardCount:
     """Count the MACs of a forward pass in evaluation mode by fvcore, fused attention included.
 
     A model on the meta device costs neither memory nor arithmetic (`with torch.device("meta"):
     create_model(...)`); a model on another device is run there once. The model's mode is left as it was.
 
     Args:
-        model: takes images `[B, channels, H, W]`.
-        image_size: H, W in pixels.
-        batch_size: B; the count is for the whole batch.
-        channels: of the images.
+        model: any network.
+        inputs: what it is called with, on its device; the count is for the whole batch.
     """
-    images = images_for(model, image_size, batch_size, channels)
-    analysis = FlopCountAnalysis(model, (images,)).clear_op_handles().set_op_handle(**_handles())
+    traced = _distinct(inputs)
+    analysis = FlopCountAnalysis(model, tuple(traced)).clear_op_handles().set_op_handle(**_handles())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     # Tracing warns of constants in the graph and, on newer torch, of its own deprecation.
-    with warnings.catch_warnings(), evaluating(model), torch.no_grad(), TracedConvolutions(), _flat(model):
+    with (
+        warnings.catch_warnings(),
+        evaluating(model),
+        torch.no_grad(),
+        TracedConvolutions(),
+        _flat(model, inputs, traced),
+    ):
         warnings.simplefilter("ignore")
         by_module = analysis.by_module_and_operator()
     uncounted = dict(analysis.unsupported_ops())
@@ -88,18 +91,37 @@ def count_forward(
 
 
 @contextmanager
-def _flat(model: nn.Module) -> Iterator[None]:
-    """Within it, what is no tensor comes out as a tuple of its tensors: a trace takes nothing else."""
+def _flat(model: nn.Module, inputs: Inputs, traced: list[Tensor]) -> Iterator[None]:
+    """Within it, the network takes its arguments' tensors alone, one by one, and gives a tuple of tensors.
+
+    A trace takes nothing else. What is no tensor among the arguments is as in `inputs`.
+    """
+
+    def unflatten(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        given = dict(zip(map(id, traced), args, strict=True))
+        whole = inputs.map(lambda tensor: given[id(tensor)])
+        return whole.args, whole.kwargs
 
     def flatten(module: nn.Module, args: Any, output: Any) -> Any:
         return None if isinstance(output, Tensor) else tuple(tensors(output))
 
     # What the network computes is the same with it.
-    handle = model.register_forward_hook(looking_on(flatten))
+    handles = [
+        model.register_forward_pre_hook(looking_on(unflatten), prepend=True, with_kwargs=True),
+        model.register_forward_hook(looking_on(flatten)),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def _distinct(inputs: Inputs) -> list[Tensor]:
+    """The tensors that `inputs.map` comes by, each once."""
+    found: dict[int, Tensor] = {}
+    inputs.map(lambda tensor: found.setdefault(id(tensor), tensor))
+    return list(found.values())
 
 
 # fvcore sums what a handle returns; a prefix keeps apart from MACs what is none.

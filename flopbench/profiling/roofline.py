@@ -11,7 +11,8 @@ from flopbench.cells import CAPTURING, Cell, DeviceKind, DType, Mode
 from flopbench.errors import FlopbenchError
 from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
 from flopbench.flops.dispatch import observe
-from flopbench.flops.meta import build_on_meta, images_for
+from flopbench.flops.meta import build_on_meta
+from flopbench.inputs import inputs_for
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
 
@@ -24,10 +25,10 @@ class Work:
         options = cell.options(name)
         self.dtype: DType = cell.dtype
         model = build_on_meta(name, image_size=cell.image_size, num_classes=cell.num_classes, **options)
-        images = images_for(model, cell.image_size, cell.batch_size)
+        inputs = inputs_for(model, cell.pair, cell.batch_size, cell.image_size)
         # Autocast keeps residuals in fp32: its bytes are a lower bound.
         size = 4 if cell.dtype in ("fp32", "tf32") else 2
-        observed = observe(model, images, cell.pass_, size)
+        observed = observe(model, inputs, cell.pass_, size)
         self.layers: list[LayerCost] = costs_of_layers(model, observed)
         computing = [call for call in observed.calls if call.reads or call.writes]
         self.operators = len(computing)

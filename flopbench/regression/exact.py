@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from flopbench.cells import AXES, Attention, Cell, Frozen
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.flops import count_forward
+from flopbench.inputs import inputs_for
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
 from flopbench.regression.compare import exact_change, without_base
@@ -200,7 +201,7 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
         forward = footprint(lambda: model(images))
         error = invariance_error(all_of, images) if parse_name(name).invariant else None
         breaks = _graph_breaks(model, images)
-    macs = count_forward(model, cell.image_size).macs
+    macs = count_forward(model, inputs_for(model, cell.pair, 1, cell.image_size)).macs
     train = footprint(gradients)
     return ExactFigures(
         model=name,

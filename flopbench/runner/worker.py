@@ -13,6 +13,7 @@ import torch._dynamo
 
 from flopbench.cells import Cell, DeviceKind, DType
 from flopbench.flops.audit import count_macs
+from flopbench.inputs import inputs_for
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
@@ -47,7 +48,7 @@ def inspect(report: Report, cell: Cell) -> PairFacts:
         name = getattr(pair, role)
         with torch.device("meta" if parse_name(name).spec else "cpu"):
             model = create_model(name, image_size, cell.num_classes, **cell.options(name))
-        count = count_macs(model, image_size)
+        count = count_macs(model, inputs_for(model, pair, 1, image_size))
         results[role] = ModelResult(
             name=name,
             label=label,

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from flopbench.cells import CAPTURING, Cell, DType
 from flopbench.errors import FlopbenchError
-from flopbench.flops.meta import images_for, initialised
+from flopbench.flops.meta import initialised
+from flopbench.inputs import inputs_for
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.private import keep_address
@@ -86,7 +87,7 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
         model = create_model(name, **options)
     if not ours:
         # Weights without a shape can neither be perturbed nor given to an optimiser.
-        initialised(model, images_for(model, cell.image_size, batch_size=1))
+        initialised(model, inputs_for(model, cell.pair, 1, cell.image_size))
     if cell.pair.perturb:
         model = perturb(model.to_empty(device=device) if ours else model, seed)
     model = model.to(weights_dtype(cell))

@@ -10,6 +10,7 @@ import flopbench
 from flopbench.errors import FlopbenchError
 from flopbench.flops import build_on_meta, closed_form
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, audit
+from flopbench.inputs import inputs_for
 from tests.flops.conftest import NAMES
 
 REFERENCE = Path(flopbench.__file__).parent / "data" / "models.csv"
@@ -27,7 +28,7 @@ def reference(family, size, version):
 @pytest.mark.parametrize("name", NAMES)
 def test_three_counts_agree_to_the_last_mac(build, name):
     model, size = build(name)
-    result = audit(model, name, image_size=size, batch_size=2)
+    result = audit(model, name, inputs_for(model, None, 2, size))
     assert {counted.macs for counted in result.forward.values()} == {result.macs}
     assert len({counted.macs for counted in result.backward.values()}) == 1
     assert set(result.forward) == {FVCORE, FLOP_COUNTER, CLOSED_FORM}
@@ -40,7 +41,7 @@ def test_three_counts_agree_to_the_last_mac(build, name):
 def test_operations_that_run_are_those_of_the_mathematics(build, name):
     model, size = build(name)
     # Many images, so that what is done to the weights does not show.
-    result = audit(model, name, image_size=size, batch_size=64)
+    result = audit(model, name, inputs_for(model, None, 64, size))
     # A bias is an operation of its own where it fits no product, as on the views of ResMLP.
     assert result.ran_elementwise == pytest.approx(
         result.elementwise, rel=0.11 if name == "resmlp_t12" else 0.03
@@ -50,7 +51,7 @@ def test_operations_that_run_are_those_of_the_mathematics(build, name):
 @pytest.mark.parametrize("name", ["vit_ti16.flop", "resmlp_t12.flop"])
 def test_grids_of_odd_width_and_absolute_heads_agree_too(build, name):
     model, size = build(name, image_size=(32, 48), head="absolute")
-    assert audit(model, name, image_size=size).disagreement == 0
+    assert audit(model, name, inputs_for(model, None, 1, size)).disagreement == 0
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,8 @@ def test_grids_of_odd_width_and_absolute_heads_agree_too(build, name):
 )
 def test_the_papers_convention_gives_the_authors_counts(name, family, size, version):
     macs, total = reference(family, size, version)
-    result = audit(build_on_meta(name + VERSIONS[version]), name)
+    model = build_on_meta(name + VERSIONS[version])
+    result = audit(model, name, inputs_for(model))
     assert result.published == macs
     assert result.macs <= macs
     assert result.paper_sum == pytest.approx(total, rel=0.006)
@@ -73,7 +75,8 @@ def test_the_papers_convention_gives_the_authors_counts(name, family, size, vers
 
 def test_elementwise_operations_of_the_plain_vit_are_the_authors_to_the_last():
     _, total = reference("ViT", "Ti/16", "X")
-    result = audit(build_on_meta("vit_ti16"), "vit_ti16")
+    model = build_on_meta("vit_ti16")
+    result = audit(model, "vit_ti16", inputs_for(model))
     assert result.paper_sum is not None
     # They normalise all 197 tokens at the end, we the class token alone: 5 operations an element.
     assert result.paper_sum + 5 * 196 * 192 == total
@@ -87,7 +90,7 @@ def test_a_disagreement_is_an_error_that_names_the_layer_and_its_operators(build
     with pytest.raises(
         FlopbenchError, match=r"blocks\.[01]\.attn \(Attention, .*flash_attention.*\), forward"
     ):
-        audit(model, "vit_ti16.flop", image_size=size)
+        audit(model, "vit_ti16.flop", inputs_for(model, None, 1, size))
 
 
 class Foreign(nn.Module):
@@ -107,7 +110,7 @@ class Foreign(nn.Module):
 def test_what_the_closed_form_does_not_know_is_coverage_not_disagreement():
     with torch.device("meta"):
         model = Foreign()
-    result = audit(model, "foreign", image_size=(16, 16))
+    result = audit(model, "foreign", inputs_for(model, None, 1, (16, 16)))
     products = 2 * 16 * 16 * 8
     assert result.macs == 16 * 8 * 48 + products + 8 * 5
     closed = result.forward[CLOSED_FORM]
@@ -122,6 +125,9 @@ def test_frozen_weights_and_the_first_layer_have_fewer_gradients():
     with torch.device("meta"):
         model = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(), nn.Linear(8 * 16, 5))
     first, last = 16 * 8 * 48, 8 * 16 * 5
-    assert audit(model, "x", image_size=(16, 16)).backward[FLOP_COUNTER].macs == first + 2 * last
+    assert (
+        audit(model, "x", inputs_for(model, None, 1, (16, 16))).backward[FLOP_COUNTER].macs
+        == first + 2 * last
+    )
     model[0].requires_grad_(False)
-    assert audit(model, "x", image_size=(16, 16)).backward[FLOP_COUNTER].macs == last
+    assert audit(model, "x", inputs_for(model, None, 1, (16, 16))).backward[FLOP_COUNTER].macs == last

@@ -4,15 +4,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from flopbench.flops.dispatch import observe
-from flopbench.flops.meta import images_for
 from flopbench.flops.stock import stock_counts
+from flopbench.inputs import Inputs, inputs_for
 from flopbench.symmetries.flop import FlopLinear
 
 
 def test_backward_operators_belong_to_the_layers_whose_gradients_they_are(build):
     model, size = build("vit_ti16.flop")
-    images = images_for(model, size, 1)
-    forward, backward = observe(model, images), observe(model, images, "backward")
+    inputs = inputs_for(model, None, 1, size)
+    forward, backward = observe(model, inputs), observe(model, inputs, "backward")
     macs: dict[tuple[str, str], int] = {}
     for pass_, observation in (("forward", forward), ("backward", backward)):
         for call in observation.calls:
@@ -28,8 +28,8 @@ def test_backward_operators_belong_to_the_layers_whose_gradients_they_are(build)
 
 def test_unfused_attention_computes_its_scores_once(build):
     model, size = build("vit_ti16", attention="unfused")
-    images = images_for(model, size, 1)
-    calls = {pass_: observe(model, images, pass_).calls for pass_ in ("forward", "backward")}
+    inputs = inputs_for(model, None, 1, size)
+    calls = {pass_: observe(model, inputs, pass_).calls for pass_ in ("forward", "backward")}
     macs = {
         pass_: sum(call.macs for call in calls[pass_] if call.module == "blocks.0.attn") for pass_ in calls
     }
@@ -38,8 +38,8 @@ def test_unfused_attention_computes_its_scores_once(build):
 
 def test_train_is_forward_and_backward(build):
     model, size = build("convnext_t.flop")
-    images = images_for(model, size, 2)
-    forward, backward, train = (observe(model, images, pass_) for pass_ in ("forward", "backward", "train"))
+    inputs = inputs_for(model, None, 2, size)
+    forward, backward, train = (observe(model, inputs, pass_) for pass_ in ("forward", "backward", "train"))
     assert train.macs == forward.macs + backward.macs
     assert sum(call.macs for call in train.calls) == train.macs
 
@@ -47,7 +47,7 @@ def test_train_is_forward_and_backward(build):
 def test_depthwise_gradients_count_by_group_where_torch_counts_all_of_them():
     with torch.device("meta"):
         model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 7, padding=3, groups=8))
-    stock = stock_counts(model, (16, 16))
+    stock = stock_counts(model, inputs_for(model, None, 1, (16, 16)))
     depthwise, first = 16 * 16 * 8 * 49, 16 * 16 * 8 * 3
     assert stock.backward_macs == first + 2 * depthwise
     assert stock.backward > stock.backward_macs
@@ -55,7 +55,7 @@ def test_depthwise_gradients_count_by_group_where_torch_counts_all_of_them():
 
 def test_fvcore_as_it_comes_leaves_out_fused_attention(build):
     model, size = build("vit_ti16")
-    stock = stock_counts(model, size)
+    stock = stock_counts(model, inputs_for(model, None, 1, size))
     assert stock.fvcore_without_rule == {"scaled_dot_product_attention": 2}
     assert stock.fvcore < stock.macs
 
@@ -71,7 +71,7 @@ class Fn(nn.Module):
 
 
 def moved(fn):
-    observation = observe(Fn(fn), torch.zeros(2, 3, 4, 4, device="meta"), dtype_bytes=2)
+    observation = observe(Fn(fn), Inputs(torch.zeros(2, 3, 4, 4, device="meta")), dtype_bytes=2)
     reads = sum(operand.size for call in observation.calls for operand in call.reads)
     return reads, sum(operand.size for call in observation.calls for operand in call.writes)
 

@@ -16,6 +16,7 @@ from flopbench.cli.flops import flops
 from flopbench.errors import FlopbenchError
 from flopbench.flops import command
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, Audit, audit
+from flopbench.inputs import Inputs
 
 STEM = 4 * 16 * 48  # From 16 × 16 pixels to 4 × 4 tokens of 4 channels, by patches of 3 × 4 × 4.
 
@@ -290,7 +291,7 @@ def test_counters_that_disagree_are_both_reported_with_the_reason():
     assert f"- {counts.labels[0]}: {note}\n" in counts.text("markdown")
     assert note in counts.text("json")
     with torch.device("meta"), pytest.raises(FlopbenchError, match="counters disagree in head"):
-        audit(Contradicts(), "strict", image_size=(16, 16))
+        audit(Contradicts(), "strict", Inputs(torch.zeros(1, 3, 16, 16)))
 
 
 class Leaves(Tokens):

@@ -9,7 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from flopbench.flops import count_forward, dispatch
 from flopbench.flops.audit import CLOSED_FORM, audit
 from flopbench.flops.dispatch import observe
-from flopbench.flops.meta import build_on_meta, images_for
+from flopbench.flops.meta import build_on_meta
+from flopbench.inputs import inputs_for
 
 
 class Net(nn.Module):
@@ -27,7 +28,8 @@ class Net(nn.Module):
 def both(model, size, device="meta"):
     """MACs that both counters agree on, when neither leaves anything out."""
     model = model.to(device)
-    traced, ran = count_forward(model, size, 2), observe(model, images_for(model, size, 2))
+    inputs = inputs_for(model, None, 2, size)
+    traced, ran = count_forward(model, inputs), observe(model, inputs)
     assert not traced.uncounted
     assert not ran.uncounted
     assert traced.macs == ran.macs == traced.by_module[""]
@@ -84,7 +86,7 @@ def test_products_with_vectors_and_of_any_axes(fn, shape, macs):
 def test_gradients_of_a_vector_are_products(fn, shape):
     net = Net(fn, shape).to("meta")
     # The images need none, and the gradient of the vector sums over all else.
-    assert observe(net, images_for(net, (4, 5), 2), "backward").macs == 2 * 3 * 4 * 5
+    assert observe(net, inputs_for(net, None, 2, (4, 5)), "backward").macs == 2 * 3 * 4 * 5
 
 
 class Reader(nn.Module):
@@ -131,8 +133,9 @@ def test_recurrent_layers_multiply_at_every_step(kind, gates, device):
 def test_steps_and_projections(net, macs):
     model = net().to("meta")
     assert both(model, (4, 5)).macs == macs
-    ran = observe(model, images_for(model, (4, 5), 2))
-    assert sum(count_forward(model, (4, 5), 2).elementwise.values()) == (
+    inputs = inputs_for(model, None, 2, (4, 5))
+    ran = observe(model, inputs)
+    assert sum(count_forward(model, inputs).elementwise.values()) == (
         sum(call.elementwise or 0 for call in ran.calls)
     )
 
@@ -141,7 +144,7 @@ def test_gradients_of_an_lstm_in_one_operator_count_like_those_of_its_parts():
     model, counts = Reader(nn.LSTM(12, 8, batch_first=True)), {}
     for device in ("cpu", "meta"):
         model = model.to(device)
-        counts[device] = observe(model, images_for(model, (4, 5), 2), "backward").macs
+        counts[device] = observe(model, inputs_for(model, None, 2, (4, 5)), "backward").macs
     # In one operator it takes the gradients of the images and of the first state, which nobody asked for.
     unasked = 2 * 32 * (5 * 12 + 8)
     assert counts["cpu"] == 2 * 2 * 5 * 32 * 20
@@ -169,8 +172,8 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_counts_what_is_computed_again(reentrant):
     kept, saving = Tokens(None).to("meta"), Tokens(reentrant).to("meta")
-    images = images_for(kept, (8, 8), 1)
-    plain, again = observe(kept, images, "backward"), observe(saving, images, "backward")
+    inputs = inputs_for(kept, None, 1, (8, 8))
+    plain, again = observe(kept, inputs, "backward"), observe(saving, inputs, "backward")
     linear = 4 * 4 * 8
     first = plain.macs - 2 * 2 * 2 * linear
     assert first == 4 * 4 * 48
@@ -191,8 +194,8 @@ def test_checkpointing_counts_what_is_computed_again(reentrant):
 
 def test_what_is_computed_again_is_named_beside_the_closed_form():
     saving = Tokens(False).to("meta")
-    result = audit(saving, "saving", image_size=(8, 8))
-    plain = audit(Tokens(None).to("meta"), "plain", image_size=(8, 8))
+    result = audit(saving, "saving", inputs_for(saving, None, 1, (8, 8)))
+    plain = audit(Tokens(None).to("meta"), "plain", inputs_for(saving, None, 1, (8, 8)))
     assert result.backward[CLOSED_FORM].uncounted["products computed again"] == 2
     assert result.backward[CLOSED_FORM].macs == plain.backward[CLOSED_FORM].macs
     assert result.backward[CLOSED_FORM].coverage < 1
@@ -223,14 +226,14 @@ class Kept(nn.Module):
 @pytest.mark.parametrize("training", [False, True])
 def test_gradients_are_counted_where_they_reach_the_weights(training):
     model = Kept().train(training)
-    images, before = images_for(model, (8, 8), 2) + 1, model.mean.clone()
+    inputs, before = inputs_for(model, None, 2, (8, 8)).map(lambda x: x + 1), model.mean.clone()
     convolution, kernel = 2 * 64 * 4 * 27, 4 * 3 * 2 * 9
-    forward, backward = (observe(model, images, pass_) for pass_ in ("forward", "backward"))
+    forward, backward = (observe(model, inputs, pass_) for pass_ in ("forward", "backward"))
     assert (forward.macs, forward.training) == (convolution, False)
     assert (backward.macs, backward.training, backward.unreached) == (convolution + kernel, True, ())
-    (note,) = audit(model, "kept", image_size=(8, 8), strict=False).notes
+    (note,) = audit(model, "kept", inputs_for(model, None, 1, (8, 8)), strict=False).notes
     assert "training mode" in note
-    assert observe(model, images, "train").macs == 2 * (convolution + kernel)
+    assert observe(model, inputs, "train").macs == 2 * (convolution + kernel)
     # All is as it was: the mode and what hangs on it, running means, gradients.
     assert model.training is training
     assert (model.kernel is None) is training
@@ -240,7 +243,7 @@ def test_gradients_are_counted_where_they_reach_the_weights(training):
 
 def test_parameters_that_no_gradient_reaches_are_named():
     model = Net(lambda x, used, unused: x * used, (1,), (1,)).to("meta")
-    observation = observe(model, images_for(model, (4, 4), 1), "backward")
+    observation = observe(model, inputs_for(model, None, 1, (4, 4)), "backward")
     assert observation.unreached == ("weights.1",)
     assert not observation.training
 
@@ -256,7 +259,7 @@ def test_an_operator_without_a_gradient_reaches_nothing():
             return gradients[0], None
 
     model = Net(lambda x, one, other: Rounded.apply(x * one, other), (1,), (1,)).to("meta")
-    assert observe(model, images_for(model, (4, 4), 1), "backward").unreached == ("weights.1",)
+    assert observe(model, inputs_for(model, None, 1, (4, 4)), "backward").unreached == ("weights.1",)
 
 
 def test_what_cannot_be_trained_without_targets_is_counted_in_evaluation_mode():
@@ -266,7 +269,7 @@ def test_what_cannot_be_trained_without_targets_is_counted_in_evaluation_mode():
             return super().forward(x)
 
     model = Detector(lambda x, used, unused: x @ used, (5, 2), (1,)).to("meta")
-    observation = observe(model, images_for(model, (4, 5), 1), "backward")
+    observation = observe(model, inputs_for(model, None, 1, (4, 5)), "backward")
     assert (observation.macs, observation.training) == (3 * 4 * 5 * 2, False)
 
 
@@ -280,19 +283,19 @@ def test_our_own_networks_run_once_for_their_gradients(monkeypatch):
     genuine = dispatch._observe
     monkeypatch.setattr(dispatch, "_observe", note)
     model = build_on_meta("vit_ti16.flop", image_size=32, depth=1)
-    assert observe(model, images_for(model, (32, 32), 1), "backward").unreached == ("norm.weight_a",)
+    assert observe(model, inputs_for(model, None, 1, (32, 32)), "backward").unreached == ("norm.weight_a",)
     assert modes == [False]
 
 
 def test_a_counter_that_lacks_an_operator_is_left_out_and_says_which():
     model = Net(lambda x, a, b: torch.linalg.multi_dot([x.flatten(1), a, b]), (12, 4), (4, 2)).to("meta")
-    (note,) = audit(model, "chain", image_size=(2, 2), strict=False).notes
+    (note,) = audit(model, "chain", inputs_for(model, None, 1, (2, 2)), strict=False).notes
     assert note == "fvcore left out of the comparison: it cannot count aten::linalg_multi_dot"
 
 
 def test_all_outputs_are_differentiated():
     heads = Net(lambda x, a, b: {"a": x @ a, "more": [x @ b]}, (5, 2), (5, 3)).to("meta")
-    observation = observe(heads, images_for(heads, (4, 5), 1), "backward")
+    observation = observe(heads, inputs_for(heads, None, 1, (4, 5)), "backward")
     assert observation.macs == 3 * 4 * 5 * (2 + 3)
     assert not observation.unreached
 
@@ -308,6 +311,6 @@ def test_a_weight_may_be_a_modules_argument():
             return self.inner((x, self.token))
 
     model = Outer().to("meta")
-    images = images_for(model, (4, 4), 1)
-    assert observe(model, images).macs == 0
-    assert not observe(model, images, "backward").unreached
+    inputs = inputs_for(model, None, 1, (4, 4))
+    assert observe(model, inputs).macs == 0
+    assert not observe(model, inputs, "backward").unreached

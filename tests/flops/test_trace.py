@@ -5,6 +5,7 @@ from torch import nn
 
 from flopbench.flops import count_forward
 from flopbench.flops.meta import build_on_meta
+from flopbench.inputs import Inputs, inputs_for
 
 
 class Fn(nn.Module):
@@ -19,7 +20,8 @@ class Fn(nn.Module):
 
 
 def macs(fn, size=(8, 6), batch=2):
-    count = count_forward(Fn(fn), size, batch)
+    model = Fn(fn)
+    count = count_forward(model, inputs_for(model, None, batch, size))
     assert not count.uncounted
     return count.macs
 
@@ -27,15 +29,16 @@ def macs(fn, size=(8, 6), batch=2):
 # ViT-B/16 at 224 × 224: what its published definition counts to.
 @pytest.mark.parametrize(("name", "expected"), [("vit_ti16", 1_253_683_200), ("vit_b16", 17_563_828_224)])
 def test_baselines_count_exactly(name, expected):
-    count = count_forward(build_on_meta(name))
+    model = build_on_meta(name)
+    count = count_forward(model, inputs_for(model))
     assert count.macs == expected
     assert not count.uncounted
     assert count.by_module["head"] == {"vit_ti16": 192, "vit_b16": 768}[name] * 1000
 
 
 def test_fused_and_unfused_attention_count_the_same():
-    fused = count_forward(build_on_meta("vit_ti16.flop"))
-    unfused = count_forward(build_on_meta("vit_ti16.flop", attention="unfused"))
+    models = [build_on_meta("vit_ti16.flop", attention=kind) for kind in ("fused", "unfused")]
+    fused, unfused = (count_forward(model, inputs_for(model)) for model in models)
     assert fused.macs == unfused.macs
     assert fused.by_operator["scaled_dot_product_attention"] == 12 * 2 * 197 * 197 * 192
 
@@ -45,7 +48,7 @@ def test_count_scales_with_the_batch_and_leaves_the_model_as_it_was():
     model.train()
     first, second = model.get_submodule("blocks.0"), model.get_submodule("blocks.1")
     first.eval()
-    one, eight = count_forward(model), count_forward(model, batch_size=8)
+    one, eight = (count_forward(model, inputs_for(model, None, batch)) for batch in (1, 8))
     assert eight.macs == 8 * one.macs
     assert model.training
     assert not first.training
@@ -56,9 +59,9 @@ def test_weights_on_a_device_count_like_those_on_meta():
     sizes = {"depth": 1, "image_size": (32, 32), "num_classes": 3}
     from flopbench import create_model
 
-    assert count_forward(create_model("vit_ti16", **sizes), (32, 32)).macs == (
-        count_forward(build_on_meta("vit_ti16", **sizes), (32, 32)).macs
-    )
+    models = (create_model("vit_ti16", **sizes), build_on_meta("vit_ti16", **sizes))
+    real, meta = (count_forward(model, inputs_for(model, None, 1, (32, 32))) for model in models)
+    assert real.macs == meta.macs
 
 
 @pytest.mark.parametrize(
@@ -85,12 +88,12 @@ def test_products_count_by_their_definition(fn, expected):
 
 
 def test_elementwise_work_is_kept_apart():
-    count = count_forward(Fn(lambda x: F.gelu(x) + 1), (4, 4))
+    count = count_forward(Fn(lambda x: F.gelu(x) + 1), Inputs(torch.zeros(1, 3, 4, 4)))
     assert count.macs == 0
     assert count.elementwise == {"gelu": 8 * 48, "add": 48}
 
 
 def test_unknown_operators_are_named():
-    count = count_forward(Fn(lambda x: torch.cdist(x, x)), (4, 4))
+    count = count_forward(Fn(lambda x: torch.cdist(x, x)), Inputs(torch.zeros(1, 3, 4, 4)))
     assert count.uncounted == {"aten::cdist": 1}
     assert count.coverage == 0

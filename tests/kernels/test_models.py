@@ -9,6 +9,7 @@ import torch
 
 from flopbench.flops.dispatch import observe
 from flopbench.flops.trace import count_forward
+from flopbench.inputs import Inputs
 from flopbench.kernels import dispatch
 from flopbench.models.factory import create_model, perturb
 from flopbench.timing.bench import Bench, WrongOutputError
@@ -53,10 +54,10 @@ def test_counts(device, family):
         fused, eager = (build_shallow(family, head="absolute") for _ in range(2))
     dispatch.select(fused, "fused")
     dispatch.select(eager, "eager")
-    one, two = (count_forward(model, (8, 12), 2) for model in (fused, eager))
+    x = Inputs(images("meta"))
+    one, two = (count_forward(model, x) for model in (fused, eager))
     assert (one.macs, one.uncounted) == (two.macs, {})
     assert sum(one.elementwise.values()) == sum(two.elementwise.values())
-    x = images("meta")
     for pass_ in ("forward", "backward", "train"):
         one, two = (observe(model, x, pass_) for model in (fused, eager))
         assert (one.macs, one.uncounted) == (two.macs, {})
@@ -71,7 +72,7 @@ def test_counts(device, family):
 
 def test_what_runs_where(device):
     model = network("vit", "fused", device).eval()
-    calls = observe(model, images(device)).calls
+    calls = observe(model, Inputs(images(device))).calls
     ran = Counter(call.operator for call in calls)
     blocks = len(model.blocks)  # pyright: ignore[reportArgumentType]
     # In a block the second norm rides on a residual sum and the GELU on a product; the last norm is alone.
