@@ -271,7 +271,15 @@ class Cell(Frozen):
     device: DeviceKind
     batch_size: Annotated[
         _Many,
-        Axis("batch_sizes", "batch", "Images a batch", "b{}", "batch {}", about="work", always_shown=True),
+        Axis(
+            "batch_sizes",
+            "batch",
+            "Images a batch, or samples of other inputs",
+            "b{}",
+            "batch {}",
+            about="work",
+            always_shown=True,
+        ),
     ]
     pass_: Annotated[
         Pass,

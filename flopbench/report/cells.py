@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flopbench.cells import AXES
 from flopbench.report import text
+from flopbench.results.frame import IMAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,21 @@ def _worst_error(rows: Rows) -> float | None:
     return max((error for error in errors if error is not None), default=None)
 
 
+def items_of(rows: Rows) -> str:
+    """What batches hold: images where all rows are of networks that take images, else samples."""
+    return "images" if all(row.get("inputs", IMAGES) == IMAGES for row in rows) else "samples"
+
+
+def counted_in_full(row: Row) -> bool:
+    """Whether no operator of either model was left out of the MACs."""
+    return not (row["baseline_uncounted"] or row["candidate_uncounted"])
+
+
+def about(row: Row, shown: str) -> str:
+    """A figure that rests on the MACs of both models, with a mark if operators were left out: `≈1.83`."""
+    return shown if counted_in_full(row) else f"≈{shown}"
+
+
 def realised(row: Row, speedup: float) -> float | None:
     """The share of the promise that `speedup` would be; None where the record has none."""
     return None if row["realised_share"] is None else (speedup - 1) / (row["macs_ratio"] - 1)
@@ -88,34 +104,51 @@ def failures(rows: Rows) -> list[Row]:
     return [row for row in rows if row["status"] != "ok"]
 
 
+_OF_PAIRS = ("macs_ratio", "baseline_uncounted", "candidate_uncounted")
+
+
 def models(rows: Rows) -> list[Row]:
     """One row a model and image size.
 
-    Keys: `label`, `image_size`, `parameters`, `macs`; of candidates also `macs_ratio` and the worst
-    `invariance_error` of all their cells.
+    Keys: `label`, `image_size` (None of networks with inputs of their own), `parameters`, `macs` and
+    `uncounted`, the operators left out of these; of candidates also `macs_ratio`, with what was left out of
+    it (`baseline_uncounted`, `candidate_uncounted`), and the worst `invariance_error` of all their cells.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         for role in ("baseline", "candidate"):
             if row[f"{role}_parameters"] is None:
                 continue
-            facts = {"label": row[f"{role}_label"], "image_size": row["image_size"]}
-            facts |= {"parameters": row[f"{role}_parameters"], "macs": row[f"{role}_macs"]}
+            size = row["image_size"] if row["inputs"] == IMAGES else None
             model = found.setdefault(
-                (facts["label"], facts["image_size"]), {**facts, "macs_ratio": None, "invariance_error": None}
+                (row[f"{role}_label"], row["image_size"]),
+                {
+                    "label": row[f"{role}_label"],
+                    "image_size": size,
+                    **{key: row[f"{role}_{key}"] for key in ("parameters", "macs", "uncounted")},
+                    **dict.fromkeys((*_OF_PAIRS, "invariance_error")),
+                },
             )
             if role == "candidate":
-                model["macs_ratio"] = row["macs_ratio"]
+                model |= {key: row[key] for key in _OF_PAIRS}
                 model["invariance_error"] = _worst_error((model, row))
     return list(found.values())
+
+
+def uncounted(rows: Rows) -> list[Row]:
+    """The models (`models`) of which operators were left out of the MACs."""
+    return [model for model in models(rows) if model["uncounted"]]
 
 
 def what_ran(rows: Rows) -> list[Row]:
     """One row per model and what its operations ran as, with the passes, modes and requests it was seen in.
 
-    Keys: `label`, `pass`, `mode`, `impl`, `kernels`; nothing of cells whose records do not say.
+    Keys: `label`, `pass`, `mode`, `impl`, `kernels`; nothing of cells whose records do not say, or if no
+    model has an operation of flopbench's.
     """
     found: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
+    if not any(row["world"] for row in rows):
+        return []
     for row in rows:
         for role in ("baseline", "candidate"):
             if (kernels := row[f"{role}_kernels"]) is not None:

@@ -9,8 +9,10 @@ from flopbench.report.cells import (
     SETTING,
     Row,
     Rows,
+    about,
     by,
     by_setting,
+    counted_in_full,
     flag_kinds,
     headline,
     kernels_words,
@@ -71,6 +73,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     others = by_setting([row for row in cells if setting_of(row) not in told])
     points += [_other_setting(words, other) for words, other in others.items()]
     points += _where_it_pays(chosen)
+    points += _about_the_macs(spoken_of)
     points += _with_care([row for own in worlds.values() for row in _same_work(spoken_of, own)])
     if len(cells) < total:
         points.append(
@@ -190,7 +193,7 @@ def _pair_sentence(top: Row, worlds: Worlds) -> str:
     candidate, baseline = text.printable(top["candidate_label"]), text.printable(top["baseline_label"])
     needs = ""
     if top["macs_ratio"] is not None:
-        needs = f" needs {text.percent(1 / top['macs_ratio'])} of the MACs of {baseline}"
+        needs = f" needs {about(top, text.percent(1 / top['macs_ratio']))} of the MACs of {baseline}"
     said = {}
     for words, cells in worlds.items():
         own = [row for row in cells if row["network"] == top["network"]]
@@ -226,7 +229,22 @@ def _promise(row: Row) -> list[str]:
         return []
     if verdict(row) == "slower":
         return ["nothing of what the MACs promise is realised"]
-    return [f"{text.percent(row['realised_share'])} of what the MACs promise is realised"]
+    return [f"{about(row, text.percent(row['realised_share']))} of what the MACs promise is realised"]
+
+
+def _about_the_macs(spoken_of: Rows) -> list[str]:
+    """Why there is no ratio of MACs, or what it leaves out."""
+    said: dict[str, None] = {}
+    for top in spoken_of:
+        for role in ("baseline", "candidate"):
+            label, left_out = text.printable(top[f"{role}_label"]), text.printable(top[f"{role}_uncounted"])
+            if top[f"{role}_macs"] is None:
+                said[f"The MACs of {label} could not be counted, so nothing is promised."] = None
+            elif left_out:
+                said[f"What is marked ≈ rests on the MACs of {label}, which leave out {left_out}."] = None
+            elif top[f"{role}_macs"] == 0:
+                said[f"{label} has no matrix product or convolution, so no MACs to promise anything."] = None
+    return list(said)
 
 
 def _launch_bound(own: Rows, pass_: str) -> list[str]:
@@ -265,7 +283,8 @@ def _overview(worlds: Worlds) -> str:
     sentence += f"; the speed-up is {text.joined(named)}"
     ratios = [1 / top["macs_ratio"] for top in cells if top["macs_ratio"] is not None]
     if ratios:
-        sentence += f", with {_span(ratios, text.percent)} of the MACs"
+        mark = "" if all(map(counted_in_full, cells)) else "≈"
+        sentence += f", with {mark}{_span(ratios, text.percent)} of the MACs"
     return sentence.replace("\u00a0", " ") + "."
 
 

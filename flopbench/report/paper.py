@@ -5,6 +5,7 @@ top-1 ±0.1 points, throughput gain ±0.3 points, GFLOPs ±2 %.
 """
 
 import csv
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,6 +14,11 @@ PROTOCOL = "published (A100-40GB, batch 64, fp16 autocast, max-autotune, unfused
 
 # The paper's family → the beginning of our labels.
 _FAMILIES = {"ViT": "ViT", "ResMLP": "ResMLP", "ConvNeXt-isotropic": "ConvNeXt-iso"}
+
+# Somebody's own network may be called `ViT-mine` or `F(ViT-B/16)`, and is not the paper's.
+_LABEL = re.compile(
+    rf"(?:(?P<version>[EHI])\()?(?P<family>{'|'.join(_FAMILIES.values())})-(?P<size>[A-Z]?\d*(?:×\d+)?(?:/\d+)?)\)?"
+)
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,17 @@ def _optional(value: str) -> float | None:
 
 def family_of(label: str) -> str | None:
     """The family of a network's label (`E(ViT-B/16)` → `ViT`), None for a network that is not the paper's."""
-    plain = label.split("(", 1)[-1].rstrip(")")
-    return next((family for family in _FAMILIES.values() if plain.startswith(f"{family}-")), None)
+    read = _LABEL.fullmatch(label)
+    return read and read["family"]
 
 
 def version_of(label: str) -> str:
-    """`E` of `E(ViT-B/16)`; `X` of a baseline."""
-    return label[0] if label[1:2] == "(" else "X"
+    """`E` of `E(ViT-B/16)`; `X` of a baseline, and of what is not the paper's."""
+    read = _LABEL.fullmatch(label)
+    return (read and read["version"]) or "X"
 
 
 def size_of(label: str) -> str:
-    """`B/16` of `E(ViT-B/16)`."""
-    plain = label.split("(", 1)[-1].rstrip(")")
-    return plain.removeprefix(f"{family_of(label)}-")
+    """`B/16` of `E(ViT-B/16)`; nothing of what is not the paper's."""
+    read = _LABEL.fullmatch(label)
+    return read["size"] if read else ""

@@ -1,13 +1,27 @@
 """The tables of runs: which columns they have, and which of them say something."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS, text
-from flopbench.report.cells import Row, Rows, failures, measured, models, rows_of, verdict, what_ran
+from flopbench.report.cells import (
+    Row,
+    Rows,
+    about,
+    failures,
+    items_of,
+    measured,
+    models,
+    rows_of,
+    uncounted,
+    verdict,
+    what_ran,
+)
 from flopbench.report.table import KEY, Column, Table, Tone, words
+from flopbench.results.frame import IMAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,12 +30,26 @@ if TYPE_CHECKING:
 
 _TONES: dict[str, Tone] = {"faster": "good", "level": "unsure", "slower": "bad"}
 
+
+def _promised(header: str, key: str, write: Callable[[float], str], rank: int = 1) -> Column:
+    """A figure that rests on the MACs of both models, marked where operators were left out of them."""
+
+    def found(row: Row) -> tuple[float, Row] | None:
+        return None if text.is_missing(row[key]) else (row[key], row)
+
+    return Column(header, found, lambda found: about(found[1], write(found[0])), rank=rank)
+
+
+def _macs(row: Row) -> tuple[float, str] | None:
+    return None if row["macs"] is None else (row["macs"], row["uncounted"])
+
+
 MODEL_COLUMNS = (
     words("model", "label"),
     words("image", "image_size"),
     Column("parameters", write=text.count),
-    Column("MACs", "macs", text.count),
-    Column("MACs ratio", "macs_ratio", text.factor),
+    Column("MACs", _macs, lambda found: f"{'≥' if found[1] else ''}{text.count(found[0])}"),
+    _promised("MACs ratio", "macs_ratio", text.factor),
     Column("invariance error", "invariance_error", text.error),
 )
 
@@ -29,6 +57,7 @@ _WHAT_COLUMNS = (
     words("candidate", "candidate_label"),
     words("run"),
     *(Column(axis.label, axis.name, numeric=axis.numeric, rank=KEY) for axis in AXES.values()),
+    words("called with", "inputs", rank=8, wraps=True),
 )
 
 
@@ -57,8 +86,8 @@ CELL_COLUMNS = (
     ),
     words("flags", rank=7),
     words("ran", lambda row: _ran(row), rank=2),
-    Column("realised\nshare", "realised_share", text.percent, rank=2),
-    Column("MACs\nratio", "macs_ratio", text.factor, rank=6),
+    _promised("realised\nshare", "realised_share", text.percent, rank=2),
+    _promised("MACs\nratio", "macs_ratio", text.factor, rank=6),
     Column("time\nbaseline", "baseline_seconds", text.seconds, rank=3),
     Column("time\ncandidate", "candidate_seconds", text.seconds, rank=3),
     Column("images/s\nbaseline", "baseline_throughput", text.significant, rank=4),
@@ -68,6 +97,11 @@ CELL_COLUMNS = (
     _memory("baseline"),
     _memory("candidate"),
     words("baseline", "baseline_label", rank=8),
+)
+
+UNCOUNTED_COLUMNS = (
+    words("model", "label"),
+    words("operators, and how often each came", "uncounted", rank=1, wraps=True),
 )
 
 RAN_COLUMNS = (
@@ -108,14 +142,21 @@ def format_frame(frame: "pd.DataFrame", fmt: str) -> str:
 
 
 def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
-    """A table without what all its rows have in common, or a candidate's label says already."""
+    """A table without what all its rows have in common, or a candidate's label says already.
+
+    Figures of images are of samples where a network has inputs of its own.
+    """
+    items = items_of(rows)
 
     def says_something(column: Column) -> bool:
+        if column.key == "inputs":
+            return any(row["inputs"] != IMAGES for row in rows)
         if column.header in _OFTEN_THE_SAME:
             return len({column.show(row) for row in rows}) > 1
         return column.header != "baseline" or not all(map(_baseline_is_told, rows))
 
-    return Table(title, tuple(filter(says_something, columns)), rows)
+    shown = filter(says_something, columns)
+    return Table(title, [replace(c, header=c.header.replace("images", items)) for c in shown], rows)
 
 
 def _ran(row: Row) -> str | None:
@@ -147,6 +188,11 @@ def run_tables(rows: Rows, cells: Rows, speed_ups: str = "Speed-ups") -> list[Ta
     """The tables that have a row, of all cells (`rows_of`) and of those with a speed-up (`measured`)."""
     sections = (
         ("Models", models(rows), MODEL_COLUMNS),
+        (
+            "Left out of the MACs (≥) and of their ratios (≈)",
+            uncounted(rows),
+            UNCOUNTED_COLUMNS,
+        ),
         (speed_ups, cells, CELL_COLUMNS),
         ("What ran, as seen in the first calls", what_ran(cells), RAN_COLUMNS),
         ("Cells without a speed-up", failures(rows), FAILURE_COLUMNS),

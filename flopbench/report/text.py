@@ -92,7 +92,7 @@ def error(value: float) -> str:
 
 _METRICS = {
     "speedup": lambda value: times(value, 3),
-    "throughput": lambda value: f"{significant(value, 4)}\u00a0images/s",
+    "throughput": lambda value: f"{significant(value, 4)}/s",
     "seconds": seconds,
     "peak_memory": size,
     "bytes_written": size,
@@ -102,7 +102,7 @@ _METRICS = {
 
 
 def metric(name: str, value: float | None) -> str:
-    """A figure of a comparison in its unit: 1.532×, 812.0 images/s, 1.25 GiB; else a number of something."""
+    """A figure of a comparison in its unit: 1.532×, 812.0/s, 1.25 GiB; else a number of something."""
     if value is None or is_missing(value):
         return MISSING
     return _METRICS.get(name, exact if value < 100_000 else count)(value)
@@ -111,6 +111,12 @@ def metric(name: str, value: float | None) -> str:
 def printable(text: object) -> str:
     """Text from outside without control characters or line breaks, so that it stays on its line."""
     return visible(re.sub(r"\s+", " ", str(text)).strip())
+
+
+def shortened(text: str, most: int = 32) -> str:
+    """A name that is no longer than `most` letters, cut in the middle: both of its ends tell it apart."""
+    kept = most // 2
+    return text if len(text) <= most else f"{text[: most - kept]}…{text[1 - kept :]}"
 
 
 def visible(text: str) -> str:

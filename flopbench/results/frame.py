@@ -13,21 +13,26 @@ from flopbench.results.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
+IMAGES = "images"
+"""The `inputs` of networks that are called with one tensor of images."""
+
 
 def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     """One row a cell, replicate and run.
 
-    Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), then `status`, `reason`,
-    for `baseline_` and `candidate_` each `label`, `parameters`, `macs`, `seconds` (median per call),
-    `throughput` (images a second), `watts`, `joules` (per call) and `images_per_joule` (images/s/W) where the
-    device tells, `peak_bytes`, `peak_source` (how that was found), `compile_seconds`, `compile_cache`
-    (whether it held what was compiled), `kernels` (what ran), and where serving figures were asked for
-    `latency_p50`, `latency_p90` and `latency_p99` (seconds; each with `_low` and `_high`, the ends of its
-    95 % interval; None of too few calls), `latency_calls`, `first_call_seconds`, `load_seconds` and
-    `disk_bytes`, then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`,
-    `invariance_error`, `stop`, `compiled_beforehand` (in how many processes side by side, 0 if not),
-    `rounds`, `flags`. A cell whose samples answer nothing has the status `not resolved`, its figures, and
-    no realised share.
+    Columns: what the cell is (`run`, `device_name`, `pair`, `cell`, one per axis), `inputs` (what the
+    networks were called with: "images", or inputs of their own), then `status`, `reason`, for `baseline_`
+    and `candidate_` each `label`, `parameters`, `macs`, `uncounted` (the operators that were left out of
+    these, and how often each came), `seconds` (median per call), `throughput` (images a second, or
+    samples of inputs of their own), `watts`, `joules` (per call) and `images_per_joule` (images/s/W,
+    samples/s/W) where the device tells, `peak_bytes`, `peak_source` (how that was found),
+    `compile_seconds`, `compile_cache` (whether it held what was compiled), `kernels` (what ran), and
+    where serving figures were asked for `latency_p50`, `latency_p90` and `latency_p99` (seconds; each
+    with `_low` and `_high`, the ends of its 95 % interval; None of too few calls), `latency_calls`,
+    `first_call_seconds`, `load_seconds` and `disk_bytes`, then `speedup`, `speedup_low`, `speedup_high`,
+    `macs_ratio`, `realised_share`, `invariance_error`, `stop`, `compiled_beforehand` (in how many
+    processes side by side, 0 if not), `rounds`, `flags`. A cell whose samples answer nothing has the
+    status `not resolved`, its figures, and no realised share.
     """
     import pandas as pd
 
@@ -66,6 +71,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "cell": cell.id,
         "replicate": record.replicate,
         **{axis.name: axis.of(cell) for axis in AXES.values()},
+        "inputs": IMAGES if cell.pair.inputs is None else record.inputs or cell.pair.inputs,
         "world": record.world,
         "status": UNRESOLVED if record.unresolved else record.status,
         "reason": record.unresolved or record.reason,
@@ -78,6 +84,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             f"{role}_label": label,
             f"{role}_parameters": result.parameters if result else None,
             f"{role}_macs": result.macs if result else None,
+            f"{role}_uncounted": _uncounted(result) if result else "",
             f"{role}_seconds": seconds,
             f"{role}_throughput": cell.batch_size / seconds if seconds else None,
             f"{role}_watts": result.watts if result else None,
@@ -104,3 +111,8 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "rounds": len(record.candidate.samples) if record.candidate else 0,
         "flags": ", ".join(dict.fromkeys(flag.kind for flag in record.flags)),
     }
+
+
+def _uncounted(result: ModelResult) -> str:
+    """`aten::fft_rfft (12), mine::scan (1)`."""
+    return ", ".join(f"{name} ({calls})" for name, calls in result.uncounted_operators.items())

@@ -102,16 +102,18 @@ class Serving(Finite):
 class ModelResult(Implemented):
     """What was found out about one model of a cell.
 
-    `macs` are the forward pass's for one image. `samples` holds seconds per call, one inner tuple per
-    round, in the order of measurement; `host_samples` the host's dispatch time of the first call of each
-    turn (CUDA only; of each call in early records). `peak_bytes` is weights, gradients, optimiser state
-    and activations at the pass's peak, None where it cannot be known; `peak_source` how it was found,
-    None in early records. `compile_seconds` is the first call of a compiled model less a warm one (None
-    when eager), and `compile_cache` how that call came by its code. In early records, which do not say,
-    the baseline's holds the compiler's start-up too. `watts` is the average power while the model was
-    sampled, `joules` the energy of a call with what lies between it and the next: of the whole card, or
-    of the processor's packages with all that ran on them; None where the device does not tell, or not
-    finely enough to tell the models apart. `serving` is measured where it was asked for, of forward passes.
+    `macs` are the forward pass's for one image, or one sample of the pair's own inputs; None where they
+    could not be counted. `uncounted_operators` were left out of them: operator → how often it came.
+    `samples` holds seconds per call, one inner tuple per round, in the order of measurement;
+    `host_samples` the host's dispatch time of the first call of each turn (CUDA only; of each call in
+    early records). `peak_bytes` is weights, gradients, optimiser state and activations at the pass's
+    peak, None where it cannot be known; `peak_source` how it was found, None in early records.
+    `compile_seconds` is the first call of a compiled model less a warm one (None when eager), and
+    `compile_cache` how that call came by its code. In early records, which do not say, the baseline's
+    holds the compiler's start-up too. `watts` is the average power while the model was sampled, `joules`
+    the energy of a call with what lies between it and the next: of the whole card, or of the processor's
+    packages with all that ran on them; None where the device does not tell, or not finely enough to tell
+    the models apart. `serving` is measured where it was asked for, of forward passes.
     """
 
     name: str
@@ -174,6 +176,8 @@ class CellRecord(Finite):
     reason: str = ""
     started: str
     wall_seconds: float
+    inputs: str = ""
+    """What both models were called with, where that is no image: `int64 [4, 16], mask: bool [4, 16]`."""
     baseline: ModelResult | None = None
     candidate: ModelResult | None = None
     speedup: Speedup | None = None
@@ -201,11 +205,15 @@ class CellRecord(Finite):
 
     @property
     def world(self) -> str:
-        """`with torch's own operations`, `with flopbench's kernels`; nothing where it was not recorded."""
+        """`with torch's own operations`, `with flopbench's kernels`.
+
+        Nothing where it was not recorded, or neither model has an operation that comes in both.
+        """
         models = {"baseline": self.baseline, "candidate": self.candidate}
-        if any(model is None or model.implementations is None for model in models.values()):
+        ran = {role: model.implementations for role, model in models.items() if model}
+        if len(ran) < 2 or None in ran.values() or not any(ran.values()):
             return ""
-        ours = [role for role, model in models.items() if model and has_ours(model.implementations or {})]
+        ours = [role for role, implementations in ran.items() if has_ours(implementations or {})]
         return f"{OURS} in the {ours[0]} alone" if len(ours) == 1 else OURS if ours else TORCHS
 
     @property

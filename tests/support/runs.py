@@ -108,7 +108,7 @@ def make_run(
     path: Path,
     *,
     device: Device = H200,
-    pairs: tuple[str, ...] = VIT_PAIRS,
+    pairs: tuple[str | Mapping[str, Any], ...] = VIT_PAIRS,
     batch_sizes: tuple[int, ...] = (1, 8, 64),
     passes: tuple[str, ...] = ("forward", "backward"),
     dtypes: tuple[str, ...] | None = None,
@@ -127,6 +127,7 @@ def make_run(
     ours: float | None = None,
     watts: tuple[float, float] | None = None,
     serving: int = 0,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
     info: Mapping[str, Any] | None = None,
     **environment_changes: Any,
 ) -> Run:
@@ -156,6 +157,7 @@ def make_run(
             eager ones are asked for; without it what ran is not recorded, as in runs of schema 1.
         watts: average power of the baseline and of the candidate; without it energy is not known.
         serving: calls of which forward cells have latencies; without it they have no serving figures.
+        models: name of a model → fields of its `ModelResult` to replace.
         info: fields of `RunInfo` to replace.
         environment_changes: fields of the environment to replace.
     """
@@ -202,6 +204,7 @@ def make_run(
                     ours=ours,
                     watts=watts or (None, None),
                     serving=serving,
+                    models=models or {},
                 )
             else:
                 record = CellRecord(
@@ -246,6 +249,7 @@ def _measured(
     ours: float | None,
     watts: tuple[float | None, float | None],
     serving: int,
+    models: Mapping[str, Mapping[str, Any]],
 ) -> CellRecord:
     compiled = cell.mode != "eager"
     in_cpp = compiled and cell.impl != "eager"
@@ -272,7 +276,7 @@ def _measured(
         )
     invariant = parse_name(candidate).invariant
     labels = cell.labels
-    models = [
+    results = [
         ModelResult(
             name=name,
             label=label,
@@ -291,14 +295,16 @@ def _measured(
             (baseline, candidate), labels, samples, (host_x, host_e), watts, strict=True
         )
     ]
+    results = [result.model_copy(update=models.get(result.name, {})) for result in results]
     return CellRecord(
         cell=cell,
         replicate=replicate,
         status="ok",
         started="2026-11-23T12:00:00+00:00",
         wall_seconds=5.0,
-        baseline=models[0],
-        candidate=models[1],
+        inputs="int64 [4, 16], mask: bool [4, 16]" if cell.pair.inputs else "",
+        baseline=results[0],
+        candidate=results[1],
         speedup=ratio_interval(samples[0], samples[1]),
         stop="precision",
         check=Check(

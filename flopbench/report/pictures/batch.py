@@ -8,6 +8,7 @@ from flopbench.report import text
 from flopbench.report.cells import (
     Row,
     Rows,
+    about,
     by,
     by_setting,
     flag_kinds,
@@ -23,9 +24,11 @@ from flopbench.report.pictures.style import (
     PASS_LOOKS,
     Look,
     batch_axis,
+    caution,
     label_grid,
     log_axis,
     look,
+    name_of,
     panels,
     told,
     whiskers,
@@ -65,7 +68,8 @@ def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         f"speedup-against-batch{suffix}",
         f"Speed-up against batch size, {text.printable(run.info.environment.device_name)}",
         "Bars are 95 % intervals. The dashed line is what the MACs promise; below 1 the candidate is slower."
-        + " Hollow markers are launch-bound." * any(map(_launch_bound, cells)),
+        + " Hollow markers are launch-bound." * any(map(_launch_bound, cells))
+        + caution(cells),
         "Speed-up of each pair against the batch size, beside its MACs ratio. " + _told(cells),
         figure,
     )
@@ -93,7 +97,7 @@ def _panels(pairs: Mapping[Any, Rows], what: str) -> tuple["Figure", list["Axes"
     """A panel a pair, titled, with `what` on the vertical axis."""
     figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
     for axis, group in zip(axes, pairs.values(), strict=True):
-        axis.set_title(wrapped(text.printable(group[0]["candidate_label"])))
+        axis.set_title(name_of(group[0]["candidate_label"]))
     label_grid(axes, what, "batch size")
     return figure, axes
 
@@ -124,7 +128,7 @@ def _reference_lines(axis: "Axes", row: Row) -> None:
         return
     axis.axhline(row["macs_ratio"], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
     axis.annotate(
-        f"MACs ratio {text.factor(row['macs_ratio'])}",
+        f"MACs ratio {about(row, text.factor(row['macs_ratio']))}",
         (0.02, row["macs_ratio"]),
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),

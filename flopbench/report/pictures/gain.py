@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flopbench.report import text
-from flopbench.report.cells import Row, Rows, by, headline, setting_words
+from flopbench.report.cells import Row, Rows, by, headline, items_of, setting_words
 from flopbench.report.paper import PROTOCOL, family_of, published, size_of, version_of
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
@@ -13,6 +13,7 @@ from flopbench.report.pictures.style import (
     VERSION_LOOKS,
     Label,
     Look,
+    caution,
     label_grid,
     log_axis,
     look,
@@ -63,7 +64,8 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     for axis, (title, points) in zip(axes, shown, strict=True):
         axis.set_title(title)
         _draw(axis, points)
-    label_grid(axes, "throughput gain (%)", "MACs of the baseline, one image (10⁹)")
+    item = items_of([row for _, points in shown for row in points]).removesuffix("s")
+    label_grid(axes, "throughput gain (%)", f"MACs of the baseline, one {item} (10⁹)")
     for axis, (_, points) in zip(axes, shown, strict=True):
         _label(axis, points)
     batches = sorted({row["batch_size"] for _, points in shown for row in points})
@@ -71,7 +73,8 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
         "gain-against-macs",
         "Throughput gain against MACs",
         f"Forward pass at batch {text.joined([str(b) for b in batches], 'or')}; bars are 95 % intervals."
-        + f" Grey, hollow: {PROTOCOL}." * any(_published(points) for _, points in shown),
+        + f" Grey, hollow: {PROTOCOL}." * any(_published(points) for _, points in shown)
+        + caution([row for _, points in shown for row in points]),
         "Throughput gain against the baseline's MACs. "
         + told(
             f"{row['candidate_label']}: {text.change(row['speedup'] - 1, 0)} over a baseline of "
@@ -126,7 +129,7 @@ def _label(axis: "Axes", points: Rows) -> None:
     for name, group in _series(points).items():
         for row in group:
             last = row is group[-1]
-            size = size_of(row["candidate_label"]) if family_of(row["candidate_label"]) else ""
+            size = size_of(row["candidate_label"])
             words = f"{name} {size}".strip() if last else size
             labels.append(
                 Label(row["baseline_macs"] / 1e9, _gain(row["speedup"]), words, looks[name].color, bold=last)
@@ -138,7 +141,7 @@ def _series(points: Rows) -> dict[str, list[Row]]:
     """The sizes of a family and version, joined by a line; a network that is not the paper's is alone."""
     series: dict[str, list[Row]] = {}
     for row in points:
-        label = text.printable(row["candidate_label"])
+        label = text.shortened(text.printable(row["candidate_label"]))
         family = family_of(row["baseline_label"])
         name = f"{version_of(label)}({family})" if family and family_of(label) else label
         series.setdefault(name, []).append(row)

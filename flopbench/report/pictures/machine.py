@@ -92,7 +92,9 @@ def roofline(
     for profile, model, intensity, achieved in points:
         own = look(0 if model is profile.baseline else 1)
         axis.plot(intensity, achieved / 1e12, color=own.color, marker=own.marker, linestyle="none")
-        words = f"{text.printable(model.label)} {profile.cell.pass_} b{profile.cell.batch_size}"
+        words = (
+            f"{text.shortened(text.printable(model.label))} {profile.cell.pass_} b{profile.cell.batch_size}"
+        )
         labels.append(Label(intensity, achieved / 1e12, words, own.color))
     axis.set_xscale("log")
     axis.set_yscale("log")

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 from flopbench.report import text
-from flopbench.report.cells import Rows, by, headline, realised, setting_words, tops
+from flopbench.report.cells import Rows, about, by, headline, realised, setting_words, tops
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
     INK,
     MUTED,
     PASS_LOOKS,
+    caution,
     look,
+    name_of,
     named_rows,
     new_figure,
     told,
@@ -64,7 +66,8 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         for (_, row), height, low, high in zip(own, heights, *bounds, strict=True):
             positive = row["realised_share"] >= 0
             axis.annotate(
-                text.percent(row["realised_share"]) + (f", b{row['batch_size']}" if mixed else ""),
+                about(row, text.percent(row["realised_share"]))
+                + (f", b{row['batch_size']}" if mixed else ""),
                 (high if positive else low, height),
                 xytext=(5 if positive else -5, 0),
                 textcoords="offset points",
@@ -84,10 +87,11 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     return Drawing(
         f"realised-share{suffix}",
         f"Realised share, {text.printable(run.info.environment.device_name)}",
-        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(chosen)}, {where}; whiskers are 95 % intervals.",
+        f"(speed-up − 1) / (MACs ratio − 1), {setting_words(chosen)}, {where}; whiskers are 95 % intervals."
+        + caution(list(bars.values())),
         "Realised share of each pair as bars, one per pass. "
         + told(
-            f"{row['candidate_label']}, {row['pass']}: {text.percent(row['realised_share'])}"
+            f"{row['candidate_label']}, {row['pass']}: {about(row, text.percent(row['realised_share']))}"
             for row in bars.values()
         ),
         figure,
@@ -135,7 +139,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
                 label="MACs ratio" if index == 0 else None,
             )
     axis.axvline(1, color=MUTED, linewidth=0.9)
-    axis.set_yticks(range(len(pairs)), [wrapped(text.printable(pair), 16) for pair in pairs])
+    axis.set_yticks(range(len(pairs)), [name_of(pair, 16) for pair in pairs])
     axis.set_ylim(len(pairs) - 0.4, -0.6)
     axis.set_xlabel("speed-up")
     figure.legend(loc="outside upper left", ncols=1)
@@ -143,7 +147,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
         "side-by-side",
         "Runs side by side",
         "Forward pass at the largest batch size of each pair; whiskers are 95 % intervals, the dashed "
-        "mark is what the MACs promise.",
+        "mark is what the MACs promise." + caution([row for _, points in shown for row in points]),
         "Speed-up of each pair, with a marker for each run. "
         + told(
             f"{run.info.id}, {row['candidate_label']}: {text.times(row['speedup'])}"

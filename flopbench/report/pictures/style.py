@@ -3,6 +3,7 @@
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
-from flopbench.report.cells import Rows
+from flopbench.report.cells import Rows, counted_in_full
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,7 +144,9 @@ def style(*, phone: bool = False) -> Iterator[None]:
 
     token = _for_phones.set(phone)
     try:
-        with matplotlib.rc_context(_RC):
+        with matplotlib.rc_context(_RC), warnings.catch_warnings():
+            # Names may hold letters that the font lacks: an SVG's reader has others, a PNG shows a box.
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
             yield
     finally:
         _for_phones.reset(token)
@@ -162,6 +165,16 @@ def wrapped(words: str, letters: int = 40) -> str:
     if not _for_phones.get():
         return words
     return "\n".join(part for line in words.split("\n") for part in textwrap.wrap(line, letters))
+
+
+def name_of(label: str, letters: int = 40) -> str:
+    """A network's label as a picture has room for it."""
+    return wrapped(text.shortened(text.printable(label)), letters)
+
+
+def caution(rows: Rows) -> str:
+    """What a caption says of figures that rest on MACs, if operators were left out of these."""
+    return "" if all(map(counted_in_full, rows)) else " Operators were left out of the MACs (≈)."
 
 
 def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.4), **share: Any) -> Any:
@@ -198,7 +211,7 @@ def told(figures: Iterable[str]) -> str:
 
 def named_rows(axis: "Axes", names: Sequence[str]) -> None:
     """A row a name, the first on top."""
-    axis.set_yticks(range(len(names)), [wrapped(text.printable(name), 16) for name in names])
+    axis.set_yticks(range(len(names)), [name_of(name, 16) for name in names])
     axis.set_ylim(len(names) - 0.45, -0.55)
     axis.grid(False, axis="y")
 

@@ -1,0 +1,174 @@
+"""Reports of pairs that are nobody's but the user's: no symmetry, no images, and MACs as far as they go."""
+
+import re
+import warnings
+
+import pytest
+
+from flopbench.report.cells import measured, rows_of
+from flopbench.report.findings import answer
+from flopbench.report.paper import family_of, size_of, version_of
+from flopbench.report.pictures.style import style
+from flopbench.report.render import render_report
+from flopbench.report.tables import CELL_COLUMNS, format_frame, run_tables, runs_table
+from flopbench.report.text import shortened
+from flopbench.results import to_frame
+from tests.support.runs import CPU, make_run
+
+BIG, SMALL = "python:big", "python:small"
+TOKENS = {"baseline": BIG, "candidate": SMALL, "inputs": "python:inputs"}
+COUNTED = {BIG: {"macs": 10_000_000}, SMALL: {"macs": 4_000_000}}
+LEFT_OUT = {SMALL: {"macs": 4_000_000, "uncounted_operators": {"aten::fft_rfft": 12}}}
+
+
+def own_run(tmp_path, *, pair=None, models=None, **settings):
+    quick = {"batch_sizes": (4,), "passes": ("forward",), "modes": ("eager",), **settings}
+    models = {**COUNTED, **(models or {})}
+    return make_run(tmp_path / "run", device=CPU, pairs=(pair or TOKENS,), models=models, **quick)
+
+
+def said(run):
+    rows = rows_of(to_frame([run]))
+    found = answer(run.info.id, "CPU", measured(rows), len(rows))
+    return " ".join((found.headline, *found.best, *found.points))
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "words"),
+    [
+        (0.4, "small needs 40 % of the MACs of big and runs 1."),
+        (1.0, "small needs 40 % of the MACs of big and is"),
+        (3.0, "of big and is slower: it runs 0.25"),
+    ],
+)
+def test_two_networks_are_compared_without_a_word_of_symmetry(tmp_path, slowdown, words):
+    text = said(own_run(tmp_path, slowdown=slowdown, overhead=0.0))
+    assert words in text
+    assert not re.search("symmetr|equivarian|mirror|kernels|operations|image", text)
+
+
+def test_a_candidate_with_more_macs_promises_nothing(tmp_path):
+    more = {SMALL: {"macs": 12_000_000}}
+    text = said(own_run(tmp_path, models=more, slowdown=0.5, overhead=0.0))
+    assert "small needs 120 % of the MACs of big and runs 1." in text
+    assert "promise" not in text
+
+
+@pytest.mark.parametrize(
+    ("macs", "why"),
+    [
+        (None, "The MACs of small could not be counted, so nothing is promised."),
+        (0, "small has no matrix product or convolution, so no MACs to promise anything."),
+    ],
+)
+def test_without_macs_there_is_no_ratio_and_it_is_said_why(tmp_path, macs, why):
+    run = own_run(tmp_path, models={SMALL: {"macs": macs}})
+    text = said(run)
+    assert why in text
+    assert "of the MACs" not in text
+    files = render_report([run], tmp_path / "reports")
+    assert why in files.markdown.read_text(encoding="utf-8")
+    assert "MACs ratio" not in "".join(
+        p.read_text(encoding="utf-8") for p in files.pictures if p.suffix == ".svg"
+    )
+
+
+def test_what_operators_were_left_out_of_is_marked_wherever_it_stands(tmp_path):
+    run = own_run(tmp_path, models=LEFT_OUT, slowdown=0.5, overhead=0.0)
+    files = render_report([run], tmp_path / "reports")
+    markdown, page = (path.read_text(encoding="utf-8") for path in (files.markdown, files.html))
+    for text in (markdown, page):
+        assert "aten::fft" in text.replace("\\", "")
+        assert "needs ≈40 % of the MACs of big" in text
+        assert re.search(r"≈\d+ % of what the MACs promise", text)
+        assert "rests on the MACs of small, which leave out aten::fft_rfft (12)." in text.replace("\\", "")
+        assert re.search(r"≥4\.00\sM", text)
+        assert re.search(r"10\.0\sM", text)
+        assert "≥10.0" not in text
+        # No figure that rests on it goes without.
+        assert not re.search(r"(?<![≈\d.])2\.50", re.sub("<svg.*?</svg>", "", text, flags=re.DOTALL))
+    svgs = [path.read_text(encoding="utf-8") for path in files.pictures if path.suffix == ".svg"]
+    assert any("MACs ratio ≈2.50" in svg for svg in svgs)
+    (row,) = rows_of(to_frame([run]))
+    assert (row["baseline_uncounted"], row["candidate_uncounted"]) == ("", "aten::fft_rfft (12)")
+    assert "≈2.50" in format_frame(to_frame([run]), "markdown")
+
+
+def test_what_was_counted_in_full_has_no_mark(tmp_path):
+    rows = rows_of(to_frame([own_run(tmp_path)]))
+    tables = run_tables(rows, measured(rows))
+    assert not re.search("[≈≥]", "".join(table.markdown() for table in tables))
+
+
+def test_throughput_is_of_samples_unless_all_rows_take_images(tmp_path):
+    own = rows_of(to_frame([own_run(tmp_path, watts=(60.0, 50.0))]))
+    images = rows_of(to_frame([own_run(tmp_path / "b", pair={"baseline": BIG, "candidate": SMALL})]))
+
+    def heads(rows):
+        table = runs_table("", measured(rows), CELL_COLUMNS)
+        return " ".join(column.name for column in table.shown)
+
+    assert "samples/s baseline" in heads(own)
+    assert "samples/s/W candidate" in heads(own)
+    assert "images" not in heads(own)
+    assert "images/s baseline" in heads(images)
+    assert "images" not in heads(own + images)
+    assert "called with" in heads(own + images)
+    assert "called with" not in heads(images)
+
+
+def test_what_they_are_called_with_is_shown_and_no_size_of_image(tmp_path):
+    run = own_run(tmp_path)
+    rows = rows_of(to_frame([run]))
+    models, cells = run_tables(rows, measured(rows))
+    assert "224" not in models.markdown() + cells.markdown()
+    assert "int64 \\[4, 16\\], mask: bool \\[4, 16\\]" in cells.markdown()
+
+
+STRANGE = "a|b <b>*bold*</b> `x` [link](http://x) 😀 " + "long " * 32
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    pair = {**TOKENS, "candidate": f"python:{STRANGE}"}
+    models = {f"python:{STRANGE}": {"macs": 4_000_000}}
+    run = own_run(tmp_path, pair=pair, models=models, batch_sizes=(1, 4), passes=("forward", "backward"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = render_report([run], tmp_path / "reports")
+    page, markdown = (path.read_text(encoding="utf-8") for path in (files.html, files.markdown))
+    assert "<b>*bold*" not in page
+    assert "a|b &lt;b&gt;*bold*&lt;/b&gt; `x` [link](http://x) 😀 long" in page
+    assert "a\\|b \\<b\\>\\*bold\\*" in markdown
+    assert "python:" not in re.sub(r"<code>.*?</code>", "", page)
+    # Both ends of it, and no more than a picture has room for.
+    svgs = [path.read_text(encoding="utf-8") for path in files.pictures if path.suffix == ".svg"]
+    assert svgs
+    assert not any("long long long long long long long" in svg.partition("<g id")[2] for svg in svgs)
+
+
+def test_a_name_is_cut_in_the_middle():
+    assert shortened("small") == "small"
+    assert shortened("a" * 20 + "b" * 20, 9) == "aaaaa…bbb"
+    assert len(shortened(STRANGE)) == 32
+
+
+@pytest.mark.parametrize("label", ["ViT-mine", "F(ViT-B/16)", "ViT", "f(x)"])
+def test_what_is_called_like_the_papers_is_not_the_papers(label):
+    assert family_of(label) is None
+    assert (version_of(label), size_of(label)) == ("X", "")
+
+
+def test_the_papers_names_are_read():
+    for label, read in {
+        "E(ViT-B/16)": ("E", "ViT", "B/16"),
+        "ResMLP-S24": ("X", "ResMLP", "S24"),
+        "H(ConvNeXt-iso-B)": ("H", "ConvNeXt-iso", "B"),
+        "I(ViT-768×4/16)": ("I", "ViT", "768×4/16"),
+    }.items():
+        assert (version_of(label), family_of(label), size_of(label)) == read
+
+
+def test_warnings_of_letters_that_a_font_lacks_are_nobodys_business():
+    with warnings.catch_warnings(record=True) as caught, style():
+        warnings.warn("Glyph 128512 missing from font(s) DejaVu Sans.", UserWarning, stacklevel=1)
+    assert not caught
