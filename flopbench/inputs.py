@@ -51,8 +51,15 @@ class Inputs:
         return network(*self.args, **self.kwargs)
 
     def map(self, fn: Callable[[Tensor], Any]) -> "Inputs":
-        """The same with every tensor replaced, whatever it lies in."""
-        return Inputs(*mapped(self.args, fn), **mapped(dict(self.kwargs), fn))
+        """The same with every tensor replaced, whatever it lies in; one that comes twice stays one."""
+        made: dict[int, Any] = {}
+
+        def once(x: Tensor) -> Any:
+            if id(x) not in made:
+                made[id(x)] = fn(x)
+            return made[id(x)]
+
+        return Inputs(*mapped(self.args, once), **mapped(dict(self.kwargs), once))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Inputs":
         """On a device; tensors of floating point in `dtype`, if it is given. Tokens and masks keep theirs."""
@@ -86,7 +93,9 @@ def make_inputs(
     """What both networks of a pair are called with: its own inputs, by default images `[B, channels, H, W]`.
 
     Images are normal noise. A function that makes inputs is called with the batch size, and with `image_size`
-    where it has a parameter of that name, after the random numbers were seeded: the same every time.
+    where it has a parameter of that name, after the random numbers were seeded: the same every time. Own
+    inputs are copied, so that neither their values nor their gradients are written to; those that require
+    gradients do so here, too.
 
     Args:
         pair: whose `inputs` say what; None is one without any.
@@ -119,7 +128,7 @@ def make_inputs(
         raise FlopbenchError(
             f"the inputs of {pair.id} hold no tensor: give a tensor, a tuple or a dict of them"
         )
-    return inputs.to(device, dtype)
+    return inputs.to(device, dtype).map(lambda x: x.detach().clone().requires_grad_(x.requires_grad))
 
 
 def inputs_for(

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Mapping, Set
-from dataclasses import is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,60 +12,100 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def leaves(tree: Any, within: tuple[int, ...] = ()) -> list[Any]:
+def leaves(tree: Any) -> list[Any]:
     """What a network or a callable takes or returns, taken apart whatever its structure.
 
     Lists, tuples, sets, mappings, dataclasses and other objects that hold attributes are gone into.
 
-    Args:
-        tree: what it takes or returns.
-        within: the identities of the objects that `tree` is a part of, which are not gone into again.
-
     Returns:
         Tensors and everything else that has no parts.
     """
+    return [leaf for _, leaf in named_leaves(tree)]
+
+
+def named_leaves(tree: Any, name: str = "", within: tuple[int, ...] = ()) -> list[tuple[str, Any]]:
+    """The `leaves`, each with the path to it: `boxes.0` is the first of the part `boxes`.
+
+    Args:
+        tree: what a network takes or returns.
+        name: the path to `tree` itself; empty where it is all.
+        within: the identities of the objects that `tree` is a part of, which are not gone into again.
+    """
     parts = None if id(tree) in within else _parts(tree)
     if parts is None:
-        return [tree]
-    return [leaf for part in parts for leaf in leaves(part, (*within, id(tree)))]
+        return [(name, tree)]
+    return [
+        leaf
+        for key, part in parts
+        for leaf in named_leaves(part, f"{name}.{key}" if name else str(key), (*within, id(tree)))
+    ]
 
 
-def _parts(tree: Any) -> list[Any] | None:
+def part(tree: Any, name: str) -> Any:
+    """A part of what a network returns, by its key, attribute or index; `a.0` is one of a part's parts.
+
+    Raises:
+        LookupError: there is none of that name; it says which there are.
+    """
+    parts = {str(key): value for key, value in _parts(tree) or ()}
+    if name in parts:
+        return parts[name]
+    head, _, rest = name.partition(".")
+    if rest and head in parts:
+        return part(parts[head], rest)
+    if isinstance(tree, list | tuple) and name.startswith("-") and name[1:].isdecimal():
+        return tree[int(name)]
+    # Attributes that are computed, and the names of a named tuple.
+    if not isinstance(tree, Tensor) and name.isidentifier() and not callable(getattr(tree, name, print)):
+        return getattr(tree, name)
+    has = f"it has {', '.join(parts)}" if parts else f"it is {described(tree)}"
+    raise LookupError(f"the output has no part {name!r}: {has}")
+
+
+def described(tree: Any) -> str:
+    """In words: "a tensor (2, 10)", "a dict"."""
+    return f"a tensor {tuple(tree.shape)}" if isinstance(tree, Tensor) else f"a {type(tree).__name__}"
+
+
+def _parts(tree: Any) -> list[tuple[Any, Any]] | None:
     if isinstance(tree, Tensor):
-        return list(tree.unbind()) if tree.is_nested else None
+        return list(enumerate(tree.unbind())) if tree.is_nested else None
     if isinstance(tree, Mapping):
-        return list(tree.values())
+        return list(tree.items())
     if isinstance(tree, list | tuple | Set):
-        return list(tree)
+        return list(enumerate(tree))
     if isinstance(tree, type | nn.Module) or callable(tree):
         return None
     # Of a dataclass with slots the fields are in no dictionary.
     names = getattr(tree, "__dataclass_fields__", None) or getattr(tree, "__dict__", None)
-    return [getattr(tree, name) for name in names] if names else None
+    return [(name, getattr(tree, name)) for name in names] if names else None
 
 
 def mapped(tree: Any, fn: Callable[[Tensor], Any]) -> Any:
     """The same structure with `fn` of every tensor in its place.
 
-    Lists, tuples, mappings and dataclasses are gone into, and made anew; everything else stays as it is.
+    What `leaves` goes into is made anew; everything else stays as it is.
     """
+    return _mapped(tree, fn, ())
+
+
+def _mapped(tree: Any, fn: Callable[[Tensor], Any], within: tuple[int, ...]) -> Any:
     if isinstance(tree, Tensor):
         return fn(tree)
-    if isinstance(tree, Mapping):
-        parts = {key: mapped(value, fn) for key, value in tree.items()}
-        if type(tree) is dict:
-            return parts
-        # Others may take no mapping to begin with, and hold more than their items.
-        other = copy.copy(tree)
-        for key, value in parts.items():
+    found = None if id(tree) in within else _parts(tree)
+    if found is None:
+        return tree
+    parts = [(key, _mapped(value, fn, (*within, id(tree)))) for key, value in found]
+    if type(tree) is dict:
+        return dict(parts)
+    if isinstance(tree, list | tuple | Set):
+        values = [value for _, value in parts]
+        return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)  # pyright: ignore[reportCallIssue]
+    # Classes may take other things to begin with than what they hold, and hold more than their items.
+    other = copy.copy(tree)
+    for key, value in parts:
+        if isinstance(other, Mapping):
             other[key] = value  # pyright: ignore[reportIndexIssue]
-        return other
-    if isinstance(tree, list | tuple):
-        parts = [mapped(item, fn) for item in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    if is_dataclass(tree) and not isinstance(tree, type):
-        other = copy.copy(tree)
-        for name in tree.__dataclass_fields__:
-            object.__setattr__(other, name, mapped(getattr(tree, name), fn))
-        return other
-    return tree
+        else:
+            object.__setattr__(other, key, value)
+    return other

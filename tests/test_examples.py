@@ -8,7 +8,7 @@ import torch
 
 import flopbench
 from flopbench.suites import load_suite
-from flopbench.timing.workload import build_model, make_images, make_workload
+from flopbench.timing.workload import build_model, cell_inputs, make_workload
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ def test_its_networks_run_in_every_pass_and_size():
     device = torch.device("cpu")
     for cell in load_suite("own_networks.toml").profile("cpu").cells("cpu"):
         for name in (cell.pair.baseline, cell.pair.candidate):
-            work = make_workload(build_model(name, cell, device), make_images(cell, device), cell)
+            work = make_workload(build_model(name, cell, device), cell_inputs(cell, device), cell)
             work.run()
 
 

@@ -27,7 +27,7 @@ from flopbench.timing.bench import ROLES, Bench, WrongOutputError
 from flopbench.timing.environment import describe
 from flopbench.timing.memory import peak_memory
 from flopbench.timing.peaks import measure_peaks
-from flopbench.timing.workload import build_model, make_images, make_workload, set_precision
+from flopbench.timing.workload import build_model, cell_inputs, make_workload, set_precision
 
 
 def probe(report: Report, device: str | None) -> Environment:
@@ -157,7 +157,7 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
     device = torch.device(cell.device)
     model = build_model(getattr(cell.pair, role), cell, device)
-    workload = make_workload(model, make_images(cell, device), cell)
+    workload = make_workload(model, cell_inputs(cell, device), cell)
     workload.run()
     return peak_memory(workload, cell.device).bytes
 

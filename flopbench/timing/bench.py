@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flopbench.cells import Cell, DeviceKind
+from flopbench.inputs import Inputs
 from flopbench.kernels import Ran, has_ours
 from flopbench.kernels.dispatch import observe, specified
 from flopbench.models.catalog import parse_name
@@ -32,8 +33,8 @@ from flopbench.timing.sampling import ROLES, Rounds, sample_pair, warm_up
 from flopbench.timing.workload import (
     Workload,
     build_model,
+    cell_inputs,
     compiled_units,
-    make_images,
     make_workload,
 )
 
@@ -90,13 +91,13 @@ class Bench:
         """Both models of a cell, with perturbed weights and the same images."""
         bench, device = cls({}, cell.device, cell, on_phase), torch.device(cell.device)
         with bench._phase("build"):
-            images = make_images(cell, device)
+            inputs = cell_inputs(cell, device)
             names = (cell.pair.baseline, cell.pair.candidate)
             models = [build_model(name, cell, device, seed) for seed, name in enumerate(names)]
         # Compiling begins with the compiler's import, when the workload asks for it.
         with bench._phase(bench._first_phase):
             for role, model in zip(ROLES, models, strict=True):
-                bench.workloads[role] = make_workload(model, images, cell)
+                bench.workloads[role] = make_workload(model, inputs, cell)
         return bench
 
     def first_calls(self) -> None:
@@ -107,7 +108,7 @@ class Bench:
                 # What any first compilation starts is not part of what the model that comes first takes.
                 start_compiler(self.device, gradients=self.cell.pass_ != "forward")
             for role, workload in self.workloads.items():
-                before = state_of(workload.inputs)
+                before = state_of(workload.inputs.tensors)
                 graphs = compiled_graphs() if compiles else None
                 start = time.monotonic()
                 with observe() as self.ran[role]:
@@ -116,7 +117,7 @@ class Bench:
                 self.first_seconds[role] = time.monotonic() - start
                 if graphs:
                     self.compile_cache[role] = _cache(*map(sub, compiled_graphs(), graphs))
-                if state_of(workload.inputs) != before:
+                if state_of(workload.inputs.tensors) != before:
                     self._writers.append(role)
         if self.cell and self.cell.mode != "eager":
             self._add_what_was_compiled_before(self.cell)
@@ -250,7 +251,7 @@ class Bench:
         """What a role's timed call returns; of a cell with random numbers drawn from `seed` on."""
         workload = self.workloads[role]
         with seeded(self.device, seed) if self.cell else nullcontext():
-            return workload.logits(*workload.inputs)
+            return workload.logits(workload.inputs)
 
     def _check_inputs(self) -> None:
         for role in self._writers:
@@ -271,8 +272,9 @@ class Bench:
         """
         if self.cell is None:
             return False
-        logits, (images,) = self.workloads[role].logits, self.workloads[role].inputs
-        if _shapes(logits(images)) == _shapes(logits(make_images(self.cell, images.device, seed=1))):
+        workload = self.workloads[role]
+        others = cell_inputs(self.cell, torch.device(self.device), seed=1)
+        if _shapes(workload.logits(workload.inputs)) == _shapes(workload.logits(others)):
             return False
         self._cannot_judge(
             f"{self._label(role)}: sizes of the output depend on the images, unlike sizes were not compared",
@@ -347,10 +349,11 @@ class Bench:
         workload = self.workloads["candidate"]
 
         def network(images: Tensor) -> Tensor:
-            (only,) = tensors(workload.logits(images))
+            (only,) = tensors(workload.logits(Inputs(images)))
             return only
 
-        error = invariance_error(network, workload.inputs[0], *tensors(logits))
+        (images,) = workload.inputs.tensors
+        error = invariance_error(network, images, *tensors(logits))
         return self._small(error, cell, f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}")
 
     @staticmethod

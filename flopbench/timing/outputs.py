@@ -59,13 +59,13 @@ def strange_parts(output: Any) -> list[str]:
     return sorted({type(leaf).__name__ for leaf in others})
 
 
-def state_of(inputs: Sequence[Any]) -> list[tuple[int, str]]:
-    """What changes when one of the tensors among `inputs` is written to.
+def state_of(inputs: Sequence[Tensor]) -> list[tuple[int, str]]:
+    """What changes when one of the `inputs` is written to.
 
     Autograd counts what is written in place; what is written past it (`.data`, a kernel of one's own) shows
     in the sum.
     """
-    return [(0 if x.is_inference() else version(x), _sum(x)) for x in tensors(inputs)]
+    return [(0 if x.is_inference() else version(x), _sum(x)) for x in inputs]
 
 
 def _sum(x: Tensor) -> str:

@@ -1,25 +1,25 @@
 """One model, ready to run one pass: what is timed, and what has to happen before each timed call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flopbench.cells import CAPTURING, Cell, DType
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import initialised
-from flopbench.inputs import inputs_for
+from flopbench.inputs import Inputs, inputs_for, make_inputs
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.private import keep_address
-from flopbench.structures import leaves, tensors
+from flopbench.structures import mapped, tensors
 from flopbench.symmetries import fold
-from flopbench.testing.invariance import random_images
 from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.cache import Flush, flush_for
+from flopbench.timing.loss import cross_entropy, loss_of
 
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph": "reduce-overhead"}
@@ -27,14 +27,14 @@ _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph":
 
 @dataclass(frozen=True)
 class Workload:
-    """A pass of a model on a fixed input, or a callable with its inputs.
+    """A pass of a model on fixed inputs, or a callable with its inputs.
 
     Attributes:
         model: the module, not compiled; its parameters and gradients are what the pass holds.
         prepare: runs before each call, outside the timed region.
         step: the timed call; its result is what `prepare` returned, worked on.
         logits: the forward pass as the timed one runs it (same mode and dtype), for the check of outputs:
-            all that it gives, its tensors copied and in the order of `leaves`; of a callable as it gives it.
+            all that it gives, its tensors copied; of a callable as it gives it.
         inputs: what `logits` takes.
         optimiser: of a train pass; its state is part of what the pass holds.
         captured: whether the call is replayed as a CUDA graph, in so far as it can be.
@@ -44,17 +44,18 @@ class Workload:
     model: nn.Module
     prepare: Callable[[], Any]
     step: Callable[[Any], Any]
-    logits: Callable[..., Any]
-    inputs: tuple[Any, ...] = ()
+    logits: Callable[[Inputs], Any]
+    inputs: Inputs = field(default_factory=Inputs)
     optimiser: torch.optim.Optimizer | None = None
     captured: bool = False
     flushed_bytes: int = 0
 
     @classmethod
-    def of(cls, function: Callable[..., Any], *inputs: Any) -> "Workload":
-        """Calls of `function(*inputs)`, with gradients where the caller has them switched on."""
+    def of(cls, function: Callable[..., Any], *args: Any, **kwargs: Any) -> "Workload":
+        """Calls of `function(*args, **kwargs)`, with gradients where the caller has them switched on."""
         model = function if isinstance(function, nn.Module) else nn.Identity()
-        return cls(model, lambda: None, lambda _: function(*inputs), function, inputs)
+        inputs = Inputs(*args, **kwargs)
+        return cls(model, lambda: None, lambda _: inputs.call(function), lambda x: x.call(function), inputs)
 
     def run(self) -> None:
         """One call, with what comes before it."""
@@ -62,7 +63,7 @@ class Workload:
 
 
 def weights_dtype(cell: Cell) -> torch.dtype:
-    """The dtype of a cell's weights and images; autocast and tf32 keep them in fp32."""
+    """The dtype of a cell's weights and inputs; autocast and tf32 keep them in fp32."""
     return _LOW.get(cell.dtype, torch.float32)
 
 
@@ -86,27 +87,46 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     with torch.device("meta") if ours and cell.pair.perturb else device:
         model = create_model(name, **options)
     if not ours:
+        model = model.to(device)
         # Weights without a shape can neither be perturbed nor given to an optimiser.
         initialised(model, inputs_for(model, cell.pair, 1, cell.image_size))
     if cell.pair.perturb:
         model = perturb(model.to_empty(device=device) if ours else model, seed)
-    model = model.to(weights_dtype(cell))
-    return model.to(memory_format=_memory_format(cell))  # pyright: ignore[reportCallIssue]
+    if cell.pair.cast:
+        # Unlike `.to(dtype)` these leave complex numbers complex.
+        {torch.float16: model.half, torch.bfloat16: model.bfloat16}.get(weights_dtype(cell), model.float)()
+    for weight in chain(model.parameters(), model.buffers()):
+        weight.data = _laid_out(weight.data, cell)
+    return model
 
 
-def make_images(cell: Cell, device: torch.device, seed: int = 0) -> Tensor:
-    """Normal noise `[B, 3, H, W]` in the cell's dtype and memory format, the same for both of a pair."""
-    images = random_images(cell.batch_size, cell.image_size, device=device, seed=seed)
-    return images.to(weights_dtype(cell), memory_format=_memory_format(cell))
+def cell_inputs(cell: Cell, device: torch.device, seed: int = 0) -> Inputs:
+    """What both of a cell's models are called with, in its dtype, images in its memory format."""
+    dtype = weights_dtype(cell) if cell.pair.cast else None
+    inputs = make_inputs(cell.pair, cell.batch_size, cell.image_size, device=device, dtype=dtype, seed=seed)
+    with torch.no_grad():
+        return inputs.map(lambda x: _laid_out(x, cell).requires_grad_(x.requires_grad))
 
 
-def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
-    """The cell's pass of `model` on `images`, compiled where the cell says so (on the first call).
+def _laid_out(x: Tensor, cell: Cell) -> Tensor:
+    """Images and kernels of convolutions in the cell's memory format; all else has none."""
+    if x.ndim != 4 or x.layout is not torch.strided or x.is_nested:
+        return x
+    channels_last = cell.memory_format == "channels_last"
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
+    """The cell's pass of `model` on `inputs`, compiled where the cell says so (on the first call).
 
     Sets what a process has but once, for a process measures one cell: the precision of products, that cuDNN
     looks for its fastest convolutions, and that freed memory is kept. For a forward pass layers have the
     weights that they compute with (`fold`), as who deploys a network would: `model` can do nothing but infer
     then.
+
+    Raises:
+        FlopbenchError: a train pass of a model without parameters that require gradients, or a loss that
+            cannot be found.
     """
     set_precision(cell.dtype)
     # As whoever times networks has it: shapes do not change, and the first call waits for the search.
@@ -114,47 +134,61 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
     keep_freed_memory()
     if cell.pass_ == "forward":
         fold(model.eval())
-    network: Callable[[Tensor], Any] = model
+    network: Callable[..., Any] = model
     if cell.mode == "compile-blocks":
         for block in repeated_blocks(model):
             block.compile(dynamic=False)
     elif cell.mode != "eager":
         network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
-    run = _forward(network, cell)
+    run = _under_autocast(lambda given: given.call(network), cell)
     captured = cell.device == "cuda" and cell.mode in CAPTURING
     if captured:
-        # Else every replay begins with a copy of them. Other images, as in a check, are captured anew.
-        keep_address(images)
-    flush = flush_for(cell, images.device) or (lambda: None)
+        # Else every replay begins with a copy of them. Other inputs, as in a check, are captured anew.
+        for tensor in inputs.tensors:
+            keep_address(tensor)
+    flush = flush_for(cell, inputs.tensors[0].device) or (lambda: None)
 
     def workload(prepare: Callable[[], Any], step: Callable[[Any], Any], optimiser: Any = None) -> Workload:
         flushed = flush.buffer.nbytes if isinstance(flush, Flush) else 0
-        return Workload(model, prepare, step, logits, (images,), optimiser, captured, flushed)
+        return Workload(model, prepare, step, logits, inputs, optimiser, captured, flushed)
 
-    def logits(x: Tensor) -> list[Any]:
+    def logits(given: Inputs) -> Any:
         # With gradients wherever the timed call has them: it must be the same compiled graph. A CUDA graph
         # writes its next output over this one.
         with torch.set_grad_enabled(cell.pass_ != "forward"):
-            parts = leaves(run(x))
-        return [part.detach().clone() if isinstance(part, Tensor) else part for part in parts]
+            return mapped(run(given), lambda x: x.detach().clone())
 
     if cell.pass_ == "forward":
 
         def forward(_: Any) -> Any:
             with torch.no_grad():
-                return run(images)
+                return run(inputs)
 
         return workload(flush, forward)
     model.train()
+    loss = loss_of(cell.pair) or (cross_entropy() if cell.pass_ == "train" else None)
+    graded = [tensor for tensor in inputs.tensors if tensor.requires_grad]
+
+    def forget_gradients(of: nn.Module | torch.optim.Optimizer) -> None:
+        # Those of the call before are dropped, not added to: adding is the optimiser's business.
+        of.zero_grad(set_to_none=True)
+        for tensor in graded:
+            tensor.grad = None
+
+    def evaluate(given: Inputs) -> Any:
+        output = given.call(network)
+        return loss(output, given) if loss else output
+
+    run_to_loss = _under_autocast(evaluate, cell)
     if cell.pass_ == "backward":
 
         def prepare() -> tuple[list[Tensor], list[Tensor]]:
-            # The gradients of the call before are dropped, not added to: adding is the optimiser's business.
-            model.zero_grad(set_to_none=True)
-            outputs = [part for part in tensors(run(images)) if part.requires_grad]
+            forget_gradients(model)
+            outputs = [part for part in tensors(run_to_loss(inputs)) if part.requires_grad]
             if not outputs:
                 raise FlopbenchError("nothing of the output can be differentiated: measure the forward pass")
-            gradients = [torch.randn_like(part) / part.numel() for part in outputs]
+            made = torch.ones_like if loss else torch.randn_like
+            gradients = [made(part) / part.numel() for part in outputs]
             flush()
             return outputs, gradients
 
@@ -163,16 +197,36 @@ def make_workload(model: nn.Module, images: Tensor, cell: Cell) -> Workload:
 
         return workload(prepare, backward)
 
-    labels = torch.arange(cell.batch_size, device=images.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    optimiser = _optimiser(model, cell)
 
     def train(_: Any) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        logits = _class_scores(run(images)).float()
-        F.cross_entropy(logits, labels % logits.shape[-1]).backward()
+        forget_gradients(optimiser)
+        run_to_loss(inputs).backward()
         optimiser.step()
 
     return workload(flush, train, optimiser)
+
+
+def _optimiser(model: nn.Module, cell: Cell) -> torch.optim.Optimizer:
+    """AdamW of what is trained.
+
+    Raises:
+        FlopbenchError: nothing is, or it has gradients that AdamW does not take.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise FlopbenchError(
+            f"a train pass of {cell.pair.id} needs parameters that require gradients, and one of its "
+            "networks has none: measure forward"
+        )
+    if any(isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse for m in model.modules()):
+        raise FlopbenchError(
+            f"AdamW, with which {cell.pair.id} is trained, takes no sparse gradients: build its embeddings "
+            "with sparse=False, or measure forward and backward"
+        )
+    # Of complex numbers there is no fused version.
+    fused = all(parameter.is_floating_point() for parameter in trained)
+    return torch.optim.AdamW(trained, lr=1e-4, fused=fused)
 
 
 def compiled_units(model: nn.Module, cell: Cell) -> list[nn.Module]:
@@ -196,27 +250,13 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     return [b for b in blocks if not any(id(part) in members for part in b.modules() if part is not b)]
 
 
-def _class_scores(output: Any) -> Tensor:
-    """What a network gives, if its training step is defined: logits `[B, K]` for the cross-entropy.
-
-    Raises:
-        FlopbenchError: it gives another thing.
-    """
-    if isinstance(output, Tensor) and output.ndim == 2:
-        return output
-    given = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-    raise FlopbenchError(
-        f"a training step needs logits [B, K], the network gives {given}: measure forward and backward"
-    )
-
-
-def _forward(network: Callable[[Tensor], Any], cell: Cell) -> Callable[[Tensor], Any]:
+def _under_autocast(function: Callable[[Inputs], Any], cell: Cell) -> Callable[[Inputs], Any]:
     if not cell.dtype.startswith("autocast-"):
-        return network
+        return function
 
-    def autocast(images: Tensor) -> Any:
+    def autocast(inputs: Inputs) -> Any:
         with torch.autocast(cell.device, product_dtype(cell.dtype)):
-            return network(images)
+            return function(inputs)
 
     return autocast
 
@@ -225,7 +265,3 @@ def set_precision(dtype: DType) -> None:
     """Full fp32 products and convolutions, which cuDNN rounds to tf32 by default, unless `dtype` is tf32."""
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-
-
-def _memory_format(cell: Cell) -> torch.memory_format:
-    return torch.channels_last if cell.memory_format == "channels_last" else torch.contiguous_format

@@ -13,7 +13,7 @@ from flopbench.inputs import Inputs
 from flopbench.kernels import dispatch
 from flopbench.models.factory import create_model, perturb
 from flopbench.timing.bench import Bench, WrongOutputError
-from flopbench.timing.workload import build_model, make_images, make_workload
+from flopbench.timing.workload import build_model, cell_inputs, make_workload
 from tests.kernels.agreement import fused_cell
 from tests.models.networks import build_shallow
 
@@ -104,7 +104,7 @@ def test_compiled_whole(device):
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_cell_whose_kernels_are_wrong_fails(device, monkeypatch, wrong):
     cell = fused_cell().model_copy(update={"image_size": (8, 12)})
-    images = make_images(cell, device)
+    images = cell_inputs(cell, device)
     eager, workload = (
         make_workload(network("vit", impl, device), images, cell) for impl in ("eager", "fused")
     )

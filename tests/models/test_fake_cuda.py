@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flopbench.cells import Cell, DType
+from flopbench.inputs import Inputs
 from flopbench.kernels import Impl, Ran
 from flopbench.kernels.dispatch import observe, select
 from flopbench.models.factory import create_model
@@ -86,8 +87,8 @@ def run(model: nn.Module, dtype: DType, size: tuple[int, int]) -> Ran:
     images = torch.empty(2, 3, *size, dtype=weights_dtype(cell_of(dtype, "forward", size)), device="cuda")
     with OnGpu(), observe() as ran:
         for pass_ in ("forward", "backward"):
-            workload = make_workload(model, images, cell_of(dtype, pass_, size))
-            workload.logits(*workload.inputs)
+            workload = make_workload(model, Inputs(images), cell_of(dtype, pass_, size))
+            workload.logits(workload.inputs)
             workload.prepare()
     return ran
 
@@ -116,7 +117,9 @@ def test_the_optimiser_steps_on_the_gpu():
     with torch.device("meta"):
         model = create_model("vit_ti16.flop", size)
     images = torch.empty(2, 3, *size, device="cuda")
-    optimiser = make_workload(placed(model, torch.float32), images, cell_of("fp32", "train", size)).optimiser
+    optimiser = make_workload(
+        placed(model, torch.float32), Inputs(images), cell_of("fp32", "train", size)
+    ).optimiser
     assert optimiser is not None
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)

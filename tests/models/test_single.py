@@ -10,8 +10,9 @@ from flopbench.inputs import inputs_for
 from flopbench.models.catalog import LAYERS, label_of, parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.models.single import KINDS
+from flopbench.structures import tensors
 from flopbench.suites import load_suite, override
-from flopbench.timing.workload import build_model, make_images, make_workload
+from flopbench.timing.workload import build_model, cell_inputs, make_workload
 
 NARROW = [name for name in LAYERS if name.endswith("_192")]
 
@@ -72,11 +73,11 @@ def test_a_layer_of_several_parts_is_a_workload(pass_):
         }
     )
     device = torch.device("cpu")
-    images = make_images(cell, device)
+    images = cell_inputs(cell, device)
     model = build_model("linear_192.flop", cell, device)
     workload = make_workload(model, images, cell)
     workload.run()
-    assert sum(part.numel() for part in workload.logits(images)) == 2 * 16 * 192
+    assert sum(part.numel() for part in tensors(workload.logits(images))) == 2 * 16 * 192
     gradients = [parameter.grad is not None for parameter in model.parameters()]
     assert all(gradients) if pass_ == "backward" else not any(gradients)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flopbench.cells import Cell, Pair
+from flopbench.inputs import Inputs
 from flopbench.report.render import render_report
 from flopbench.results import POWER_LIMIT, ModelResult
 from flopbench.runner import worker
@@ -53,7 +54,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimulatedGpu:
             memory.call()
             simulated.step(prepared)
 
-        inputs = (torch.randn(64, 3, 4, 4),)
+        inputs = Inputs(torch.randn(64, 3, 4, 4))
         return replace(simulated, step=step, logits=lambda _: [logits.clone()], inputs=inputs, captured=True)
 
     def of(cell: Cell, on_phase: Any) -> Bench:

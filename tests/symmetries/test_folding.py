@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from flopbench.cells import Cell
+from flopbench.inputs import Inputs
 from flopbench.kernels import token_linear
 from flopbench.models.factory import perturb
 from flopbench.symmetries import FLOP, Halves, fold
@@ -110,7 +111,7 @@ def test_only_networks_that_infer_are_folded(pass_):
         }
     )
     model = perturb(build_shallow("convnext", "flop"))
-    workload = make_workload(model, torch.randn(2, 3, 8, 12), cell)
+    workload = make_workload(model, Inputs(torch.randn(2, 3, 8, 12)), cell)
     workload.run()
     kinds = {type(module) for module in workload.model.modules()}
     assert (FoldedDepthwise in kinds) is (pass_ == "forward")

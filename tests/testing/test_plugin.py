@@ -158,9 +158,12 @@ class _Scripted:
         self.ratios = cycle(ratios)
         self.wall = 0.0
         self.glance: Any = None
+        self.baseline: Any = None
 
     def time(self, workload: Any, calls: int, lead: int = 0) -> Timed:
-        baseline = workload.logits.__name__ == "baseline"
+        # It is warmed up first.
+        self.baseline = self.baseline or workload
+        baseline = workload is self.baseline
         seconds = [next(self.ratios) if baseline else 1.0 for _ in range(calls)]
         self.wall += sum(seconds)
         if self.glance:

@@ -98,7 +98,7 @@ def test_outputs_of_different_sizes_are_refused_and_layouts_are_free():
 
 
 def replaced(pair: Bench, role: str, logits: Callable[[Tensor], Any]) -> Bench:
-    pair.workloads[role] = Workload.of(logits, *pair.workloads[role].inputs)
+    pair.workloads[role] = Workload.of(logits, *pair.workloads[role].inputs.args)
     return pair
 
 

@@ -10,9 +10,10 @@ from torch._inductor import config as inductor
 from flopbench.cells import Cell, Pair
 from flopbench.errors import FlopbenchError
 from flopbench.models.factory import create_model
+from flopbench.structures import tensors
 from flopbench.timing.cache import HELD_CYCLES, Flush, flush_for
 from flopbench.timing.memory import Peak, held_bytes, peak_memory
-from flopbench.timing.workload import Workload, build_model, make_images, make_workload, repeated_blocks
+from flopbench.timing.workload import Workload, build_model, cell_inputs, make_workload, repeated_blocks
 from tests.support.networks import LARGE, LAZY
 
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ def cell(**changes) -> Cell:
 
 
 def workload(cell: Cell, name: str = "vit_ti16.flop"):
-    return make_workload(build_model(name, cell, CPU), make_images(cell, CPU), cell)
+    return make_workload(build_model(name, cell, CPU), cell_inputs(cell, CPU), cell)
 
 
 def test_forward_takes_no_gradients():
@@ -74,12 +75,13 @@ def test_every_dtype_runs_every_pass(dtype: str, pass_: str):
     work.run()
     expected = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
     assert {p.dtype for p in work.model.parameters()} == {expected}
-    assert all(part.isfinite().all() for part in work.logits(make_images(this, CPU)))
+    assert work.logits(cell_inputs(this, CPU)).isfinite().all()
 
 
 def test_both_models_of_a_pair_get_the_same_images():
-    assert torch.equal(make_images(cell(), CPU), make_images(cell(), CPU))
-    assert make_images(cell(), CPU).std() == pytest.approx(1.0, abs=0.05)
+    (once,), (again,) = (cell_inputs(cell(), CPU).args for _ in range(2))
+    assert torch.equal(once, again)
+    assert once.std() == pytest.approx(1.0, abs=0.05)
 
 
 def test_width_and_depth_reach_both_models():
@@ -92,7 +94,7 @@ def test_width_and_depth_reach_both_models():
 
 
 def test_channels_last_reaches_the_images():
-    images = make_images(cell(memory_format="channels_last"), CPU)
+    (images,) = cell_inputs(cell(memory_format="channels_last"), CPU).args
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -106,7 +108,7 @@ def test_convnext_convolves_its_features_where_they_lie(memory_format):
 
 
 def test_unfused_attention_gives_the_same_logits():
-    images = make_images(cell(), CPU)
+    images = cell_inputs(cell(), CPU)
     fused, unfused = (workload(cell(attention=kind)).logits(images) for kind in ("fused", "unfused"))
     torch.testing.assert_close(fused, unfused, atol=1e-5, rtol=1e-4)
 
@@ -125,16 +127,16 @@ class Detector(torch.nn.Module):
 
 def test_several_outputs_are_differentiated_and_checked():
     this = cell(**{"pass": "backward"})
-    work = make_workload(Detector(), make_images(this, CPU), this)
+    work = make_workload(Detector(), cell_inputs(this, CPU), this)
     work.run()
     assert all(p.grad is not None for p in work.model.parameters())
-    assert [tuple(part.shape) for part in work.logits(make_images(this, CPU))] == [(2, 4), (), (2,)]
+    assert [tuple(part.shape) for part in tensors(work.logits(cell_inputs(this, CPU)))] == [(2, 4), (), (2,)]
 
 
 def test_a_training_step_asks_for_logits():
     this = cell(**{"pass": "train"})
     with pytest.raises(FlopbenchError, match=r"^a training step needs logits \[B, K\], .* gives a dict"):
-        make_workload(Detector(), make_images(this, CPU), this).run()
+        make_workload(Detector(), cell_inputs(this, CPU), this).run()
 
 
 def test_nothing_to_differentiate_is_said():
@@ -144,7 +146,7 @@ def test_nothing_to_differentiate_is_said():
 
     this = cell(**{"pass": "backward"})
     with pytest.raises(FlopbenchError, match="nothing of the output can be differentiated"):
-        make_workload(Whole(), make_images(this, CPU), this).run()
+        make_workload(Whole(), cell_inputs(this, CPU), this).run()
 
 
 def test_blocks_are_found_and_their_absence_is_told():
@@ -175,9 +177,9 @@ def test_peak_memory_of_a_known_allocation():
             big = images.repeat(2, 1, 1, 1)  # twice the images
             return (big * 2).mean(dim=(1, 2, 3))[:, None]  # as much again while `big` lives
 
-    images = make_images(cell(), CPU)
+    images = cell_inputs(cell(), CPU)
     work = make_workload(Doubling(), images, cell())
-    assert peak_memory(work, "cpu").bytes == pytest.approx(4000 + 4 * images.nbytes, abs=200)
+    assert peak_memory(work, "cpu").bytes == pytest.approx(4000 + 4 * images.args[0].nbytes, abs=200)
 
 
 class FakeCuda:
@@ -245,10 +247,10 @@ def test_peak_memory_on_cuda(replays: bool, captured: bool, transient: int | Non
 )
 def test_images_of_cuda_graphs_stay_where_they_are(pass_: str, device: str, mode: str, captured: bool):
     this = cell(device=device, mode=mode, **{"pass": pass_})
-    images = make_images(this, CPU)
+    images = cell_inputs(this, CPU)
     work = make_workload(build_model("vit_ti16", this, CPU), images, this)
     assert work.captured is captured
-    assert hasattr(images, "_dynamo_static_input_type") is captured
+    assert hasattr(images.args[0], "_dynamo_static_input_type") is captured
 
 
 LAYER = Pair.of("linear_768.flop")
@@ -263,7 +265,7 @@ def test_nothing_of_a_single_layer_is_in_the_cache_of_a_gpu(pass_: str, monkeypa
     this = cell(device="cuda", pair=LAYER, **{"pass": pass_})
     model = build_model("linear_768", this, CPU)
     model.register_forward_hook(lambda *_: log.append("forward"))
-    work = make_workload(model, make_images(this, CPU), this)
+    work = make_workload(model, cell_inputs(this, CPU), this)
     assert work.flushed_bytes == 4096
     work.step(work.prepare())
     # Right before what is timed: the pass's forward half fills the cache.
