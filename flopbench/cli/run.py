@@ -15,6 +15,7 @@ from flopbench.errors import ExitCode, FlopbenchError
 if TYPE_CHECKING:
     from flopbench.cells import Cell, DeviceKind
     from flopbench.results import Run
+    from flopbench.runner.process import Launch
     from flopbench.suites import Profile, Suite, Variant
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
@@ -86,7 +87,7 @@ def run(
     from flopbench.report import FORMATS
     from flopbench.runner.needs import warnings
     from flopbench.runner.progress import progress_for
-    from flopbench.runner.sweep import shard_of, sweep, use_threads
+    from flopbench.runner.sweep import launcher, shard_of, sweep
 
     if format_ not in FORMATS:
         raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
@@ -99,21 +100,20 @@ def run(
         "serving": serving or None,
         "budget_seconds": parse_duration(budget) if budget is not None else None,
     }
-    if threads is not None:
-        use_threads(threads)
+    launch = launcher(threads)
     kind = device_kind(device)
     part = parse_shard(shard) if shard is not None else None
     if resume is not None:
         given = [name for name, value in changes.items() if value not in (None, ())]
         flags = {"shard": shard, "quick": quick, "full": full, "dry_run": dry_run}
-        measured = _resumed(resume, suite, given + [name for name, value in flags.items() if value])
+        measured = _resumed(resume, launch, suite, given + [name for name, value in flags.items() if value])
     else:
         chosen = _chosen(suite or "vit", kind, quick, full, changes, part)
         if dry_run:
             for cell in chosen.cells(kind):
                 echo(cell.id)
             return
-        measured = _begun(chosen, kind, results)
+        measured = _begun(chosen, kind, launch, results)
     # What the user reads goes to stderr when stdout is for a pipe.
     console = make_console(stderr=format_ != "table")
     info = measured.info
@@ -123,7 +123,7 @@ def run(
     interrupted = False
     try:
         with progress_for(console) as progress:
-            sweep(measured, progress)
+            sweep(measured, progress, launch=launch)
     except KeyboardInterrupt:
         interrupted = True
         console.print(f"interrupted; every finished cell is in {measured.path}", highlight=False)
@@ -177,11 +177,11 @@ def _chosen(
     return chosen
 
 
-def _begun(chosen: _Chosen, device: str | None, results: Path) -> "Run":
+def _begun(chosen: _Chosen, device: str | None, launch: "Launch", results: Path) -> "Run":
     """A new run of what was chosen. Nothing is written before all is checked."""
     from flopbench.runner.sweep import new_run, probe_environment, recorded_command
 
-    environment = probe_environment(device)
+    environment = probe_environment(device, launch)
     chosen.cells(environment.device)
     return new_run(
         chosen.suite,
@@ -194,7 +194,7 @@ def _begun(chosen: _Chosen, device: str | None, results: Path) -> "Run":
     )
 
 
-def _resumed(resume: Path, suite_name: str | None, given: list[str]) -> "Run":
+def _resumed(resume: Path, launch: "Launch", suite_name: str | None, given: list[str]) -> "Run":
     """The run to go on with, as it was begun."""
     from flopbench.results import Run
     from flopbench.runner.sweep import check_resumable, probe_environment
@@ -204,7 +204,7 @@ def _resumed(resume: Path, suite_name: str | None, given: list[str]) -> "Run":
     if given:
         raise FlopbenchError(f"--resume takes the run as it was begun; leave out {', '.join(given)}")
     suite = load_suite(suite_name) if suite_name else None
-    check_resumable(run, suite, probe_environment(run.info.environment.device))
+    check_resumable(run, suite, probe_environment(run.info.environment.device, launch))
     return run
 
 

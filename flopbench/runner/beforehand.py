@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from flopbench.cells import Cell
 from flopbench.results import Environment
 from flopbench.runner.jobs import COMPILE
-from flopbench.runner.process import Report, run_jobs
+from flopbench.runner.process import Launch, Report, run_jobs
 
 # What max-autotune times while it compiles is part of what it compiles, and would be timed among others.
 MODES = ("compile", "compile-blocks", "cuda-graph")
@@ -38,9 +38,9 @@ def processes_for(environment: Environment) -> int:
 class Beforehand:
     """Which cells were compiled beforehand, and the compiling of those to come."""
 
-    def __init__(self, environment: Environment, report: Report) -> None:
+    def __init__(self, environment: Environment, report: Report, launch: Launch) -> None:
         self.processes, self.cores = processes_for(environment), environment.cores
-        self.report = report
+        self.report, self.launch = report, launch
         self._tried: set[Cell] = set()
         self._beside: dict[Cell, int] = {}
 
@@ -65,6 +65,7 @@ class Beforehand:
             processes=len(chosen),
             timeout=seconds,
             on_report=self.report,
+            launch=self.launch,
         )
         done = [cell for cell, outcome in zip(chosen, outcomes, strict=True) if outcome.kind == "done"]
         self._beside |= dict.fromkeys(done, len(chosen))

@@ -6,7 +6,7 @@ from flopbench.cells import Cell
 from flopbench.results import FrontierRecord, Run
 from flopbench.runner.jobs import ATTEMPT
 from flopbench.runner.memory import available_bytes
-from flopbench.runner.process import run_job
+from flopbench.runner.process import Launch
 
 LARGEST_BATCH = 1 << 16
 
@@ -31,7 +31,7 @@ def largest_that_fits(fits: Callable[[int], bool], largest: int = LARGEST_BATCH)
     return low
 
 
-def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], None]) -> None:
+def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], None], launch: Launch) -> None:
     """Find and record the frontier of every model, pass, dtype and mode of a run that lacks one."""
     device = run.info.environment.device
     limit = available_bytes() if device == "cpu" else None
@@ -52,7 +52,7 @@ def find_frontiers(run: Run, timeout: float, say: Callable[[FrontierRecord], Non
                 batch: int, cell: Cell = cell, role: str = role, peaks: dict[int, int | None] = peaks
             ) -> bool:
                 sized = cell.model_copy(update={"batch_size": batch})
-                outcome = run_job(ATTEMPT, sized, role, limit, timeout=timeout)
+                outcome = launch(ATTEMPT, sized, role, limit, timeout=timeout)
                 if outcome.kind == "done":
                     peaks[batch] = outcome.value
                 return outcome.kind == "done"

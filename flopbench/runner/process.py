@@ -1,8 +1,4 @@
-"""One job, one fresh process: a crash, a hang or a CUDA error ends that job alone.
-
-Where the platform can fork, workers come from a fork server that has imported torch and nothing else
-(no thread started, no CUDA context made), so a fresh process costs milliseconds instead of seconds.
-"""
+"""One job, one fresh process: a crash, a hang or a CUDA error ends that job alone."""
 
 import ctypes
 import multiprocessing
@@ -20,10 +16,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from flopbench.errors import FlopbenchError, in_one_line, out_of_memory, own_lines
 from flopbench.runner.memory import oom_kills
+from flopbench.runner.start import STOPS, WORKER, worker_context
 
 OutcomeKind = Literal["done", "error", "oom", "usage", "crashed", "timeout"]
 
@@ -40,29 +37,15 @@ Report = Callable[[str, Any], None]
 # Share of a GPU's memory; with less than this left, libraries cannot make their handles.
 FULL = 0.02
 
-# What ends a sweep in good order: Ctrl-C, `kill`, a terminal that is closed.
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+class Launch(Protocol):
+    """How a job is called, and how its end is told: `run_job`, or another that does the same elsewhere."""
 
-def _context() -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    # Killing a worker leaves its compilers' semaphores to the resource tracker, which clears them up; that
-    # is what it is for, and no news to the user.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flopbench.runner.worker"])
-    from multiprocessing import forkserver, resource_tracker
-
-    # The server hands on what it starts with: what stops a sweep is for the parent alone, from a worker's
-    # first moment. Starting the tracker lets it through again, so that comes first.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
+    def __call__(
+        self, job: Callable[..., Any] | str, *arguments: Any, timeout: float, on_report: Report = ...
+    ) -> Outcome:
+        """See `run_job`."""
+        ...
 
 
 @contextmanager
@@ -99,6 +82,7 @@ def run_job(
     timeout: float,
     on_report: Report = lambda kind, value: None,
     echo: bool = False,
+    threads: int | None = None,
 ) -> Outcome:
     """Call `job(report, *arguments)` in a fresh process and wait for its end.
 
@@ -109,6 +93,7 @@ def run_job(
         timeout: seconds until the process is killed.
         on_report: called here with each report, and at least every 0.2 s with ("tick", None).
         echo: whether what the job printed goes to stderr here, once it is done.
+        threads: that torch computes with on a CPU, by default as many as it takes.
 
     Returns:
         How it ended. An interrupt (Ctrl-C, or another of `STOPS` that has a handler) here kills the process
@@ -120,7 +105,7 @@ def run_job(
             on_report(kind, value)
             let_through()
 
-        return _run(job, arguments, timeout, report, echo)
+        return _run(job, arguments, timeout, report, echo, threads)
 
 
 def run_jobs(
@@ -130,6 +115,7 @@ def run_jobs(
     processes: int,
     timeout: float,
     on_report: Report = lambda kind, value: None,
+    launch: Launch = run_job,
 ) -> list[Outcome]:
     """`run_job` for each of `arguments`, in `processes` processes at a time.
 
@@ -139,6 +125,7 @@ def run_jobs(
         processes: how many work side by side.
         timeout: seconds for all of them together.
         on_report: called here several times a second with ("tick", None).
+        launch: by which each is called.
 
     Returns:
         How each ended, in the order of `arguments`; `timeout` also where it never began. An interrupt ends
@@ -154,7 +141,7 @@ def run_jobs(
         left = deadline - time.monotonic()
         if left <= 0:
             return Outcome("timeout", "not begun")
-        return run_job(job, *given, timeout=left, on_report=tick)
+        return launch(job, *given, timeout=left, on_report=tick)
 
     with _interrupts_held() as let_through, ThreadPoolExecutor(processes) as pool:
         futures = [pool.submit(run_one, given) for given in arguments]
@@ -171,14 +158,21 @@ def run_jobs(
 
 
 def _run(
-    job: Callable[..., Any] | str, arguments: tuple[Any, ...], timeout: float, report: Report, echo: bool
+    job: Callable[..., Any] | str,
+    arguments: tuple[Any, ...],
+    timeout: float,
+    report: Report,
+    echo: bool,
+    threads: int | None,
 ) -> Outcome:
-    context = _context()
+    context = worker_context()
     receiver, sender = context.Pipe(duplex=False)
     killed_before = oom_kills()
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         log = Path(folder) / "output"
-        process = context.Process(target=_serve, args=(sender, str(log), job, arguments), daemon=False)
+        process = context.Process(
+            target=_serve, args=(sender, str(log), job, arguments, threads), name=WORKER, daemon=False
+        )
         try:
             _start(process)
             sender.close()
@@ -281,7 +275,13 @@ def _last_line(log: Path) -> str:
     return ""
 
 
-def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, arguments: tuple[Any, ...]) -> None:
+def _serve(
+    sender: Connection,
+    log: str,
+    job: Callable[..., Any] | str,
+    arguments: tuple[Any, ...],
+    threads: int | None,
+) -> None:
     """What the fresh process does: the job, with its output in a file and Ctrl-C left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # No terminal, whose closing would end it, and a group that ends with it.
@@ -294,10 +294,15 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        called = resolve_name(job) if isinstance(job, str) else job
-        outcome = Outcome("done", called(lambda kind, value: sender.send((kind, value)), *arguments))
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        outcome = Outcome("done", called(job)(lambda kind, value: sender.send((kind, value)), *arguments))
     except BaseException as error:
-        outcome = Outcome(*_describe(error))
+        outcome = describe(error)
+        if outcome.kind == "error":
+            traceback.print_exception(error)
     if os.getpid() != own:
         # The job forked, and its child came back here as well: the outcome is the process's own.
         os._exit(0)
@@ -309,6 +314,11 @@ def _serve(sender: Connection, log: str, job: Callable[..., Any] | str, argument
     sender.close()
     # Leave at once: tearing down CUDA and compile workers takes seconds and can hang.
     os._exit(0)
+
+
+def called(job: Callable[..., Any] | str) -> Callable[..., Any]:
+    """The function that a job is, or is named by."""
+    return resolve_name(job) if isinstance(job, str) else job
 
 
 def _end_with_parent() -> None:
@@ -330,16 +340,18 @@ def _gpu_is_full() -> bool:
     return False
 
 
-def _describe(error: BaseException) -> tuple[OutcomeKind, str]:
+def describe(error: BaseException) -> Outcome:
+    """What is told of a job that ended with an error."""
     # A compiler that met one of ours while tracing wraps it and adds where.
     wraps = type(error).__module__.startswith("torch._dynamo")
     for own in (error, error.__cause__, error.__context__) if wraps else (error,):
         if isinstance(own, FlopbenchError):
-            return "usage", str(own).partition("\n")[0]
+            return Outcome("usage", str(own).partition("\n")[0])
     if (reason := out_of_memory(error, is_full=_gpu_is_full)) is not None:
-        return "oom", reason
-    traceback.print_exception(error)
+        return Outcome("oom", reason)
     if isinstance(error, SystemExit):
         where = own_lines(error)
-        return "error", f"the network left by sys.exit({error.code!r}){f' ({where})' if where else ''}"
-    return "error", in_one_line(error)[:600]
+        return Outcome(
+            "error", f"the network left by sys.exit({error.code!r}){f' ({where})' if where else ''}"
+        )
+    return Outcome("error", in_one_line(error)[:600])

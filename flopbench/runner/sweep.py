@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import (
     CellRecord,
     Environment,
+    Flag,
     FrontierRecord,
     Peaks,
     Run,
@@ -25,7 +27,7 @@ from flopbench.results import (
 from flopbench.runner.beforehand import Beforehand
 from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.jobs import INSPECT, MEASURE, PEAKS, PROBE, Plan
-from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
+from flopbench.runner.process import Launch, Outcome, OutcomeKind, Report, run_job
 from flopbench.suites import Profile, Suite, Variant
 
 # What must be the same for two parts of one run to be measurements of one thing.
@@ -97,25 +99,34 @@ class Observer(Protocol):
         ...
 
 
-def use_threads(count: int) -> None:
-    """Let the workers compute with so many threads; call it before the first of them starts.
+def launcher(threads: int | None = None) -> Launch:
+    """`run_job` in processes that compute with so many threads; by default with as many as torch takes.
+
+    Raises:
+        FlopbenchError: more threads than the machine has cores, or none.
+    """
+    check_threads(threads)
+    return partial(run_job, threads=threads)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise unless a CPU can compute with so many threads.
 
     Raises:
         FlopbenchError: more threads than the machine has cores, or none.
     """
     cores = os.cpu_count() or 1
-    if not 1 <= count <= cores:
-        raise FlopbenchError(f"--threads {count}: this machine has {cores} cores, choose 1 to {cores}")
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
+    if threads is not None and not 1 <= threads <= cores:
+        raise FlopbenchError(f"threads {threads}: this machine has {cores} cores, choose 1 to {cores}")
 
 
-def probe_environment(device: str | None) -> Environment:
+def probe_environment(device: str | None, launch: Launch = run_job) -> Environment:
     """The environment as a worker sees it; the device asked for, else a GPU, else the CPU.
 
     Raises:
         FlopbenchError: that device is not there, or the worker could not start.
     """
-    outcome = run_job(PROBE, device, timeout=300)
+    outcome = launch(PROBE, device, timeout=300)
     if outcome.kind != "done":
         raise FlopbenchError(str(outcome.value))
     return outcome.value
@@ -224,12 +235,25 @@ def check_resumable(run: Run, suite: Suite | None, environment: Environment) -> 
         raise FlopbenchError(f"cannot resume {run.path}: {'; '.join(differences)}")
 
 
-def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) -> None:
+def sweep(
+    run: Run,
+    observer: Observer,
+    again: Sequence[tuple[Cell, int]] = (),
+    *,
+    launch: Launch = run_job,
+    flags: tuple[Flag, ...] = (),
+) -> None:
     """Measure what `run` lacks. Each record is on disk before the next cell starts.
 
-    An interrupt (Ctrl-C) or the end of the budget leaves the cells not begun as `skipped`. `again` names
-    further replicates of some cells, to be measured instead. A record that a killed sweep left unfinished
-    is set aside with a warning, and its cell measured again.
+    An interrupt (Ctrl-C) or the end of the budget leaves the cells not begun as `skipped`. A record that a
+    killed sweep left unfinished is set aside with a warning, and its cell measured again.
+
+    Args:
+        run: whose profile says what to measure.
+        observer: told how far it is.
+        again: further replicates of some cells, to be measured instead.
+        launch: what calls the jobs, by default each in a fresh process.
+        flags: of every record, for what makes all of them less trustworthy.
 
     Raises:
         FlopbenchError: another process measures this run.
@@ -241,14 +265,14 @@ def sweep(run: Run, observer: Observer, again: Sequence[tuple[Cell, int]] = ()) 
     check_cells(cells)
     jobs = list(again) or [(cell, replicate) for replicate in range(profile.replicates) for cell in cells]
     with run.locked():
-        _measure(run, observer, jobs)
+        _measure(_Sweep(run, observer, launch, flags), jobs)
 
 
-def _measure(run: Run, observer: Observer, jobs: list[tuple[Cell, int]]) -> None:
+def _measure(sweeper: "_Sweep", jobs: list[tuple[Cell, int]]) -> None:
+    run, observer = sweeper.run, sweeper.observer
     run.set_torn_lines_aside()
     missing = _unfinished(run, jobs)
     observer.begin(run, [cell for cell, _ in missing], len(jobs) - len(missing))
-    sweeper = _Sweep(run, observer)
     try:
         while missing:
             cell, replicate = missing[0]
@@ -260,7 +284,7 @@ def _measure(run: Run, observer: Observer, jobs: list[tuple[Cell, int]]) -> None
             sweeper.keep(_without_times(cell, replicate, "skipped", "interrupted"))
         raise
     if run.info.profile.memory_frontier:
-        find_frontiers(run, run.info.profile.cell_timeout, observer.frontier)
+        find_frontiers(run, run.info.profile.cell_timeout, observer.frontier, sweeper.launch)
     if jobs and not any(record.status == "ok" for record in run.records()):
         reasons = {record.reason for record in run.records()}
         raise NothingMeasuredError(f"no cell could be measured: {'; '.join(sorted(reasons))[:500]}")
@@ -274,12 +298,12 @@ def _unfinished(run: Run, jobs: list[tuple[Cell, int]]) -> list[tuple[Cell, int]
 class _Sweep:
     """One sweep's state: the deadline, and what is known of each pair."""
 
-    def __init__(self, run: Run, observer: Observer) -> None:
-        self.run, self.observer = run, observer
+    def __init__(self, run: Run, observer: Observer, launch: Launch, flags: tuple[Flag, ...]) -> None:
+        self.run, self.observer, self.launch, self.flags = run, observer, launch, flags
         budget = run.info.profile.budget_seconds
         self.deadline = time.monotonic() + budget if budget else None
         self.facts: dict[tuple[object, ...], Outcome] = {}
-        self.beforehand = Beforehand(run.info.environment, observer.report)
+        self.beforehand = Beforehand(run.info.environment, observer.report, launch)
 
     def take(self, cell: Cell, replicate: int, ahead: Sequence[Cell]) -> None:
         """Measure the first of the cells `ahead`, or say why not, and keep the record."""
@@ -309,7 +333,7 @@ class _Sweep:
         )
         left -= time.monotonic() - begun
         timeout = min(left, profile.cell_timeout)
-        outcome = run_job(
+        outcome = self.launch(
             MEASURE,
             cell,
             replicate,
@@ -328,6 +352,7 @@ class _Sweep:
 
     def keep(self, record: CellRecord) -> None:
         """Write a record and tell the observer."""
+        record = record.model_copy(update={"flags": (*record.flags, *self.flags)})
         self.run.append(record)
         self.observer.finished(record)
 
@@ -340,7 +365,7 @@ class _Sweep:
         if key not in self.facts:
             report: Report = self.observer.report
             report("phase", "verify and count")
-            self.facts[key] = run_job(INSPECT, cell, timeout=timeout, on_report=report)
+            self.facts[key] = self.launch(INSPECT, cell, timeout=timeout, on_report=report)
         return self.facts[key]
 
 

@@ -187,9 +187,9 @@ def test_a_refusal_while_a_compiler_traces_says_why(cpu):
     dispatch.select(layer, "cpp")
     with pytest.raises(Exception, match="impl='cpp' cannot run linear: channels") as caught:
         torch.compile(layer, backend="eager")(torch.randn(2, 10))
-    from flopbench.runner.process import _describe
+    from flopbench.runner.process import describe
 
-    kind, line = _describe(caught.value)
+    kind, line = describe(caught.value)
     assert kind == "usage"
     assert line.startswith("impl='cpp' cannot run linear")
     assert "\n" not in line

@@ -11,9 +11,10 @@ import pytest
 from flopbench.cells import Cell, Pair
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.results import CellRecord, Run
-from flopbench.runner import beforehand, sweep
+from flopbench.runner import beforehand
 from flopbench.runner.jobs import COMPILE, INSPECT
-from flopbench.runner.process import Outcome, OutcomeKind, Report, run_job
+from flopbench.runner.process import Launch, Outcome, OutcomeKind, Report, run_job
+from flopbench.runner.sweep import sweep
 from flopbench.runner.worker import compile_beforehand
 from flopbench.timing.bench import Bench
 from tests.runner.conftest import Watcher
@@ -42,7 +43,6 @@ class Stage:
         self.ends: Callable[[Cell], OutcomeKind] = lambda cell: "done"
         monkeypatch.setattr(beforehand, "processes_for", lambda environment: processes)
         monkeypatch.setattr(beforehand, "run_jobs", self.run_jobs)
-        monkeypatch.setattr(sweep, "run_job", self.run_job)
 
     def run_jobs(
         self,
@@ -52,7 +52,9 @@ class Stage:
         processes: int,
         timeout: float,
         on_report: Report,
+        launch: Launch,
     ) -> list[Outcome]:
+        assert launch == self.run_job
         assert job == COMPILE
         assert processes == len(arguments)
         self.asked.append(("compile", *(name(cell) for cell, _ in arguments)))
@@ -60,7 +62,8 @@ class Stage:
         self.threads |= {threads for _, threads in arguments}
         return [Outcome(self.ends(cell), None) for cell, _ in arguments]
 
-    def run_job(self, job: str, cell: Cell, *arguments: Any, **options: Any) -> Outcome:
+    def run_job(self, job: Any, *arguments: Any, **options: Any) -> Outcome:
+        cell = arguments[0]
         if job == INSPECT:
             return Outcome("done", type("Facts", (), {"failure": ""}))
         self.asked.append(("measure", name(cell)))
@@ -82,7 +85,7 @@ def test_the_next_cells_are_compiled_side_by_side_and_then_measured_in_turn(
 ):
     stage.ends = lambda cell: "oom" if cell.batch_size == 2 else "done"
     run = start(batch_sizes=[1, 2, 4], modes=["eager", "compile"])
-    sweep.sweep(run, watcher)
+    sweep(run, watcher, launch=stage.run_job)
     assert stage.asked == [
         ("measure", "1 eager"),
         ("compile", "1 compile", "2 compile"),
@@ -102,7 +105,7 @@ def test_the_next_cells_are_compiled_side_by_side_and_then_measured_in_turn(
 def test_what_times_while_it_compiles_is_not_compiled_among_others(
     start: Callable[..., Run], stage: Stage, watcher: Watcher
 ):
-    sweep.sweep(start(modes=["max-autotune", "eager"]), watcher)
+    sweep(start(modes=["max-autotune", "eager"]), watcher, launch=stage.run_job)
     assert {what for what, *_ in stage.asked} == {"measure"}
 
 
@@ -110,7 +113,7 @@ def test_what_times_while_it_compiles_is_not_compiled_among_others(
 def test_compiling_beforehand_leaves_half_of_the_budget(
     start: Callable[..., Run], stage: Stage, watcher: Watcher, budget: float | None, seconds: list[float]
 ):
-    sweep.sweep(start(modes=["compile"], budget_seconds=budget), watcher)
+    sweep(start(modes=["compile"], budget_seconds=budget), watcher, launch=stage.run_job)
     assert stage.seconds == pytest.approx(seconds, rel=0.1)
     assert [what for what, *_ in stage.asked[-2:]] == ["measure", "measure"]
 
@@ -124,7 +127,7 @@ def test_an_interrupt_while_compiling_leaves_every_cell_skipped(
     monkeypatch.setattr(beforehand, "run_jobs", interrupted)
     run = start(modes=["compile"])
     with pytest.raises(KeyboardInterrupt):
-        sweep.sweep(run, watcher)
+        sweep(run, watcher, launch=stage.run_job)
     assert [(record.status, record.reason) for record in run.records()] == [("skipped", "interrupted")] * 2
 
 

@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import count, takewhile
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flopbench.errors import FlopbenchError
-from flopbench.runner.process import STOPS, Report, run_job, run_jobs
+from flopbench.runner.process import Report, run_job, run_jobs
+from flopbench.runner.start import STOPS, WORKER
 
 
 def double(report: Report, value: int) -> int:
@@ -341,9 +343,9 @@ def test_an_ignored_interrupt_stays_ignored():
 def test_a_worker_gets_no_ctrl_c_from_its_first_moment():
     code = """if True:
         import signal
-        from flopbench.runner.process import _context
+        from flopbench.runner.start import worker_context
 
-        pool = _context().Pool(1)
+        pool = worker_context().Pool(1)
         print(*sorted(map(int, pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())))))
         # To terminate it would take a SIGTERM.
         pool.close()
@@ -354,3 +356,47 @@ def test_a_worker_gets_no_ctrl_c_from_its_first_moment():
     assert done.returncode == 0, done.stderr
     stops = " ".join(str(stop.value) for stop in sorted(STOPS))
     assert done.stdout.splitlines() == [stops, ""]
+
+
+UNGUARDED = """
+print("began", flush=True)
+import beside
+from flopbench.runner.process import run_job
+
+print(*run_job(beside.job, timeout=60))
+print(*run_job("beside:job", timeout=60))
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "-c", "stdin", "notebook"])
+def test_a_script_without_a_guard_is_run_once(tmp_path: Path, how: str):
+    (tmp_path / "beside.py").write_text("def job(report):\n    return 7\n")
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    root = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = {
+        "script": [str(script)],
+        "-c": ["-c", UNGUARDED],
+        "stdin": ["-"],
+        # A kernel's main module is made, and came from no file.
+        "notebook": ["-c", f"import sys, types; m = sys.modules['__main__'] = types.ModuleType('__main__'); "
+                           f"exec({UNGUARDED!r}, vars(m))"],
+    }[how]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=root,
+        cwd=tmp_path if how != "script" else None,
+        input=UNGUARDED if how == "stdin" else None,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["began", "done 7", "done 7"]
+
+
+def test_processes_of_others_are_told_of_the_script(monkeypatch: pytest.MonkeyPatch):
+    main = type(sys)("__main__")
+    main.__file__ = "/script.py"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert spawn.get_preparation_data("Process-1")["init_main_from_path"] == "/script.py"
+    assert "init_main_from_path" not in spawn.get_preparation_data(WORKER)

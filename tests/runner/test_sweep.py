@@ -16,13 +16,15 @@ from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import Run
 from flopbench.runner.jobs import INSPECT, MEASURE
+from flopbench.runner.process import Outcome, run_job
 from flopbench.runner.sweep import (
     check_cells,
     check_resumable,
+    launcher,
+    probe_environment,
     recorded_command,
     shard_of,
     sweep,
-    use_threads,
 )
 from flopbench.suites import load_suite
 from tests.runner.conftest import Watcher, small_suite
@@ -77,54 +79,39 @@ def test_a_cell_is_measured_at_its_width(start, watcher: Watcher):
         ("absent", "failed", "has no 'absent'"),
     ],
 )
-def test_one_bad_cell_ends_alone(start, watcher: Watcher, monkeypatch, deed: str, status: str, reason: str):
-    import flopbench.runner.sweep as module
-
-    genuine = module.run_job
-
+def test_one_bad_cell_ends_alone(start, watcher: Watcher, deed: str, status: str, reason: str):
     def impatient(job, *arguments, **options):
         # With the hanging cell alone: a busy machine may need its time for the other.
         if deed == "hang" and job == MEASURE and "hang" in arguments[0].pair.candidate:
             options["timeout"] = 2
-        return genuine(job, *arguments, **options)
+        return run_job(job, *arguments, **options)
 
-    monkeypatch.setattr(module, "run_job", impatient)
     run = start([f"{NETWORKS}:{deed}@{SMALL}", f"{SMALL}@{LARGE}"], batch_sizes=[1])
-    sweep(run, watcher)
+    sweep(run, watcher, launch=impatient)
     bad, good = run.records()
     assert (bad.status, good.status) == (status, "ok")
     assert reason in bad.reason
 
 
-def test_a_candidate_that_is_not_invariant_gets_no_time(start, watcher: Watcher, monkeypatch):
+def test_a_candidate_that_is_not_invariant_gets_no_time(start, watcher: Watcher):
     # The worker asks the name whether the network has to be invariant, and the spine's names are sound;
     # so the facts are given here as a wrong network would have produced them.
-    import flopbench.runner.sweep as module
-    from flopbench.runner.process import Outcome
-
-    genuine = module.run_job
-
     def spoilt(job, *arguments, **options):
-        outcome = genuine(job, *arguments, **options)
+        outcome = run_job(job, *arguments, **options)
         if job == INSPECT:
             return Outcome("done", outcome.value.model_copy(update={"random_error": 0.3, "photo_error": 0.2}))
         assert job != MEASURE, "a wrong network was timed"
         return outcome
 
-    monkeypatch.setattr(module, "run_job", spoilt)
     with pytest.raises(NothingMeasuredError, match=r"not invariant to flopping: relative error 3\.0e-01"):
-        sweep(start(batch_sizes=[1]), watcher)
+        sweep(start(batch_sizes=[1]), watcher, launch=spoilt)
     assert watcher.records[0].status == "failed"
 
 
-def test_a_budget_spent_on_counting_is_no_timeout_of_the_cell(start, watcher: Watcher, monkeypatch):
-    import flopbench.runner.sweep as module
-    from flopbench.runner.process import Outcome
-
-    monkeypatch.setattr(module, "run_job", lambda *_, **__: Outcome("timeout", "stopped after 9 s"))
+def test_a_budget_spent_on_counting_is_no_timeout_of_the_cell(start, watcher: Watcher):
     run = start(batch_sizes=[1], budget_seconds=9)
     with pytest.raises(NothingMeasuredError, match="the budget was spent"):
-        sweep(run, watcher)
+        sweep(run, watcher, launch=lambda *_, **__: Outcome("timeout", "stopped after 9 s"))
     # What was skipped is measured when the run is resumed.
     assert [record.status for record in run.records()] == ["skipped"]
 
@@ -340,15 +327,14 @@ def test_a_run_records_no_place_of_this_machine():
     )
 
 
-def test_workers_compute_with_the_threads_asked_for(monkeypatch: pytest.MonkeyPatch):
+def test_workers_compute_with_the_threads_asked_for(environment, monkeypatch: pytest.MonkeyPatch):
+    # Also where the server that they come from runs already.
+    for threads in (1, 2):
+        assert probe_environment("cpu", launcher(threads)).threads == threads
+    assert probe_environment("cpu", launcher()).threads == environment.threads
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(name, "2")
-    use_threads(1)
-    probe = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
-    assert subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip() == "1"
     for count in (0, 5):
         with pytest.raises(
-            FlopbenchError, match=f"^--threads {count}: this machine has 4 cores, choose 1 to 4$"
+            FlopbenchError, match=f"^threads {count}: this machine has 4 cores, choose 1 to 4$"
         ):
-            use_threads(count)
+            launcher(count)
