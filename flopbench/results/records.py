@@ -84,14 +84,14 @@ class Serving(Finite):
     `latencies` holds seconds per call, from the call until its result was there, of calls one at a time, in
     the order of measurement. `first_call_seconds` is that of the first call in the process, what it compiles
     included. `disk_bytes` is the size of a file with the weights in the cell's dtype, `load_seconds` how long
-    it takes from there to a network on the device; None where they could not be saved or loaded, or there
-    are none.
+    it takes from there to a network on the device; None where there are none, or for the reason `problem`.
     """
 
     latencies: tuple[PositiveFloat, ...] = ()
     first_call_seconds: PositiveFloat | None = None
     load_seconds: PositiveFloat | None = None
     disk_bytes: int | None = None
+    problem: str = ""
 
     def latency(self, percentile: float) -> Interval | None:
         """A percentile of the latencies with its 95 % interval; None where there are too few calls."""

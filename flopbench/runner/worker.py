@@ -18,7 +18,7 @@ from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.private import compile_for_others
-from flopbench.results import CellRecord, Environment, ModelResult, Peaks
+from flopbench.results import CellRecord, Environment, ModelResult, Peaks, Serving
 from flopbench.runner.jobs import LEAST_SAMPLING, PairFacts, Plan
 from flopbench.runner.needs import unmet
 from flopbench.runner.process import Report
@@ -27,6 +27,7 @@ from flopbench.timing.bench import ROLES, Bench, WrongOutputError
 from flopbench.timing.environment import describe
 from flopbench.timing.memory import peak_memory
 from flopbench.timing.peaks import measure_peaks
+from flopbench.timing.serving import SHARE, Stored, stored
 from flopbench.timing.workload import build_model, cell_inputs, make_workload, set_precision
 
 
@@ -84,6 +85,10 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         return max(least, min(plan.seconds, plan.allowance - (time.monotonic() - began)))
 
     require_compiler(cell)
+    weights: dict[str, Stored] = {}
+    if serving := plan.serving and cell.pass_ == "forward":
+        report("phase", "load")
+        weights = stored(cell)
     bench = Bench.of(cell, partial(report, "phase"))
 
     def record(**fields: Any) -> CellRecord:
@@ -106,11 +111,22 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         return record(status="failed", reason=str(error), **{role: result(role) for role in ROLES})
     bench.warm_up(0.1 * left())
     peaks = bench.peak_memory()
+    seconds = left()
     rounds, state, flags, power = bench.sample(
-        seconds=left(),
+        seconds=seconds * (1 - SHARE if serving else 1),
         precision=plan.precision,
         on_round=lambda rounds: report("rounds", (len(rounds.baseline), rounds.speedup)),
     )
+    calls = bench.single_calls(seconds - bench.phases["sampling"]) if serving else {}
+
+    def served(role: str) -> Serving:
+        return Serving(
+            latencies=_rounded(calls[role]),
+            first_call_seconds=bench.first_seconds[role],
+            load_seconds=weights[role].load_seconds,
+            disk_bytes=weights[role].disk_bytes,
+            problem=weights[role].problem,
+        )
 
     def timed(role: str) -> ModelResult:
         compiled = max(0.0, bench.first_seconds[role] - bench.pace[role]) if cell.mode != "eager" else None
@@ -122,6 +138,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             compile_cache=bench.compile_cache.get(role),
             watts=power[role].watts if role in power else None,
             joules=power[role].joules if role in power else None,
+            serving=served(role) if serving else None,
             samples=_rows(getattr(rounds, role)),
             host_samples=_rows(getattr(rounds, f"{role}_host")),
         )
@@ -170,5 +187,9 @@ def require_compiler(cell: Cell) -> None:
 
 
 def _rows(samples: list[list[float]]) -> tuple[tuple[float, ...], ...]:
-    """Samples rounded to a hundredth of a nanosecond, or to nine digits: what a file needs to hold."""
-    return tuple(tuple(float(f"{value:.9g}") for value in row) for row in samples)
+    return tuple(map(_rounded, samples))
+
+
+def _rounded(samples: list[float]) -> tuple[float, ...]:
+    """To a hundredth of a nanosecond, or to nine digits: what a file needs to hold."""
+    return tuple(float(f"{value:.9g}") for value in samples)

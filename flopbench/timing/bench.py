@@ -30,6 +30,7 @@ from flopbench.timing.memory import Peak, peak_memory
 from flopbench.timing.outputs import numbers, relative_errors, seeded, state_of, strange_parts
 from flopbench.timing.pacing import PACING, Pace
 from flopbench.timing.sampling import ROLES, Rounds, sample_pair, warm_up
+from flopbench.timing.serving import single_calls
 from flopbench.timing.workload import (
     Workload,
     build_model,
@@ -211,6 +212,11 @@ class Bench:
         # What empties the caches between the calls takes energy too, which is none of the model's.
         power = {} if flushed else device_watch.power()
         return Sampled(self._rounds, state, (*self.unchecked, *flags), power)
+
+    def single_calls(self, seconds: float) -> dict[str, list[float]]:
+        """Latencies of warm calls, each waited for before the next is made, by role (`timing.serving`)."""
+        with self._phase("serving"):
+            return single_calls(self.clock, self.workloads, self._whole, seconds)
 
     @cached_property
     def clock(self) -> CpuClock | CudaClock:

@@ -79,13 +79,9 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     initialisation that the perturbation overwrites. The cell's memory format is that of images and
     weights; in between our networks keep to their own.
     """
-    options: dict[str, Any] = {"image_size": cell.image_size, "num_classes": cell.num_classes}
     ours = parse_name(name).spec is not None
-    if ours:
-        options |= {"impl": cell.impl, **cell.options(name)}
     torch.manual_seed(seed)
-    with torch.device("meta") if ours and cell.pair.perturb else device:
-        model = create_model(name, **options)
+    model = new_model(name, cell, device, values=not cell.pair.perturb)
     if not ours:
         model = model.to(device)
         # Weights without a shape can neither be perturbed nor given to an optimiser.
@@ -98,6 +94,16 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     for weight in chain(model.parameters(), model.buffers()):
         weight.data = _laid_out(weight.data, cell)
     return model
+
+
+def new_model(name: str, cell: Cell, device: torch.device, *, values: bool = True) -> nn.Module:
+    """A cell's model as it is built, in its own dtype; one of ours without `values` is on the meta device."""
+    options: dict[str, Any] = {"image_size": cell.image_size, "num_classes": cell.num_classes}
+    ours = parse_name(name).spec is not None
+    if ours:
+        options |= {"impl": cell.impl, **cell.options(name)}
+    with torch.device("meta") if ours and not values else device:
+        return create_model(name, **options)
 
 
 def cell_inputs(cell: Cell, device: torch.device, seed: int = 0) -> Inputs:

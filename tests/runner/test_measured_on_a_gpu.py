@@ -11,6 +11,7 @@ from flopbench.cells import Cell, Pair
 from flopbench.inputs import Inputs
 from flopbench.report.render import render_report
 from flopbench.results import POWER_LIMIT, ModelResult
+from flopbench.results.percentiles import samples_needed
 from flopbench.runner import worker
 from flopbench.runner.jobs import PairFacts, Plan
 from flopbench.timing import bench
@@ -18,6 +19,7 @@ from flopbench.timing.bench import ROLES, Bench
 from flopbench.timing.clock import CudaClock
 from flopbench.timing.device_state import CudaWatch
 from flopbench.timing.memory import peak_memory
+from flopbench.timing.serving import Stored
 from flopbench.timing.workload import Workload
 from tests.support.gpu import SimulatedGpu
 from tests.support.runs import H200, make_run
@@ -63,6 +65,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimulatedGpu:
     seeded = bench.seeded
     monkeypatch.setattr(Bench, "of", of)
     monkeypatch.setattr(worker, "require_compiler", lambda cell: None)
+    monkeypatch.setattr(worker, "stored", lambda cell: dict.fromkeys(ROLES, Stored(2**20, (0.3, 0.1, 0.2))))
     monkeypatch.setattr(bench, "start_compiler", lambda device, gradients: None)
     monkeypatch.setattr(bench, "seeded", lambda device, seed: seeded("cpu", seed))
     monkeypatch.setattr(bench, "peak_memory", lambda work, device: peak_memory(work, device, cuda=memory))
@@ -83,7 +86,7 @@ def test_a_cell_gets_its_record_and_its_report(gpu: SimulatedGpu, tmp_path: Path
         cell,
         0,
         PairFacts(baseline=known["baseline"], candidate=known["candidate"], tolerance=1e-3),
-        Plan(precision=0.01, seconds=10.0, allowance=10.0),
+        Plan(precision=0.01, seconds=20.0, allowance=20.0, serving=True),
     )
     assert (record.status, record.stop, record.flags) == ("ok", "precision", ())
     assert set(told) == {"phase", "rounds"}
@@ -98,6 +101,10 @@ def test_a_cell_gets_its_record_and_its_report(gpu: SimulatedGpu, tmp_path: Path
         assert model.joules == pytest.approx(CAP * seconds[role], rel=0.05)
         assert (model.peak_bytes, model.peak_source) == (500, "uncaptured")
         assert len(model.host_samples) == len(model.samples)
+        assert (model.serving.load_seconds, model.serving.disk_bytes) == (0.2, 2**20)
+        assert len(model.serving.latencies) >= samples_needed(99)
+        # A call that is waited for takes as long as its work at least.
+        assert model.serving.latency(50).low >= SECONDS[role]
 
     axes = {"pairs": (cell.pair.id,), "batch_sizes": (64,), "passes": ("forward",), "modes": (cell.mode,)}
     run = make_run(tmp_path / "run", device=H200, statuses={"*": "skipped"}, **axes)

@@ -34,7 +34,7 @@ NETWORKS = "tests.support.networks"
 
 
 def test_a_sweep_measures_every_cell(start, watcher: Watcher):
-    run = start(passes=["forward", "backward", "train"], batch_sizes=[2])
+    run = start(passes=["forward", "backward", "train"], batch_sizes=[2], serving=True)
     sweep(run, watcher)
     records = run.records()
     assert [record.status for record in records] == ["ok"] * 3
@@ -51,7 +51,15 @@ def test_a_sweep_measures_every_cell(start, watcher: Watcher):
         assert record.stop in ("precision", "time", "rounds")
         assert set(record.phases) >= {"build", "check", "warm-up", "memory", "sampling"}
     assert watcher.begun == (3, 0)
-    assert "sampling" in watcher.phases
+    assert {"sampling", "serving"} <= set(watcher.phases)
+    forward, *others = records
+    assert not any(record.candidate.serving for record in others)
+    served = [forward.baseline.serving, forward.candidate.serving]
+    for serving in served:
+        assert len(serving.latencies) >= 2
+        assert serving.first_call_seconds > 0
+        assert serving.load_seconds > 0
+    assert served[0].disk_bytes > served[1].disk_bytes
 
 
 def test_a_cell_is_measured_at_its_width(start, watcher: Watcher):
