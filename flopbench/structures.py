@@ -31,12 +31,12 @@ def named_leaves(tree: Any, name: str = "", within: tuple[int, ...] = ()) -> lis
         name: the path to `tree` itself; empty where it is all.
         within: the identities of the objects that `tree` is a part of, which are not gone into again.
     """
-    parts = None if id(tree) in within else _parts(tree)
-    if parts is None:
+    found = None if id(tree) in within else parts(tree)
+    if found is None:
         return [(name, tree)]
     return [
         leaf
-        for key, part in parts
+        for key, part in found
         for leaf in named_leaves(part, f"{name}.{key}" if name else str(key), (*within, id(tree)))
     ]
 
@@ -47,18 +47,18 @@ def part(tree: Any, name: str) -> Any:
     Raises:
         LookupError: there is none of that name; it says which there are.
     """
-    parts = {str(key): value for key, value in _parts(tree) or ()}
-    if name in parts:
-        return parts[name]
+    found = {str(key): value for key, value in parts(tree) or ()}
+    if name in found:
+        return found[name]
     head, _, rest = name.partition(".")
-    if rest and head in parts:
-        return part(parts[head], rest)
+    if rest and head in found:
+        return part(found[head], rest)
     if isinstance(tree, list | tuple) and name.startswith("-") and name[1:].isdecimal():
         return tree[int(name)]
     # Attributes that are computed, and the names of a named tuple.
     if not isinstance(tree, Tensor) and name.isidentifier() and not callable(getattr(tree, name, print)):
         return getattr(tree, name)
-    has = f"it has {', '.join(parts)}" if parts else f"it is {described(tree)}"
+    has = f"it has {', '.join(found)}" if found else f"it is {described(tree)}"
     raise LookupError(f"the output has no part {name!r}: {has}")
 
 
@@ -67,7 +67,8 @@ def described(tree: Any) -> str:
     return f"a tensor {tuple(tree.shape)}" if isinstance(tree, Tensor) else f"a {type(tree).__name__}"
 
 
-def _parts(tree: Any) -> list[tuple[Any, Any]] | None:
+def parts(tree: Any) -> list[tuple[Any, Any]] | None:
+    """What `leaves` finds in it, by its key, attribute or index; None where it has no parts."""
     if isinstance(tree, Tensor):
         return list(enumerate(tree.unbind())) if tree.is_nested else None
     if isinstance(tree, Mapping):
@@ -81,29 +82,36 @@ def _parts(tree: Any) -> list[tuple[Any, Any]] | None:
     return [(name, getattr(tree, name)) for name in names] if names else None
 
 
-def mapped(tree: Any, fn: Callable[[Tensor], Any]) -> Any:
-    """The same structure with `fn` of every tensor in its place.
+def mapped(tree: Any, fn: Callable[[Any], Any], kinds: Any = Tensor) -> Any:
+    """The same structure with `fn` of every tensor in its place, or of every object of `kinds`.
 
     What `leaves` goes into is made anew; everything else stays as it is.
     """
-    return _mapped(tree, fn, ())
+    return _mapped(tree, fn, kinds, ())
 
 
-def _mapped(tree: Any, fn: Callable[[Tensor], Any], within: tuple[int, ...]) -> Any:
-    if isinstance(tree, Tensor):
+def _mapped(tree: Any, fn: Callable[[Any], Any], kinds: Any, within: tuple[int, ...]) -> Any:
+    if isinstance(tree, kinds):
         return fn(tree)
-    found = None if id(tree) in within else _parts(tree)
+    if id(tree) in within:
+        return tree
+    return with_parts(tree, lambda _, value: _mapped(value, fn, kinds, (*within, id(tree))))
+
+
+def with_parts(tree: Any, fn: Callable[[Any, Any], Any]) -> Any:
+    """The same structure with `fn` of its key and itself in place of each of the `parts`."""
+    found = None if isinstance(tree, Tensor) else parts(tree)
     if found is None:
         return tree
-    parts = [(key, _mapped(value, fn, (*within, id(tree)))) for key, value in found]
+    made = [(key, fn(key, value)) for key, value in found]
     if type(tree) is dict:
-        return dict(parts)
+        return dict(made)
     if isinstance(tree, list | tuple | Set):
-        values = [value for _, value in parts]
+        values = [value for _, value in made]
         return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)  # pyright: ignore[reportCallIssue]
     # Classes may take other things to begin with than what they hold, and hold more than their items.
     other = copy.copy(tree)
-    for key, value in parts:
+    for key, value in made:
         if isinstance(other, Mapping):
             other[key] = value  # pyright: ignore[reportIndexIssue]
         else:

@@ -86,7 +86,7 @@ def test_position_embedding_is_equivariant(rows, columns, half):
 @pytest.mark.parametrize("scale", [None, 0.1])
 def test_residual_is_equivariant(scale):
     layer = FLOP.residual(6, layer_scale=scale, drop_path=0.5)
-    assert_equivariant(layer, halves(2, 2, 3, 6), halves(2, 2, 3, 6, seed=1))
+    assert_equivariant(layer, (halves(2, 2, 3, 6), halves(2, 2, 3, 6, seed=1)))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
@@ -112,8 +112,8 @@ def test_change_of_basis_swaps_and_invariantisation_keeps():
     def swap(y):
         return torch.cat(y.flip(2).chunk(2, -1)[::-1], -1) if isinstance(y, torch.Tensor) else mirror(y)
 
-    assert_equivariant(FLOP.change_of_basis(), x, output_action=swap)
-    assert_equivariant(FLOP.invariantise(), x, output_action=lambda y: y.flip(2))
+    assert_equivariant(FLOP.change_of_basis(), x, action_out=swap)
+    assert_equivariant(FLOP.invariantise(), x, action_out=lambda y: y.flip(2))
     # Orthogonal: it keeps lengths.
     y = FLOP.change_of_basis()(x)
     torch.testing.assert_close(y.square().sum(), x.s.square().sum() + x.a.square().sum())
