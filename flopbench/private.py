@@ -104,6 +104,26 @@ def schema(operator: Any) -> Any:
     return operator._schema
 
 
+@cache
+def pointwise_and_views() -> tuple[frozenset[str], frozenset[str]]:
+    """ATen's operators, without the underscore of in-place versions: those torch calls pointwise; views."""
+    pointwise, views = set[str](), set[str]()
+    for full in torch._C._dispatch_get_all_op_names():
+        space, _, name = full.partition("::")
+        packet, _, overload = name.partition(".")
+        # What is private to a backend, or of the interpreter of TorchScript alone, has no packet.
+        operators = getattr(torch.ops.aten, packet, None) if space == "aten" else None
+        operator = getattr(operators, overload or "default", None)
+        if operator is None:
+            continue
+        if torch.Tag.pointwise in operator.tags:
+            pointwise.add(packet.rstrip("_"))
+        returned = [value.alias_info for value in schema(operator).returns]
+        if any(info is not None and not info.is_write for info in returned):
+            views.add(packet)
+    return frozenset(pointwise), frozenset(views)
+
+
 def has_meta_kernel(operator: str) -> bool:
     """Whether `operator`, e.g. "aten::mm", has a shape function, which the meta device runs."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(operator, "Meta")

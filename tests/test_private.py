@@ -316,3 +316,10 @@ def test_compiled_alone():
     assert not private.compiled_alone(module)
     module.compile(backend="eager")
     assert private.compiled_alone(module)
+
+
+def test_what_torch_calls_pointwise_and_what_is_a_view():
+    pointwise, views = private.pointwise_and_views()
+    assert {"add", "tanh", "isnan", "clamp_min", "logical_xor"} <= pointwise
+    assert {"view", "t", "transpose", "select", "view_as_real"} <= views
+    assert not {"mm", "convolution", "sum"} & (pointwise | views)

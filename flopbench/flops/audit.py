@@ -169,14 +169,15 @@ def audit(
 
 
 def count_macs(model: nn.Module, inputs: Inputs) -> Counted:
-    """Forward MACs of a call by fvcore, or by FlopCounterMode what fvcore cannot trace."""
+    """Forward MACs of a call by fvcore, or by FlopCounterMode where that leaves out less or can alone."""
     initialised(model, inputs)
-    try:
+    traced = None
+    with _noting([], ""):  # of a network that cannot be traced torch and fvcore raise all kinds
         traced = count_forward(model, inputs)
-    except Exception as error:  # of a network that cannot be traced torch and fvcore raise all kinds
-        if out_of_memory(error):
-            raise
-        ran = observe(model, inputs)
+        if not traced.uncounted:
+            return Counted(traced.macs, traced.coverage, {})
+    ran = observe(model, inputs)
+    if traced is None or sum(ran.uncounted.values()) < sum(traced.uncounted.values()):
         return Counted(ran.macs, _operator_coverage(ran), ran.uncounted)
     return Counted(traced.macs, traced.coverage, traced.uncounted)
 

@@ -63,6 +63,10 @@ def _recurrent_layer_backward(source: Any, *weights: Any, **_: Any) -> int:
     return 2 * _recurrent_layer(source, *weights)
 
 
+def _recurrent_layers(source: Any, weights: Any, *_: Any, **__: Any) -> int:
+    return 2 * operators.recurrent(source, weights)
+
+
 _ATTENTION, _ATTENTION_BACKWARD = _flops(operators.attention), _flops(operators.attention_backward, first=1)
 
 FORMULAS: dict[Any, Callable[..., int]] = {
@@ -81,4 +85,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     # An LSTM on a CPU, a layer and a direction per call.
     aten.mkldnn_rnn_layer: _recurrent_layer,
     aten.mkldnn_rnn_layer_backward: _recurrent_layer_backward,
+    # Any recurrent layer on CUDA, all its layers and directions in a call.
+    aten._cudnn_rnn: _recurrent_layers,
+    aten._cudnn_rnn_backward: lambda *shapes, **_: 2 * _recurrent_layers(*shapes),
 }

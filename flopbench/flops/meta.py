@@ -27,12 +27,19 @@ def build_on_meta(name: str, **options: Any) -> nn.Module:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode, and afterwards every module in the mode it was in."""
+    """The model in evaluation mode, and afterwards every module in the mode it was in.
+
+    What a mask pads is computed and counted, as it is in training, where torch's transformers could leave it
+    out: how much that is depends on values.
+    """
     modes = {module: module.training for module in model.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     model.eval()
     try:
         yield model
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes.items():
             # Asked, not set: some networks keep in evaluation mode what they make of their weights.
             module.train(training)

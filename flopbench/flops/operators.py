@@ -3,17 +3,20 @@
 Three kinds of operators, and a fourth that is nobody's wish:
 
 - products (`PRODUCTS`): matrix products, convolutions, attention. Counted in MACs.
-- elementwise work and normalisation (`ELEMENTWISE`): counted in operations, apart from the MACs.
-- no arithmetic (`FREE`): views, copies, concatenations, constants; dropout, as networks are counted in
+- elementwise work and normalisation (`elementwise_names`): counted in operations, apart from the MACs.
+- no arithmetic (`free_names`): views, copies, concatenations, constants; dropout, as networks are counted in
   evaluation mode.
 - anything else is *uncounted* and reported by name.
 
-Names are those of ATen without the namespace and without the underscore of an in-place version.
+Products are in this file, what has none in `elementwise`. Names are those of ATen and torchvision without the
+namespace and without the underscore of an in-place version.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isqrt, prod
 from typing import Any
+
+from flopbench.flops.elementwise import NORMALISATION, PER_OUTPUT
 
 Shape = Sequence[int]
 
@@ -67,7 +70,7 @@ def attention_backward(query: Shape, key: Shape, value: Shape) -> int:
 
 def attention_elementwise(query: Shape, key: Shape) -> int:
     """Operations of the scaling of q and the softmax within a fused attention."""
-    return prod(query) + _NORMALISATION["softmax"] * prod(query[:-1]) * key[-2]
+    return prod(query) + NORMALISATION["softmax"] * prod(query[:-1]) * key[-2]
 
 
 def attention_backward_elementwise(query: Shape, key: Shape) -> int:
@@ -169,101 +172,17 @@ def _size(axes: set[str], sizes: Mapping[str, int]) -> int:
     return prod(sizes[axis] for axis in axes)
 
 
-# What an element costs is the convention of the paper's authors: with it, and with their way to write the
-# norms, their counts of the plain networks come out to the last operation. Adding a bias is part of the
-# product's multiply-adds.
-
-
-def _each(operations: int, names: str) -> dict[str, int]:
-    return dict.fromkeys(names.split(), operations)
-
-
-# Operations for each element written.
-_PER_OUTPUT = {
-    **_each(
-        1,
-        """abs add addr bernoulli bitwise_and bitwise_not bitwise_or ceil clamp clamp_max clamp_min col2im
-        cumsum eq floor ge ger gt hardsigmoid hardswish hardtanh le leaky_relu lerp logical_and logical_not
-        logical_or lt masked_fill maximum minimum mul native_dropout ne neg outer pow relu relu6 round rsub
-        sgn sign square sub threshold threshold_backward _adaptive_avg_pool2d_backward avg_pool2d_backward
-        hardswish_backward hardsigmoid_backward hardtanh_backward leaky_relu_backward
-        max_pool2d_with_indices_backward index_put where""",
-    ),
-    **_each(2, "addcmul"),
-    **_each(4, "cos div elu exp log reciprocal rsqrt sigmoid sigmoid_backward sin sqrt tanh tanh_backward"),
-    **_each(6, "addcdiv"),
-    **_each(8, "erf gelu gelu_backward mish silu silu_backward"),
-    # A factor for each neighbour, and their sum.
-    **_each(7, "upsample_bilinear2d"),
-    **_each(31, "upsample_bicubic2d"),
-}
-# Operations for each element read: a reduction visits each once, and the gradient of what copies or
-# interpolates is added up where it came from.
-_PER_INPUT = {
-    **_each(
-        1,
-        """_adaptive_avg_pool2d adaptive_avg_pool2d all amax amin any avg_pool1d avg_pool2d
-        linalg_vector_norm logsumexp max max_pool2d max_pool2d_with_indices mean norm
-        reflection_pad2d_backward std sum unfold_backward upsample_nearest2d_backward var var_mean""",
-    ),
-    **_each(8, "upsample_bilinear2d_backward"),
-    **_each(32, "upsample_bicubic2d_backward"),
-}
-# Layer norm: two sums, centre, divide, scale (the shift rides on it as a multiply-add). Softmax: maximum,
-# subtract, exponential, sum, divide. Batch norm in evaluation: scale and shift.
-_NORMALISATION = {
-    **_each(5, "layer_norm native_layer_norm group_norm native_group_norm _native_batch_norm_legit"),
-    **_each(5, "softmax _softmax _safe_softmax log_softmax _log_softmax _softmax_backward_data"),
-    **_each(8, "native_layer_norm_backward native_group_norm_backward"),
-    **_each(4, "rms_norm"),
-    **_each(2, "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm"),
-    **_each(8, "native_batch_norm_backward cudnn_batch_norm_backward"),
-}
-
-FREE = frozenset(
-    """Int IntImplicit ScalarImplicit _local_scalar_dense _record_function_enter_new
-    _record_function_exit _reshape_alias _to_copy _unsafe_index _unsafe_view alias arange
-    as_strided broadcast_tensors cat chunk clone concat constant_pad_nd contiguous copy detach diagonal
-    dropout empty empty_like empty_strided expand expand_as fill flatten flip full full_like gather hstack
-    im2col index index_select item lift_fresh mT meshgrid movedim narrow new_empty new_empty_strided
-    new_full new_ones new_zeros numpy_T one_hot ones ones_like pad permute pixel_shuffle pixel_unshuffle
-    reflection_pad2d repeat repeat_interleave reshape reshape_as roll rot90 scalar_tensor scatter select
-    select_backward size slice slice_backward split split_with_sizes squeeze stack swapaxes t tile to
-    transpose type_as unbind unflatten unfold unsqueeze unsafe_chunk unsafe_split upsample_nearest2d view
-    view_as vstack zero zeros zeros_like""".split()  # noqa: SIM905
-)
-
-
-def elementwise(name: str, first: Shape | None, out: Shape | None) -> int | None:
-    """Elementwise and normalisation operations of operator `name`; None if it is not known to be such.
-
-    Args:
-        name: the operator, e.g. `gelu`.
-        first: shape of the first tensor read.
-        out: shape of the first tensor written.
-    """
-    if name in _PER_OUTPUT and out is not None:
-        return _PER_OUTPUT[name] * prod(out)
-    per_input = _PER_INPUT.get(name) or _NORMALISATION.get(name)
-    if per_input and first is not None:
-        return per_input * prod(first)
-    return None
-
-
-ELEMENTWISE: frozenset[str] = frozenset({*_PER_OUTPUT, *_PER_INPUT, *_NORMALISATION})
-
-
 def _norm_halves(shape: Shape) -> int:
     # An element of either half: two means, centre, square, scale, gain; bias on one; four steps a row.
     return 13 * prod(shape) + (1 + 1 + 4 + 4) * prod(shape[:-1])
 
 
 def _norm_halves_backward(shape: Shape) -> int:
-    return 2 * _NORMALISATION["native_layer_norm_backward"] * prod(shape)
+    return 2 * NORMALISATION["native_layer_norm_backward"] * prod(shape)
 
 
 def _mirror(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = False) -> int:
-    pointwise = 6 if "quick_gelu" in options else _PER_OUTPUT["gelu"]
+    pointwise = 6 if "quick_gelu" in options else PER_OUTPUT["gelu"]
     # Four quarters, or two halves, in which no token has a partner.
     paired = prod(shapes[1]) if len(shapes) == (8 if backward else 4) else 0
     # Two transforms of four elements, 12 operations each. The gradient goes there once more and multiplies.
@@ -283,7 +202,7 @@ def _linear_gelu(shapes: Sequence[Shape], options: Sequence[Any]) -> int:
     parts = _parts_of(shapes)
     hidden = (*shapes[0][:-1], shapes[parts][0])
     if parts == 1:
-        return (6 if "quick_gelu" in options else _PER_OUTPUT["gelu"]) * prod(hidden)
+        return (6 if "quick_gelu" in options else PER_OUTPUT["gelu"]) * prod(hidden)
     return _mirror([hidden] * parts, options)
 
 
@@ -332,7 +251,7 @@ OURS: dict[str, Callable[[Sequence[Shape]], int]] = {
 
 # Recurrent layers and a step of one → elementwise operations per element of the state and step: to add what
 # comes from the input to what comes from the state, the gates, and the new state from them.
-_SIGMOID, _TANH = _PER_OUTPUT["sigmoid"], _PER_OUTPUT["tanh"]
+_SIGMOID, _TANH = PER_OUTPUT["sigmoid"], PER_OUTPUT["tanh"]
 RECURRENT: dict[str, int] = {
     name + kind: operations
     for name, operations in {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.flops import operators
+from flopbench.flops.elementwise import free_names, operations
 from flopbench.private import (
     TorchDispatchMode,
     backward_node,
@@ -115,7 +116,7 @@ class Recorder(TorchDispatchMode):
         formula = self.registry.get(packet)
         macs = 0 if formula is None else int(formula(*args, **kwargs, out_val=out)) // 2
         first = read[0].shape if read else None
-        elementwise = operators.elementwise(name.rstrip("_"), first, written[0].shape if written else None)
+        elementwise = operations(name.rstrip("_"), first, written[0].shape if written else None)
         if name in operators.ATTENTION:
             elementwise = operators.attention_elementwise(read[0].shape, read[1].shape)
         elif name.removesuffix("_backward") in operators.ATTENTION:
@@ -124,8 +125,9 @@ class Recorder(TorchDispatchMode):
         if name in operators.FUSED:
             elementwise = operators.FUSED[name]([x.shape for x in read], tree_leaves((args, kwargs)))
         moves = not _is_view(func) and name.rstrip("_") not in _ALLOCATING
-        if formula is None and elementwise is None and name.rstrip("_") not in operators.FREE:
-            self.uncounted[name] = self.uncounted.get(name, 0) + 1
+        if formula is None and elementwise is None and name.rstrip("_") not in free_names():
+            known_as = name if func.namespace in _NAMELESS else f"{func.namespace}::{name}"
+            self.uncounted[known_as] = self.uncounted.get(known_as, 0) + 1
         call = Call(
             module=self._owner(node),
             operator=name,
@@ -176,6 +178,8 @@ def _is_view(func: Any) -> bool:
     return aliased or func.overloadpacket in (aten._unsafe_view, aten._reshape_alias)
 
 
+# Namespaces that go without saying.
+_NAMELESS = ("aten", "flopbench", "torchvision")
 _ALLOCATING = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 _FILLING = frozenset(
     {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zero_", "fill_"}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.flops import operators
+from flopbench.flops.elementwise import elementwise_names, free_names, operations
 from flopbench.flops.meta import TracedConvolutions, evaluating
 from flopbench.inputs import Inputs
 from flopbench.private import looking_on
@@ -76,7 +77,11 @@ def count_forward(model: nn.Module, inputs: Inputs) -> ForwardCount:
     ):
         warnings.simplefilter("ignore")
         by_module = analysis.by_module_and_operator()
-    uncounted = dict(analysis.unsupported_ops())
+    # An autograd.Function goes by the name of its class.
+    uncounted = {
+        name.removeprefix("aten::").removeprefix("prim::PythonOp."): count
+        for name, count in analysis.unsupported_ops().items()
+    }
     known, unknown = int(by_module[""].pop(_KNOWN, 0)), sum(uncounted.values())
     return ForwardCount(
         macs=_macs(by_module[""]),
@@ -105,7 +110,8 @@ def _flat(model: nn.Module, inputs: Inputs, traced: list[Tensor]) -> Iterator[No
     def flatten(module: nn.Module, args: Any, output: Any) -> Any:
         return None if isinstance(output, Tensor) else tuple(tensors(output))
 
-    # What the network computes is the same with it.
+    # What the network computes is the same with them.
+    model = _within(model)
     handles = [
         model.register_forward_pre_hook(looking_on(unflatten), prepend=True, with_kwargs=True),
         model.register_forward_hook(looking_on(flatten)),
@@ -115,6 +121,12 @@ def _flat(model: nn.Module, inputs: Inputs, traced: list[Tensor]) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _within(model: nn.Module) -> nn.Module:
+    """The network itself, where a wrapper spreads it over devices: fvcore traces what is in it."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return model.module if isinstance(model, wrappers) else model
 
 
 def _distinct(inputs: Inputs) -> list[Tensor]:
@@ -142,9 +154,11 @@ def _handles() -> dict[str, Handle | None]:
         handles[f"{_space(name)}::{name}"] = _product(name)
     for name in operators.RECURRENT:
         handles[f"aten::{name}"] = _recurrent(name)
-    for name in operators.ELEMENTWISE:
-        handles[f"aten::{name}"] = handles[f"aten::{name}_"] = _elementwise(name)
-    for name in operators.FREE:
+    for name in elementwise_names():
+        handles |= dict.fromkeys(
+            (f"aten::{name}", f"aten::{name}_", f"torchvision::{name}"), _elementwise(name)
+        )
+    for name in free_names():
         handles[f"aten::{name}_"] = None
         handles |= {f"{space}::{name}": None for space in ("aten", "flopbench", "profiler")}
     for name in operators.FUSED.keys() - operators.PRODUCTS.keys():
@@ -188,7 +202,7 @@ def _elementwise(name: str) -> Handle:
     def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
         read, written = _shapes(inputs[:1]), _shapes(outputs[:1])
         # A scalar or boolean operand has no shape, and no work worth a count.
-        count = operators.elementwise(name, read[0] if read else None, written[0] if written else None)
+        count = operations(name, read[0] if read else None, written[0] if written else None)
         return Counter({_KNOWN: 1, _APART + name: count or 0})
 
     return handle

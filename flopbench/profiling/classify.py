@@ -14,7 +14,7 @@
 
 import re
 
-from flopbench.flops.operators import ELEMENTWISE
+from flopbench.flops.elementwise import ELEMENTWISE
 from flopbench.results import Group
 
 _GENERATED = re.compile(r"(?:(triton_tem)|triton_[a-z]+|cpp(?:_CppMicroGemm\w*)?)_fused_(.*)", re.IGNORECASE)
