@@ -134,7 +134,8 @@ def operations(name: str, first: Shape | None, out: Shape | None) -> int | None:
     if per_input and first is not None:
         return per_input * prod(first)
     if name in elementwise_names() and out is not None:
-        return PER_OUTPUT.get(name, 1) * prod(out)
+        # A single number, such as a length, is no work worth a count.
+        return PER_OUTPUT.get(name, 1) * prod(out) if out else 0
     return None
 
 
