@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flopbench.cells import AXES
 from flopbench.report import text
 from flopbench.results.frame import IMAGES
+from flopbench.results.percentiles import PERCENTILES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,6 +160,37 @@ def what_ran(rows: Rows) -> list[Row]:
         {"label": label, "kernels": kernels, **{key: ", ".join(values) for key, values in seen.items()}}
         for (label, kernels), seen in found.items()
     ]
+
+
+_ENDS = {"": median, "_low": min, "_high": max}
+_SERVING_FIGURES = ("first_call_seconds", "load_seconds", "disk_bytes", "peak_bytes", "joules")
+
+
+def serving(rows: Rows) -> list[Row]:
+    """One row per model and cell with serving figures; keys as in the frame, without the role.
+
+    Replicates of a cell become one row: medians, intervals from the lowest to the highest end of theirs, a
+    percentile only where each of them has it, and the calls of the one with the fewest.
+    """
+    cells = by((row for row in rows if row["candidate_latency_calls"] is not None), "run", "cell")
+    return [_served(group, role) for group in cells.values() for role in ("baseline", "candidate")]
+
+
+def _served(replicates: Rows, role: str) -> Row:
+    row = {**replicates[0], **{key: replicates[0][f"{role}_{key}"] for key in ("label", "peak_source")}}
+    for percentile in PERCENTILES:
+        for end, combined in _ENDS.items():
+            key = f"latency_p{percentile}{end}"
+            values = [replicate[f"{role}_{key}"] for replicate in replicates]
+            row[key] = None if None in values else combined(values)
+    for key in _SERVING_FIGURES:
+        known = [v for replicate in replicates if (v := replicate[f"{role}_{key}"]) is not None]
+        row[key] = median(known) if known else None
+    problems = (replicate[f"{role}_load_problem"] for replicate in replicates)
+    return row | {
+        "latency_calls": min(replicate[f"{role}_latency_calls"] for replicate in replicates),
+        "load_problem": next(filter(None, problems), None),
+    }
 
 
 def setting_of(row: Row) -> Setting:

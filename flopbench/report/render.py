@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopbench.errors import FlopbenchError
 from flopbench.report import tables, text
-from flopbench.report.cells import Rows, measured, rows_of
+from flopbench.report.cells import Rows, measured, rows_of, serving
 from flopbench.report.findings import Answer, answer
 from flopbench.report.table import Table, words
 from flopbench.results import POWER_LIMIT, CellRecord, Run, RunInfo, to_frame, write_atomically
@@ -119,9 +119,23 @@ def _context(
         "flags": flag_groups(records),
         "pictures": pictures,
         "missing": missing,
-        "notes": [note for note in (_beforehand(records), _at_the_power_limit(records)) if note],
+        "notes": [
+            note for note in (_serving(rows), _beforehand(records), _at_the_power_limit(records)) if note
+        ],
         "replicated": any(row["replicate"] for row in rows),
     }
+
+
+def _serving(rows: Rows) -> str:
+    """What serving figures are, in two sentences; empty where there are none."""
+    if not serving(rows):
+        return ""
+    return (
+        "Latencies are of calls one at a time, each waited for before the next, with intervals by order "
+        "statistics; energy is of calls in a row. Loading goes from a file of the weights, just written and "
+        "so in memory, to a network on the device; the baseline's first call is the first in the process and "
+        "holds what both have in common."
+    )
 
 
 def _beforehand(records: dict[str, list[CellRecord]]) -> str:

@@ -16,12 +16,14 @@ from flopbench.report.cells import (
     measured,
     models,
     rows_of,
+    serving,
     uncounted,
     verdict,
     what_ran,
 )
 from flopbench.report.table import KEY, Column, Table, Tone, words
 from flopbench.results.frame import IMAGES
+from flopbench.results.percentiles import PERCENTILES, samples_needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,26 +55,30 @@ MODEL_COLUMNS = (
     Column("invariance error", "invariance_error", text.error),
 )
 
-_WHAT_COLUMNS = (
-    words("candidate", "candidate_label"),
+_WHERE_COLUMNS = (
     words("run"),
     *(Column(axis.label, axis.name, numeric=axis.numeric, rank=KEY) for axis in AXES.values()),
     words("called with", "inputs", rank=8, wraps=True),
 )
 
+_WHAT_COLUMNS = (
+    words("candidate", "candidate_label"),
+    *_WHERE_COLUMNS,
+)
 
-def _memory(role: str) -> Column:
+
+def _memory(header: str, prefix: str = "") -> Column:
     """Peak memory, and how it was found if not by the allocator in a call like those that were timed."""
 
     def found(row: Row) -> tuple[float, str | None] | None:
-        peak = row[f"{role}_peak_bytes"]
-        return None if text.is_missing(peak) else (peak, row[f"{role}_peak_source"])
+        peak = row[f"{prefix}peak_bytes"]
+        return None if text.is_missing(peak) else (peak, row[f"{prefix}peak_source"])
 
     def write(found: tuple[float, str | None]) -> str:
         peak, source = found
         return text.size(peak) if source in (None, "allocator") else f"{text.size(peak)} ({source})"
 
-    return Column(f"memory\n{role}", found, write, rank=5)
+    return Column(header, found, write, rank=5)
 
 
 CELL_COLUMNS = (
@@ -94,14 +100,45 @@ CELL_COLUMNS = (
     Column("images/s\ncandidate", "candidate_throughput", text.significant, rank=4),
     Column("images/s/W\nbaseline", "baseline_images_per_joule", text.significant, rank=6),
     Column("images/s/W\ncandidate", "candidate_images_per_joule", text.significant, rank=6),
-    _memory("baseline"),
-    _memory("candidate"),
+    _memory("memory\nbaseline", "baseline_"),
+    _memory("memory\ncandidate", "candidate_"),
     words("baseline", "baseline_label", rank=8),
 )
 
 UNCOUNTED_COLUMNS = (
     words("model", "label"),
     words("operators, and how often each came", "uncounted", rank=1, wraps=True),
+)
+
+
+def _latency(percentile: int, rank: int) -> Column:
+    """A percentile with its interval, or how many calls it takes to have one."""
+    key = f"latency_p{percentile}"
+
+    def write(found: tuple[float | None, float, float]) -> str:
+        estimate, *ends = found
+        if estimate is None:
+            return f"needs {samples_needed(percentile)} calls"
+        return text.seconds_interval(estimate, *ends)
+
+    def ends(row: Row) -> tuple[float | None, float, float]:
+        return row[key], row[f"{key}_low"], row[f"{key}_high"]
+
+    return Column(f"latency p{percentile}\n[95 % interval]", ends, write, rank=rank)
+
+
+SERVING_COLUMNS = (
+    words("model", "label"),
+    # They are figures of forward passes alone.
+    *(column for column in _WHERE_COLUMNS if column.header != "pass"),
+    *(_latency(percentile, rank) for rank, percentile in enumerate(PERCENTILES, 1)),
+    Column("calls", "latency_calls", text.exact),
+    Column("first\ncall", "first_call_seconds", text.seconds, rank=4),
+    Column("load", "load_seconds", text.seconds, rank=4),
+    Column("size\non disk", "disk_bytes", text.size, rank=4),
+    _memory("peak\nmemory"),
+    Column("J\nper call", "joules", text.significant, rank=5),
+    words("why not loaded", "load_problem", rank=6, wraps=True),
 )
 
 RAN_COLUMNS = (
@@ -194,6 +231,7 @@ def run_tables(rows: Rows, cells: Rows, speed_ups: str = "Speed-ups") -> list[Ta
             UNCOUNTED_COLUMNS,
         ),
         (speed_ups, cells, CELL_COLUMNS),
+        ("Serving: calls one at a time, and starting", serving(rows), SERVING_COLUMNS),
         ("What ran, as seen in the first calls", what_ran(cells), RAN_COLUMNS),
         ("Cells without a speed-up", failures(rows), FAILURE_COLUMNS),
     )

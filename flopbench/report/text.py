@@ -39,9 +39,19 @@ def count(value: float, digits: int = 3) -> str:
     return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), digits)
 
 
+_SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+
+
 def seconds(value: float) -> str:
     """A duration in the unit that suits it: 2.41 ms."""
-    return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")))
+    return _scaled(value, tuple((factor, unit) for unit, factor in _SECONDS.items()))
+
+
+def seconds_interval(estimate: float, low: float, high: float) -> str:
+    """A duration with its 95 % interval in one unit: 2.41 [2.38, 2.45] ms."""
+    shown, unit = seconds(estimate).split("\u00a0")
+    factor = _SECONDS[unit]
+    return f"{shown}\u00a0[{significant(low / factor)},\u00a0{significant(high / factor)}]\u00a0{unit}"
 
 
 def size(value: float) -> str:

@@ -29,10 +29,10 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     `compile_seconds`, `compile_cache` (whether it held what was compiled), `kernels` (what ran), and
     where serving figures were asked for `latency_p50`, `latency_p90` and `latency_p99` (seconds; each
     with `_low` and `_high`, the ends of its 95 % interval; None of too few calls), `latency_calls`,
-    `first_call_seconds`, `load_seconds` and `disk_bytes`, then `speedup`, `speedup_low`, `speedup_high`,
-    `macs_ratio`, `realised_share`, `invariance_error`, `stop`, `compiled_beforehand` (in how many
-    processes side by side, 0 if not), `rounds`, `flags`. A cell whose samples answer nothing has the
-    status `not resolved`, its figures, and no realised share.
+    `first_call_seconds`, `load_seconds`, `disk_bytes` and `load_problem` (why one of these is not known),
+    then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`,
+    `stop`, `compiled_beforehand` (in how many processes side by side, 0 if not), `rounds`, `flags`. A cell
+    whose samples answer nothing has the status `not resolved`, its figures, and no realised share.
     """
     import pandas as pd
 
@@ -58,6 +58,7 @@ def _served(serving: Serving | None) -> dict[str, float | None]:
         "first_call_seconds": serving.first_call_seconds if serving else None,
         "load_seconds": serving.load_seconds if serving else None,
         "disk_bytes": serving.disk_bytes if serving else None,
+        "load_problem": serving.problem or None if serving else None,
     }
 
 

@@ -146,6 +146,20 @@ def test_calibration_and_profile_make_roofline_and_time(tmp_path):
         render_report([run], tmp_path / "reports")
 
 
+def test_serving_figures_have_a_table_a_picture_and_a_note(small, tmp_path):
+    run = make_run(tmp_path / "served", device=CPU, serving=400, watts=(40.0, 30.0), **SMALL)
+    files = render_report([run], tmp_path / "reports")
+    for text in (files.markdown.read_text(encoding="utf-8"), files.html.read_text(encoding="utf-8")):
+        assert "Serving: calls one at a time, and starting" in text
+        assert "Latencies are of calls one at a time" in text
+        assert "E(ViT-S/16): p50 " in text
+    assert any(picture.name == "latency.svg" for picture in files.pictures)
+    _, without = small
+    assert "Serving" not in without.markdown.read_text(encoding="utf-8")
+    assert "Serving" not in without.html.read_text(encoding="utf-8")
+    assert not any(picture.name == "latency.svg" for picture in without.pictures)
+
+
 def test_several_widths_make_a_picture(tmp_path):
     run = make_run(tmp_path / "run", **SMALL, axes={"widths": [192, 768], "depths": [2, 4]})
     files = render_report([run], tmp_path / "reports")

@@ -2,13 +2,14 @@
 
 import io
 import json
+from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from flopbench.errors import FlopbenchError
-from flopbench.report.cells import failures, measured, models, rows_of, what_ran
+from flopbench.report.cells import failures, measured, models, rows_of, serving, what_ran
 from flopbench.report.tables import CELL_COLUMNS, format_frame, runs_table, summary_table
 from flopbench.report.text import (
     change,
@@ -23,11 +24,12 @@ from flopbench.report.text import (
     metric,
     percent,
     seconds,
+    seconds_interval,
     significant,
     size,
     times,
 )
-from flopbench.results import Flag, to_frame
+from flopbench.results import Flag, Serving, to_frame
 from tests.support.runs import CPU, make_run
 
 
@@ -160,6 +162,7 @@ def test_figures_as_people_read_them():
     assert [count(x, 4) for x in (1_000, 17_563_828_224)] == ["1.000\u00a0k", "17.56\u00a0G"]
     assert exact(22_059_496) == "22\u202f059\u202f496"
     assert [seconds(x) for x in (2.409e-3, 1.2, 13e-6)] == ["2.41\u00a0ms", "1.20\u00a0s", "13.0\u00a0µs"]
+    assert seconds_interval(2.409e-3, 998e-6, 0.0123) == "2.41\u00a0[0.998,\u00a012.3]\u00a0ms"
     assert [size(x) for x in (2**30, 1.5 * 2**20, 12)] == ["1.00\u00a0GiB", "1.50\u00a0MiB", "12.0\u00a0B"]
     assert [percent(x) for x in (0.456, -0.08)] == ["46\u00a0%", "−8\u00a0%"]
     assert [coverage(x) for x in (1.0, 0.999999, 0.5)] == ["100\u00a0%", "99.99\u00a0%", "50.00\u00a0%"]
@@ -205,3 +208,48 @@ def test_throughput_per_watt_is_shown_where_it_is_known(tmp_path):
     (row, *_) = measured(rows_of(known))
     assert significant(row["candidate_throughput"] / 450, 2) in format_frame(known, "markdown")
     assert "images/s/W" not in format_frame(to_frame([make_run(tmp_path / "unknown")]), "markdown")
+
+
+SERVED: Any = {"device": CPU, "pairs": ("vit_s16.flop",), "batch_sizes": (1,), "modes": ("eager",)}
+
+
+def served(path, **fields):
+    return serving(rows_of(to_frame([make_run(path, **SERVED, **fields)])))
+
+
+def test_serving_figures_have_a_row_a_model(tmp_path):
+    run = make_run(tmp_path / "run", serving=120, watts=(40.0, 30.0), **SERVED)
+    rows = serving(rows_of(to_frame([run])))
+    assert [row["label"] for row in rows] == ["ViT-S/16", "E(ViT-S/16)"]
+    text = printed(summary_table(to_frame([run])), 220)
+    for row in rows:
+        p50 = (row["latency_p50"], row["latency_p50_low"], row["latency_p50_high"])
+        assert seconds_interval(*p50) in text
+        assert size(row["disk_bytes"]) in text
+        assert size(row["peak_bytes"]) in text
+        assert seconds(row["load_seconds"]) in text
+        assert seconds(row["first_call_seconds"]) in text
+        assert significant(row["joules"]) in text
+    assert text.count("needs 368 calls") == 2
+    assert "why not loaded" not in text
+
+
+def test_percentiles_of_replicates_reach_as_far_as_any_of_theirs(tmp_path):
+    one = served(tmp_path / "one", serving=400)[0]
+    both = served(tmp_path / "both", serving=400, replicates=2)
+    assert len(both) == 2
+    assert both[0]["latency_p99_low"] <= one["latency_p99_low"]
+    assert both[0]["latency_p99_low"] < both[0]["latency_p99"] < both[0]["latency_p99_high"]
+    assert both[0]["latency_calls"] == 400
+
+
+def test_what_cannot_be_loaded_is_said(tmp_path):
+    run = make_run(tmp_path / "run", serving=120, **SERVED)
+    record = run.records()[0]
+    without = Serving(latencies=(0.1, 0.2), problem="cannot be loaded: no, thanks")
+    run.append(
+        record.model_copy(update={"candidate": record.candidate.model_copy(update={"serving": without})})
+    )
+    text = printed(summary_table(to_frame([run])), 240)
+    assert "cannot be loaded: no, thanks" in text
+    assert "needs 6 calls" in text

@@ -29,7 +29,7 @@ def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]
 
 
 def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
-    from flopbench.report.pictures import accuracy, batch, gain, machine, share, width
+    from flopbench.report.pictures import accuracy, batch, gain, latency, machine, share, width
 
     cells = measured(rows)
     if len(runs) > 1:
@@ -43,6 +43,7 @@ def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
         yield width.speedup_against_width(run, measured(own), suffix)
         yield share.realised_share(run, measured(own), suffix)
         yield batch.memory_against_batch(run, own, suffix)
+        yield latency.latencies(run, measured(own), suffix)
         yield machine.roofline(profiles, machine.measured_peaks(run), device_name, suffix)
         yield machine.where_time_goes(profiles, device_name, suffix)
     yield accuracy.accuracy(runs, cells)
