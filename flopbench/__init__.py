@@ -14,11 +14,30 @@ _HOMES = {
     "list_models": "flopbench.models",
     "load_released_checkpoint": "flopbench.models",
     "assert_equivariant": "flopbench.testing",
+    "Inputs": "flopbench.inputs",
+    "Result": "flopbench.report.result",
+    "compare_runs": "flopbench.api",
+    "load_run": "flopbench.api",
+    "run_suite": "flopbench.api",
 }
-__all__ = ["__version__", "assert_equivariant", "create_model", "list_models", "load_released_checkpoint"]
+__all__ = [
+    "Inputs",
+    "Result",
+    "__version__",
+    "assert_equivariant",
+    "compare_runs",
+    "create_model",
+    "list_models",
+    "load_released_checkpoint",
+    "load_run",
+    "run_suite",
+]
 
 if TYPE_CHECKING:
+    from flopbench.api import compare_runs, load_run, run_suite
+    from flopbench.inputs import Inputs
     from flopbench.models import create_model, list_models, load_released_checkpoint
+    from flopbench.report.result import Result
     from flopbench.testing import assert_equivariant
 
 

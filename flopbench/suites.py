@@ -7,16 +7,32 @@ of that product, for one pair, is a cell.
 
 import hashlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypedDict, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
-from flopbench.cells import AXES, Axis, Cell, DeviceKind, Few, Frozen, Pair, complaint, place
+from flopbench.cells import (
+    AXES,
+    Attention,
+    Axis,
+    Cell,
+    DeviceKind,
+    DType,
+    Few,
+    Frozen,
+    MemoryFormat,
+    Mode,
+    Pair,
+    Pass,
+    complaint,
+    place,
+)
 from flopbench.errors import FlopbenchError, brief, unknown
+from flopbench.kernels import Impl
 
 # Of a year at most: what waits counts in floats, and overflows far beyond.
 Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
@@ -106,6 +122,22 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
             if cell.comes_to not in known:
                 known.add(cell.comes_to)
                 yield cell
+
+
+class AxisValues(TypedDict, total=False):
+    """The values to measure of each axis, as they are given from Python: one, or several."""
+
+    batch_sizes: int | Sequence[int]
+    passes: Pass | Sequence[Pass]
+    dtypes: DType | Sequence[DType]
+    modes: Mode | Sequence[Mode]
+    image_sizes: int | str | Sequence[int | str | tuple[int, int]]
+    num_classes: int | Sequence[int]
+    widths: int | Sequence[int | None]
+    depths: int | Sequence[int | None]
+    attention: Attention | Sequence[Attention]
+    memory_formats: MemoryFormat | Sequence[MemoryFormat]
+    impls: Impl | Sequence[Impl]
 
 
 Variant = Literal["quick", "full"]

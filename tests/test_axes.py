@@ -33,7 +33,7 @@ import json
 from pathlib import Path
 from flopbench.errors import FlopbenchError
 from flopbench.regression.compare import compare_runs
-from flopbench.report.tables import summary_table
+from flopbench.report.tables import summary
 from flopbench.report.cells import measured, rows_of, setting_words
 from flopbench.results import Run, to_frame
 from flopbench.suites import load_suite, override
@@ -49,7 +49,7 @@ frame = to_frame(runs)
 said["column"] = sorted(set(frame["seasoning"]))
 said["words"] = setting_words(measured(rows_of(frame))[-1:])
 console = Console(width=300, record=True, file=open("table.txt", "w"))
-console.print(summary_table(frame))
+console.print(*summary(rows_of(frame)))
 said["table"] = console.export_text()
 try:
     compare_runs(*runs)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flopbench.cells import AXES, Axis
-from flopbench.errors import FlopbenchError
 
 if TYPE_CHECKING:
     from flopbench.cells import Cell, DeviceKind
@@ -76,14 +75,3 @@ def cells_of(pair: str, device: "DeviceKind", axes: Mapping[str, tuple[Any, ...]
     cells = list(override(alone, pairs=(pair,), **axes).cells(device))
     check_cells(cells)
     return cells
-
-
-def device_kind(device: str | None) -> "DeviceKind | None":
-    """The kind of device that `--device` names, if it was given.
-
-    Raises:
-        FlopbenchError: there is none of that name.
-    """
-    if device is None or device == "cpu" or device == "cuda":
-        return device
-    raise FlopbenchError(f"--device {device!r}: choose cpu or cuda")

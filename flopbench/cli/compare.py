@@ -34,10 +34,10 @@ def compare(
     Exit codes: 0 pass, 1 regression, 3 nothing to compare, or what BASE has is missing in NEW, 4 ambiguous
     (with --strict).
     """
+    from flopbench import api
     from flopbench.regression.output import dumps, markdown, write_files
-    from flopbench.regression.sources import compare_sources
 
-    comparison = compare_sources(base, new, suite=suite, metrics=metric or ())
+    comparison = api.compare_runs(base, new, suite=suite, metrics=metric or ())
     write_files(comparison, out=out, junit_file=junit, title="flopbench compare")
     if output == "json":
         echo(dumps(comparison), end="")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flopbench.cli.axes import device_kind
 from flopbench.cli.console import echo, make_console
 from flopbench.errors import ExitCode, FlopbenchError
 
@@ -49,10 +48,11 @@ def gate(
     """
 
     from flopbench.regression.gate import Request, Tier
+    from flopbench.runner.begin import device_kind
     from flopbench.suites import available_suites, load_suite
 
     chosen = load_suite(suite)
-    kind = device_kind(device)
+    kind = device_kind(device, "--device")
     if tier not in list(Tier):
         raise FlopbenchError(f"--tier {tier!r}: choose one of {', '.join(Tier)}")
     if against and (baseline or write_baseline):
@@ -122,11 +122,12 @@ def self_test(
     from flopbench.regression.self_test import self_test as test_gate
     from flopbench.report import text
     from flopbench.report.table import KEY, Column, Table
+    from flopbench.runner.begin import device_kind
     from flopbench.suites import load_suite
     from flopbench.timing.environment import choose_device
 
     effect = load_suite(suite).minimum_effect.throughput
-    kind = device_kind(device)
+    kind = device_kind(device, "--device")
     console = make_console()
     with Progress(console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("trials")

@@ -1,12 +1,16 @@
 """`flopbench report`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
+from flopbench.report import FORMATS
+
+if TYPE_CHECKING:
+    from flopbench.report.result import Result
 
 
 def report(
@@ -18,23 +22,35 @@ def report(
 ) -> None:
     """Render runs as Markdown, a self-contained page, tables and pictures."""
 
-    from flopbench.report import FORMATS
-    from flopbench.report.render import render_report
-    from flopbench.report.tables import format_frame, summary_table
-    from flopbench.results import Run, to_frame
+    from flopbench import api
 
-    if format_ not in FORMATS:
-        raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
-    opened = [Run.open(path) for path in runs]
-    files = render_report(opened, out)
-    frame = to_frame(opened)
+    check_format(format_)
+    result = api.load_run(*runs)
+    files = result.report(out)
     # What the user reads goes to stderr when stdout is for a pipe.
     console = make_console(stderr=format_ != "table")
-    if format_ == "table":
-        console.print(summary_table(frame))
-    else:
-        echo(format_frame(frame, format_))
+    print_tables(result, format_, console)
     for path in (files.markdown, files.html):
         console.print(f"report: {path}", soft_wrap=True, markup=False)
     for answer in files.answers:
         console.print(answer.in_short, markup=False)
+
+
+def check_format(format_: str) -> None:
+    """Raise for a `--format` that there is not.
+
+    Raises:
+        FlopbenchError: with those that there are.
+    """
+    if format_ not in FORMATS:
+        raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
+
+
+def print_tables(result: "Result", format_: str, console: Any) -> None:
+    """Print a result's tables for people, or its frame for a pipe."""
+    from flopbench.report.tables import format_frame
+
+    if format_ == "table":
+        console.print(*result.tables())
+    else:
+        echo(format_frame(result.frame(), format_))

@@ -55,12 +55,7 @@ def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
     from flopbench.report.pictures import draw_all
     from flopbench.report.pictures.style import dark_css
 
-    ids = [run.info.id for run in runs]
-    if not runs:
-        raise FlopbenchError("a report needs at least one run")
-    if len(set(ids)) < len(ids):
-        raise FlopbenchError(f"the runs of a report must differ, got {', '.join(ids)}")
-    folder = out / folder_name(ids)
+    folder = out / folder_name(checked_ids(runs))
     records = {run.info.id: run.records() for run in runs}
     frame = to_frame(runs)
     rows = rows_of(frame)
@@ -81,8 +76,24 @@ def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
         write_atomically(folder / f"{picture.name}.png", picture.png)
         write_atomically(folder / f"{picture.name}.svg", picture.svg)
     write_atomically(files.markdown, markdown_templates().get_template("report.md.j2").render(context))
-    write_atomically(files.html, _html_templates(dark_css()).get_template("report.html.j2").render(context))
+    write_atomically(
+        files.html, html_templates().get_template("report.html.j2").render(context | {"dark_css": dark_css()})
+    )
     return files
+
+
+def checked_ids(runs: Sequence[Run]) -> list[str]:
+    """The ids of runs that can stand side by side.
+
+    Raises:
+        FlopbenchError: no run was given, or two with the same id.
+    """
+    ids = [run.info.id for run in runs]
+    if not runs:
+        raise FlopbenchError("a report needs at least one run")
+    if len(set(ids)) < len(ids):
+        raise FlopbenchError(f"the runs of a report must differ, got {', '.join(ids)}")
+    return ids
 
 
 def folder_name(ids: Sequence[str]) -> str:
@@ -228,11 +239,11 @@ def _templates(package: str, **options: Any) -> "Templates":
     )
 
 
-def _html_templates(dark_css: str) -> "Templates":
+def html_templates() -> "Templates":
+    """The room's templates, escaped for HTML; `| backticks` makes code of what stands in those."""
     from markupsafe import Markup, escape
 
     templates = _templates("flopbench.report", autoescape=True)
-    templates.globals["dark_css"] = Markup(dark_css)
     templates.filters["backticks"] = lambda value: Markup(
         re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value)))
     )

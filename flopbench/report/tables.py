@@ -27,7 +27,6 @@ from flopbench.results.percentiles import PERCENTILES, samples_needed
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Group
 
 
 _TONES: dict[str, Tone] = {"faster": "good", "level": "unsure", "slower": "bad"}
@@ -210,15 +209,11 @@ def _baseline_is_told(row: Row) -> bool:
     return row["candidate_label"].endswith(f"({row['baseline_label']})")
 
 
-def summary_table(frame: "pd.DataFrame") -> "Group":
+def summary(rows: Rows) -> list[Table | str]:
     """What a run ends with in the terminal: models, measurements, and the cells without a speed-up."""
-    from rich.console import Group
-    from rich.text import Text
-
-    rows = rows_of(frame)
     cells = measured(rows)
     found = run_tables(rows, cells, "Speed-ups (time of the baseline / time of the candidate)")
-    return Group(*found) if cells else Group(Text(NOTHING), *found)
+    return [*found] if cells else [NOTHING, *found]
 
 
 def run_tables(rows: Rows, cells: Rows, speed_ups: str = "Speed-ups") -> list[Table]:

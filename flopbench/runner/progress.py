@@ -12,6 +12,7 @@ from rich.text import Text
 from flopbench.cells import Cell
 from flopbench.results import UNRESOLVED, CellRecord, FrontierRecord, Interval, Run
 from flopbench.runner.beforehand import MODES
+from flopbench.runner.needs import warnings
 
 
 def describe_record(record: CellRecord) -> str:
@@ -114,6 +115,8 @@ class LogProgress:
         parts += [f"{compiled} to compile"] if compiled else []
         if budget := run.info.profile.budget_seconds:
             parts.append(f"at most {format_seconds(budget)}: what does not fit is skipped")
+        for line in warnings(missing, run.info.environment):
+            self._print(line, style="yellow")
         self._print(f"{run.info.title}: {', '.join(parts)}")
 
     def cell(self, cell: Cell) -> None:
@@ -143,8 +146,8 @@ class LogProgress:
         largest = f"batch {record.largest_batch}" if record.largest_batch else "nothing"
         self._print(f"{record.label}  {cell.pass_}  {cell.dtype}  {cell.mode}  largest that fits: {largest}")
 
-    def _print(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
+    def _print(self, line: str, style: str = "") -> None:
+        self.console.print(Text(line, style=style), soft_wrap=True)
 
 
 class LiveProgress(LogProgress):

@@ -3,7 +3,10 @@
 import itertools
 import os
 import shlex
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -187,14 +190,17 @@ def new_run(
     suite: Suite,
     profile: Profile,
     environment: Environment,
-    results: Path,
+    results: Path | None,
     *,
     command: str,
     variant: Variant | None = None,
     shard: tuple[int, int] | None = None,
     kind: str = "",
 ) -> Run:
-    """A fresh run folder under `results`, named after suite, kind, device and time."""
+    """A fresh run folder under `results`, named after suite, kind, device and time.
+
+    Without `results` it is a temporary one, which lasts as long as the `Run` that is returned.
+    """
     created = datetime.now(UTC)
     parts = [suite.name, kind, environment.device, f"{created:%Y%m%d-%H%M%S}"]
     parts += [f"shard{shard[0]}of{shard[1]}"] if shard else []
@@ -212,6 +218,11 @@ def new_run(
         created=created.isoformat(timespec="seconds"),
         environment=environment,
     )
+    if results is None:
+        temporary = Path(tempfile.mkdtemp(prefix="flopbench-"))
+        run = Run.create(temporary / info.id, info)
+        weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
+        return run
     for count in itertools.count(2):
         with suppress(RunExistsError):
             return Run.create(results / info.id, info)

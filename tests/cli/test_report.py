@@ -9,6 +9,7 @@ from flopbench.cli import app
 from flopbench.cli.console import make_console
 from flopbench.cli.run import _show
 from flopbench.errors import FlopbenchError
+from flopbench.report.result import Result
 from tests.support.runs import CPU, make_run
 
 
@@ -31,7 +32,7 @@ def test_it_prints_the_table_and_says_where_the_report_is(run, tmp_path):
 
 def test_the_terminal_ends_with_the_answer(run, tmp_path, capsys):
     report = ["report", str(run.path), "--out", str(tmp_path / "reports")]
-    _show(run, tmp_path / "reports", "table", make_console())
+    _show(Result([run]), tmp_path / "reports", "table", make_console())
     for printed in (CliRunner().invoke(app, report).stdout, capsys.readouterr().out):
         last = " ".join(printed[printed.rindex("report:") :].split("On an ", 1)[1].split())
         assert last.startswith("Intel Xeon @ 2.80 GHz (fp32, compiled), E(ViT-S/16) needs 55 % of the MACs")

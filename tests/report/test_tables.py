@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from flopbench.errors import FlopbenchError
 from flopbench.report.cells import failures, measured, models, rows_of, serving, what_ran
-from flopbench.report.tables import CELL_COLUMNS, format_frame, runs_table, summary_table
+from flopbench.report.tables import CELL_COLUMNS, format_frame, runs_table, summary
 from flopbench.report.text import (
     change,
     code,
@@ -53,7 +53,7 @@ def printed(renderable, width, **console):
 
 
 def test_wide_terminal_shows_every_figure(frame):
-    text = printed(summary_table(frame), 220)
+    text = printed(Group(*summary(rows_of(frame))), 220)
     for word in ("22.1\u00a0M", "2.51\u00a0G", "1.83", "3.0e-06", "noisy", "oom", "out of memory"):
         assert word in text, word
     for header in ("parameters", "MACs", "time", "images/s", "speed-up", "realised", "memory", "invariance"):
@@ -62,7 +62,7 @@ def test_wide_terminal_shows_every_figure(frame):
 
 @pytest.mark.parametrize("width", [220, 140, 100, 80, 60, 36])
 def test_no_line_is_wider_than_the_terminal_and_the_speedup_stays(frame, width):
-    text = printed(summary_table(frame), width)
+    text = printed(Group(*summary(rows_of(frame))), width)
     assert max(map(len, text.splitlines())) <= width
     cells = measured(rows_of(frame))
     for row in cells:
@@ -72,7 +72,7 @@ def test_no_line_is_wider_than_the_terminal_and_the_speedup_stays(frame, width):
 
 @pytest.mark.parametrize("width", [220, 80, 36])
 def test_no_figure_is_left_out_however_narrow(frame, width):
-    text = printed(summary_table(frame), width)
+    text = printed(Group(*summary(rows_of(frame))), width)
     for row in measured(rows_of(frame)):
         for show, key in ((seconds, "candidate_seconds"), (significant, "baseline_throughput")):
             assert show(row[key]) in text
@@ -90,25 +90,27 @@ def test_memory_says_how_it_was_found_where_that_is_not_usual(frame):
 
 
 def test_no_control_codes_without_a_terminal_and_no_colour_with_no_color(frame, monkeypatch):
-    assert "\x1b" not in printed(summary_table(frame), 120)
-    assert "\x1b[32m" in printed(summary_table(frame), 120, force_terminal=True, color_system="standard")
+    assert "\x1b" not in printed(Group(*summary(rows_of(frame))), 120)
+    assert "\x1b[32m" in printed(
+        Group(*summary(rows_of(frame))), 120, force_terminal=True, color_system="standard"
+    )
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in printed(summary_table(frame), 120, force_terminal=True)
+    assert "\x1b[3" not in printed(Group(*summary(rows_of(frame))), 120, force_terminal=True)
 
 
 def test_markup_in_names_is_not_obeyed(frame):
     hostile = frame.assign(candidate_label="[red]x[/red]\x1b[31m")
-    text = printed(summary_table(hostile), 200)
+    text = printed(Group(*summary(rows_of(hostile))), 200)
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
 
 
 def test_empty_run_says_so(tmp_path):
     run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), statuses={"*": "skipped"})
-    text = printed(summary_table(to_frame([run])), 120)
+    text = printed(Group(*summary(rows_of(to_frame([run])))), 120)
     assert "No cell has a speed-up." in text
     assert "the budget was spent" in text
-    assert "No cell has a speed-up." in printed(summary_table(pd.DataFrame()), 80)
+    assert "No cell has a speed-up." in printed(Group(*summary(rows_of(pd.DataFrame()))), 80)
 
 
 def test_formats_agree(frame):
@@ -221,7 +223,7 @@ def test_serving_figures_have_a_row_a_model(tmp_path):
     run = make_run(tmp_path / "run", serving=120, watts=(40.0, 30.0), **SERVED)
     rows = serving(rows_of(to_frame([run])))
     assert [row["label"] for row in rows] == ["ViT-S/16", "E(ViT-S/16)"]
-    text = printed(summary_table(to_frame([run])), 220)
+    text = printed(Group(*summary(rows_of(to_frame([run])))), 220)
     for row in rows:
         p50 = (row["latency_p50"], row["latency_p50_low"], row["latency_p50_high"])
         assert seconds_interval(*p50) in text
@@ -250,6 +252,6 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
     run.append(
         record.model_copy(update={"candidate": record.candidate.model_copy(update={"serving": without})})
     )
-    text = printed(summary_table(to_frame([run])), 240)
+    text = printed(Group(*summary(rows_of(to_frame([run])))), 240)
     assert "cannot be loaded: no, thanks" in text
     assert "needs 6 calls" in text

@@ -7,7 +7,15 @@ from flopbench.report.paper import family_of
 from flopbench.report.pictures.drawing import Drawing, Picture, finish
 from flopbench.results import Run
 
-__all__ = ["Drawing", "Picture", "draw_all"]
+__all__ = ["Drawing", "Picture", "draw", "draw_all"]
+
+
+def draw(runs: Sequence[Run], rows: Rows) -> list[Drawing]:
+    """The pictures that the runs have data for as figures; what they are of as for `draw_all`."""
+    from flopbench.report.pictures.style import style
+
+    with style():
+        return list(_drawings(runs, rows))
 
 
 def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]:
@@ -22,13 +30,17 @@ def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]
     drawn = []
     for phone in (False, True):
         with style(phone=phone):
-            drawn.append([drawing for drawing in _drawings(runs, rows) if drawing is not None])
+            drawn.append(list(_drawings(runs, rows)))
     with style():
         pictures = [finish(wide, narrow) for wide, narrow in zip(*drawn, strict=True)]
     return pictures, _missing(pictures, rows)
 
 
-def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
+def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing]:
+    return (drawing for drawing in _all(runs, rows) if drawing is not None)
+
+
+def _all(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
     from flopbench.report.pictures import accuracy, batch, gain, latency, machine, share, width
 
     cells = measured(rows)

@@ -154,7 +154,7 @@ def style(*, phone: bool = False) -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> "Figure":
     """A figure of `width` × `height` inches, or as wide as a phone, laid out so that nothing is cut off."""
-    from matplotlib.figure import Figure
+    from flopbench.report.pictures.figure import Figure
 
     width = min(width, _PHONE_WIDTH) if _for_phones.get() else width
     return Figure(figsize=(width, height), layout="constrained", dpi=160)

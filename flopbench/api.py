@@ -1,0 +1,192 @@
+"""The functions of `import flopbench`: what the commands do, in a few lines of Python.
+
+The commands are built on these. Nothing here measures or counts: each function reads what it is given and
+hands it to the room that does. Imports no torch.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from flopbench.errors import FlopbenchError
+from flopbench.report.result import Result
+from flopbench.results import Run
+from flopbench.suites import AxisValues, Suite, Variant
+
+if TYPE_CHECKING:
+    from flopbench.regression.decision import Comparison
+    from flopbench.runner.sweep import Observer
+
+RunLike = str | Path | Run | Result
+"""A run, by the path of its folder or as an object."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a run was measured; `result` holds the cells that were done by then."""
+
+    def __init__(self, result: Result, how: str) -> None:
+        super().__init__(f"interrupted; every finished cell is in {result.runs[0].path}: go on with {how}")
+        self.result = result
+
+
+def run_suite(
+    suite: str | Path | Suite | None = None,
+    *,
+    device: str | None = None,
+    variant: Variant | None = None,
+    pairs: Sequence[str] = (),
+    replicates: int | None = None,
+    precision: float | None = None,
+    cell_seconds: float | None = None,
+    serving: bool | None = None,
+    budget: float | str | None = None,
+    shard: tuple[int, int] | None = None,
+    threads: int | None = None,
+    results: str | Path | None = "results",
+    resume: str | Path | None = None,
+    progress: "bool | Observer" = True,
+    command: str | None = None,
+    **axes: Unpack[AxisValues],
+) -> Result:
+    """Measure a suite: time each of its pairs, each cell in a fresh process, as `flopbench run` does.
+
+        result = flopbench.run_suite("vit", variant="quick", pairs=["vit_s16.flop"], batch_sizes=[1, 4])
+        print(result)
+
+    Args:
+        suite: the name of a suite that ships with flopbench, the path of a TOML file, or a `Suite`; vit by
+            default.
+        device: "cpu" or "cuda"; by default a GPU if there is one.
+        variant: "quick", a first look, or "full", the long sweep; by default the usual profile.
+        pairs: only these, e.g. "vit_s16.flop" or "candidate@baseline"; by default those of the suite.
+        replicates: fresh processes per cell. Here and below, None is what the suite says.
+        precision: relative half-width of the speed-up's 95 % interval at which a cell is done.
+        cell_seconds: seconds of sampling per cell, at most.
+        serving: whether latencies of single calls, load time and size on disk are measured, too.
+        budget: for the whole run, in seconds or as "90s", "5m", "1.5h"; what does not fit is skipped.
+        shard: (i, n): only every n-th cell from the i-th on, for n machines.
+        threads: that a CPU computes with; by default as many as torch takes.
+        results: the folder that the run's folder goes to. None: a temporary one, which lasts as long as the
+            result; see `Result.save`.
+        resume: a run folder to go on with, as it was begun; what else is given is refused, but `suite`, which
+            has to be the same.
+        progress: whether a line per cell goes to stderr, or who watches instead.
+        command: what the run records as its origin; by default this call.
+        axes: values of what cells vary in, instead of the suite's: `batch_sizes`, `passes`, `dtypes`,
+            `modes`, `image_sizes`, `num_classes`, `widths`, `depths`, `attention`, `memory_formats`, `impls`.
+
+    Returns:
+        The run that was measured.
+
+    Raises:
+        FlopbenchError: a mistake in what was given, or the device is not there.
+        NothingMeasuredError: no cell ended well.
+        Interrupted: Ctrl-C; every cell that was finished is in the run folder, and in `result`.
+    """
+    from flopbench.runner.begin import Request, begin, device_kind, parse_duration, read_suite
+    from flopbench.runner.begin import resume as resumed
+    from flopbench.runner.sweep import launcher, sweep
+
+    seconds = parse_duration(budget, "budget") if isinstance(budget, str) else budget
+    changes: dict[str, Any] = {
+        "pairs": tuple(pairs),
+        **axes,
+        "replicates": replicates,
+        "precision": precision,
+        "cell_seconds": cell_seconds,
+        "serving": serving,
+        "budget_seconds": seconds,
+    }
+    launch = launcher(threads)
+    kind = device_kind(device, "device")
+    chosen = None if suite is None else read_suite(suite)
+    if resume is not None:
+        others = {**changes, "variant": variant, "shard": shard}
+        given = [name for name, value in others.items() if value not in (None, ())]
+        run = resumed(Path(resume), chosen, given, launch)
+    else:
+        request = Request(chosen or read_suite("vit"), variant, changes, shard)
+        called = {"device": kind, "variant": variant, "shard": shard, **changes}
+        command = command or _call("run_suite", request.suite.name, called)
+        folder = None if results is None else Path(results)
+        run = begin(request, kind, folder, command=command, launch=launch)
+    result = Result([run])
+    try:
+        with _watched(progress) as observer:
+            sweep(run, observer, launch=launch)
+    except KeyboardInterrupt:
+        raise Interrupted(result, f"flopbench.run_suite(resume={str(run.path)!r})") from None
+    return result
+
+
+def load_run(*paths: str | Path) -> Result:
+    """Open runs that were measured before, several side by side.
+
+        result = flopbench.load_run("results/vit-cpu-20261127-041710")
+        result.frame().groupby("pair")["speedup"].max()
+
+    Args:
+        paths: run folders, or folders of run folders.
+
+    Raises:
+        FlopbenchError: one is no run, or two are the same.
+    """
+    return Result([Run.open(folder) for path in paths for folder in _folders(Path(path))])
+
+
+def compare_runs(
+    base: RunLike, new: RunLike, *, suite: str | Path | None = None, metrics: Sequence[str] = ()
+) -> "Comparison":
+    """Hold a run against an earlier one, cell by cell: pass, fail, ambiguous or missing.
+
+        comparison = flopbench.compare_runs("results/before", "results/after", metrics=["speedup"])
+        assert comparison.outcome == "pass", comparison
+
+    Args:
+        base: the run before, or a JSON file of pytest-benchmark.
+        new: the same kind, after.
+        suite: the suite whose minimum effects apply; by default that of `new`, where it is known.
+        metrics: only these figures: "speedup", "throughput", "peak_memory", "macs"; by default all.
+
+    Raises:
+        FlopbenchError: not found, of different kinds, not comparable, or a metric is unknown.
+    """
+    from flopbench.regression.sources import compare_sources
+
+    suite = None if suite is None else str(suite)
+    return compare_sources(_path(base), _path(new), suite=suite, metrics=metrics)
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folder of a run itself, or those of the runs that it holds."""
+    within = [] if (path / "run.json").is_file() else sorted(file.parent for file in path.glob("*/run.json"))
+    return within or [path]
+
+
+def _path(run: RunLike) -> Path:
+    if isinstance(run, Result):
+        if len(run.runs) != 1:
+            raise FlopbenchError(f"one run is compared with one, got {len(run.runs)}: give one of `.runs`")
+        run = run.runs[0]
+    return run.path if isinstance(run, Run) else Path(run)
+
+
+def _call(function: str, first: str, arguments: dict[str, Any]) -> str:
+    """How a run says that it was called from Python."""
+    given = [f"{name}={value!r}" for name, value in arguments.items() if value not in (None, (), [])]
+    return f"flopbench.{function}({', '.join([repr(first), *given])})"
+
+
+@contextmanager
+def _watched(progress: "bool | Observer") -> "Iterator[Observer]":
+    """Who watches a sweep: a display on stderr, nobody, or who was given."""
+    from rich.console import Console
+
+    from flopbench.runner.progress import progress_for
+
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    with progress_for(Console(stderr=True, highlight=False, quiet=not progress)) as display:
+        yield display
