@@ -144,8 +144,8 @@ def _serving(rows: Rows) -> str:
     return (
         "Latencies are of calls one at a time, each waited for before the next, with intervals by order "
         "statistics; energy is of calls in a row. Loading goes from a file of the weights, just written and "
-        "so in memory, to a network on the device; the baseline's first call is the first in the process and "
-        "holds what both have in common."
+        "so in memory, to a network on the device; the baseline's first call comes before the candidate's, "
+        "and kernels that both use are loaded in it."
     )
 
 

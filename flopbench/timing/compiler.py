@@ -1,9 +1,17 @@
-"""The compiler's start-up, kept apart from what it takes to compile a model."""
+"""What a process starts but once, kept apart from what a model's first call takes."""
 
 import torch
+import torch.nn.functional as F
 
 from flopbench.cells import DeviceKind
 from flopbench.private import await_compile_processes
+
+
+def start_libraries(device: DeviceKind) -> None:
+    """A product and a convolution: they make the libraries' handles, and start a CPU's threads."""
+    x = torch.ones(1, 64, 64, 64, device=device)
+    with torch.no_grad():
+        F.conv2d(x, x[0, :, :3, :3].expand(64, -1, -1, -1), padding=1).matmul(x)
 
 
 def start_compiler(device: DeviceKind, *, gradients: bool) -> None:

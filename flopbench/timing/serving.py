@@ -16,8 +16,8 @@ Size on disk: of that file, as `torch.save` writes the `state_dict` in the cell'
 it once. It holds the weights that were learnt, and not those that layers compute from them.
 
 First call: of the first in a fresh process, what it compiles and looks for included (`Bench.first_seconds`).
-The baseline's comes before the candidate's: what both have in common, such as kernels that a GPU's driver
-loads on their first launch, is in the baseline's alone.
+What any network starts (the libraries, the compiler) has been started before. The baseline's comes before the
+candidate's: kernels that both launch are loaded by a GPU's driver in the baseline's alone.
 """
 
 import copy

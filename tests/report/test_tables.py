@@ -248,6 +248,7 @@ def test_percentiles_of_replicates_reach_as_far_as_any_of_theirs(tmp_path):
 def test_what_cannot_be_loaded_is_said(tmp_path):
     run = make_run(tmp_path / "run", serving=120, **SERVED)
     record = run.records()[0]
+    assert record.candidate is not None
     without = Serving(latencies=(0.1, 0.2), problem="cannot be loaded: no, thanks")
     run.append(
         record.model_copy(update={"candidate": record.candidate.model_copy(update={"serving": without})})

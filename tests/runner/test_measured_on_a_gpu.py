@@ -66,6 +66,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimulatedGpu:
     monkeypatch.setattr(Bench, "of", of)
     monkeypatch.setattr(worker, "require_compiler", lambda cell: None)
     monkeypatch.setattr(worker, "stored", lambda cell: dict.fromkeys(ROLES, Stored(2**20, (0.3, 0.1, 0.2))))
+    monkeypatch.setattr(bench, "start_libraries", lambda device: None)
     monkeypatch.setattr(bench, "start_compiler", lambda device, gradients: None)
     monkeypatch.setattr(bench, "seeded", lambda device, seed: seeded("cpu", seed))
     monkeypatch.setattr(bench, "peak_memory", lambda work, device: peak_memory(work, device, cuda=memory))

@@ -76,6 +76,16 @@ def test_each_model_is_called_once_before_anything_else():
     assert called == ["A", "B"]
 
 
+def test_what_a_process_starts_but_once_is_in_no_model_s_first_call(monkeypatch: pytest.MonkeyPatch):
+    log: list[str] = []
+    pair = Bench.of(cell())
+    for role in pair.workloads:
+        pair.workloads[role] = Workload.of(lambda role=role: log.append(role))
+    monkeypatch.setattr(module, "start_libraries", log.append)
+    pair.first_calls()
+    assert log == ["cpu", "baseline", "candidate"]
+
+
 def test_the_first_calls_say_what_ran():
     pair = Bench.of(cell(impl="eager"))
     pair.first_calls()
