@@ -17,6 +17,7 @@ from flopbench.timing.clock import CudaClock
 from flopbench.timing.sampling import ROLES
 from flopbench.timing.serving import LOADS, single_calls, stored
 from flopbench.timing.workload import Workload, build_model
+from tests.support.networks import LAZY, SMALL
 
 
 class Gpu:
@@ -118,6 +119,13 @@ def test_a_file_holds_the_weights_in_the_dtype_of_the_cell():
     pair = Pair.of("vit_ti16.flop")
     whole, half = stored(cell(pair, depth=2)), stored(cell(pair, depth=2, dtype="bf16"))
     assert (half["baseline"].disk_bytes or 0) < 0.6 * (whole["baseline"].disk_bytes or 0)
+
+
+def test_networks_whose_weights_come_late_are_loaded_too():
+    found = stored(cell(Pair(baseline=LAZY, candidate=SMALL, perturb=False)))
+    for role in ROLES:
+        assert found[role].problem == ""
+        assert (found[role].load_seconds or 0) > 0
 
 
 class Tied(nn.Module):
