@@ -17,6 +17,7 @@ _HOMES = {
     "Inputs": "flopbench.inputs",
     "Result": "flopbench.report.result",
     "compare_runs": "flopbench.api",
+    "count_flops": "flopbench.api",
     "load_run": "flopbench.api",
     "run_suite": "flopbench.api",
 }
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "assert_equivariant",
     "compare_runs",
+    "count_flops",
     "create_model",
     "list_models",
     "load_released_checkpoint",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from flopbench.api import compare_runs, load_run, run_suite
+    from flopbench.api import compare_runs, count_flops, load_run, run_suite
     from flopbench.inputs import Inputs
     from flopbench.models import create_model, list_models, load_released_checkpoint
     from flopbench.report.result import Result

@@ -4,17 +4,19 @@ The commands are built on these. Nothing here measures or counts: each function 
 hands it to the room that does. Imports no torch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from flopbench.cells import Pass
 from flopbench.errors import FlopbenchError
 from flopbench.report.result import Result
 from flopbench.results import Run
 from flopbench.suites import AxisValues, Suite, Variant
 
 if TYPE_CHECKING:
+    from flopbench.flops.command import Counts
     from flopbench.regression.decision import Comparison
     from flopbench.runner.sweep import Observer
 
@@ -156,6 +158,75 @@ def compare_runs(
 
     suite = None if suite is None else str(suite)
     return compare_sources(_path(base), _path(new), suite=suite, metrics=metrics)
+
+
+def count_flops(
+    network: Any,
+    inputs: Any = None,
+    *,
+    baseline: Any = None,
+    loss: "str | Callable[..., Any] | None" = None,
+    by: Literal["layer", "operator"] = "layer",
+    depth: int = 2,
+    pass_: Pass = "forward",
+    batch_size: int | None = None,
+    image_size: int | tuple[int, int] = 224,
+    channels: int = 3,
+    dtype_bytes: int | None = None,
+    paper: bool = False,
+) -> "Counts":
+    """Count MACs three ways, operations, bytes and parameters, as `flopbench flops` does.
+
+        counts = flopbench.count_flops(network, (tokens, mask))
+        counts.macs, counts.frame()
+
+    A network is left as it was: its weights, mode, buffers, gradients and device. It is laid out without
+    values, which costs neither memory nor arithmetic; where its path depends on values it runs, and a note
+    says so.
+
+    Args:
+        network: a `torch.nn.Module`, a function, or a name: `vit_b16`; `vit_b16.flop`, which is counted
+            beside its plain twin; `CANDIDATE@BASELINE`, `timm:NAME`, `package.module:callable`. Somebody
+            else's network that is named is counted in a process of its own.
+        inputs: what it is called with: a tensor, a tuple of arguments, a dict of keyword arguments,
+            `flopbench.Inputs`, or a function of the batch size that makes them, or the name of one,
+            `package.module:function`. By default images.
+        baseline: another network, counted beside it.
+        loss: what the backward and train passes differentiate: a function of the output and the
+            `flopbench.Inputs`, or the name of one, or of a part of the output; by default all of the output.
+        by: whether rows are layers or operators.
+        depth: levels of layers.
+        pass_: "forward"; "backward", the gradients alone; "train", both and a step of AdamW.
+        batch_size: of images, or of what `inputs` makes.
+        image_size: of images, in pixels, or (height, width).
+        channels: of images.
+        dtype_bytes: bytes an element of floating point; by default that of the network's weights.
+        paper: whether the paper's sum of MACs and elementwise operations is told, too.
+
+    Returns:
+        The counts, which show themselves: `.macs`, `.ratio`, `.frame()`, `.text("markdown")`, `.notes()`.
+
+    Raises:
+        FlopbenchError: an unknown name, inputs that the network does not take, a pass that cannot be
+            counted, or counters that disagree about a network of flopbench's own.
+    """
+    from flopbench.flops.given import count_given
+
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return count_given(
+        network,
+        inputs,
+        baseline=baseline,
+        loss=loss,
+        by=by,
+        depth=depth,
+        pass_=pass_,
+        batch_size=batch_size,
+        image_size=size,
+        channels=channels,
+        dtype_bytes=dtype_bytes,
+        paper=paper,
+    )
 
 
 def _folders(path: Path) -> list[Path]:

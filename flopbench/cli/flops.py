@@ -1,18 +1,14 @@
 """`flopbench flops NAME`: counts of a network or a pair, layer by layer; `flopbench flops audit`."""
 
-import math
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from flopbench.cells import Pass
 from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
-from flopbench.models.catalog import parse_name
-
-if TYPE_CHECKING:
-    from flopbench.flops.command import Counts
 
 Format = Literal["table", "json", "csv", "markdown"]
 
@@ -29,7 +25,9 @@ def flops(
     by: Annotated[Literal["layer", "operator"], typer.Option(help="Rows: layers or operators.")] = "layer",
     depth: Annotated[int, typer.Option(min=1, max=100, help="Levels of layers.")] = 2,
     pass_: Annotated[Pass, typer.Option("--pass", help="What is counted.")] = "forward",
-    batch_size: Annotated[int, typer.Option(min=1, max=2**24, help="Images.")] = 1,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=2**24, help="Images, or what --inputs makes; 1 by default.")
+    ] = None,
     images: Annotated[str, typer.Option("--input", help="Channels × height × width.")] = "3x224x224",
     dtype_bytes: Annotated[
         int, typer.Option(min=1, max=16, help="Bytes an element: 4 for fp32, 2 for fp16.")
@@ -38,15 +36,40 @@ def flops(
         Literal["macs", "paper"],
         typer.Option(help="paper: also the paper's sum of MACs and elementwise operations."),
     ] = "macs",
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="What makes the inputs of a batch size, instead of images, e.g. nets:tokens.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="What is differentiated: a function of the output and the inputs, or a part of the output.",
+        ),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
 ) -> None:
     """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
-    from flopbench.flops import command
+    from flopbench.api import count_flops
 
-    request = (name, images, by, depth, pass_, batch_size, dtype_bytes, convention == "paper")
-    foreign = any(parse_name(each).spec is None for each in command.names_of(name))
-    counted = _apart(*request) if foreign else command.count(*request)
+    channels, image_size = read_input(images)
+    counted = count_flops(
+        name,
+        inputs,
+        loss=loss,
+        by=by,
+        depth=depth,
+        pass_=pass_,
+        batch_size=batch_size,
+        image_size=image_size,
+        channels=channels,
+        dtype_bytes=dtype_bytes,
+        paper=convention == "paper",
+    )
     for note in counted.notes():
         make_console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)
     if output == "table" and out is None:
@@ -55,15 +78,17 @@ def flops(
     _write(counted.text("markdown" if output == "table" else output), out)
 
 
-def _apart(name: str, *request: Any) -> "Counts":
-    """Counted in a process of its own, which somebody else's network may end or print in as it likes."""
-    from flopbench.runner.process import run_job
+def read_input(text: str) -> tuple[int, tuple[int, int]]:
+    """`3x224x224` or `3×224×224` as channels and (height, width).
 
-    outcome = run_job("flopbench.flops.command:count_in_worker", name, *request, timeout=math.inf, echo=True)
-    if outcome.kind == "done":
-        return outcome.value
-    what = outcome.value if outcome.kind == "usage" else f"cannot count {name}: {outcome.value}"
-    raise FlopbenchError(what)
+    Raises:
+        FlopbenchError: it is not of that form.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,5})[x×]([1-9][0-9]{0,5})[x×]([1-9][0-9]{0,5})", text)
+    if match is None:
+        raise FlopbenchError(f"--input {text!r} is not CHANNELSxHEIGHTxWIDTH, e.g. 3x224x224")
+    channels, height, width = map(int, match.groups())
+    return channels, (height, width)
 
 
 def audit(out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None) -> None:

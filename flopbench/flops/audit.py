@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
 from flopbench.flops import operators
 from flopbench.flops.closed_form import Cost, closed_form
 from flopbench.flops.costs import fused_bytes
-from flopbench.flops.dispatch import Observation, observe
+from flopbench.flops.dispatch import Loss, Observation, observe
 from flopbench.flops.meta import initialised
 from flopbench.flops.trace import count_forward
 from flopbench.inputs import Inputs
@@ -44,7 +44,8 @@ class Audit:
 
     Attributes:
         name: of the model.
-        parameters: trainable.
+        parameters: trainable, each once.
+        frozen_parameters: the others.
         forward: counter → its count; a counter that failed is missing, and in the notes.
         backward: the same for the gradients alone, which fvcore does not count; empty without any.
         elementwise: elementwise and normalisation operations forward, in closed form where that is complete,
@@ -60,6 +61,7 @@ class Audit:
 
     name: str
     parameters: int
+    frozen_parameters: int
     forward: dict[str, Counted]
     backward: dict[str, Counted]
     elementwise: int
@@ -106,6 +108,7 @@ def audit(
     *,
     dtype_bytes: int = 4,
     strict: bool = True,
+    loss: Loss | None = None,
 ) -> Audit:
     """Count a network three ways, forward and backward, and compare.
 
@@ -115,6 +118,7 @@ def audit(
         inputs: what it is called with, on its device; everything is for the whole batch.
         dtype_bytes: bytes an element of floating point.
         strict: whether a doubt is an error, as it is for our own networks, or one of the notes.
+        loss: what is differentiated; by default all outputs.
 
     Raises:
         FlopbenchError: strict, and a counter fails, or two counts of the same thing differ by more than
@@ -126,7 +130,7 @@ def audit(
     counts: dict[Pass, dict[str, Counted]] = {"forward": {}, "backward": {}}
     notes: list[str] = []
     with _noting(notes, "backward pass not counted"):
-        observed["backward"] = observe(model, inputs, "backward", dtype_bytes)
+        observed["backward"] = observe(model, inputs, "backward", dtype_bytes, loss)
     with _noting(notes, f"{FVCORE} left out"):
         traced = count_forward(model, inputs)
         counts["forward"][FVCORE] = Counted(traced.macs, traced.coverage, traced.uncounted)
@@ -153,6 +157,7 @@ def audit(
     return Audit(
         name=name,
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        frozen_parameters=sum(p.numel() for p in model.parameters() if not p.requires_grad),
         forward=counts["forward"],
         backward=counts["backward"],
         elementwise=ran if unknown else sum(cost.elementwise for cost in forms.values()),
@@ -169,17 +174,20 @@ def audit(
 
 
 def count_macs(model: nn.Module, inputs: Inputs) -> Counted:
-    """Forward MACs of a call by fvcore, or by FlopCounterMode where that leaves out less or can alone."""
+    """Forward MACs of an item: of a call over the items that `inputs` hold.
+
+    By fvcore, or by FlopCounterMode where that leaves out less or can alone.
+    """
     initialised(model, inputs)
-    traced = None
+    counts = []
     with _noting([], ""):  # of a network that cannot be traced torch and fvcore raise all kinds
         traced = count_forward(model, inputs)
-        if not traced.uncounted:
-            return Counted(traced.macs, traced.coverage, {})
-    ran = observe(model, inputs)
-    if traced is None or sum(ran.uncounted.values()) < sum(traced.uncounted.values()):
-        return Counted(ran.macs, _operator_coverage(ran), ran.uncounted)
-    return Counted(traced.macs, traced.coverage, traced.uncounted)
+        counts.append(Counted(traced.macs, traced.coverage, traced.uncounted))
+    if not counts or counts[0].uncounted:
+        ran = observe(model, inputs)
+        counts.append(Counted(ran.macs, _operator_coverage(ran), ran.uncounted))
+    fullest = min(counts, key=lambda counted: sum(counted.uncounted.values()))
+    return replace(fullest, macs=round(fullest.macs / inputs.batch_size))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class LayerCost:
         bytes_written: by the same.
         fused_bytes: lower bound for the layer in one kernel: what comes from outside is read once, what is
             used outside is written once, parameters are read once, and nothing between is stored.
-        parameters: trainable, the children's not included.
+        parameters: trainable, the children's and those that another layer has before not included.
     """
 
     name: str
@@ -87,8 +87,12 @@ def costs_of_layers(model: nn.Module, observation: Observation) -> list[LayerCos
             owned.setdefault(call.module, []).append(call)
     fused = fused_bytes(observation)
     costs = []
+    # What modules share counts for the first of them.
+    counted = set[nn.Parameter]()
     for path, module in model.named_modules():
-        parameters = sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
+        own = {p for p in module.parameters(recurse=False) if p.requires_grad} - counted
+        counted |= own
+        parameters = sum(p.numel() for p in own)
         if path in owned or parameters:
             cost = _sum(owned.get(path, []), path, type(module).__name__)
             costs.append(replace(cost, fused_bytes=fused.get(path, 0), parameters=parameters))

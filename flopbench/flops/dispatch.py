@@ -57,7 +57,17 @@ class Observation:
     training: bool = False
 
 
-def observe(model: nn.Module, inputs: Inputs, pass_: Pass = "forward", dtype_bytes: int = 4) -> Observation:
+Loss = Callable[[Any, Inputs], Tensor]
+"""Of what a network gives for its inputs; a scalar."""
+
+
+def observe(
+    model: nn.Module,
+    inputs: Inputs,
+    pass_: Pass = "forward",
+    dtype_bytes: int = 4,
+    loss: Loss | None = None,
+) -> Observation:
     """Run a pass of `model`, which costs nothing on the meta device, and note every operator.
 
     The network is in evaluation mode, so that dropout is the identity. Where gradients do not reach all
@@ -71,17 +81,18 @@ def observe(model: nn.Module, inputs: Inputs, pass_: Pass = "forward", dtype_byt
             step is not among them). Gradients are taken of all outputs that have one, whatever structure
             they come in.
         dtype_bytes: bytes an element of floating point; other types count with their own size.
+        loss: what is differentiated instead; what it computes is the network's own work.
 
     Raises:
         FlopbenchError: gradients are asked for, and none reaches a trainable weight.
     """
-    observation = _observe(model, inputs, pass_, dtype_bytes, training=False)
+    observation = _observe(model, inputs, pass_, dtype_bytes, loss, training=False)
     trainable = sum(parameter.requires_grad for parameter in model.parameters())
     # Gradients reach the same weights of our own networks in either mode: what they do not reach is idle.
     if observation.unreached and not isinstance(model, Network | SingleLayer):
         # Batch norm refuses to be trained on a single value per channel, other networks lack their targets.
         with suppress(Exception):
-            trained = _observe(model, inputs, pass_, dtype_bytes, training=True)
+            trained = _observe(model, inputs, pass_, dtype_bytes, loss, training=True)
             if len(trained.unreached) < len(observation.unreached):
                 return trained
     if trainable and len(observation.unreached) == trainable:
@@ -90,7 +101,7 @@ def observe(model: nn.Module, inputs: Inputs, pass_: Pass = "forward", dtype_byt
 
 
 def _observe(
-    model: nn.Module, inputs: Inputs, pass_: Pass, dtype_bytes: int, *, training: bool
+    model: nn.Module, inputs: Inputs, pass_: Pass, dtype_bytes: int, loss: Loss | None, *, training: bool
 ) -> Observation:
     recorder = Recorder(dtype_bytes)
     counter = FlopCounterMode(display=False, custom_mapping=formulas_for(model))
@@ -104,7 +115,7 @@ def _observe(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(evaluating(model))
         if training:
-            stack.enter_context(_unchanged(list(model.buffers())))
+            stack.enter_context(unchanged(list(model.buffers())))
             model.train()
         stack.enter_context(ownership(model, recorder))
         stack.enter_context(FusedAttention())
@@ -112,7 +123,8 @@ def _observe(
         gradients = stack.enter_context(_arriving(model))
         if pass_ != "backward":
             _record(stack, recorder, counter)
-        outputs = tensors(inputs.call(model))
+        output = inputs.call(model)
+        outputs = tensors(output if loss is None or pass_ == "forward" else loss(output, inputs))
         if pass_ == "backward":
             _record(stack, recorder, counter)
         if pass_ != "forward":
@@ -160,7 +172,7 @@ def _note(arrived: dict[str, list[Tensor]], name: str, gradient: Tensor | None) 
 
 
 @contextmanager
-def _unchanged(buffers: list[Tensor]) -> Iterator[None]:
+def unchanged(buffers: list[Tensor]) -> Iterator[None]:
     """Within it, training may write into some buffers, such as running means; then they are as before."""
     before = [buffer.clone() for buffer in buffers]
     try:

@@ -1,5 +1,6 @@
 """Running a network for its shapes alone: on the meta device, without weights and without arithmetic."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,29 @@ def build_on_meta(name: str, **options: Any) -> nn.Module:
 
     with torch.device("meta"):
         return create_model(name, **options).eval()
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy of a network on the meta device, made without copying its weights; what shares them still does.
+
+    Raises:
+        Exception: whatever refuses to be copied may raise.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        if not is_lazy(parameter):
+            memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        if not is_lazy(buffer):
+            memo[id(buffer)] = buffer.detach().to("meta")
+    with torch.device("meta"):
+        return copy.deepcopy(model, memo)
+
+
+def materialised(model: nn.Module) -> nn.Module:
+    """The network itself; one with lazy layers as a copy, as these get their shapes from a first call."""
+    lazy = any(map(is_lazy, chain(model.parameters(), model.buffers())))
+    return copy.deepcopy(model) if lazy else model
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from flopbench import count_flops
+from flopbench.cli.flops import read_input
 from flopbench.errors import FlopbenchError
 from flopbench.flops import audit_report, command, present
 from flopbench.flops.audit import audit
@@ -21,11 +23,11 @@ def reads_values():
 
 
 def test_inputs_are_read():
-    assert command.read_input("3x224x160") == (3, (224, 160))
-    assert command.read_input("1×8×8") == (1, (8, 8))
+    assert read_input("3x224x160") == (3, (224, 160))
+    assert read_input("1×8×8") == (1, (8, 8))
     for wrong in ("224", "3x224", "3x0x4", "axbxc", "3x4x5x6"):
         with pytest.raises(FlopbenchError, match="3x224x224"):
-            command.read_input(wrong)
+            read_input(wrong)
 
 
 def test_names_stand_for_a_pair_or_one_model():
@@ -38,22 +40,22 @@ def test_names_stand_for_a_pair_or_one_model():
 
 
 def test_foreign_networks_are_counted_even_if_they_must_be_built_on_a_device():
-    counted = command.count(f"{__name__}:reads_values", "2x8x8", "layer", 1, "forward", 4, 4)
+    counted = count_flops(f"{__name__}:reads_values", batch_size=4, image_size=8, channels=2)
     assert counted.audits[0].macs == 4 * 2 * 8 * 8 * 4
     assert counted.rows[-1].costs[0] is not None
     assert counted.rows[-1].costs[0].macs == counted.audits[0].macs
 
 
 def test_an_input_that_does_not_suit_is_one_line():
-    with pytest.raises(FlopbenchError, match=r"cannot run .*reads_values on images 2x9x8: [^\n]*$"):
-        command.count(f"{__name__}:reads_values", "2x9x8", "layer", 1, "forward", 1, 4)
+    with pytest.raises(FlopbenchError, match=r"cannot run .*reads_values on 1 image of 2x9x8: [^\n]*$"):
+        count_flops(f"{__name__}:reads_values", image_size=(9, 8), channels=2)
     with pytest.raises(FlopbenchError, match="3 channels"):
-        command.count("vit_ti16", "1x224x224", "layer", 1, "forward", 1, 4)
+        count_flops("vit_ti16", channels=1)
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return command.count("vit_ti16.flop", "3x32x32", "layer", 2, "backward", 1, 4, paper=True)
+    return count_flops("vit_ti16.flop", image_size=32, pass_="backward", paper=True)
 
 
 def test_every_format_tells_the_same(pair):
@@ -90,7 +92,7 @@ def test_no_figure_is_lost_on_short_lines(pair, width):
 
 
 def test_operators_of_a_network(pair):
-    counted = command.count("vit_ti16", "3x32x32", "operator", 1, "forward", 1, 4)
+    counted = count_flops("vit_ti16", image_size=32, by="operator")
     rows = {row.name: row.costs[0] for row in counted.rows if row.costs[0]}
     assert rows["total"].macs == counted.audits[0].macs
     assert rows["gelu"].elementwise == 12 * 8 * 5 * 768

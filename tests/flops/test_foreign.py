@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cells import Pass
+from flopbench.cells import Pair, Pass
 from flopbench.cli.flops import flops
 from flopbench.errors import FlopbenchError
 from flopbench.flops import command
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, Audit, audit
+from flopbench.flops.command import Request
 from flopbench.inputs import Inputs
 
 STEM = 4 * 16 * 48  # From 16 × 16 pixels to 4 × 4 tokens of 4 channels, by patches of 3 × 4 × 4.
@@ -26,7 +27,8 @@ def stem():
 
 
 def counted(network, pass_: Pass = "forward") -> command.Counts:
-    return command.count(f"{__name__}:{network.__name__}", "3x16x16", "layer", 2, pass_, 1, 4)
+    name = f"{__name__}:{network.__name__}"
+    return command.count(Request(Pair(baseline=name, candidate=name), pass_=pass_, image_size=(16, 16)))
 
 
 def audited(network) -> Audit:
