@@ -326,7 +326,7 @@ def refuses():
     [
         (
             Leaves,
-            r"cannot run .*Leaves on images 3x16x16: SystemExit: 64 \(test_foreign\.py:\d+ in forward\)$",
+            r"cannot run .*Leaves on 1 image of 3x16x16: SystemExit: 64 \(test_foreign\.py:\d+ in forward\)$",
         ),
         (refuses, r"cannot build .*refuses: KeyError: 'width' \(test_foreign\.py:\d+ in refuses\)$"),
     ],
