@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from flopbench.cells import AXES, CAPTURING, Cell, Mode
+from flopbench.models.catalog import parse_name
 from flopbench.profiling.roofline import least_seconds, peak_of
 from flopbench.report import text
 from flopbench.results import Group, ModelProfile, ProfileRecord
@@ -19,9 +20,12 @@ DISTURBED = 0.2
 
 @dataclass(frozen=True)
 class SpeedUps:
-    """One pair's four speed-ups: what the MACs promise, what the device allows, what was measured."""
+    """One pair's four speed-ups: what the MACs promise, what the device allows, what was measured.
 
-    promised: float
+    Networks without a product, or one of them, have no MACs that promise anything.
+    """
+
+    promised: float | None
     allowed_fused: float
     allowed_unfused: float
     measured: float
@@ -30,7 +34,7 @@ class SpeedUps:
 def speed_ups(record: ProfileRecord) -> SpeedUps | None:
     """None where the record has no bounds."""
     b, c = record.baseline, record.candidate
-    if not (b.flops and c.flops and b.bound and c.bound):
+    if not (b.bound and c.bound):
         return None
     device = record.cell.device
     fused, unfused = (
@@ -38,7 +42,7 @@ def speed_ups(record: ProfileRecord) -> SpeedUps | None:
         for mode in (fused_mode(record.cell), "eager")
     )
     return SpeedUps(
-        promised=b.flops / c.flops,
+        promised=b.flops / c.flops if b.flops and c.flops else None,
         allowed_fused=fused,
         allowed_unfused=unfused,
         measured=record.speedup.estimate if record.speedup else b.seconds / c.seconds,
@@ -48,6 +52,12 @@ def speed_ups(record: ProfileRecord) -> SpeedUps | None:
 def fused_mode(cell: Cell) -> Mode:
     """The mode whose least time is that of fused layers: the cell's own, or plain compilation."""
     return "compile" if cell.mode == "eager" else cell.mode
+
+
+def about(record: ProfileRecord) -> str:
+    """The mark of what rests on the FLOPs of both models, where operators were left out of them: `≈`."""
+    models = record.baseline, record.candidate
+    return "≈" if any(model.uncounted_operators for model in models) else ""
 
 
 def remainder(model: ModelProfile) -> float:
@@ -80,6 +90,7 @@ def explain(record: ProfileRecord) -> list[str]:
         sentences += _rates(record)
         sentences += [] if on_device(record) else _launches(record)
     sentences += _idle(record) if on_device(record) else _adds_up(record)
+    sentences += _left_out(record)
     sentences += _ran(record)
     return [sentence.replace("\u00a0", " ") for sentence in sentences]
 
@@ -89,9 +100,13 @@ def _headline(record: ProfileRecord, ups: SpeedUps) -> str:
     interval = ""
     if measured:
         interval = f" (95 % interval {text.factor(measured.low)} to {text.factor(measured.high)})"
+    baseline, candidate = _labels(record)
+    promised = ""
+    if ups.promised is not None:
+        ratio = f"{about(record)}{text.factor(ups.promised)}"
+        promised = f"The MACs of {candidate} promise {ratio}× over {baseline}. "
     return (
-        f"The MACs of {record.candidate.label} promise {text.factor(ups.promised)}× over "
-        f"{record.baseline.label}. "
+        f"{promised}"
         f"By its measured peaks this device allows {text.factor(ups.allowed_unfused)}× with every operator "
         f"run on its own and {text.factor(ups.allowed_fused)}× with each layer fused into one kernel. "
         f"Measured ({AXES['mode'].say(record.cell.mode)}) it is {text.factor(ups.measured)}×{interval}."
@@ -123,14 +138,35 @@ _CAUSES = {
 }
 
 
+# Of two networks that are no twins nobody knows what became of which work.
+_PLAIN_CAUSES = {
+    "elementwise": "elementwise work",
+    "layout": "layout (copies)",
+    "other": "views, allocations and the host's work",
+}
+
+
+def _cause(record: ProfileRecord, group: str) -> str:
+    if _twins(record.cell):
+        return _CAUSES[group]
+    return _PLAIN_CAUSES.get(group) or _CAUSES[group].partition(", ")[0]
+
+
+def _twins(cell: Cell) -> bool:
+    """Whether the candidate is a network of ours that a symmetry made of its baseline."""
+    return parse_name(cell.pair.candidate).symmetry not in (None, "plain")
+
+
 def _missing(record: ProfileRecord, ups: SpeedUps) -> list[str]:
+    if ups.promised is None:
+        return []
     b, c = record.baseline.seconds, record.candidate.seconds
     gap = c - b / ups.promised
     if gap <= 0.02 * c:
         return [f"Nothing is missing: {text.seconds(c)} a call is what the MACs promise."]
     causes = sorted(shortfalls(record).items(), key=lambda item: -item[1])
     named = [
-        f"{_CAUSES[group]} ({text.seconds(seconds)})"
+        f"{_cause(record, group)} ({text.seconds(seconds)})"
         for group, seconds in causes
         if seconds > WORTH_NAMING * gap
     ]
@@ -158,7 +194,8 @@ def _rates(record: ProfileRecord) -> list[str]:
         "in the candidate"
     )
     if candidate < BELOW_PEAK * min(1.0, baseline / 0.9):
-        words += ": its smaller products use the device less well"
+        smaller = "smaller " if _twins(record.cell) else ""
+        words += f": its {smaller}products use the device less well"
     elif candidate < BELOW_PEAK:
         words += ": products of this size stay below the peak in both"
     return [words + "."]
@@ -222,7 +259,32 @@ def _adds_up(record: ProfileRecord) -> list[str]:
     return [sentence + "."]
 
 
+def _labels(record: ProfileRecord) -> tuple[str, str]:
+    return text.printable(record.baseline.label), text.printable(record.candidate.label)
+
+
+def _left_out(record: ProfileRecord) -> list[str]:
+    """What was not counted, and what that makes of the figures; why nothing was, or there was nothing."""
+    said = []
+    for model, label in zip((record.baseline, record.candidate), _labels(record), strict=True):
+        if model.not_counted:
+            said.append(
+                f"{label} could not be counted and has no least times: {text.printable(model.not_counted)}."
+            )
+        elif model.uncounted_operators:
+            operators = text.printable(model.uncounted)
+            said.append(
+                f"The FLOPs of {label} leave out {operators}: its least times and rates are lower bounds, "
+                "and what its MACs promise is no more than a guess (≈)."
+            )
+        elif model.flops == 0:
+            said.append(f"{label} has no matrix product or convolution, so no MACs to promise anything.")
+    return said
+
+
 def _ran(record: ProfileRecord) -> list[str]:
     models = [model for model in (record.baseline, record.candidate) if model.kernels is not None]
+    if not any(model.kernels for model in models):
+        return []
     nothing = "torch, with no operation of flopbench's"
-    return [f"{model.label} ran as {model.kernels or nothing}." for model in models]
+    return [f"{text.printable(model.label)} ran as {model.kernels or nothing}." for model in models]

@@ -13,6 +13,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from flopbench.cells import CAPTURING, Cell
+from flopbench.errors import FlopbenchError
 from flopbench.kernels import Ran
 from flopbench.private import looking_on, show_kernels_to_profiler
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
@@ -121,18 +122,26 @@ def _profile(workload: Workload, clock: Clock, cell: Cell, calls: int, job: Prof
 def _model_profile(
     role: str, cell: Cell, peaks: Peaks, summary: Summary, seconds: float, ran: Ran
 ) -> ModelProfile:
-    work = Work(getattr(cell.pair, role), cell)
+    counted: dict[str, Any] = {}
+    try:
+        work = Work(getattr(cell.pair, role), cell)
+    except FlopbenchError as error:
+        # What cannot be counted still takes its time somewhere.
+        counted["not_counted"] = str(error)
+    else:
+        counted["flops"] = 2.0 * work.macs
+        counted["bytes_moved"] = float(work.bytes_moved(cell.mode))
+        counted["uncounted_operators"] = work.uncounted
+        counted["bound"] = work.bound(peaks)
     return ModelProfile(
         label=cell.labels[role == "candidate"],
         seconds=seconds,
         groups=summary.groups,
         busy_seconds=summary.busy,
-        flops=2.0 * work.macs,
-        bytes_moved=float(work.bytes_moved(cell.mode)),
         operators=summary.operators,
         parts=summary.parts,
-        bound=work.bound(peaks),
         implementations=ran,
+        **counted,
     )
 
 

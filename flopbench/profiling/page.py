@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopbench.cells import AXES
-from flopbench.profiling.explain import explain, on_device, speed_ups
+from flopbench.profiling.explain import about, explain, on_device, speed_ups
 from flopbench.profiling.tables import all_tables
 from flopbench.results import ProfileRecord, write_atomically, write_record
 
@@ -96,11 +96,12 @@ def speed_up_picture(record: ProfileRecord) -> "Drawing | None":
     if ups is None:
         return None
     bars = (
-        ("promised by the MACs", ups.promised),
+        (f"promised by the MACs{' (≈)' if about(record) else ''}", ups.promised),
         ("allowed, layers fused", ups.allowed_fused),
         ("allowed, operator by operator", ups.allowed_unfused),
         ("measured", ups.measured),
     )
+    bars = [(name, value) for name, value in bars if value is not None]
     figure = new_figure(7.2, 2.1)
     axis = figure.subplots()
     for row, ((_, value), own) in enumerate(zip(bars, LOOKS, strict=False)):
@@ -109,10 +110,10 @@ def speed_up_picture(record: ProfileRecord) -> "Drawing | None":
         axis.annotate(f"{value:.2f}×", (end, row), xytext=(4, 0), textcoords="offset points", va="center")
     if record.speedup:
         low, high = record.speedup.low, record.speedup.high
-        axis.plot([low, high], [3, 3], color=INK, linewidth=2.2, marker="|", markersize=8)
+        axis.plot([low, high], [len(bars) - 1] * 2, color=INK, linewidth=2.2, marker="|", markersize=8)
     axis.axvline(1.0, color=INK, linewidth=0.9)
     axis.set_yticks(range(len(bars)), [name for name, _ in bars])
-    axis.set_ylim(3.6, -0.6)
+    axis.set_ylim(len(bars) - 0.4, -0.6)
     axis.set_xlim(0, 1.15 * max(value for _, value in bars))
     axis.grid(False, axis="y")
     axis.set_xlabel("speed-up (time of the baseline / time of the candidate)")

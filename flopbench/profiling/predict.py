@@ -16,10 +16,10 @@ from flopbench.results import Calibration, Peaks, Run, read_record
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one cell: the speed-up by the roofline, and by the MACs alone."""
+    """Of one cell: the speed-up by the roofline, and by the MACs alone; None where one model has none."""
 
     cell: Cell
-    promised: float
+    promised: float | None
     predicted: float
 
 
@@ -58,7 +58,7 @@ def predict(cell: Cell, peaks: Peaks) -> Prediction:
     baseline, candidate = (Work(name, cell) for name in (cell.pair.baseline, cell.pair.candidate))
     return Prediction(
         cell,
-        promised=baseline.macs / candidate.macs,
+        promised=baseline.macs / candidate.macs if baseline.macs and candidate.macs else None,
         predicted=predicted_speedup(baseline.bound(peaks), candidate.bound(peaks), cell.device, cell.mode),
     )
 

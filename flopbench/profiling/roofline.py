@@ -7,12 +7,19 @@ backward pass another one. On CUDA each kernel takes the device some time howeve
 has to launch it: both are measured once and multiplied, a prediction like the rest.
 """
 
+from contextlib import suppress
+
+import torch
+from torch import nn
+
 from flopbench.cells import CAPTURING, Cell, DeviceKind, DType, Mode
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
-from flopbench.flops.dispatch import observe
-from flopbench.flops.meta import build_on_meta
+from flopbench.flops.dispatch import Observation, observe
+from flopbench.flops.meta import initialised
 from flopbench.inputs import inputs_for
+from flopbench.models.catalog import parse_name
+from flopbench.models.factory import create_model
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
 
@@ -21,14 +28,16 @@ class Work:
     """What one call of a model has to do, whatever the device: counted once, bounded often."""
 
     def __init__(self, name: str, cell: Cell) -> None:
-        """Count a pass of the model `name` as `cell` runs it."""
-        options = cell.options(name)
+        """Count a pass of the model `name` as `cell` runs it.
+
+        Raises:
+            FlopbenchError: it cannot be built or run, neither on the meta device nor on the CPU.
+        """
         self.dtype: DType = cell.dtype
-        model = build_on_meta(name, image_size=cell.image_size, num_classes=cell.num_classes, **options)
-        inputs = inputs_for(model, cell.pair, cell.batch_size, cell.image_size)
         # Autocast keeps residuals in fp32: its bytes are a lower bound.
         size = 4 if cell.dtype in ("fp32", "tf32") else 2
-        observed = observe(model, inputs, cell.pass_, size)
+        model, observed = _observed(name, cell, size)
+        self.uncounted = observed.uncounted
         self.layers: list[LayerCost] = costs_of_layers(model, observed)
         computing = [call for call in observed.calls if call.reads or call.writes]
         self.operators = len(computing)
@@ -71,6 +80,31 @@ class Work:
             kernel_seconds=peaks.kernel_seconds or 0.0,
             parts=parts,
         )
+
+
+def _observed(name: str, cell: Cell, dtype_bytes: int) -> tuple[nn.Module, Observation]:
+    """A model and its pass, on the meta device, or else where its path may depend on values."""
+
+    def on(device: str) -> tuple[nn.Module, Observation]:
+        with torch.device(device):
+            model = create_model(name, cell.image_size, cell.num_classes, **cell.options(name)).eval()
+            inputs = inputs_for(model, cell.pair, cell.batch_size, cell.image_size)
+            initialised(model, inputs)
+        return model, observe(model, inputs, cell.pass_, dtype_bytes)
+
+    parsed = parse_name(name)
+    if parsed.spec is not None:
+        return on("meta")
+    if not parsed.given:
+        # Somebody else's network may do anything, `sys.exit` included.
+        with suppress(Exception, SystemExit):
+            return on("meta")
+    try:
+        return on("cpu")
+    except FlopbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise FlopbenchError(f"cannot count {name}: {in_one_line(error)}") from error
 
 
 def peak_of(peaks: Peaks, dtype: DType) -> float:

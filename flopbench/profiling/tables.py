@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from flopbench.profiling.explain import fused_mode, on_device, remainder, speed_ups
+from flopbench.profiling.explain import about, fused_mode, on_device, remainder, speed_ups
 from flopbench.profiling.roofline import least_seconds
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
@@ -37,7 +37,8 @@ def speed_up_table(record: ProfileRecord) -> Table:
         device, bounds = record.cell.device, (b.bound, c.bound)
         fused = [least_seconds(bound, device, fused_mode(record.cell)) for bound in bounds]
         least = [least_seconds(bound, device, "eager") for bound in bounds]
-        promised = "promised by the MACs (arithmetic at the peak)"
+        mark = ", with operators left out" if about(record) else ""
+        promised = f"promised by the MACs (arithmetic at the peak{mark})"
         rows = [
             (promised, b.bound.arithmetic, c.bound.arithmetic, ups.promised),
             (f"allowed, each layer fused{launches if device == 'cuda' else ''}", *fused, ups.allowed_fused),

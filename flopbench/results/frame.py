@@ -85,7 +85,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             f"{role}_label": label,
             f"{role}_parameters": result.parameters if result else None,
             f"{role}_macs": result.macs if result else None,
-            f"{role}_uncounted": _uncounted(result) if result else "",
+            f"{role}_uncounted": result.uncounted if result else "",
             f"{role}_seconds": seconds,
             f"{role}_throughput": cell.batch_size / seconds if seconds else None,
             f"{role}_watts": result.watts if result else None,
@@ -112,8 +112,3 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "rounds": len(record.candidate.samples) if record.candidate else 0,
         "flags": ", ".join(dict.fromkeys(flag.kind for flag in record.flags)),
     }
-
-
-def _uncounted(result: ModelResult) -> str:
-    """`aten::fft_rfft (12), mine::scan (1)`."""
-    return ", ".join(f"{name} ({calls})" for name, calls in result.uncounted_operators.items())

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from flopbench.cells import Cell, DType
-from flopbench.results.records import SCHEMA, Environment, Finite, Implemented, Schema, Speedup
+from flopbench.results.records import SCHEMA, Counted, Environment, Finite, Implemented, Schema, Speedup
 
 
 class Peaks(Finite):
@@ -80,11 +80,13 @@ class Bound(Finite):
     parts: dict[str, tuple[float, float]] = {}
 
 
-class ModelProfile(Implemented):
+class ModelProfile(Counted, Implemented):
     """Where the time of one call of one model went.
 
     `groups` are seconds per call by kind of operator; what they do not explain of `seconds` is shown
-    as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted.
+    as unexplained. `flops` (2 × MACs) and `bytes_moved` are those of the whole call, counted;
+    `uncounted_operators` were left out of the FLOPs (operator → how often it came), and `not_counted` says
+    why nothing could be counted, where nothing could.
     `operators` make up the groups; `parts` are seconds per part of the network, empty when compiled.
     `busy_seconds` is how long of a call some kernel runs; None on a CPU.
     """
@@ -93,6 +95,7 @@ class ModelProfile(Implemented):
     seconds: float
     groups: dict[Group, float]
     flops: float | None = None
+    not_counted: str = ""
     bytes_moved: float | None = None
     operators: tuple[OperatorTime, ...] = ()
     parts: dict[str, float] = {}

@@ -78,6 +78,17 @@ class Implemented(Finite):
         return "; ".join(f"{name}: {', '.join(operations)}" for name, operations in sorted(by_name.items()))
 
 
+class Counted(Finite):
+    """What a count of a model left out: operator → how often it came."""
+
+    uncounted_operators: dict[str, int] = {}
+
+    @property
+    def uncounted(self) -> str:
+        """`aten::fft_rfft (12), mine::scan (1)`."""
+        return ", ".join(f"{name} ({calls})" for name, calls in self.uncounted_operators.items())
+
+
 class Serving(Finite):
     """What counts where a model answers single requests (`timing.serving` says how each is measured).
 
@@ -99,7 +110,7 @@ class Serving(Finite):
         return found and Interval(estimate=found[0], low=found[1], high=found[2])
 
 
-class ModelResult(Implemented):
+class ModelResult(Counted, Implemented):
     """What was found out about one model of a cell.
 
     `macs` are the forward pass's for one image, or one sample of the pair's own inputs; None where they
@@ -120,7 +131,6 @@ class ModelResult(Implemented):
     label: str
     parameters: int
     macs: int | None = None
-    uncounted_operators: dict[str, int] = {}
     peak_bytes: int | None = None
     peak_source: PeakSource | None = None
     compile_seconds: float | None = None
