@@ -17,9 +17,9 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from flopbench.cells import AXES, Attention, Cell, Frozen
-from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.flops import count_forward
-from flopbench.inputs import inputs_for
+from flopbench.errors import FlopbenchError, NothingMeasuredError, in_one_line, out_of_memory
+from flopbench.flops.audit import count_macs
+from flopbench.inputs import Inputs, inputs_for
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
 from flopbench.regression.compare import exact_change, without_base
@@ -29,37 +29,44 @@ from flopbench.results import read_record, write_atomically
 from flopbench.structures import tensors
 from flopbench.suites import MinimumEffect, Profile
 from flopbench.testing.invariance import TOLERANCE, invariance_error, random_images
-from flopbench.timing.workload import build_model
+from flopbench.timing.loss import loss_of
+from flopbench.timing.workload import build_model, cell_inputs
 
 BATCH_SIZE = 2
-"""Images a pass; two, so that normalisation over a batch works and a constant network is found out."""
-SAMPLED_LOGITS = 8
+"""Images per pass; two, so that normalisation over a batch works and a constant network is found out."""
+SAMPLED, MOST_SAMPLED = 8, 64
+"""Values that are kept of each tensor of the output, and of all of them together."""
 OUTPUT_TOLERANCE = 1e-3
-"""Largest change of a logit, relative to the logits' deviation, that is rounding (on another CPU)."""
+"""Largest change of a value, relative to the output's deviation, that is rounding (on another CPU)."""
 
 
 class ExactFigures(Frozen):
-    """The exact figures of one model at one image size.
+    """The exact figures of one model at one image size, or on inputs of its own.
 
     Attributes:
         model: its name.
+        inputs: the name of what it is called with, None for images.
         image_size: height, width in pixels.
         num_classes: logits.
         width, depth: channels and blocks; None as in the network of that name.
         attention: fused or not.
         parameters: trainable ones.
-        macs: of the forward pass for one image.
+        macs: of the forward pass for one image, or for a batch of one of its own inputs.
+        uncounted: operators that were left out of them: operator → how often it came.
         forward: footprint of an inference, batch 2, fp32.
-        train: footprint of a forward and backward pass, batch 2, fp32.
+        train: footprint of a forward and backward pass, batch 2, fp32; None where it cannot be trained like
+            this.
+        untrained: why not.
         graph_breaks: of `torch.compile`, 0 for a whole graph.
         invariance_error: with perturbed weights; None for a network that is not invariant.
-        outputs: the first logits with perturbed weights; of several outputs, those of all in one row.
-        output_deviation: standard deviation of all logits.
+        outputs: the first values of each tensor of the output, with perturbed weights.
+        output_deviation: standard deviation of all values.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     model: str
+    inputs: str | None = None
     image_size: tuple[int, int]
     num_classes: int
     width: int | None = None
@@ -67,8 +74,10 @@ class ExactFigures(Frozen):
     attention: Attention
     parameters: int
     macs: int
+    uncounted: dict[str, int] = {}
     forward: Footprint
-    train: Footprint
+    train: Footprint | None
+    untrained: str = ""
     graph_breaks: int
     invariance_error: float | None
     outputs: tuple[float, ...]
@@ -77,7 +86,8 @@ class ExactFigures(Frozen):
     @property
     def subject(self) -> str:
         """`vit_s16.flop/224x224`; what is as usual is left out, as in a cell's id."""
-        parts = [self.model, "x".join(map(str, self.image_size))]
+        network = f"{self.model}+{self.inputs}" if self.inputs else self.model
+        parts = [network, "x".join(map(str, self.image_size))]
         parts += [
             AXES[name].part(getattr(self, name)) for name in ("num_classes", "width", "depth", "attention")
         ]
@@ -158,6 +168,7 @@ def compare_exact(base: ExactBaseline, new: ExactBaseline, effects: MinimumEffec
             "renew the baseline with --write-baseline"
         )
     notes += without_base("models", before, after)
+    notes += [note for figures in after.values() for note in _left_out(figures)]
     changes = [change for pair in common for change in _changes(*pair, effects, same_torch)]
     changes += [missing(subject) for subject in before if subject not in after]
     return Comparison(base="baseline", new="now", changes=tuple(changes), notes=tuple(notes))
@@ -167,7 +178,15 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
     seen = set()
     for cell in cells:
         for name in (cell.pair.baseline, cell.pair.candidate):
-            key = (name, cell.image_size, cell.num_classes, cell.width, cell.depth, cell.attention)
+            key = (
+                name,
+                cell.pair.inputs,
+                cell.image_size,
+                cell.num_classes,
+                cell.width,
+                cell.depth,
+                cell.attention,
+            )
             if key not in seen:
                 seen.add(key)
                 plain = {"batch_size": BATCH_SIZE, "pass_": "forward", "dtype": "fp32", "mode": "eager"}
@@ -181,47 +200,87 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
 
 
 def _figures(name: str, cell: Cell) -> ExactFigures:
-    model = build_model(name, cell, torch.device("cpu")).eval()
-    images = random_images(BATCH_SIZE, cell.image_size)
-
-    def all_of(x: Tensor) -> Tensor:
-        parts = [part.float().flatten(1) for part in tensors(model(x))]
-        if not parts:
-            raise NothingMeasuredError(f"{name}: its output holds no tensor")
-        return torch.cat(parts, dim=1)
-
-    def gradients() -> None:
-        parts = [part.sum() for part in tensors(model.train()(images)) if part.requires_grad]
-        torch.autograd.backward(parts)
-
+    device = torch.device("cpu")
+    model = build_model(name, cell, device).eval()
+    inputs = cell_inputs(cell, device)
     with torch.no_grad():
-        logits = all_of(images)
-        if not logits.isfinite().all():
+        parts = _values(inputs.call(model))
+        if not parts:
+            raise NothingMeasuredError(f"{name}: its output holds no number")
+        values = torch.cat(parts)
+        if not values.isfinite().all():
             raise NothingMeasuredError(f"{name}: its outputs are not finite, so nothing can be compared")
-        forward = footprint(lambda: model(images))
-        error = invariance_error(all_of, images) if parse_name(name).invariant else None
-        breaks = _graph_breaks(model, images)
-    macs = count_forward(model, inputs_for(model, cell.pair, 1, cell.image_size)).macs
-    train = footprint(gradients)
+        forward = footprint(lambda: inputs.call(model))
+        error = None
+        if parse_name(name).invariant:
+            error = invariance_error(_in_rows(model), random_images(BATCH_SIZE, cell.image_size))
+        breaks = _graph_breaks(model, inputs)
+    counted = count_macs(model, inputs_for(model, cell.pair, 1, cell.image_size))
+    train, untrained = _train_footprint(model, inputs, cell)
+    each = max(1, min(SAMPLED, MOST_SAMPLED // len(parts)))
+    sampled = torch.cat([part[:each] for part in parts])[:MOST_SAMPLED]
     return ExactFigures(
         model=name,
+        inputs=cell.pair.inputs,
         image_size=cell.image_size,
         num_classes=cell.num_classes,
         width=cell.width,
         depth=cell.depth,
         attention=cell.attention,
         parameters=num_parameters(model),
-        macs=macs,
+        macs=counted.macs,
+        uncounted=counted.uncounted,
         forward=forward,
         train=train,
+        untrained=untrained,
         graph_breaks=breaks,
         invariance_error=error and float(f"{error:.1g}"),
-        outputs=tuple(float(f"{value:.5g}") for value in logits.flatten()[:SAMPLED_LOGITS].tolist()),
-        output_deviation=float(f"{logits.std().item():.5g}"),
+        outputs=tuple(float(f"{value:.5g}") for value in sampled.tolist()),
+        output_deviation=float(f"{values.std(correction=min(1, len(values) - 1)).item():.5g}"),
     )
 
 
-def _graph_breaks(model: nn.Module, images: Tensor) -> int:
+def _values(output: Any) -> list[Tensor]:
+    """The numbers of each tensor of an output, one after the other; of those that have any."""
+    parts = [torch.view_as_real(part) if part.is_complex() else part for part in tensors(output)]
+    return [part.to_dense().float().flatten() for part in parts if part.numel()]
+
+
+def _in_rows(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network with all that it gives for an image in one row."""
+    return lambda images: torch.cat([part.float().flatten(1) for part in tensors(model(images))], dim=1)
+
+
+def _train_footprint(model: nn.Module, inputs: Inputs, cell: Cell) -> tuple[Footprint | None, str]:
+    """The footprint of a forward and backward pass in training mode; or why there is none."""
+    loss = loss_of(cell.pair)
+
+    def gradients() -> None:
+        output = inputs.call(model.train())
+        parts = [part for part in tensors(loss(output, inputs) if loss else output) if part.requires_grad]
+        if parts:
+            torch.autograd.backward([(part.abs() if part.is_complex() else part).sum() for part in parts])
+
+    # Gradients that are there would be added to.
+    model.zero_grad(set_to_none=True)
+    try:
+        return footprint(gradients), ""
+    except (Exception, SystemExit) as error:
+        # A network of ours can be trained; others may ask for targets, or for a loss.
+        if parse_name(cell.pair.candidate).spec is not None or out_of_memory(error):
+            raise
+        return None, in_one_line(error)
+
+
+def _left_out(figures: ExactFigures) -> Iterable[str]:
+    """What of a model is not held to its baseline."""
+    if figures.uncounted:
+        yield f"{figures.subject}: the MACs leave out {', '.join(figures.uncounted)}"
+    if figures.train is None:
+        yield f"{figures.subject}: no training step is compared, it fails: {figures.untrained}"
+
+
+def _graph_breaks(model: nn.Module, inputs: Inputs) -> int:
     """How often `torch.compile` leaves the graph: a backend counts the graphs that it is given."""
     graphs = 0
 
@@ -231,7 +290,7 @@ def _graph_breaks(model: nn.Module, images: Tensor) -> int:
         return graph.forward
 
     torch.compiler.reset()
-    torch.compile(model, backend=backend, dynamic=False)(images)
+    inputs.call(torch.compile(model, backend=backend, dynamic=False))
     torch.compiler.reset()
     return max(0, graphs - 1)
 
@@ -244,6 +303,10 @@ def _changes(
     yield exact_change(subject, "macs", label, base.macs, new.macs, effects.of("macs", subject))
     if same_torch:
         for name, before, after in (("forward", base.forward, new.forward), ("train", base.train, new.train)):
+            if before is None or after is None:
+                if before is not None:
+                    yield missing(subject, f"{name}_operators")
+                continue
             where = f"{label} {name}"
             tolerance = effects.of("operators", subject)
             change = exact_change(subject, "operators", where, before.calls, after.calls, tolerance)
@@ -259,7 +322,7 @@ def _changes(
         yield _bounded(subject, "invariance_error", label, *errors, TOLERANCE["fp32"], what)
     elif base.invariance_error is not None:
         yield missing(subject, "invariance_error")
-    what = "the same weights and images give logits that"
+    what = "the same weights and inputs give outputs that"
     yield _bounded(subject, "outputs", label, 0.0, _output_difference(base, new), OUTPUT_TOLERANCE, what)
 
 
@@ -279,7 +342,7 @@ def _output_difference(base: ExactFigures, new: ExactFigures) -> float:
     if len(base.outputs) != len(new.outputs):
         return float("inf")
     largest = max(abs(one - other) for one, other in zip(base.outputs, new.outputs, strict=True))
-    # Logits that are all alike have no deviation: their size stands in for it.
+    # Values that are all alike have no deviation: their size stands in for it.
     return largest / (base.output_deviation or max(map(abs, base.outputs)) or 1.0)
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.inputs import Inputs
+from flopbench.models import foreign
 from flopbench.models.factory import perturb
 from flopbench.regression import exact
 from flopbench.regression.decision import Outcome
@@ -176,7 +178,10 @@ def test_networks_of_several_outputs_have_all_of_them_gated(form, monkeypatch):
     # Both products of weights, and none of an input that needs no gradient.
     assert figures.train.operators["aten.mm"] == 2
     whole = _structured(lambda a, b: torch.cat([a, b], 1), monkeypatch).models[0]
-    assert (figures.outputs, figures.output_deviation) == (whole.outputs, whole.output_deviation)
+    assert figures.output_deviation == whole.output_deviation
+    # Of each of them the first: the second begins where the first ends.
+    assert figures.outputs[:8] == whole.outputs
+    assert len(figures.outputs) == 16
 
 
 def _leave(*arguments):
@@ -187,7 +192,7 @@ def _leave(*arguments):
     ("form", "said"),
     [
         (lambda a, b: (a, b * math.nan), "not finite"),
-        (lambda a, b: None, "holds no tensor"),
+        (lambda a, b: None, "holds no number"),
         (_leave, "SystemExit: 1"),
         (lambda a, b: a @ b, "RuntimeError"),
     ],
@@ -212,8 +217,111 @@ class _Broken(nn.Module):
 
 
 def test_graph_breaks_are_counted():
-    assert _graph_breaks(_Broken(), torch.zeros(2)) == 1
-    assert _graph_breaks(tiny.flop(), torch.zeros(1, 3, 32, 32)) == 0
+    assert _graph_breaks(_Broken(), Inputs(torch.zeros(2))) == 1
+    assert _graph_breaks(tiny.flop(), Inputs(torch.zeros(1, 3, 32, 32))) == 0
+
+
+class _Tokens(nn.Module):
+    """Tokens and a mask in, a dict of a score per token, a state of another shape, and whole numbers out."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.embed, self.rnn = nn.Embedding(11, width), nn.LSTM(width, width, batch_first=True)
+
+    def forward(self, tokens, mask=None):
+        features, (state, _) = self.rnn(self.embed(tokens))
+        if mask is not None:
+            features = features * mask[..., None]
+        return {"features": features, "state": state, "last": tokens[:, -1], "loss": features.square().mean()}
+
+
+class _Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, images, targets=None):
+        if self.training and targets is None:
+            raise ValueError("targets are needed in training")
+        return [{"boxes": self.head(image), "scores": image[:, 0]} for image in images]
+
+
+def _tokens(batch_size):
+    return {"tokens": torch.randint(11, (batch_size, 5)), "mask": torch.rand(batch_size, 5) > 0.2}
+
+
+def _longer(batch_size):
+    return torch.zeros(batch_size, 9, dtype=torch.int64)
+
+
+def _ragged(batch_size):
+    return [torch.rand(3 + index, 4) for index in range(batch_size)]
+
+
+def _own(given, **pair):
+    foreign.put(given)
+    table = {"baseline": "python:a", "candidate": "python:a", "inputs": "python:inputs", **pair}
+    profile = Profile.model_validate({"pairs": (table,), "batch_sizes": 1, "image_sizes": 32})
+    return measure_exact("x", profile)
+
+
+def test_networks_of_ones_own_are_held_to_their_figures_on_their_own_inputs():
+    torch.manual_seed(0)
+    network = _Tokens()
+    measured = _own({"a": network, "inputs": _tokens}, perturb=False)
+    (figures,) = measured.models
+    assert figures.subject == "python:a+python:inputs/32x32"
+    assert figures.macs == 5 * 2 * 4 * 8 * 8
+    assert figures.graph_breaks == 0
+    assert figures.train is not None
+    # Features, state, last token, loss.
+    assert len(figures.outputs) == 8 + 8 + 2 + 1
+    assert (
+        _compare(_own({"a": network, "inputs": _tokens}, perturb=False), base=measured).outcome
+        is Outcome.PASS
+    )
+    with torch.no_grad():
+        network.embed.weight += 0.1
+    assert _failed(_own({"a": network, "inputs": _tokens}, perturb=False), base=measured) == ["outputs"]
+
+
+def test_a_loss_of_ones_own_is_what_is_differentiated():
+    network = _Tokens()
+    whole = _own({"a": network, "inputs": _tokens}).models[0].train
+    part = _own({"a": network, "inputs": _tokens}, loss="loss").models[0].train
+    assert part.calls < whole.calls
+
+
+def test_a_network_that_cannot_be_trained_like_this_is_held_to_the_rest_and_it_is_said():
+    measured = _own({"a": _Detector(), "inputs": _ragged})
+    (figures,) = measured.models
+    assert figures.train is None
+    comparison = _compare(measured, base=measured)
+    assert comparison.outcome is Outcome.PASS
+    assert any(
+        "no training step is compared, it fails: ValueError: targets are needed" in n
+        for n in comparison.notes
+    )
+    trained = figures.model_copy(update={"train": figures.forward})
+    (lost,) = _compare(measured, base=measured.model_copy(update={"models": (trained,)})).of(Outcome.MISSING)
+    assert lost.metric == "train_operators"
+
+
+def test_the_same_network_on_other_inputs_is_another_subject():
+    foreign.put({"a": _Tokens()})
+    tables = [
+        {"baseline": "python:a", "candidate": "python:a", "inputs": f"{__name__}:{name}"}
+        for name in ("_tokens", "_longer")
+    ]
+    profile = Profile.model_validate({"pairs": tables, "batch_sizes": 1, "image_sizes": 32})
+    short, long = measure_exact("x", profile).models
+    assert long.subject == short.subject.replace("_tokens", "_longer")
+    assert short.macs < long.macs
+
+
+def test_operators_that_no_macs_are_counted_of_are_named():
+    altered = _altered(uncounted={"aten::fft_rfft": 2})
+    assert any(note.endswith("the MACs leave out aten::fft_rfft") for note in _compare(altered).notes)
 
 
 def test_effects_are_part_of_the_suite_but_not_of_its_digest():
