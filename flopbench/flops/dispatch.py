@@ -86,7 +86,13 @@ def observe(
     Raises:
         FlopbenchError: gradients are asked for, and none reaches a trainable weight.
     """
-    observation = _observe(model, inputs, pass_, dtype_bytes, loss, training=False)
+    try:
+        observation = _observe(model, inputs, pass_, dtype_bytes, loss, training=False)
+    except Exception:
+        if loss is None or pass_ == "forward":
+            raise
+        # Detectors have their losses in training mode alone.
+        return _observe(model, inputs, pass_, dtype_bytes, loss, training=True)
     trainable = sum(parameter.requires_grad for parameter in model.parameters())
     # Gradients reach the same weights of our own networks in either mode: what they do not reach is idle.
     if observation.unreached and not isinstance(model, Network | SingleLayer):

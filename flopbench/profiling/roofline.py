@@ -22,6 +22,7 @@ from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
+from flopbench.timing.loss import loss_of
 
 
 class Work:
@@ -90,7 +91,7 @@ def _observed(name: str, cell: Cell, dtype_bytes: int) -> tuple[nn.Module, Obser
             model = create_model(name, cell.image_size, cell.num_classes, **cell.options(name)).eval()
             inputs = inputs_for(model, cell.pair, cell.batch_size, cell.image_size)
             initialised(model, inputs)
-        return model, observe(model, inputs, cell.pass_, dtype_bytes)
+        return model, observe(model, inputs, cell.pass_, dtype_bytes, loss_of(cell.pair))
 
     parsed = parse_name(name)
     if parsed.spec is not None:

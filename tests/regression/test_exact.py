@@ -56,6 +56,7 @@ def test_figures_are_those_of_the_network():
     # Products without bias are those of the antisymmetric half: qkv, projection, two of the MLP, patches.
     assert flop.forward.operators["aten.mm"] == 5
     assert "aten.mm" not in plain.forward.operators
+    assert flop.train is not None
     assert flop.train.bytes_written > flop.forward.bytes_written
 
 
@@ -176,6 +177,7 @@ def test_networks_of_several_outputs_have_all_of_them_gated(form, monkeypatch):
     figures = _structured(form, monkeypatch).models[0]
     assert figures.macs == 48 * 14
     # Both products of weights, and none of an input that needs no gradient.
+    assert figures.train is not None
     assert figures.train.operators["aten.mm"] == 2
     whole = _structured(lambda a, b: torch.cat([a, b], 1), monkeypatch).models[0]
     assert figures.output_deviation == whole.output_deviation
@@ -289,6 +291,8 @@ def test_a_loss_of_ones_own_is_what_is_differentiated():
     network = _Tokens()
     whole = _own({"a": network, "inputs": _tokens}).models[0].train
     part = _own({"a": network, "inputs": _tokens}, loss="loss").models[0].train
+    assert whole is not None
+    assert part is not None
     assert part.calls < whole.calls
 
 
