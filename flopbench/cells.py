@@ -69,6 +69,16 @@ Imported = Annotated[str, AfterValidator(_imported)]
 """The name of somebody's own function: `package.module:callable`."""
 
 
+def _part_or_imported(value: str) -> str:
+    if not value.strip():
+        raise ValueError("names no part of the output and no package.module:callable")
+    return _imported(value) if ":" in value else value
+
+
+Stated = Annotated[str, AfterValidator(_part_or_imported)]
+"""The name of somebody's own function, or of a part of the output: a key, an attribute, an index."""
+
+
 class Pair(Frozen):
     """A baseline X and a candidate, matched in depth, width, heads, tokens, activation and input.
 
@@ -104,8 +114,8 @@ class Pair(Frozen):
     perturb: bool = True
     cast: bool = True
     inputs: Imported | None = None
-    loss: str | None = None
-    same: str | None = None
+    loss: Stated | None = None
+    same: Stated | None = None
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")

@@ -115,7 +115,7 @@ def make_inputs(
         images = random_images(batch_size, image_size, seed=seed, channels=channels)
         return Inputs(images.to(device, dtype or torch.float32))
     given = load(pair.inputs)
-    if callable(given) and not isinstance(given, nn.Module):
+    if _makes_inputs(given):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
@@ -129,6 +129,19 @@ def make_inputs(
             f"the inputs of {pair.id} hold no tensor: give a tensor, a tuple or a dict of them"
         )
     return inputs.to(device, dtype).map(lambda x: x.detach().clone().requires_grad_(x.requires_grad))
+
+
+def are_fixed(pair: Pair) -> bool:
+    """Whether a pair's inputs are given as they are, in one batch size, not by a function of it.
+
+    Raises:
+        FlopbenchError: they cannot be found.
+    """
+    return pair.inputs is not None and not _makes_inputs(load(pair.inputs))
+
+
+def _makes_inputs(given: Any) -> bool:
+    return callable(given) and not isinstance(given, nn.Module | Mapping | Sequence | Tensor)
 
 
 def inputs_for(

@@ -149,13 +149,16 @@ class Check(Finite):
     `in_cell` is on the cell's own input in the cell's dtype and mode. None: not invariant by
     construction (a plain or hybrid network), so not asked for. `agreement` is the largest
     |compiled or fused − eager| of either model, relative to the root mean square of the output (None where
-    only eager operations ran, or none could be judged: the cell has a flag then).
+    only eager operations ran, or none could be judged: the cell has a flag then). `same` is the largest
+    |candidate − baseline| of what the pair says is the same, relative likewise; None where it says nothing
+    or leaves it to a function of its own.
     """
 
     random: float | None = None
     photo: float | None = None
     in_cell: float | None = None
     agreement: float | None = None
+    same: float | None = None
     tolerance: float
     in_cell_tolerance: float
 

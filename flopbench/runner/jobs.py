@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from flopbench.cells import Frozen
-from flopbench.results import ModelResult
+from flopbench.results import Flag, ModelResult
 
 # The jobs that workers do, by the name under which a worker finds them.
 PROBE = "flopbench.runner.worker:probe"
@@ -15,13 +15,17 @@ COMPILE = "flopbench.runner.worker:compile_beforehand"
 
 
 class PairFacts(Frozen):
-    """What is known of a pair before any timing; the same for all its cells of one image size."""
+    """What is known of a pair before any timing; the same for all its cells of one image size.
+
+    `flags` are for each of its cells.
+    """
 
     baseline: ModelResult
     candidate: ModelResult
     random_error: float | None = None
     photo_error: float | None = None
     tolerance: float
+    flags: tuple[Flag, ...] = ()
 
     @property
     def failure(self) -> str:

@@ -10,20 +10,23 @@ import torch
 # Counting, laying out on the meta device and compiling all import it, a second each time: the fork server
 # imports it once for all processes. It starts no thread and touches no GPU.
 import torch._dynamo
+from torch import nn
 
 from flopbench.cells import Cell, DeviceKind, DType
+from flopbench.errors import in_one_line, out_of_memory
 from flopbench.flops.audit import count_macs
-from flopbench.inputs import inputs_for
+from flopbench.inputs import are_fixed, inputs_for
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.private import compile_for_others
-from flopbench.results import CellRecord, Environment, ModelResult, Peaks, Serving
+from flopbench.results import CellRecord, Environment, Flag, ModelResult, Peaks, Serving
 from flopbench.runner.jobs import LEAST_SAMPLING, PairFacts, Plan
 from flopbench.runner.needs import unmet
 from flopbench.runner.process import Report
 from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
-from flopbench.timing.bench import ROLES, Bench, WrongOutputError
+from flopbench.timing.bench import ROLES, Bench
+from flopbench.timing.checks import WrongOutputError
 from flopbench.timing.environment import describe
 from flopbench.timing.memory import peak_memory
 from flopbench.timing.peaks import measure_peaks
@@ -43,33 +46,52 @@ def peaks(report: Report, device: DeviceKind, dtypes: tuple[DType, ...]) -> Peak
 
 def inspect(report: Report, cell: Cell) -> PairFacts:
     """Parameters and MACs of both models, and the candidate's invariance with perturbed weights in fp32."""
-    results = {}
+    results, flags = {}, list[Flag]()
     pair, image_size = cell.pair, cell.image_size
     for role, label in zip(ROLES, cell.labels, strict=True):
         name = getattr(pair, role)
         with torch.device("meta" if parse_name(name).spec else "cpu"):
             model = create_model(name, image_size, cell.num_classes, **cell.options(name))
-        count = count_macs(model, inputs_for(model, pair, 1, image_size))
+        macs, uncounted = None, {}
+        try:
+            macs, uncounted = _macs(model, cell)
+        except (Exception, SystemExit) as error:
+            if out_of_memory(error) or parse_name(name).spec:
+                raise
+            flags.append(
+                Flag(
+                    kind="uncounted",
+                    message=f"the MACs of {label} could not be counted: {in_one_line(error)}",
+                    remedy="its times stand by themselves; a network that torch can trace is counted",
+                )
+            )
         results[role] = ModelResult(
             name=name,
             label=label,
             parameters=num_parameters(model),
-            macs=count.macs,
-            uncounted_operators=count.uncounted,
+            macs=macs,
+            uncounted_operators=uncounted,
         )
+    known = {**results, "tolerance": TOLERANCE["fp32"], "flags": tuple(flags)}
     if not parse_name(pair.candidate).invariant:
-        return PairFacts(**results, tolerance=TOLERANCE["fp32"])
+        return PairFacts(**known)
     # The class has checked that it can be laid out without values; the values are the perturbation's.
     with torch.device("meta"):
         model = create_model(pair.candidate, image_size, cell.num_classes, **cell.options(pair.candidate))
     model = perturb(model.to_empty(device=cell.device)).eval()
     set_precision("fp32")
     return PairFacts(
-        **results,
-        tolerance=TOLERANCE["fp32"],
+        **known,
         random_error=invariance_error(model, random_images(2, image_size, device=cell.device)),
         photo_error=invariance_error(model, photo(image_size, device=cell.device)),
     )
+
+
+def _macs(model: nn.Module, cell: Cell) -> tuple[int, dict[str, int]]:
+    """Of one item, and the operators that were left out; where the weights have values, for these values."""
+    count = count_macs(model, inputs_for(model, cell.pair, 1, cell.image_size))
+    # Inputs that no function makes come in one batch size, the cell's.
+    return count.macs // (cell.batch_size if are_fixed(cell.pair) else 1), count.uncounted
 
 
 def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: Plan) -> CellRecord:
@@ -150,7 +172,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         speedup=rounds.speedup,
         stop=rounds.stop,
         check=check and check.model_copy(update={"random": facts.random_error, "photo": facts.photo_error}),
-        flags=flags,
+        flags=(*facts.flags, *flags),
         device_state=state,
     )
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import sub
@@ -10,24 +10,20 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from flopbench.cells import Cell, DeviceKind
-from flopbench.inputs import Inputs
-from flopbench.kernels import Ran, has_ours
-from flopbench.kernels.dispatch import observe, specified
-from flopbench.models.catalog import parse_name
+from flopbench.kernels import Ran
+from flopbench.kernels.dispatch import observe
 from flopbench.private import compiled_graphs
 from flopbench.results import Check, CompileCache, Flag
-from flopbench.structures import tensors
-from flopbench.testing.invariance import TOLERANCE, invariance_error
+from flopbench.timing.checks import Checks
 from flopbench.timing.clock import CLOCKS, CpuClock, CudaClock
 from flopbench.timing.compiler import start_compiler, start_libraries
 from flopbench.timing.device_state import Watch, watch
 from flopbench.timing.energy import Power
 from flopbench.timing.flags import find_flags
 from flopbench.timing.memory import Peak, peak_memory
-from flopbench.timing.outputs import numbers, relative_errors, seeded, state_of, strange_parts
+from flopbench.timing.outputs import state_of
 from flopbench.timing.pacing import PACING, Pace
 from flopbench.timing.sampling import ROLES, Rounds, sample_pair, warm_up
 from flopbench.timing.serving import single_calls
@@ -38,10 +34,6 @@ from flopbench.timing.workload import (
     compiled_units,
     make_workload,
 )
-
-
-class WrongOutputError(AssertionError):
-    """An output is not what it must be, so that no time of this pair would mean anything."""
 
 
 class Sampled(NamedTuple):
@@ -84,12 +76,13 @@ class Bench:
     pace: dict[str, float] = field(default_factory=dict, init=False)
     unchecked: list[Flag] = field(default_factory=list, init=False)
     _writers: list[str] = field(default_factory=list, init=False)
+    _inferred: dict[str, Any] = field(default_factory=dict, init=False)
     _whole: dict[str, float] = field(default_factory=dict, init=False)
     _rounds: Rounds = field(default_factory=Rounds, init=False)
 
     @classmethod
     def of(cls, cell: Cell, on_phase: Callable[[str], object] = lambda name: None) -> "Bench":
-        """Both models of a cell, with perturbed weights and the same images."""
+        """Both models of a cell, called with the same inputs."""
         bench, device = cls({}, cell.device, cell, on_phase), torch.device(cell.device)
         with bench._phase("build"):
             inputs = cell_inputs(cell, device)
@@ -104,6 +97,10 @@ class Bench:
     def first_calls(self) -> None:
         """Call each model once, which compiles what is to be compiled."""
         compiles = self.cell is not None and self.cell.mode != "eager"
+        if self.cell and self.cell.pair.same is not None and self.cell.pass_ != "forward":
+            # Before a step of training moves weights that were the same.
+            with self._phase("check"):
+                self._inferred = {role: self._checks.inference(role) for role in ROLES}
         with self._phase(self._first_phase):
             # What a process starts but once is not part of what the model that comes first takes.
             if self.cell:
@@ -126,35 +123,24 @@ class Bench:
             self._add_what_was_compiled_before(self.cell)
 
     def check(self) -> Check | None:
-        """Every call sees the same input, and what it returns is right.
+        """Every call sees the same input, and what it returns is right (`Checks.of`).
 
-        Outputs are finite and of one size, compiled and fused ones equal eager ones, E(X)'s are invariant.
         What cannot be judged is `unchecked`.
 
-        Returns the errors found, None for callables.
+        Returns:
+            The errors found, None for callables.
 
         Raises:
-            WrongOutputError: one of these does not hold.
+            WrongOutputError: it is not.
         """
         if not self.ran:
             self.first_calls()
-        self._check_inputs()
+        self._checks.refuse(self._writers)
         # These are calls like any other; the check is of what they return.
         with self._phase("warm-up"):
-            outputs = {role: self._output(role) for role in ROLES}
+            outputs = {role: self._checks.output(role) for role in ROLES}
         with self._phase("check"):
-            theirs, ours = (self._finite_numbers(role, outputs[role]) for role in ROLES)
-            if theirs != ours and not any(map(self._images_decide_on_sizes, ROLES)):
-                raise WrongOutputError(f"outputs of {theirs} and of {ours} numbers: not the same task")
-            if self.cell is None:
-                return None
-            errors = [e for role in ROLES for e in self._agreement(self.cell, role, outputs[role])]
-            return Check(
-                agreement=max(errors, default=None),
-                in_cell=self._invariance(self.cell, outputs["candidate"]),
-                tolerance=TOLERANCE["fp32"],
-                in_cell_tolerance=TOLERANCE[self.cell.dtype],
-            )
+            return self._checks.of(outputs, self._inferred or outputs)
 
     def warm_up(self, seconds: float) -> None:
         """Call each model until its time has settled, and learn its pace.
@@ -225,6 +211,10 @@ class Bench:
         """Of the device."""
         return CLOCKS[self.device]()
 
+    @property
+    def _checks(self) -> Checks:
+        return Checks(self.workloads, self.device, self.cell, self.ran, self.unchecked)
+
     @cached_property
     def _watch(self) -> Watch:
         return watch(self.device)
@@ -251,130 +241,6 @@ class Bench:
         if kinds[0] & kinds[1]:
             for operation, names in self.ran["baseline"].items():
                 self.ran["candidate"][operation] = names | self.ran["candidate"].get(operation, {})
-
-    def _label(self, role: str) -> str:
-        return self.cell.labels[ROLES.index(role)] if self.cell else f"the {role}"
-
-    def _output(self, role: str, seed: int = 0) -> Any:
-        """What a role's timed call returns; of a cell with random numbers drawn from `seed` on."""
-        workload = self.workloads[role]
-        with seeded(self.device, seed) if self.cell else nullcontext():
-            return workload.logits(workload.inputs)
-
-    def _check_inputs(self) -> None:
-        for role in self._writers:
-            writes = f"{self._label(role)} writes into its input, so that no two calls see the same"
-            remedy = "let it work on a copy, x = x.clone()"
-            if self.cell:
-                raise WrongOutputError(f"{writes}: {remedy}")
-            self._cannot_judge(writes, remedy)
-
-    def _cannot_judge(self, message: str, remedy: str) -> None:
-        self.unchecked.append(Flag(kind="unchecked", message=message, remedy=remedy))
-
-    def _images_decide_on_sizes(self, role: str) -> bool:
-        """Whether a cell's output is larger for some images than for others; if so, it is noted.
-
-        A detector gives as many boxes as it finds: that another finds more, or finds one more by rounding,
-        makes neither wrong.
-        """
-        if self.cell is None:
-            return False
-        workload = self.workloads[role]
-        others = cell_inputs(self.cell, torch.device(self.device), seed=1)
-        if _shapes(workload.logits(workload.inputs)) == _shapes(workload.logits(others)):
-            return False
-        self._cannot_judge(
-            f"{self._label(role)}: sizes of the output depend on the images, unlike sizes were not compared",
-            "return all that it chooses from to have outputs compared",
-        )
-        return True
-
-    def _finite_numbers(self, role: str, output: Any) -> int:
-        """How many numbers a role's output holds, however they are laid out; all must be finite."""
-        found, strange = tensors(output), strange_parts(output)
-        if strange or not sum(tensor.numel() for tensor in found):
-            what = f"{', '.join(strange)} in the output" if strange else "an output without numbers"
-            self._cannot_judge(f"{self._label(role)}: {what} cannot be checked", "return tensors")
-        for tensor in found:
-            if not bool(numbers(tensor).isfinite().all()):
-                where = f" in {self.cell.dtype}" if self.cell else ""
-                shape = tuple(tensor.shape)
-                raise WrongOutputError(f"{self._label(role)}'s output {shape} is not finite{where}")
-        return sum(tensor.numel() for tensor in found)
-
-    def _agreement(self, cell: Cell, role: str, output: Any) -> list[float]:
-        """The errors of compiled or other operations against torch's own; none where these ran uncompiled.
-
-        An error per tensor of the output, but of those that cannot be judged: what varies from call to
-        call, and whole numbers that are not the same, for rounding turns them by one or more.
-
-        Raises:
-            WrongOutputError: an error is beyond the cell's tolerance.
-        """
-        if cell.mode == "eager" and not has_ours(self.ran.get(role, {})):
-            return []
-
-        def eager(seed: int) -> Any:
-            with torch.compiler.set_stance("force_eager"), specified(self.workloads[role].model):
-                return self._output(role, seed)
-
-        how = f"{self._label(role)} {'compiled' if cell.mode != 'eager' else 'with our kernels'}"
-        wanted = eager(0)
-        errors = relative_errors(output, wanted)
-        if _shapes(output) != _shapes(wanted):
-            if self._images_decide_on_sizes(role):
-                return []
-            raise WrongOutputError(f"{how} gives tensors of other shapes than the eager operations")
-        if max(errors, default=0.0) <= TOLERANCE[cell.dtype]:
-            return errors
-        # A compiler draws its own random numbers, whatever the seed; and a pass may leave something in the
-        # network that changes what the next one gives.
-        own = relative_errors(eager(1), wanted)
-        judged = []
-        for tensor, error, varies in zip(tensors(wanted), errors, own, strict=False):
-            if error <= TOLERANCE[cell.dtype]:
-                judged.append(error)
-            elif varies > TOLERANCE[cell.dtype]:
-                self._cannot_judge(
-                    f"{how}: an output {tuple(tensor.shape)} was not compared with the eager operations', "
-                    "which give another at each call (random numbers, or what earlier calls left)",
-                    "switch dropout off to have it compared",
-                )
-            elif not (tensor.is_floating_point() or tensor.is_complex()):
-                self._cannot_judge(
-                    f"{how}: whole numbers {tuple(tensor.shape)} differ from the eager operations'",
-                    "return what they were rounded from",
-                )
-            else:
-                judged.append(self._small(error, cell, f"{how} differs from the eager operations"))
-        return judged
-
-    def _invariance(self, cell: Cell, logits: Any) -> float | None:
-        """The candidate's error of invariance on the cell's own images; None where it promises none."""
-        if not parse_name(cell.pair.candidate).invariant:
-            return None
-        workload = self.workloads["candidate"]
-
-        def network(images: Tensor) -> Tensor:
-            (only,) = tensors(workload.logits(Inputs(images)))
-            return only
-
-        (images,) = workload.inputs.tensors
-        error = invariance_error(network, images, *tensors(logits))
-        return self._small(error, cell, f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}")
-
-    @staticmethod
-    def _small(error: float, cell: Cell, otherwise: str) -> float:
-        tolerance = TOLERANCE[cell.dtype]
-        # Written so that NaN fails.
-        if not error <= tolerance:
-            raise WrongOutputError(f"{otherwise}: relative error {error:.1e}, allowed {tolerance:.0e}")
-        return error
-
-
-def _shapes(output: Any) -> list[torch.Size]:
-    return [tensor.shape for tensor in tensors(output)]
 
 
 def _cache(compiled: int, taken: int) -> CompileCache:

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flopbench.cells import DeviceKind
 from flopbench.private import version
-from flopbench.structures import leaves, tensors
+from flopbench.structures import leaves, named_leaves, tensors
 
 # Tensors are checked, and what else is here belongs to the network itself: nothing was computed.
 _KNOWN = (Tensor, type(None), bool, int, float, complex, str, bytes)
@@ -42,6 +42,32 @@ def relative_error(got: Tensor, wanted: Tensor) -> float:
 def relative_errors(got: Any, wanted: Any) -> list[float]:
     """`relative_error` of each tensor that two outputs have in common, in the order of `leaves`."""
     return [relative_error(*pair) for pair in zip(tensors(got), tensors(wanted), strict=False)]
+
+
+def shapes(output: Any) -> list[torch.Size]:
+    """Those of an output's tensors."""
+    return [tensor.shape for tensor in tensors(output)]
+
+
+class Common(NamedTuple):
+    """What two outputs have in common, each part with its path, and what only one of them has.
+
+    A part whose shape differs is in both of the latter.
+    """
+
+    both: list[tuple[str, Tensor, Tensor]]
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+
+
+def in_common(first: Any, second: Any) -> Common:
+    """Tensors of the same path and shape; in their order where no path is the same and all shapes are."""
+    one, other = ({path: x for path, x in named_leaves(y) if isinstance(x, Tensor)} for y in (first, second))
+    if not one.keys() & other.keys() and shapes(first) == shapes(second):
+        other = dict(zip(one, other.values(), strict=False))
+    same = [path for path, x in one.items() if path in other and other[path].shape == x.shape]
+    alone = ({path: x for path, x in parts.items() if path not in same} for parts in (one, other))
+    return Common([(path, one[path], other[path]) for path in same], *alone)
 
 
 def numbers(tensor: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ def build_model(name: str, cell: Cell, device: torch.device, seed: int = 0) -> n
     if not ours:
         model = model.to(device)
         # Weights without a shape can neither be perturbed nor given to an optimiser.
-        initialised(model, inputs_for(model, cell.pair, 1, cell.image_size))
+        batch_size = 1 if cell.pair.inputs is None else cell.batch_size
+        initialised(model, inputs_for(model, cell.pair, batch_size, cell.image_size))
     if cell.pair.perturb:
         model = perturb(model.to_empty(device=device) if ours else model, seed)
     if cell.pair.cast:

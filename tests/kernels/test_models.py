@@ -12,7 +12,8 @@ from flopbench.flops.trace import count_forward
 from flopbench.inputs import Inputs
 from flopbench.kernels import dispatch
 from flopbench.models.factory import create_model, perturb
-from flopbench.timing.bench import Bench, WrongOutputError
+from flopbench.timing.bench import Bench
+from flopbench.timing.checks import WrongOutputError
 from flopbench.timing.workload import build_model, cell_inputs, make_workload
 from tests.kernels.agreement import fused_cell
 from tests.models.networks import build_shallow

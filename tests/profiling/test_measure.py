@@ -12,7 +12,7 @@ from flopbench.profiling import measure
 from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.results import Peaks
 from flopbench.timing import bench
-from flopbench.timing.bench import WrongOutputError
+from flopbench.timing.checks import WrongOutputError
 from flopbench.timing.clock import CpuClock
 from flopbench.timing.workload import Workload
 

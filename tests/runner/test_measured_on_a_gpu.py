@@ -14,7 +14,7 @@ from flopbench.results import POWER_LIMIT, ModelResult
 from flopbench.results.percentiles import samples_needed
 from flopbench.runner import worker
 from flopbench.runner.jobs import PairFacts, Plan
-from flopbench.timing import bench
+from flopbench.timing import bench, checks
 from flopbench.timing.bench import ROLES, Bench
 from flopbench.timing.clock import CudaClock
 from flopbench.timing.device_state import CudaWatch
@@ -62,13 +62,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimulatedGpu:
     def of(cell: Cell, on_phase: Any) -> Bench:
         return Bench({role: workload(role) for role in ROLES}, cell.device, cell, on_phase)
 
-    seeded = bench.seeded
+    seeded = checks.seeded
     monkeypatch.setattr(Bench, "of", of)
     monkeypatch.setattr(worker, "require_compiler", lambda cell: None)
     monkeypatch.setattr(worker, "stored", lambda cell: dict.fromkeys(ROLES, Stored(2**20, (0.3, 0.1, 0.2))))
     monkeypatch.setattr(bench, "start_libraries", lambda device: None)
     monkeypatch.setattr(bench, "start_compiler", lambda device, gradients: None)
-    monkeypatch.setattr(bench, "seeded", lambda device, seed: seeded("cpu", seed))
+    monkeypatch.setattr(checks, "seeded", lambda device, seed: seeded("cpu", seed))
     monkeypatch.setattr(bench, "peak_memory", lambda work, device: peak_memory(work, device, cuda=memory))
     monkeypatch.setattr(bench, "CLOCKS", {"cuda": lambda: CudaClock(gpu, gpu.now, gpu.sleep)})
     monkeypatch.setattr(bench, "watch", lambda device: CudaWatch(Card(gpu), now=gpu.now))
