@@ -80,17 +80,15 @@ def show(comparison: "Comparison") -> None:
     """Print a comparison to the terminal."""
     from rich.text import Text
 
-    from flopbench.regression.output import summary, table
     from flopbench.report.text import printable
 
     console = make_console()
-    if comparison.changes:
-        console.print(table(comparison.changes))
-    for change in comparison.changes:
-        if change.note and change.outcome != "pass":
-            console.print(Text(printable(f"{change.title}: {change.note}")), soft_wrap=True)
-    for line in (*comparison.notes, summary(comparison)):
-        console.print(Text(printable(line)), soft_wrap=True)
+    for part in comparison.shown():
+        if isinstance(part, str):
+            # A terminal may break a line where it likes, a log must not.
+            console.print(Text(printable(part)), soft_wrap=True)
+        else:
+            console.print(part)
 
 
 def _tell(comparison: "Comparison", *, title: str, out: Path | None, junit: Path | None) -> None:

@@ -4,15 +4,19 @@ A fourth is no change: what the base has is missing now.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
 from flopbench.cells import Frozen
 from flopbench.errors import ExitCode
+from flopbench.report.shown import Shown
 from flopbench.results import Interval
+
+if TYPE_CHECKING:
+    from flopbench.report.table import Table
 
 ALPHA = 0.025
 """Probability of a false alarm over all cells of a comparison: one side of a 95 % interval."""
@@ -124,8 +128,11 @@ def correct(changes: Sequence[Change], alpha: float = ALPHA) -> tuple[Change, ..
     return tuple(corrected)
 
 
-class Comparison(Frozen):
-    """All changes between a base and a new state, with what could not be compared and why."""
+class Comparison(Shown, Frozen):
+    """All changes between a base and a new state, with what could not be compared and why.
+
+    It prints as its table, what there is to say of each figure that did not pass, and the outcome.
+    """
 
     base: str
     new: str
@@ -145,6 +152,17 @@ class Comparison(Frozen):
     def of(self, outcome: Outcome) -> list[Change]:
         """The changes with this outcome."""
         return [change for change in self.changes if change.outcome is outcome]
+
+    def shown(self) -> "Iterator[Table | str]":
+        """The table, the notes, and a line with the outcome."""
+        from flopbench.regression.output import summary, table
+
+        if self.changes:
+            yield table(self.changes)
+        for change in self.changes:
+            if change.note and change.outcome is not Outcome.PASS:
+                yield f"{change.title}: {change.note}"
+        yield from (*self.notes, summary(self))
 
     def exit_code(self, *, strict: bool = False) -> ExitCode:
         """0 pass, 1 regression, 3 where something is missing; ambiguous is 4 if `strict`, else 0."""

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopbench.errors import FlopbenchError, unknown
+from flopbench.errors import FlopbenchError, brief
 from flopbench.report.cells import Row, rows_of
 from flopbench.report.findings import Answer
 from flopbench.report.render import ReportFiles, answers_of, checked_ids, render_report
@@ -17,10 +17,11 @@ from flopbench.results import CellRecord, Run, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
-# What is drawn where no picture is asked for: the first of these that there is data for.
-_TELLING = ("side-by-side", "speedup-against-width", "speedup-against-batch")
+    from flopbench.report.pictures.figure import Figure
+
+# The pictures that say most, in this order; the others come after them.
+_TELLING = ("side-by-side", "speedup-against-width", "speedup-against-batch", "speedups")
 
 
 class Result(Shown):
@@ -71,14 +72,14 @@ class Result(Shown):
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """The names of the pictures that there is data for, as of the report's files."""
+        """The names of the pictures that there is data for, the most telling first."""
         return tuple(self._drawn())
 
     def plot(self, name: str | None = None) -> "Figure":
         """One of the report's pictures as a matplotlib figure, which a notebook shows as it is.
 
         Args:
-            name: one of `pictures`; by default the one that says most about what was measured.
+            name: one of `pictures`; by default the first of them.
 
         Raises:
             FlopbenchError: there is none of that name, or no cell has a speed-up to draw.
@@ -86,15 +87,17 @@ class Result(Shown):
         drawn = self._drawn()
         if not drawn:
             raise FlopbenchError("there is no picture: no cell has a speed-up")
-        name = name or next((known for known in _TELLING if known in drawn), next(iter(drawn)))
+        name = name or next(iter(drawn))
         if name not in drawn:
-            raise unknown("picture", name, drawn)
+            raise FlopbenchError(f"there is no picture {brief(name)}; there is {', '.join(drawn)}")
         return drawn[name]
 
     def _drawn(self) -> "dict[str, Figure]":
         from flopbench.report.pictures import draw
 
-        return {drawing.name: drawing.figure for drawing in draw(self.runs, self._rows)}
+        rank = {name: place for place, name in enumerate(_TELLING)}
+        drawn = sorted(draw(self.runs, self._rows), key=lambda drawing: rank.get(drawing.name, len(rank)))
+        return {drawing.name: drawing.figure for drawing in drawn}
 
     def report(self, path: str | Path = "reports") -> ReportFiles:
         """Write the report as `flopbench report` does: Markdown, a self-contained page, data and pictures.

@@ -50,4 +50,5 @@ class Shown:
     def _repr_html_(self) -> str:
         from flopbench.report.render import html_templates
 
-        return html_templates().get_template("shown.html.j2").render(parts=list(self.shown()))
+        parts = [part if isinstance(part, Table) else printable(part) for part in self.shown()]
+        return html_templates().get_template("shown.html.j2").render(parts=parts)

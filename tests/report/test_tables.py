@@ -250,9 +250,9 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
     record = run.records()[0]
     assert record.candidate is not None
     without = Serving(latencies=(0.1, 0.2), problem="cannot be loaded: no, thanks")
-    run.append(
-        record.model_copy(update={"candidate": record.candidate.model_copy(update={"serving": without})})
-    )
+    assert record.candidate is not None
+    candidate = record.candidate.model_copy(update={"serving": without})
+    run.append(record.model_copy(update={"candidate": candidate}))
     text = printed(Group(*summary(rows_of(to_frame([run])))), 240)
     assert "cannot be loaded: no, thanks" in text
     assert "needs 6 calls" in text

@@ -41,7 +41,7 @@ def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing]:
 
 
 def _all(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
-    from flopbench.report.pictures import accuracy, batch, gain, latency, machine, share, width
+    from flopbench.report.pictures import accuracy, batch, gain, latency, machine, share, speedups, width
 
     cells = measured(rows)
     if len(runs) > 1:
@@ -51,6 +51,7 @@ def _all(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
         own = [row for row in rows if row["run"] == run.info.id]
         profiles, device_name = run.profiles(), run.info.environment.device_name
         suffix = f"-{number}" if len(runs) > 1 else ""
+        yield speedups.speedups(run, measured(own), suffix)
         yield batch.speedup_against_batch(run, measured(own), suffix)
         yield width.speedup_against_width(run, measured(own), suffix)
         yield share.realised_share(run, measured(own), suffix)

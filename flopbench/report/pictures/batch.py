@@ -38,17 +38,18 @@ from flopbench.results import FrontierRecord, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from flopbench.report.pictures.figure import Figure
 
 
 def speedup_against_batch(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     """Speed-up against batch size, a panel a pair, with the MACs ratio and 1."""
-    if not cells:
+    batches = sorted({row["batch_size"] for row in cells})
+    if len(batches) < 2:
         return None
     looks = {words: (setting_of(own[0]), look(n)) for n, (words, own) in enumerate(by_setting(cells).items())}
     pairs = by(cells, "network")
     figure, axes = _panels(pairs, "speed-up")
-    batches = sorted({row["batch_size"] for row in cells})
     for axis, group in zip(axes, pairs.values(), strict=True):
         for pass_, of_pass in PASS_LOOKS.items():
             for setting, own in looks.values():

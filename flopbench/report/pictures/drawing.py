@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flopbench.report.pictures.style import save
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from flopbench.report.pictures.figure import Figure
 
 
 @dataclass(frozen=True)

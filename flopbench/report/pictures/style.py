@@ -15,7 +15,9 @@ from flopbench.report.cells import Rows, counted_in_full
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as AnyFigure
+
+    from flopbench.report.pictures.figure import Figure
 
 # Okabe and Ito, Color Universal Design (2008), without its yellow, which is too pale for lines.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
@@ -230,7 +232,7 @@ def settle(figure: Any) -> None:
         figure.set_layout_engine("none")
 
 
-def save(figure: "Figure") -> tuple[bytes, str]:
+def save(figure: "AnyFigure") -> tuple[bytes, str]:
     """(PNG, SVG) of a figure: the same figure gives the same bytes."""
     settle(figure)
     png, svg = io.BytesIO(), io.BytesIO()
