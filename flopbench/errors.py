@@ -90,10 +90,17 @@ def in_one_line(error: BaseException) -> str:
     """
     if isinstance(error, FlopbenchError):
         return str(error)
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    first = next((line.strip() for line in message.splitlines() if line.strip()), "")
+    first = gist(error.msg if isinstance(error, SyntaxError) else str(error))
     where = own_lines(error)
     return f"{type(error).__name__}{f': {first}' if first else ''}{f' ({where})' if where else ''}"
+
+
+def gist(message: str) -> str:
+    """The first line of a message; of one of torch's compiler also what it explains, or whom it means."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    headed = dict(line.split(":", 1) for line in lines[1:] if ":" in line)
+    detail = headed.get("Explanation", "").strip() or headed.get("Developer debug context", "").strip()
+    return ": ".join([*lines[:1], *filter(None, [detail])])
 
 
 # How libraries say that there is no memory left: CUDA, its driver, torch's allocators, NCCL and Triton; the

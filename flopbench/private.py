@@ -7,6 +7,8 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -219,6 +221,42 @@ def compiled_graphs() -> tuple[int, int]:
 
     inductor = counters["inductor"]
     return inductor["fxgraph_cache_miss"] + inductor["fxgraph_cache_bypass"], inductor["fxgraph_cache_hit"]
+
+
+def graph_breaks() -> list[Any]:
+    """Where the compiler left a graph so far: of each break an object with its `reason` and `user_stack`."""
+    from torch._dynamo.utils import graph_break_reasons
+
+    return graph_break_reasons
+
+
+def untraced() -> tuple[int, Counter[str]]:
+    """How many functions the compiler left to Python whole so far; how often it met what it cannot trace."""
+    from torch._dynamo.utils import counters
+
+    frames = counters["frames"]
+    return frames["total"] - frames["ok"], Counter(counters["unimplemented"])
+
+
+def failed_guards() -> Counter[str]:
+    """What did not hold any more of what was compiled, each time that it was compiled again so far."""
+    from torch._dynamo.utils import guard_failures
+
+    return Counter(str(failure) for failures in guard_failures.values() for failure in failures)
+
+
+def generated_files() -> list[str]:
+    """The Python files that inductor has written so far, or found in its cache: one or more per graph."""
+    # What makes no graphs of inductor's does not wait for its import.
+    cache = sys.modules.get("torch._inductor.codecache")
+    return [module.__file__ for module in cache.PyCodeCache.modules] if cache else []
+
+
+def graphs_not_captured() -> int:
+    """How many graphs so far were to be replayed as a CUDA graph and cannot be."""
+    from torch._dynamo.utils import counters
+
+    return counters["inductor"]["cudagraph_skips"]
 
 
 def keep_address(tensor: Tensor) -> None:

@@ -189,6 +189,45 @@ def test_compiled_graphs():
         assert sum(private.compiled_graphs()) == sum(before) + 1
 
 
+def test_what_the_compiler_leaves_out():
+    def network(x):
+        y = x + 1
+        print("seen")
+        return y * 2
+
+    def loop(x):
+        for _ in range(2):
+            if x.sum() > 0:
+                x = x + 1
+        return x
+
+    torch.compiler.reset()
+    functions, reasons = private.untraced()
+    guards = private.failed_guards()
+    compiled = torch.compile(network, backend="eager", dynamic=False)
+    compiled(torch.ones(2))
+    (broken,) = private.graph_breaks()
+    assert "print" in broken.reason
+    assert broken.user_stack[-1].line == 'print("seen")'
+    assert private.untraced()[0] == functions
+    assert private.failed_guards() == guards
+    compiled(torch.ones(3))
+    assert any("size" in failed for failed in private.failed_guards() - guards)
+    torch.compile(loop, backend="eager")(torch.ones(2))
+    assert private.untraced()[0] == functions + 1
+    assert private.untraced()[1] - reasons
+
+
+def test_generated_files():
+    before = private.generated_files()
+    if private.compiler_version() is not None:
+        torch.compile(lambda x: torch.sort(x - 3).values)(torch.ones(2))
+        assert any(
+            "torch.ops.aten.sort" in Path(file).read_text()
+            for file in private.generated_files()[len(before) :]
+        )
+
+
 def test_show_kernels_to_profiler():
     from torch._inductor import config
 

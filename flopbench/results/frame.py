@@ -26,7 +26,8 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     these, and how often each came), `seconds` (median per call), `throughput` (images a second, or
     samples of inputs of their own), `watts`, `joules` (per call) and `images_per_joule` (images/s/W,
     samples/s/W) where the device tells, `peak_bytes`, `peak_source` (how that was found),
-    `compile_seconds`, `compile_cache` (whether it held what was compiled), `kernels` (what ran), and
+    `compile_seconds`, `compile_cache` (whether it held what was compiled), `kernels` (what ran),
+    `not_compiled` (what of a compiled model runs uncompiled, and how often), and
     where serving figures were asked for `latency_p50`, `latency_p90` and `latency_p99` (seconds; each
     with `_low` and `_high`, the ends of its 95 % interval; None of too few calls), `latency_calls`,
     `first_call_seconds`, `load_seconds`, `disk_bytes` and `load_problem` (why one of these is not known),
@@ -96,6 +97,11 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             f"{role}_compile_seconds": result.compile_seconds if result else None,
             f"{role}_compile_cache": result.compile_cache if result else None,
             f"{role}_kernels": result.kernels if result else None,
+            f"{role}_not_compiled": "; ".join(
+                f"{what} ({times})" for what, times in result.not_compiled.items()
+            )
+            if result
+            else "",
             **{f"{role}_{name}": value for name, value in _served(result and result.serving).items()},
         }
     speedup, check = record.speedup, record.check

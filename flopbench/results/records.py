@@ -124,7 +124,8 @@ class ModelResult(Counted, Implemented):
     holds the compiler's start-up too. `watts` is the average power while the model was sampled, `joules`
     the energy of a call with what lies between it and the next: of the whole card, or of the processor's
     packages with all that ran on them; None where the device does not tell, or not finely enough to tell
-    the models apart. `serving` is measured where it was asked for, of forward passes.
+    the models apart. `serving` is measured where it was asked for, of forward passes. `not_compiled` is
+    what of a compiled model runs uncompiled, and why: reason → how often.
     """
 
     name: str
@@ -135,6 +136,7 @@ class ModelResult(Counted, Implemented):
     peak_source: PeakSource | None = None
     compile_seconds: float | None = None
     compile_cache: CompileCache | None = None
+    not_compiled: dict[str, int] = {}
     watts: PositiveFloat | None = None
     joules: PositiveFloat | None = None
     serving: Serving | None = None

@@ -124,7 +124,8 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         )
 
     def result(role: str, **found: Any) -> ModelResult:
-        return getattr(facts, role).model_copy(update={"implementations": bench.ran[role], **found})
+        seen = {"implementations": bench.ran[role], "not_compiled": dict(bench.not_compiled.get(role, {}))}
+        return getattr(facts, role).model_copy(update={**seen, **found})
 
     bench.first_calls()
     try:

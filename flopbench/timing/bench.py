@@ -1,6 +1,7 @@
 """One pair on one device: built, called, checked, warmed up and sampled, in one way whoever asks for it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from flopbench.timing.outputs import state_of
 from flopbench.timing.pacing import PACING, Pace
 from flopbench.timing.sampling import ROLES, Rounds, sample_pair, warm_up
 from flopbench.timing.serving import single_calls
+from flopbench.timing.uncompiled import compiled_again, flagged, left_out
 from flopbench.timing.workload import (
     Workload,
     build_model,
@@ -60,6 +62,7 @@ class Bench:
         phases: seconds of wall time by phase.
         first_seconds: by role, of the first call, compilation included.
         compile_cache: by role, of compiled models, how the first call came by its code.
+        not_compiled: by role, of compiled models, what does not run compiled (`timing.uncompiled`).
         ran: by role, what each operation of ours was seen to run as in the first call (`kernels.dispatch`).
         pace: by role, seconds of the timed step once warm.
         unchecked: a flag for each thing that the checks could not judge.
@@ -72,6 +75,7 @@ class Bench:
     phases: dict[str, float] = field(default_factory=dict, init=False)
     first_seconds: dict[str, float] = field(default_factory=dict, init=False)
     compile_cache: dict[str, CompileCache] = field(default_factory=dict, init=False)
+    not_compiled: dict[str, Counter[str]] = field(default_factory=dict, init=False)
     ran: dict[str, Ran] = field(default_factory=dict, init=False)
     pace: dict[str, float] = field(default_factory=dict, init=False)
     unchecked: list[Flag] = field(default_factory=list, init=False)
@@ -111,12 +115,15 @@ class Bench:
                 before = state_of(workload.inputs.tensors)
                 graphs = compiled_graphs() if compiles else None
                 start = time.monotonic()
-                with observe() as self.ran[role]:
+                with observe() as self.ran[role], left_out() if compiles else nullcontext() as found:
                     workload.run()
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
-                if graphs:
+                if graphs and found is not None:
                     self.compile_cache[role] = _cache(*map(sub, compiled_graphs(), graphs))
+                    with compiled_again() as again:
+                        workload.run()
+                    self.not_compiled[role] = found + again
                 if state_of(workload.inputs.tensors) != before:
                     self._writers.append(role)
         if self.cell and self.cell.mode != "eager":
@@ -199,7 +206,10 @@ class Bench:
         flags = find_flags(self._rounds, state, precision=precision, shortened=plan.shortened)
         # What empties the caches between the calls takes energy too, which is none of the model's.
         power = {} if flushed else device_watch.power()
-        return Sampled(self._rounds, state, (*self.unchecked, *flags), power)
+        uncompiled = [
+            flag for role in self.not_compiled for flag in flagged(self._label(role), self.not_compiled[role])
+        ]
+        return Sampled(self._rounds, state, (*self.unchecked, *uncompiled, *flags), power)
 
     def single_calls(self, seconds: float) -> dict[str, list[float]]:
         """Latencies of warm calls, each waited for before the next is made, by role (`timing.serving`)."""
@@ -233,7 +243,7 @@ class Bench:
             self.phases[name] = round(self.phases.get(name, 0.0) + time.monotonic() - start, 4)
 
     def _add_what_was_compiled_before(self, cell: Cell) -> None:
-        """What the baseline's blocks ran as, to a candidate with some alike: these are not traced again."""
+        """What was seen of the baseline's blocks, to a candidate with some alike, not traced again."""
         kinds = [
             {tuple(map(type, unit.modules())) for unit in compiled_units(self.workloads[role].model, cell)}
             for role in ROLES
@@ -241,6 +251,7 @@ class Bench:
         if kinds[0] & kinds[1]:
             for operation, names in self.ran["baseline"].items():
                 self.ran["candidate"][operation] = names | self.ran["candidate"].get(operation, {})
+            self.not_compiled["candidate"] |= self.not_compiled["baseline"]
 
 
 def _cache(compiled: int, taken: int) -> CompileCache:
