@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import sub
@@ -206,8 +206,9 @@ class Bench:
         flags = find_flags(self._rounds, state, precision=precision, shortened=plan.shortened)
         # What empties the caches between the calls takes energy too, which is none of the model's.
         power = {} if flushed else device_watch.power()
+        labels = dict(zip(ROLES, self.cell.labels, strict=True)) if self.cell else {}
         uncompiled = [
-            flag for role in self.not_compiled for flag in flagged(self._label(role), self.not_compiled[role])
+            flag for role, what in self.not_compiled.items() for flag in flagged(labels[role], what)
         ]
         return Sampled(self._rounds, state, (*self.unchecked, *uncompiled, *flags), power)
 
