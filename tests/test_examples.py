@@ -1,48 +1,128 @@
 """The examples, and what the documentation says of them."""
 
 import re
+import runpy
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import flopbench
+from examples import build
 from flopbench.suites import load_suite
 from flopbench.timing.workload import build_model, cell_inputs, make_workload
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES, DOCS = build.EXAMPLES, build.DOCS
 
 
 @pytest.fixture(autouse=True)
 def in_the_folder_of_examples(monkeypatch):
-    monkeypatch.chdir(ROOT / "examples")
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of what is started there
+    yield
+    sys.modules.pop("own_networks", None)
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """What is measured is one cell, and hardly that."""
+    benchmark: Any = getattr(flopbench, "benchmark", None)
+
+    def quick(*args: Any, **options: Any) -> Any:
+        return benchmark(*args, **{**options, "batch_sizes": 1, "passes": ["forward"], "cell_seconds": 0.1})
+
+    monkeypatch.setattr(flopbench, "benchmark", quick, raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-max-time=0.05")
+
+
+@pytest.mark.parametrize("topic", build.TOPICS)
+def test_every_script_runs(topic, quickly, capsys):
+    left = runpy.run_path(f"{topic}.py", run_name="__main__")
+    assert capsys.readouterr().out
+    if topic == "regression_test":
+        assert "test_merged_layers_are_faster" in left["printed"]
+        assert "1 passed" not in left["printed"]
+
+
+@pytest.mark.parametrize("topic", build.TOPICS)
+def test_a_notebook_is_its_script_and_was_run(topic):
+    expected, notebook = build.notebook_of(topic), build.committed(topic)
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in expected.cells
+    ]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    outputs = [output for cell in code for output in cell.outputs]
+    assert outputs
+    assert {output.output_type for output in outputs} <= {"stream", "execute_result", "display_data"}
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("topic", build.TOPICS)
+def test_a_notebook_is_small_and_holds_no_path(topic):
+    text = (EXAMPLES / f"{topic}.ipynb").read_text(encoding="utf-8")
+    assert len(text) < 200_000
+    assert not re.findall(r"/(?:tmp|home|root|Users|usr)/", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topic", build.TOPICS)
+def test_a_notebook_gives_the_same_kinds_of_output_when_it_is_run(topic):
+    """Nothing but what was measured may differ, so neither do the kinds of output."""
+
+    def kinds(notebook: Any) -> list[list[str]]:
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        return [[kind for output in cell.outputs for kind in output.get("data", ["text"])] for cell in cells]
+
+    assert kinds(build.run(build.notebook_of(topic))) == kinds(build.committed(topic))
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_a_page_shows_what_the_notebooks_give(page):
+    text, pictures = page.read_text(encoding="utf-8"), {}
+    assert build.documented(text, pictures) == text
+    for name, picture in pictures.items():
+        assert (DOCS / name).read_bytes() == picture
+    for link in re.findall(r"\]\((?!https?://|#)([^)]+)\)", text):
+        assert (DOCS / link).exists()
+
+
+def test_a_page_that_shows_something_else_is_renewed():
+    page = "before\n<!-- pandas_frame: group -->\nstale\n<!-- end -->\nafter"
+    renewed = build.documented(page, {})
+    assert "stale" not in renewed
+    assert "print(means" in renewed
+    assert renewed.startswith("before\n<!-- pandas_frame: group -->\n")
+    assert renewed.endswith("<!-- end -->\nafter")
+
+
+def test_the_python_of_the_pages_runs():
+    """What is not shown from the notebooks, which are run by themselves."""
+    for page in DOCS.glob("*.md"):
+        text = re.sub(r"<!-- \w+: .*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+            exec(code, {})
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_the_suite_of_ones_own_networks_is_one(kind):
     cells = list(load_suite("own_networks.toml").profile(kind).cells(kind))
-    assert {cell.pair.id for cell in cells} == {"own_networks:folded@own_networks:small"}
+    named = {(cell.pair.baseline, cell.pair.candidate) for cell in cells}
+    assert named == {("own_networks:separate", "own_networks:merged")}
 
 
-def test_its_networks_run_in_every_pass_and_size():
+def test_its_networks_are_the_same_and_run_in_every_pass():
     device = torch.device("cpu")
     for cell in load_suite("own_networks.toml").profile("cpu").cells("cpu"):
-        for name in (cell.pair.baseline, cell.pair.candidate):
-            work = make_workload(build_model(name, cell, device), cell_inputs(cell, device), cell)
-            work.run()
-
-
-def test_what_the_documentation_runs_is_right():
-    page = (ROOT / "docs" / "own_networks.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    exec(code, {})
-    for link in re.findall(r"\]\(([^)]+)\)", page):
-        assert (ROOT / "docs" / link).is_file()
-
-
-def test_the_folded_network_is_cheap_for_it_is_symmetric():
-    """The plain one is not: what the documentation's check says of the other is worth something."""
-    images = torch.randn(2, 3, 64, 64)
-    with pytest.raises(AssertionError, match="not equivariant"):
-        flopbench.assert_equivariant(flopbench.create_model("own_networks:small"), images)
+        inputs = cell_inputs(cell, device)
+        networks = [
+            build_model(name, cell, device).eval() for name in (cell.pair.baseline, cell.pair.candidate)
+        ]
+        logits = [inputs.call(network)["logits"] for network in networks]
+        torch.testing.assert_close(*logits)
+        for network in networks:
+            make_workload(network, inputs, cell).run()
