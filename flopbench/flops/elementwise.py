@@ -26,9 +26,9 @@ PER_OUTPUT = {
         1,
         """__and__ __iand__ __ior__ __or__ _adaptive_avg_pool2d_backward _index_put_impl _prelu_kernel abs
         absolute adaptive_max_pool2d_backward add addr avg_pool2d_backward avg_pool3d_backward bernoulli
-        clamp col2im cumprod cumsum divide elu_backward eq exponential floor_divide
-        ge ger greater greater_equal gt hardsigmoid hardsigmoid_backward hardswish_backward hardtanh_backward
-        index_add index_put le leaky_relu_backward less less_equal logcumsumexp lt masked_fill
+        clamp col2im cumprod cumsum divide elu_backward eq exponential floor_divide ge ger greater
+        greater_equal gt hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh_backward
+        index_add index_put le leaky_relu leaky_relu_backward less less_equal logcumsumexp lt masked_fill
         max_pool2d_with_indices_backward max_pool3d_with_indices_backward multiply native_dropout ne neg
         negative nll_loss2d_backward nll_loss_backward normal not_equal outer pow prelu rand rand_like
         randint randint_like randn randn_like relu relu6 rsub scatter_add scatter_reduce
@@ -62,16 +62,15 @@ _PER_INPUT = {
     **_each(
         1,
         """_adaptive_avg_pool2d _adaptive_avg_pool3d _embedding_bag _embedding_bag_forward_only _unique2
-        embedding_dense_backward
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
         all amax amin aminmax any argmax argmin argsort avg_pool1d avg_pool2d avg_pool3d bincount bucketize
-        count_nonzero cummax cummin embedding_bag isin kthvalue linalg_vector_norm logsumexp max max_pool1d
-        max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices mean
-        median min multinomial nanmean nansum nll_loss nll_loss2d nll_loss2d_forward nll_loss_forward
-        nll_loss_nd nonzero norm prod reflection_pad1d_backward reflection_pad2d_backward
-        replication_pad1d_backward replication_pad2d_backward roi_pool searchsorted sort std std_mean sum
-        topk trace unfold_backward unique_consecutive upsample_nearest1d_backward upsample_nearest2d_backward
-        var var_mean""",
+        count_nonzero cummax cummin embedding_bag embedding_dense_backward isin kthvalue linalg_vector_norm
+        logsumexp max max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d
+        max_pool3d_with_indices mean median min multinomial nanmean nansum nll_loss nll_loss2d
+        nll_loss2d_forward nll_loss_forward nll_loss_nd nonzero norm prod reflection_pad1d_backward
+        reflection_pad2d_backward replication_pad1d_backward replication_pad2d_backward roi_pool searchsorted
+        sort std std_mean sum topk trace unfold_backward unique_consecutive upsample_nearest1d_backward
+        upsample_nearest2d_backward var var_mean""",
     ),
     **_each(3, "l1_loss mse_loss"),
     **_each(4, "huber_loss smooth_l1_loss _weight_norm_interface cosine_similarity"),
@@ -79,8 +78,9 @@ _PER_INPUT = {
     **_each(6, "_thnn_fused_gru_cell _thnn_fused_gru_cell_backward"),
     **_each(7, "_thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl"),
     **_each(12, "binary_cross_entropy binary_cross_entropy_with_logits kl_div"),
-    **_each(8, "upsample_bilinear2d_backward"),
-    **_each(32, "upsample_bicubic2d_backward"),
+    **_each(8, "upsample_bilinear2d_backward _upsample_bilinear2d_aa_backward"),
+    **_each(32, "upsample_bicubic2d_backward _upsample_bicubic2d_aa_backward"),
+    **_each(32, "_roi_align_backward _ps_roi_align_backward"),
 }
 # Layer norm: two sums, centre, divide, scale (the shift rides on it as a multiply-add). Softmax: maximum,
 # subtract, exponential, sum, divide. Batch norm in evaluation: scale and shift.

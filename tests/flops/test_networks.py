@@ -249,3 +249,32 @@ def test_what_a_custom_operator_computes_is_named_not_guessed():
     counted = count_macs(model, inputs)
     assert (counted.macs, counted.uncounted, counted.coverage) == (0, {"flopbench_tests::product": 1}, 0)
     assert observe(model, inputs).uncounted == counted.uncounted
+
+
+class Detects(nn.Module):
+    """Boxes of a feature map, those that overlap left out, and a product on each of the rest."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 2 * 2, 5)
+
+    def forward(self, images):
+        import torchvision
+
+        x = F.hardswish(self.stem(images))
+        boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [4, 4, 8, 8]], device=x.device)
+        kept = boxes[torchvision.ops.nms(boxes, boxes.sum(1), 0.5)]
+        found = torchvision.ops.roi_align(x, [kept] * len(x), 2)
+        return [{"boxes": kept, "scores": scores} for scores in self.head(found.flatten(1)).chunk(len(x))]
+
+
+def test_detectors_count_the_boxes_that_they_keep():
+    pytest.importorskip("torchvision")
+    result = audit(Detects(), "detector", Inputs(torch.randn(2, 3, 8, 8)), strict=False)
+    # Of three boxes two are the same.
+    assert {result.forward[name].macs for name in (FVCORE, FLOP_COUNTER)} == {
+        2 * 64 * 4 * 27 + 2 * 2 * 16 * 5
+    }
+    for counted in (result.forward[FVCORE], result.forward[FLOP_COUNTER], result.backward[FLOP_COUNTER]):
+        assert counted.uncounted == {}
