@@ -173,8 +173,8 @@ def audit(
     )
 
 
-def count_macs(model: nn.Module, inputs: Inputs) -> Counted:
-    """Forward MACs of an item: of a call over the items that `inputs` hold.
+def count_macs(model: nn.Module, inputs: Inputs, items: int | None = None) -> Counted:
+    """Forward MACs of an item: of a call over the items that `inputs` hold, where it is not said how many.
 
     By fvcore, or by FlopCounterMode where that leaves out less or can alone.
     """
@@ -187,7 +187,7 @@ def count_macs(model: nn.Module, inputs: Inputs) -> Counted:
         ran = observe(model, inputs)
         counts.append(Counted(ran.macs, _operator_coverage(ran), ran.uncounted))
     fullest = min(counts, key=lambda counted: sum(counted.uncounted.values()))
-    return replace(fullest, macs=round(fullest.macs / inputs.batch_size))
+    return replace(fullest, macs=round(fullest.macs / (items or inputs.batch_size)))
 
 
 @contextmanager

@@ -101,6 +101,8 @@ def num_parameters(model: nn.Module) -> int:
 def perturb(model: Module, seed: int = 0) -> Module:
     """Give every parameter random values of the size that trained ones have, in place.
 
+    Of floating point, that is, or complex: whole numbers, as quantised networks hold, stay as they are.
+
     At initialisation layer scales near zero and zero biases hide errors of a symmetry; after this
     every term of every layer matters, and activations stay of order 1 through the deepest network.
     The values depend on the seed, on each parameter's place and shape, and on the kind of device.
@@ -115,9 +117,14 @@ def perturb(model: Module, seed: int = 0) -> Module:
         with torch.no_grad():
             parameter.normal_(mean, deviation, generator=generator)
 
+    drawable = [
+        (i, name, parameter)
+        for i, (name, parameter) in enumerate(model.named_parameters())
+        if parameter.is_floating_point() or parameter.is_complex()
+    ]
     # torch draws on one core; every parameter has a generator of its own, so several can be drawn at once.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for drawn in [pool.submit(fill, i, *named) for i, named in enumerate(model.named_parameters())]:
+        for drawn in [pool.submit(fill, *indexed) for indexed in drawable]:
             drawn.result()
     return model
 

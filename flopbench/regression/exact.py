@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from flopbench.cells import AXES, Attention, Cell, Frozen
 from flopbench.errors import FlopbenchError, NothingMeasuredError, in_one_line, out_of_memory
 from flopbench.flops.audit import count_macs
-from flopbench.inputs import Inputs, inputs_for
+from flopbench.inputs import Inputs, are_fixed, inputs_for
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
 from flopbench.regression.compare import exact_change, without_base
@@ -215,7 +215,9 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
         if parse_name(name).invariant:
             error = invariance_error(_in_rows(model), random_images(BATCH_SIZE, cell.image_size))
         breaks = _graph_breaks(model, inputs)
-    counted = count_macs(model, inputs_for(model, cell.pair, 1, cell.image_size))
+    counted = count_macs(
+        model, inputs_for(model, cell.pair, 1, cell.image_size), None if are_fixed(cell.pair) else 1
+    )
     train, untrained = _train_footprint(model, inputs, cell)
     each = max(1, min(SAMPLED, MOST_SAMPLED // len(parts)))
     sampled = torch.cat([part[:each] for part in parts])[:MOST_SAMPLED]

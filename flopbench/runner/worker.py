@@ -89,9 +89,10 @@ def inspect(report: Report, cell: Cell) -> PairFacts:
 
 def _macs(model: nn.Module, cell: Cell) -> tuple[int, dict[str, int]]:
     """Of one item, and the operators that were left out; where the weights have values, for these values."""
-    count = count_macs(model, inputs_for(model, cell.pair, 1, cell.image_size))
     # Inputs that no function makes come in one batch size, the cell's.
-    return count.macs // (cell.batch_size if are_fixed(cell.pair) else 1), count.uncounted
+    items = cell.batch_size if are_fixed(cell.pair) else 1
+    count = count_macs(model, inputs_for(model, cell.pair, items, cell.image_size), items)
+    return count.macs, count.uncounted
 
 
 def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: Plan) -> CellRecord:
