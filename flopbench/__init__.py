@@ -16,6 +16,7 @@ _HOMES = {
     "assert_equivariant": "flopbench.testing",
     "Inputs": "flopbench.inputs",
     "Result": "flopbench.report.result",
+    "benchmark": "flopbench.api",
     "compare_runs": "flopbench.api",
     "count_flops": "flopbench.api",
     "load_run": "flopbench.api",
@@ -26,6 +27,7 @@ __all__ = [
     "Result",
     "__version__",
     "assert_equivariant",
+    "benchmark",
     "compare_runs",
     "count_flops",
     "create_model",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from flopbench.api import compare_runs, count_flops, load_run, run_suite
+    from flopbench.api import benchmark, compare_runs, count_flops, load_run, run_suite
     from flopbench.inputs import Inputs
     from flopbench.models import create_model, list_models, load_released_checkpoint
     from flopbench.report.result import Result

@@ -4,7 +4,7 @@ The commands are built on these. Nothing here measures or counts: each function 
 hands it to the room that does. Imports no torch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -27,8 +27,8 @@ RunLike = str | Path | Run | Result
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C while a run was measured; `result` holds the cells that were done by then."""
 
-    def __init__(self, result: Result, how: str) -> None:
-        super().__init__(f"interrupted; every finished cell is in {result.runs[0].path}: go on with {how}")
+    def __init__(self, result: Result, where: str) -> None:
+        super().__init__(f"interrupted; every finished cell is in {where}")
         self.result = result
 
 
@@ -118,8 +118,106 @@ def run_suite(
         with _watched(progress) as observer:
             sweep(run, observer, launch=launch)
     except KeyboardInterrupt:
-        raise Interrupted(result, f"flopbench.run_suite(resume={str(run.path)!r})") from None
+        go_on = f"flopbench.run_suite(resume={str(run.path)!r})"
+        raise Interrupted(result, f"{run.path}: go on with {go_on}") from None
     return result
+
+
+def benchmark(
+    baseline: str | Callable[..., Any],
+    candidate: str | Callable[..., Any] | Mapping[str, str | Callable[..., Any]],
+    inputs: Any = None,
+    *,
+    loss: str | Callable[..., Any] | None = None,
+    same: str | Callable[..., Any] | None = None,
+    tolerance: float | None = None,
+    perturb: bool = False,
+    devices: str | Sequence[str] | None = None,
+    precision: float | None = None,
+    cell_seconds: float | None = None,
+    replicates: int | None = None,
+    serving: bool | None = None,
+    budget: float | str | None = None,
+    threads: int | None = None,
+    progress: "bool | Observer" = True,
+    **axes: Unpack[AxisValues],
+) -> Result:
+    """Time two networks of your own against one another, or several against one.
+
+        result = flopbench.benchmark(plain, mirrored, torch.randn(8, 3, 224, 224))
+        print(result)
+
+    Each cell is measured in a fresh process, which gets the networks from a file: their weights as they are,
+    classes and functions of a script or notebook too. What does not pickle is measured in this process, by
+    the same steps, and every record has a flag `in-process` that says why; networks, random numbers and
+    switches of torch are left as they were, and what `torch.compile` had compiled is compiled anew when it is
+    called next.
+
+    Args:
+        baseline: a `torch.nn.Module`, a function, or the name of a model: "vit_s16", "timm:NAME",
+            "package.module:callable".
+        candidate: another, or a dict of several by name.
+        inputs: what both are called with: a tensor, a tuple of arguments, a dict of keyword arguments,
+            `flopbench.Inputs`, or a function of the batch size that returns one of these. What the tensors
+            were computed from is left behind. By default images `[B, 3, H, W]` of each of `image_sizes`.
+        loss: what the backward and train passes differentiate: a function of the output and the
+            `flopbench.Inputs`, or the key, attribute or index of a part of the output.
+        same: what of the outputs has to be equal: "output" for all of it, a part, or a function of both
+            outputs (the baseline's first) that says so. By default two networks are not held to be equal.
+        tolerance: largest difference of what is the `same`, relative to its root mean square.
+        perturb: whether the networks get random weights first. With names alone, too, they keep their own.
+        devices: "cpu", "cuda" or both, each a run of its own; by default a GPU if there is one.
+        precision: relative half-width of the speed-up's 95 % interval at which a cell is done; by default
+            0.01.
+        cell_seconds: seconds of sampling per cell, at most; 5 by default.
+        replicates: fresh processes per cell; 1 by default.
+        serving: whether latencies of single calls, load time and size on disk are measured, too.
+        budget: for each run, in seconds or as "90s", "5m", "1.5h"; what does not fit is skipped.
+        threads: that a CPU computes with; by default as many as torch takes.
+        progress: whether a line per cell goes to stderr, or to the output of a notebook's cell; or who
+            watches instead.
+        axes: values of what cells vary in, one or several: `batch_sizes` (by default how many `inputs` hold,
+            else 1 and 16), `passes` ("forward"), `dtypes` (by default what most of the weights are in, and
+            nothing is cast), `modes` ("eager"), `image_sizes`, `memory_formats`, `impls` and all of suites.
+
+    Returns:
+        A run per device, in temporary folders that last as long as the result; see `Result.save`.
+
+    Raises:
+        FlopbenchError: a mistake in what was given, or a device is not there.
+        NothingMeasuredError: no cell ended well; it says why.
+        Interrupted: Ctrl-C; its `result` holds every cell that was finished.
+    """
+    from flopbench.runner.begin import parse_duration
+    from flopbench.runner.benchmark import Given, devices_of, measure
+    from flopbench.runner.given import launcher_of
+
+    seconds = parse_duration(budget, "budget") if isinstance(budget, str) else budget
+    given = Given(
+        baseline,
+        candidate,
+        inputs,
+        pair={"loss": loss, "same": same, "tolerance": tolerance, "perturb": perturb},
+        changes={
+            **axes,
+            "precision": precision,
+            "cell_seconds": cell_seconds,
+            "replicates": replicates,
+            "serving": serving,
+            "budget_seconds": seconds,
+        },
+    )
+    chosen = devices_of(devices)
+    runs: list[Run] = []
+    try:
+        with launcher_of(given.objects, threads) as launch, _watched(progress) as observer:
+            measure(given, chosen, launch, "flopbench.benchmark(...)", observer, runs)
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        where = "the `result` of this exception (in a notebook: sys.last_value.result)"
+        raise Interrupted(Result(runs), where) from None
+    return Result(runs)
 
 
 def load_run(*paths: str | Path) -> Result:

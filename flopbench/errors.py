@@ -59,7 +59,16 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> FlopbenchError:
 
 # What runs a network, but is no part of it. `sys.stdlib_module_names` has the rest.
 _MACHINERY = frozenset(
-    {"flopbench", "fvcore", "torch", "click", "typer", "typing_extensions", *sys.stdlib_module_names}
+    {
+        "flopbench",
+        "fvcore",
+        "torch",
+        "cloudpickle",
+        "click",
+        "typer",
+        "typing_extensions",
+        *sys.stdlib_module_names,
+    }
 )
 # Lines of stack: where it went wrong, and who called that.
 _FRAMES = 2

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from statistics import mean
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -220,6 +220,64 @@ class LiveProgress(LogProgress):
         return f"{format_seconds(expected if budget is None else min(expected, budget))} left"
 
 
+class NotebookProgress(LogProgress):
+    """One output of a notebook's cell, with a line per finished cell, and below what runs now.
+
+    It is text, updated in place: what is shown at the end is what a saved notebook shows.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._lines: list[str] = []
+        self._now = ""
+        self._shown_at = 0.0
+        self._display: Any = None
+
+    def __enter__(self) -> Self:
+        from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+        self._display = display(_Text(""), display_id=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._now = ""
+        self._show()
+
+    def cell(self, cell: Cell) -> None:
+        """See `Observer.cell`."""
+        super().cell(cell)
+        self._now = f"[{self.done + 1}/{self.total}] {', '.join((cell.labels[1], *cell.words))} …"
+        self._show()
+
+    def report(self, kind: str, value: object) -> None:
+        """See `Observer.report`; that time passes is shown once a second."""
+        super().report(kind, value)
+        if kind == "phase":
+            self._now = f"{self._now.partition(' …')[0]} … {value}"
+        if time.monotonic() - self._shown_at > 1:
+            self._show()
+
+    def _print(self, line: str, style: str = "") -> None:
+        self._lines.append(line)
+        self._show()
+
+    def _show(self) -> None:
+        self._shown_at = time.monotonic()
+        self._display.update(_Text("\n".join(filter(None, [*self._lines, self._now]))))
+
+
+class _Text:
+    """Plain text, without the quotes that a notebook shows around a string."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
 def progress_for(console: Console) -> LogProgress:
     """The display that suits the console."""
+    if console.is_jupyter and not console.quiet:
+        return NotebookProgress(console)
     return LiveProgress(console) if console.is_terminal else LogProgress(console)

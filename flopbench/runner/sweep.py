@@ -237,8 +237,15 @@ def check_resumable(run: Run, suite: Suite | None, environment: Environment) -> 
     The run knows what it measures; where a suite is named as well, it must be that.
 
     Raises:
-        FlopbenchError: the suite or the environment differs, with the differences named.
+        FlopbenchError: the suite or the environment differs, with the differences named; or the run's
+            networks were given from Python, and are gone with the process that had them.
     """
+    given = sorted({name.target for pair in run.info.profile.pairs for name in pair.names if name.given})
+    if given:
+        names = ", ".join(given)
+        raise FlopbenchError(
+            f"cannot resume {run.path}: {names} were given from Python: call flopbench.benchmark again"
+        )
     differences = run.info.environment.differences(environment, RESUME_FIELDS)
     if suite and suite.digest != run.info.suite_digest:
         differences.insert(0, f"suite {suite.name}: {run.info.suite_digest} → {suite.digest}")

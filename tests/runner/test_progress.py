@@ -1,14 +1,16 @@
 """What a sweep says while it runs: what to expect, and how long it takes yet."""
 
+import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from flopbench.cells import Cell, Pair
 from flopbench.results import CellRecord
-from flopbench.runner.progress import LogProgress, Pace
+from flopbench.runner.progress import LogProgress, Pace, progress_for
 from flopbench.suites import load_suite
 from tests.support.runs import make_run
 
@@ -69,3 +71,34 @@ def test_a_log_says_once_what_to_expect(tmp_path: Path):
     title, compiling = out.getvalue().splitlines()
     assert title == f"Vision transformers: {expected}: what does not fit is skipped"
     assert compiling == "compiling 2 cells beforehand, in as many processes"
+
+
+def test_a_notebook_has_one_output_that_ends_with_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shown: list[list[str]] = []
+
+    class Display:
+        def update(self, text: object) -> None:
+            shown[-1].append(repr(text))
+
+    def display(text: object, display_id: bool) -> Display:
+        assert display_id
+        shown.append([repr(text)])
+        return Display()
+
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), batch_sizes=(64,))
+    console = Console(file=StringIO(), force_jupyter=True)
+    with progress_for(console) as progress:
+        progress.begin(run, [cell()], 0)
+        progress.cell(cell())
+        progress.report("phase", "sampling")
+        progress.finished(record(cell()))
+    (output,) = shown
+    assert any("[1/1] E(ViT-S/16), batch 64, forward, bf16, eager … " in text for text in output[:-1])
+    title, line = output[-1].splitlines()
+    assert title.startswith(f"{run.info.title}: 1 cells on ")
+    assert line.startswith("[1/1] E(ViT-S/16)")
+    quiet = Console(file=StringIO(), force_jupyter=True, quiet=True)
+    assert type(progress_for(quiet)) is LogProgress
