@@ -143,15 +143,16 @@ def added(x: Tensor) -> Tensor:
     return x + x
 
 
-def test_functions_are_networks():
+def test_functions_are_networks_and_what_is_the_same_is_compared():
     result = quick(
         doubled,
         {"sum": added, "thrice": partial(torch.mul, 3)},
         lambda n: torch.ones(n, 4),
         batch_sizes=2,
+        same="output",
     )
     ends = [(record.cell.labels[1], record.status) for record in result.records]
-    assert ends == [("sum", "ok"), ("thrice", "ok")]
+    assert ends == [("sum", "ok"), ("thrice", "failed")]
 
 
 def test_where_nothing_could_be_measured_the_reasons_are_told():

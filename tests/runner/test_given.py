@@ -14,6 +14,7 @@ from flopbench.inputs import Inputs
 from flopbench.models.foreign import load
 from flopbench.runner.given import Apart, Here, launcher_of
 from flopbench.runner.here import as_it_was, networks_of
+from flopbench.runner.jobs import COMPILE
 from flopbench.runner.process import Report
 
 
@@ -253,3 +254,7 @@ def test_here_an_error_is_told_and_an_interrupt_is_none():
     assert line.startswith("ValueError: first (test_given.py:")
     with pytest.raises(KeyboardInterrupt):
         here(interrupted, timeout=1)
+
+
+def test_here_nothing_is_compiled_beforehand():
+    assert Here({}, "a test")(COMPILE, None, 2, timeout=1).kind == "timeout"
