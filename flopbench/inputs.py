@@ -61,9 +61,9 @@ class Inputs:
 
         return Inputs(*mapped(self.args, once), **mapped(dict(self.kwargs), once))
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Inputs":
-        """On a device; tensors of floating point in `dtype`, if it is given. Tokens and masks keep theirs."""
-        return self.map(lambda x: x.to(device, dtype if x.is_floating_point() else None))
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None = None) -> "Inputs":
+        """On a device, floating point in `dtype`; tokens and masks keep theirs. None changes nothing."""
+        return self.map(lambda x: x.to(device=device, dtype=dtype if x.is_floating_point() else None))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -85,7 +85,7 @@ def make_inputs(
     batch_size: int,
     image_size: tuple[int, int],
     *,
-    device: torch.device | str,
+    device: torch.device | str | None,
     dtype: torch.dtype | None,
     seed: int = 0,
     channels: int = 3,
@@ -101,7 +101,8 @@ def make_inputs(
         pair: whose `inputs` say what; None is one without any.
         batch_size: B.
         image_size: H, W in pixels.
-        device: where they are to be; on the meta device they have no values.
+        device: where they are to be; on the meta device they have no values. None leaves own inputs where
+            they are.
         dtype: of floating-point tensors; None leaves them as they come.
         seed: chooses the random numbers.
         channels: of images.
@@ -110,7 +111,8 @@ def make_inputs(
         FlopbenchError: the pair's function cannot be found, or raises.
     """
     if pair is None or pair.inputs is None:
-        if torch.device(device).type == "meta":
+        device = torch.get_default_device() if device is None else torch.device(device)
+        if device.type == "meta":
             return Inputs(torch.empty(batch_size, channels, *image_size, device="meta", dtype=dtype))
         images = random_images(batch_size, image_size, seed=seed, channels=channels)
         return Inputs(images.to(device, dtype or torch.float32))
@@ -155,7 +157,8 @@ def inputs_for(
 ) -> Inputs:
     """`make_inputs` for a network as it is: on its device, and of its dtype unless the pair casts nothing.
 
-    A network without weights has the default device and the default dtype.
+    A network without weights takes own inputs where they are, images on the default device, and the default
+    dtype.
     """
     weights = [*model.parameters(), *model.buffers()]
     dtype = next((w.dtype for w in weights if w.is_floating_point()), torch.get_default_dtype())
@@ -163,7 +166,7 @@ def inputs_for(
         pair,
         batch_size,
         image_size,
-        device=weights[0].device if weights else torch.get_default_device(),
+        device=weights[0].device if weights else None,
         dtype=None if pair and pair.inputs is not None and not pair.cast else dtype,
         seed=seed,
         channels=channels,
