@@ -61,18 +61,29 @@ class FlopbenchFixture:
         self,
         baseline: Callable[..., Any],
         candidate: Callable[..., Any],
-        *inputs: Any,
+        *arguments: Any,
+        inputs: Any = None,
+        same: "str | Callable[[Any, Any], Any] | None" = None,
+        tolerance: float | None = None,
         min_speedup: float | None = None,
         grad: bool = False,
         on_ambiguous: OnAmbiguous | None = None,
     ) -> Comparison:
-        """Time `baseline(*inputs)` and `candidate(*inputs)` in turn, and assert the speed-up, once per test.
+        """Time `baseline(*arguments)` and `candidate(*arguments)` in turn, and assert the speed-up.
+
+        Once per test.
 
         Args:
             baseline: what the candidate is compared with.
             candidate: what pytest-benchmark's table shows the times of.
-            inputs: the same for both; tensors, modules' features, anything. Where a tensor among them is on
-                a GPU, CUDA events time the calls.
+            arguments: the same for both; tensors, modules' features, anything. Where a tensor among them or a
+                module's parameter is on a GPU, CUDA events time the calls.
+            inputs: instead of these: a tensor, a tuple of arguments, a dict of arguments by name, or
+                `flopbench.Inputs`, which may also be the only one of `arguments`.
+            same: what of their outputs has to be equal: "output" for all, a part by its key, attribute or
+                index, or a function of both outputs that says so.
+            tolerance: largest difference of that, relative to its root mean square; by default as large as
+                rounding in its dtype may be.
             min_speedup: time of the baseline / time of the candidate that is asked for. Fails when the
                 whole 95 % interval lies below; an interval that contains it is measured once more.
             grad: call with gradients switched on (they are off otherwise).
@@ -83,29 +94,40 @@ class FlopbenchFixture:
             The speed-up with its interval, and the outcome.
 
         Warns:
-            NotEstablishedWarning: an output that could not be checked; with "warn" an ambiguous speed-up.
+            NotEstablishedWarning: an output that could not be checked, or that only one of both gives; with
+                "warn" an ambiguous speed-up.
 
         Raises:
-            AssertionError: outputs not finite or of unlike numbers of elements, or a speed-up too small.
-            FlopbenchError: a second comparison in one test, or an `on_ambiguous` that is none.
+            AssertionError: outputs not finite, of nothing in common, or not the `same`; a speed-up too small.
+            FlopbenchError: a second comparison in one test, an `on_ambiguous` that is none, or both
+                `arguments` and `inputs`.
         """
         import torch
         from pytest_benchmark.fixture import FixtureAlreadyUsed
 
         from flopbench.errors import FlopbenchError
-        from flopbench.structures import tensors
+        from flopbench.inputs import Inputs
         from flopbench.timing.bench import Bench
         from flopbench.timing.workload import Workload
 
         doubt = on_ambiguous or self.request.config.getini("flopbench_on_ambiguous")
         if doubt not in get_args(OnAmbiguous):
             raise FlopbenchError(f"on_ambiguous {doubt!r}: choose one of {', '.join(get_args(OnAmbiguous))}")
-        device = "cuda" if any(tensor.is_cuda for tensor in tensors(inputs)) else "cpu"
-        workloads = {"baseline": Workload.of(baseline, *inputs), "candidate": Workload.of(candidate, *inputs)}
+        if arguments and inputs is not None:
+            raise FlopbenchError("arguments by position and inputs=: give either")
+        if len(arguments) == 1 and isinstance(arguments[0], Inputs):
+            (inputs,) = arguments
+        given = Inputs(*arguments) if inputs is None else Inputs.of(inputs)
+        workloads = {
+            "baseline": Workload.of(baseline, *given.args, **given.kwargs),
+            "candidate": Workload.of(candidate, *given.args, **given.kwargs),
+        }
+        parameters = [p for workload in workloads.values() for p in workload.model.parameters()]
+        device = "cuda" if any(tensor.is_cuda for tensor in (*given.tensors, *parameters)) else "cpu"
 
         def measure() -> "tuple[Sequence[Flag], Sampled | None]":
             # Anew in each call: with --benchmark-cprofile there is a second, under the profiler.
-            bench = Bench(workloads, device)
+            bench = Bench(workloads, device, same=same, tolerance=tolerance)
             with torch.set_grad_enabled(grad):
                 bench.first_calls()
                 bench.check()

@@ -59,6 +59,7 @@ class Bench:
         device: on which both run.
         cell: what the models are built for; None for callables, which have no eager twin and no symmetry.
         on_phase: told the name of each phase when it begins.
+        same, tolerance: what callables have to give alike, as `Checks` has it; of a cell its pair says so.
         phases: seconds of wall time by phase.
         first_seconds: by role, of the first call, compilation included.
         compile_cache: by role, of compiled models, how the first call came by its code.
@@ -72,6 +73,8 @@ class Bench:
     device: DeviceKind
     cell: Cell | None = None
     on_phase: Callable[[str], object] = lambda name: None
+    same: str | Callable[[Any, Any], Any] | None = None
+    tolerance: float | None = None
     phases: dict[str, float] = field(default_factory=dict, init=False)
     first_seconds: dict[str, float] = field(default_factory=dict, init=False)
     compile_cache: dict[str, CompileCache] = field(default_factory=dict, init=False)
@@ -224,7 +227,8 @@ class Bench:
 
     @property
     def _checks(self) -> Checks:
-        return Checks(self.workloads, self.device, self.cell, self.ran, self.unchecked)
+        same = (self.cell.pair.same, self.cell.pair.tolerance) if self.cell else (self.same, self.tolerance)
+        return Checks(self.workloads, self.device, self.cell, self.ran, self.unchecked, *same)
 
     @cached_property
     def _watch(self) -> Watch:

@@ -1,6 +1,6 @@
 """Whether both models of a pair compute what they must: checked before any of their times is taken."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from flopbench.timing.outputs import (
 from flopbench.timing.sampling import ROLES
 from flopbench.timing.workload import Workload, cell_inputs
 
+_NAMES = {torch.float64: "fp64", torch.float16: "fp16", torch.bfloat16: "bf16"}
 # So many parts of an output are named in a line.
 _FEW = 4
 
@@ -49,6 +50,8 @@ class Checks:
         cell: what the models are built for; None for callables.
         ran: by role, what each operation of ours was seen to run as.
         unchecked: gets a flag for each thing that could not be judged.
+        same: what both have to give, as in `Pair.same`, or a function of both outputs.
+        tolerance: of that, as in `Pair.tolerance`.
     """
 
     workloads: dict[str, Workload]
@@ -56,6 +59,8 @@ class Checks:
     cell: Cell | None
     ran: Mapping[str, Ran]
     unchecked: list[Flag]
+    same: str | Callable[[Any, Any], Any] | None = None
+    tolerance: float | None = None
 
     def output(self, role: str, seed: int = 0) -> Any:
         """What a role's timed call returns; of a cell with random numbers drawn from `seed` on."""
@@ -83,14 +88,14 @@ class Checks:
             WrongOutputError: one of these does not hold.
         """
         self._one_task(outputs)
-        cell = self.cell
+        same, cell = self._same(inferred), self.cell
         if cell is None:
             return None
         errors = [e for role in ROLES for e in self._agreement(cell, role, outputs[role])]
         return Check(
             agreement=max(errors, default=None),
             in_cell=self._invariance(cell, outputs["candidate"]),
-            same=self._same(cell, inferred),
+            same=same,
             tolerance=TOLERANCE["fp32"],
             in_cell_tolerance=TOLERANCE[cell.dtype],
         )
@@ -119,9 +124,14 @@ class Checks:
         theirs, ours = (self._finite_numbers(role, outputs[role]) for role in ROLES)
         if theirs == ours or any(map(self._inputs_decide_on_sizes, ROLES)):
             return
-        if self.cell is None or all(name.spec for name in self.cell.pair.names):
+        both, *alone = in_common(*(outputs[role] for role in ROLES))
+        if (
+            all(name.spec for name in self.cell.pair.names)
+            if self.cell
+            else not both or alone[0].keys() & alone[1].keys()
+        ):
             raise WrongOutputError(f"outputs of {theirs} and of {ours} numbers: not the same task")
-        self._note_what_only_one_gives(*(in_common(*(outputs[role] for role in ROLES))[1:]))
+        self._note_what_only_one_gives(*alone)
 
     def _note_what_only_one_gives(self, *alone: Mapping[str, Tensor]) -> None:
         given = [
@@ -227,19 +237,19 @@ class Checks:
         broken = f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}"
         return _small(error, TOLERANCE[cell.dtype], broken)
 
-    def _same(self, cell: Cell, inferred: Mapping[str, Any]) -> float | None:
-        """The largest error of what the pair says is the same; None without such, or where a function judges.
+    def _same(self, inferred: Mapping[str, Any]) -> float | None:
+        """The largest error of what has to be the same; None without such, or where a function judges.
 
         Raises:
             WrongOutputError: it is not the same, or one of the outputs lacks it.
             FlopbenchError: the function cannot be found, or says neither yes nor no.
         """
-        name = cell.pair.same
+        name = self.same
         if name is None:
             return None
         outputs = [inferred[role] for role in ROLES]
-        apart = f"{cell.labels[1]} does not give the same as {cell.labels[0]}"
-        if ":" in name:
+        apart = f"{self._label('candidate')} does not give the same as {self._label('baseline')}"
+        if not isinstance(name, str) or ":" in name:
             _judged(name, outputs, apart)
             return None
         if name != "output":
@@ -251,11 +261,14 @@ class Checks:
         if not both:
             raise WrongOutputError(f"{apart}: the outputs have no tensor in common")
         self._note_what_only_one_gives(*alone)
-        tolerance = cell.pair.tolerance or TOLERANCE[cell.dtype]
-        return max(
-            _small(relative_error(ours, theirs), tolerance, f"{apart}: {_path(path, name)} differs")
-            for path, theirs, ours in both
-        )
+        errors = []
+        for path, theirs, ours in both:
+            dtype = self.cell.dtype if self.cell else _NAMES.get(theirs.dtype, "fp32")
+            allowed = self.tolerance or TOLERANCE[dtype]
+            errors.append(
+                _small(relative_error(ours, theirs), allowed, f"{apart}: {_path(path, name)} differs")
+            )
+        return max(errors)
 
     def _part(self, role: str, output: Any, name: str) -> Any:
         try:
@@ -264,11 +277,12 @@ class Checks:
             raise WrongOutputError(f"{self._label(role)}: {error.args[0]}") from None
 
 
-def _judged(name: str, outputs: list[Any], apart: str) -> None:
-    """The word of the user's own function on the baseline's and the candidate's output."""
-    function = load(name)
+def _judged(function: str | Callable[..., Any], outputs: list[Any], apart: str) -> None:
+    """The word of the user's own function, or the one of that name, on both outputs."""
+    name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+    judge: Any = load(function) if isinstance(function, str) else function
     try:
-        verdict = function(*outputs)
+        verdict = judge(*outputs)
         holds = verdict is None or bool(verdict)
     except AssertionError as error:
         raise WrongOutputError(f"{apart}, by {name}: {in_one_line(error)}") from None

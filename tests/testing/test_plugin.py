@@ -20,6 +20,7 @@ import time
 import pytest
 import torch
 
+from flopbench.inputs import Inputs
 from flopbench.testing.plugin import NotEstablishedWarning
 
 x = torch.zeros(3)
@@ -65,6 +66,26 @@ def test_no_tensor(flopbench):
     with pytest.warns(NotEstablishedWarning, match="cannot be checked; return tensors"):
         flopbench.compare(lambda x: 3, lambda x: None, x)
 
+def scaled(x, factor):
+    return {"scaled": x * factor, "mine": x + 1}
+
+def test_inputs_of_any_structure(flopbench):
+    flopbench.compare(scaled, scaled, inputs={"x": x + 1, "factor": 2}, same="output")
+
+def test_inputs_by_position_and_name(flopbench):
+    with pytest.warns(NotEstablishedWarning, match=r"only the baseline gives mine \\(3,\\).*not compared"):
+        only = lambda x, factor: {"scaled": factor * x}
+        flopbench.compare(scaled, only, Inputs(x + 1, factor=2), same="scaled")
+
+def test_not_the_same(flopbench):
+    flopbench.compare(fast, lambda x: x + 1.01, x, same="output")
+
+def test_the_same_by_a_function(flopbench):
+    flopbench.compare(fast, lambda x: x + 1.01, x, same=lambda a, b: torch.allclose(a, b, atol=0.1))
+
+def test_the_same_within_a_tolerance(flopbench):
+    flopbench.compare(fast, lambda x: x + 1.01, x, same="output", tolerance=0.1)
+
 @pytest.mark.parametrize("options", [{}, {"min_speedup": 1.2, "on_ambiguous": "perhaps"}])
 def test_told_what_to_do(flopbench, benchmark, options):
     benchmark(lambda: None)
@@ -85,12 +106,13 @@ def run(pytester):
 
 def test_asserts_the_speed_up_and_the_outputs(run):
     result = run()
-    result.assert_outcomes(passed=8, failed=5)
+    result.assert_outcomes(passed=12, failed=6)
     result.stdout.fnmatch_lines(
         [
             "*AssertionError: speed-up 0.*, at least 1.2× asked for: fail",
             "*WrongOutputError: the candidate's output (3,) is not finite",
             "*WrongOutputError: outputs of 3 and of 2 numbers: not the same task",
+            "*WrongOutputError: the candidate does not give the same as the baseline: output differs*",
             "*FlopbenchError: flopbench.compare measures once per test*pytest.mark.parametrize",
             "*FlopbenchError: on_ambiguous 'perhaps': choose one of fail, skip, warn",
         ]
@@ -99,7 +121,7 @@ def test_asserts_the_speed_up_and_the_outputs(run):
 
 def test_disabled_benchmarks_check_outputs_and_establish_no_speed_up(run):
     result = run("--benchmark-disable", "-rs")
-    result.assert_outcomes(passed=7, failed=4, skipped=2)
+    result.assert_outcomes(passed=11, failed=5, skipped=2)
     result.stdout.fnmatch_lines(["SKIPPED*at least 1.2× asked for, and nothing timed*"])
 
 
