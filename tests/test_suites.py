@@ -324,6 +324,55 @@ def test_a_pair_keeps_its_weights_where_it_says_so(tmp_path: Path):
     assert loaded.digest != suite(GOOD, tmp_path).digest
 
 
+OWN = """{ baseline = "nets:a", candidate = "nets:b", inputs = "nets:tokens", loss = "nets:loss", \
+same = "logits", tolerance = 1e-3, perturb = false, cast = false }"""
+
+
+def test_a_pair_says_what_it_takes_and_what_is_the_same(tmp_path: Path):
+    loaded = suite(GOOD.replace('"vit_s16.flop",', f"{OWN},"), tmp_path)
+    own, timm = loaded.profile("cpu").pairs
+    assert (own.inputs, own.loss, own.same, own.tolerance) == ("nets:tokens", "nets:loss", "logits", 1e-3)
+    assert (own.perturb, own.cast) == (False, False)
+    assert timm == Pair.of("vit_b16.flop", "timm:deit3_base_patch16_224")
+    # Networks on inputs of their own take no images, of whatever size.
+    profile = override(loaded.profile("cpu"), pairs=(own,), image_sizes=((225, 1),), passes=("train",))
+    assert [cell.pair for cell in profile.cells("cpu")] == [own] * 4
+    assert suite(GOOD.replace('"vit_s16.flop",', f"{OWN},".replace("logits", "1")), tmp_path) != loaded
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "nets:tokens",
+            "tokens",
+            r"pairs\[0\]\.inputs: not of the form package\.module:c.*, got 'tokens'",
+        ),
+        ('"nets:tokens"', "[3, 4]", r"pairs\[0\]\.inputs: .*valid string, got \[3, 4\]"),
+        ("nets:loss", ":loss", r"pairs\[0\]\.loss: not of the form package\.module:callable, got ':loss'"),
+        ("logits", "", r"pairs\[0\]\.same: names no part of the output and no package\.module:callable"),
+        (
+            "perturb = false, ",
+            "",
+            r"pairs\[0\]: networks that are to give the same keep their own weights",
+        ),
+        (
+            'same = "logits", ',
+            "",
+            r"pairs\[0\]: tolerance says how much .*: add same = \"output\"",
+        ),
+        ("1e-3", "-1", r"pairs\[0\]\.tolerance: input should be greater than 0, got -1"),
+        ("1e-3", "nan", r"pairs\[0\]\.tolerance: input should be "),
+        ("inputs", "input", r"pairs\[0\]: unknown key 'input'; did you mean inputs"),
+    ],
+)
+def test_a_slip_in_what_a_pair_says_is_one_line(tmp_path: Path, old: str, new: str, message: str):
+    assert old in OWN
+    with pytest.raises(FlopbenchError, match=rf"^my\.toml: profiles\.cpu\.{message}") as caught:
+        suite(GOOD.replace('"vit_s16.flop",', f"{OWN.replace(old, new, 1)},"), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_id_with_brackets_is_a_pattern_of_itself():
     effect = MinimumEffect(cells={"test_a[16]": {"throughput": 0.5}, "*/b1/*": {"speedup": 0.1}})
     assert effect.of("throughput", "test_a[16]") == 0.5

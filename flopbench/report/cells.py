@@ -65,14 +65,14 @@ def _combined(replicates: Rows) -> Row:
     row["speedup_low"] = min(replicate["speedup_low"] for replicate in replicates)
     row["speedup_high"] = max(replicate["speedup_high"] for replicate in replicates)
     row["realised_share"] = realised(row, row["speedup"])
-    row["invariance_error"] = _worst_error(replicates)
+    row |= _worst_errors(replicates)
     row["flags"] = ", ".join(dict.fromkeys(kind for own in replicates for kind in flag_kinds(own)))
     return row
 
 
-def _worst_error(rows: Rows) -> float | None:
-    errors = (row["invariance_error"] for row in rows)
-    return max((error for error in errors if error is not None), default=None)
+def _worst_errors(rows: Rows) -> Row:
+    found = {name: [row[name] for row in rows if row[name] is not None] for name in _ERRORS}
+    return {name: max(errors, default=None) for name, errors in found.items()}
 
 
 def items_of(rows: Rows) -> str:
@@ -105,6 +105,7 @@ def failures(rows: Rows) -> list[Row]:
     return [row for row in rows if row["status"] != "ok"]
 
 
+_ERRORS = ("invariance_error", "difference")
 _OF_PAIRS = ("macs_ratio", "baseline_uncounted", "candidate_uncounted")
 
 
@@ -113,7 +114,8 @@ def models(rows: Rows) -> list[Row]:
 
     Keys: `label`, `image_size` (None of networks with inputs of their own), `parameters`, `macs` and
     `uncounted`, the operators left out of these; of candidates also `macs_ratio`, with what was left out of
-    it (`baseline_uncounted`, `candidate_uncounted`), and the worst `invariance_error` of all their cells.
+    it (`baseline_uncounted`, `candidate_uncounted`), and of all their cells the worst `invariance_error`
+    and `difference` from the baseline's output.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
@@ -127,12 +129,12 @@ def models(rows: Rows) -> list[Row]:
                     "label": row[f"{role}_label"],
                     "image_size": size,
                     **{key: row[f"{role}_{key}"] for key in ("parameters", "macs", "uncounted")},
-                    **dict.fromkeys((*_OF_PAIRS, "invariance_error")),
+                    **dict.fromkeys((*_OF_PAIRS, *_ERRORS)),
                 },
             )
             if role == "candidate":
                 model |= {key: row[key] for key in _OF_PAIRS}
-                model["invariance_error"] = _worst_error((model, row))
+                model |= _worst_errors((model, row))
     return list(found.values())
 
 

@@ -53,6 +53,7 @@ MODEL_COLUMNS = (
     Column("MACs", _macs, lambda found: f"{'≥' if found[1] else ''}{text.count(found[0])}"),
     _promised("MACs ratio", "macs_ratio", text.factor),
     Column("invariance error", "invariance_error", text.error),
+    Column("difference", "difference", text.error),
 )
 
 _WHERE_COLUMNS = (

@@ -96,7 +96,7 @@ def interval(estimate: float, low: float, high: float) -> str:
 
 
 def error(value: float) -> str:
-    """An invariance error in powers of ten: 3.1e-06."""
+    """A relative error in powers of ten: 3.1e-06."""
     return "0" if value == 0 else f"{value:.1e}"
 
 

@@ -32,8 +32,9 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     with `_low` and `_high`, the ends of its 95 % interval; None of too few calls), `latency_calls`,
     `first_call_seconds`, `load_seconds`, `disk_bytes` and `load_problem` (why one of these is not known),
     then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`,
-    `stop`, `compiled_beforehand` (in how many processes side by side, 0 if not), `rounds`, `flags`. A cell
-    whose samples answer nothing has the status `not resolved`, its figures, and no realised share.
+    `difference` (of what the pair says is the same, relative to its root mean square), `stop`,
+    `compiled_beforehand` (in how many processes side by side, 0 if not), `rounds`, `flags`. A cell whose
+    samples answer nothing has the status `not resolved`, its figures, and no realised share.
     """
     import pandas as pd
 
@@ -113,6 +114,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "macs_ratio": record.macs_ratio,
         "realised_share": record.realised_share,
         "invariance_error": max(errors) if errors else None,
+        "difference": check.same if check else None,
         "stop": record.stop,
         "compiled_beforehand": record.compiled_beforehand,
         "rounds": len(record.candidate.samples) if record.candidate else 0,
