@@ -117,7 +117,9 @@ class Checks:
         return self.cell.labels[ROLES.index(role)] if self.cell else f"the {role}"
 
     def _cannot_judge(self, message: str, remedy: str) -> None:
-        self.unchecked.append(Flag(kind="unchecked", message=message, remedy=remedy))
+        flag = Flag(kind="unchecked", message=message, remedy=remedy)
+        if flag not in self.unchecked:
+            self.unchecked.append(flag)
 
     def _one_task(self, outputs: Mapping[str, Any]) -> None:
         """Both give as many numbers. Somebody's own networks may differ, and what in is noted."""

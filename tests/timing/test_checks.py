@@ -171,7 +171,11 @@ def test_what_only_one_gives_beside_the_same_is_named():
     checked = pair.check()
     assert checked is not None
     assert checked.same == 0
-    assert "only b gives more (2, 3): this was not compared" in messages(pair)
+    assert messages(pair) == ["only b gives more (2, 3): this was not compared"]
+    # Of as many numbers, too.
+    pair = bench(Net(lambda y: {"x": y, "mine": y}), Net(lambda y: {"x": y, "more": y}), same="output")
+    pair.check()
+    assert messages(pair) == ["only a gives mine (2, 3); only b gives more (2, 3): this was not compared"]
 
 
 def test_a_detector_on_drawn_inputs_may_find_more():
