@@ -16,7 +16,7 @@ from nbformat import NotebookNode, read, write
 
 EXAMPLES = Path(__file__).parent
 DOCS = EXAMPLES.parent / "docs"
-TOPICS = ("regression_test", "pandas_frame", "machines")
+TOPICS = ("own_pair", "layer", "regression_test", "pandas_frame", "machines")
 _SHOWN = re.compile(r"<!-- (\w+): ([\w.]+)( result)? -->\n.*?<!-- end -->", flags=re.DOTALL)
 
 
@@ -36,10 +36,15 @@ def notebook_of(topic: str) -> NotebookNode:
 def run(notebook: NotebookNode) -> NotebookNode:
     """The notebook after it was run in the folder of the examples; an error in a cell is raised."""
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
-    for cell in notebook.cells:
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         cell.metadata.pop("execution", None)
+        cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
+
+
+def _is_progress(output: NotebookNode) -> bool:
+    return output.output_type == "display_data" and "image/png" not in output.data
 
 
 def committed(topic: str) -> NotebookNode:

@@ -29,14 +29,17 @@ def in_the_folder_of_examples(monkeypatch):
 
 @pytest.fixture
 def quickly(monkeypatch):
-    """What is measured is one cell, and hardly that."""
-    benchmark: Any = getattr(flopbench, "benchmark", None)
+    """What is measured is one cell, and hardly that; what pytest would measure is only checked."""
+    benchmark = flopbench.benchmark
 
     def quick(*args: Any, **options: Any) -> Any:
-        return benchmark(*args, **{**options, "batch_sizes": 1, "passes": ["forward"], "cell_seconds": 0.1})
+        return benchmark(
+            *args,
+            **{**options, "batch_sizes": 1, "passes": ["forward"], "cell_seconds": 0.1, "precision": 0.99},
+        )
 
-    monkeypatch.setattr(flopbench, "benchmark", quick, raising=False)
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-max-time=0.05")
+    monkeypatch.setattr(flopbench, "benchmark", quick)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-disable")
 
 
 @pytest.mark.parametrize("topic", build.TOPICS)
@@ -88,7 +91,7 @@ def test_a_page_shows_what_the_notebooks_give(page):
     for name, picture in pictures.items():
         assert (DOCS / name).read_bytes() == picture
     for link in re.findall(r"\]\((?!https?://|#)([^)]+)\)", text):
-        assert (DOCS / link).exists()
+        assert (DOCS / link.partition("#")[0]).exists()
 
 
 def test_a_page_that_shows_something_else_is_renewed():
@@ -100,7 +103,7 @@ def test_a_page_that_shows_something_else_is_renewed():
     assert renewed.endswith("<!-- end -->\nafter")
 
 
-def test_the_python_of_the_pages_runs():
+def test_the_python_of_the_pages_runs(quickly):
     """What is not shown from the notebooks, which are run by themselves."""
     for page in DOCS.glob("*.md"):
         text = re.sub(r"<!-- \w+: .*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
