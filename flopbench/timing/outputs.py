@@ -13,7 +13,7 @@ from flopbench.private import version
 from flopbench.structures import leaves, named_leaves, tensors
 
 # Tensors are checked, and what else is here belongs to the network itself: nothing was computed.
-_KNOWN = (Tensor, type(None), bool, int, float, complex, str, bytes)
+_KNOWN = (Tensor, type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:

@@ -215,3 +215,9 @@ def test_outputs_have_in_common_what_has_one_path_and_shape():
     both, first, second = in_common((x, y), Answer(x, [y]))
     assert ([path for path, *_ in both], first, second) == (["0", "1"], {}, {})
     assert len(tensors([Answer(x, [y])])) == 2
+
+
+def test_devices_and_dtypes_in_an_output_are_no_result():
+    pair = bench(Net(lambda y: (y, {"device": y.device, "dtype": y.dtype})), Net())
+    pair.check()
+    assert pair.unchecked == []
