@@ -20,6 +20,7 @@ _HOMES = {
     "compare_runs": "flopbench.api",
     "count_flops": "flopbench.api",
     "load_run": "flopbench.api",
+    "profile": "flopbench.profiling.given",
     "run_suite": "flopbench.api",
 }
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "list_models",
     "load_released_checkpoint",
     "load_run",
+    "profile",
     "run_suite",
 ]
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from flopbench.api import benchmark, compare_runs, count_flops, load_run, run_suite
     from flopbench.inputs import Inputs
     from flopbench.models import create_model, list_models, load_released_checkpoint
+    from flopbench.profiling.given import profile
     from flopbench.report.result import Result
     from flopbench.testing import assert_equivariant
 

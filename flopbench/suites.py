@@ -140,6 +140,28 @@ class AxisValues(TypedDict, total=False):
     impls: Impl | Sequence[Impl]
 
 
+class AxisValue(TypedDict, total=False):
+    """The value of each axis of one cell, as it is given from Python."""
+
+    batch_size: int
+    pass_: Pass
+    dtype: DType
+    mode: Mode
+    image_size: int | str | tuple[int, int]
+    num_classes: int
+    width: int
+    depth: int
+    attention: Attention
+    memory_format: MemoryFormat
+    impl: Impl
+
+
+ONE_CELL: dict[DeviceKind, dict[str, Any]] = {
+    "cpu": {"batch_sizes": 4, "passes": "forward", "dtypes": "fp32", "modes": "eager"},
+    "cuda": {"batch_sizes": 64, "passes": "forward", "dtypes": "bf16", "modes": "eager"},
+}
+"""The values of a cell that stands for its pair, where nothing else is said."""
+
 Variant = Literal["quick", "full"]
 """Of a profile: what a first look takes, and the long sweep, which takes what it takes."""
 

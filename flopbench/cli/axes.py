@@ -61,17 +61,9 @@ def cells_of(pair: str, device: "DeviceKind", axes: Mapping[str, tuple[Any, ...]
         FlopbenchError: a value does not suit the pair, or exists on CUDA only.
     """
     from flopbench.runner.sweep import check_cells
-    from flopbench.suites import Profile, override
+    from flopbench.suites import ONE_CELL, Profile, override
 
-    cpu = device == "cpu"
-    alone = Profile.model_validate(
-        {
-            "batch_sizes": 4 if cpu else 64,
-            "passes": "forward",
-            "dtypes": "fp32" if cpu else "bf16",
-            "modes": "eager",
-        }
-    )
+    alone = Profile.model_validate(ONE_CELL[device])
     cells = list(override(alone, pairs=(pair,), **axes).cells(device))
     check_cells(cells)
     return cells

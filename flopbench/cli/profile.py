@@ -1,20 +1,13 @@
 """`flopbench profile PAIR`, `flopbench profile predict` and `flopbench profile check`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flopbench.cells import DeviceKind
+from flopbench.cells import AXES, DeviceKind
 from flopbench.cli.axes import Values, cells_of, with_axes
 from flopbench.cli.console import make_console
-from flopbench.errors import FlopbenchError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from flopbench.profiling.measure import ProfileJob
-
 
 PairName = Annotated[str, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")]
 
@@ -38,51 +31,26 @@ def profile(
     stacks: Annotated[Path | None, typer.Option(help="Write folded stacks for a flame graph.")] = None,
 ) -> None:
     """Show where a pair's time goes, what the device allows, and what is missing."""
-    from flopbench.profiling.measure import ProfileJob
-    from flopbench.profiling.predict import read_calibration
+    import flopbench
     from flopbench.results import Run
-    from flopbench.runner.sweep import probe_environment
 
     beside = Run.open(run) if run else None
-    kind = probe_environment(device).device
-    (cell,) = cells_of(pair, kind, axes)
     console = make_console()
-    peaks = read_calibration(calibration).peaks if calibration else None
-    job = ProfileJob(cell, seconds, peaks, trace and trace.resolve(), stacks and stacks.resolve())
-    _show(_measure(job, console), beside, out, console)
-
-
-def _measure(job: "ProfileJob", console: "Console") -> Any:
-    from flopbench.errors import NothingMeasuredError
-    from flopbench.profiling.measure import profile_pair
-    from flopbench.runner.process import run_job
-
-    def tell(kind: str, value: object) -> None:
-        if kind == "phase":
-            console.print(f"{job.cell.id}: {value}")
-
-    outcome = run_job(profile_pair, job, timeout=1800, on_report=tell)
-    if outcome.kind == "usage":
-        raise FlopbenchError(str(outcome.value))
-    if outcome.kind != "done":
-        raise NothingMeasuredError(f"{job.cell.id}: {outcome.kind}: {outcome.value}")
-    return outcome.value
-
-
-def _show(record: Any, beside: Any, out: Path, console: "Console") -> None:
-    from flopbench.profiling.explain import explain
-    from flopbench.profiling.page import profile_stem, write_profile
-    from flopbench.profiling.tables import all_tables
-    from flopbench.results import write_atomically
-
-    for table in all_tables(record):
-        console.print(table)
-    for sentence in explain(record):
-        console.print(sentence, markup=False)
+    fields = {axis.plural: axis.field for axis in AXES.values()}
+    profiled = flopbench.profile(
+        pair,
+        device=device,
+        seconds=seconds,
+        calibration=calibration,
+        trace=trace,
+        stacks=stacks,
+        progress=lambda line: console.print(line, markup=False),
+        **{fields[plural]: value for plural, (value,) in axes.items()},
+    )
+    console.print(profiled)
     if beside is not None:
-        content = record.model_dump_json(by_alias=True, indent=1) + "\n"
-        write_atomically(beside.path / f"{profile_stem(record)}.json", content)
-    console.print(f"report: {write_profile(record, out)}", soft_wrap=True, markup=False)
+        profiled.save(beside.path)
+    console.print(f"report: {profiled.report(out)}", soft_wrap=True, markup=False)
 
 
 @with_axes(several=True)

@@ -92,6 +92,7 @@ def explain(record: ProfileRecord) -> list[str]:
     sentences += _idle(record) if on_device(record) else _adds_up(record)
     sentences += _left_out(record)
     sentences += _ran(record)
+    sentences += [f"{flag.kind}: {flag.message}. Remedy: {flag.remedy}." for flag in record.flags]
     return [sentence.replace("\u00a0", " ") for sentence in sentences]
 
 

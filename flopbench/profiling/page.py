@@ -83,6 +83,9 @@ def profile_command(record: ProfileRecord) -> str:
     """The command that profiles the same thing again."""
     cell = record.cell
     unusual = [axis for axis in AXES.values() if axis.part(getattr(cell, axis.field))]
+    if any(name.given for name in cell.pair.names) or cell.pair.inputs or cell.pair.loss:
+        values = [f"{axis.field}={getattr(cell, axis.field)!r}" for axis in unusual]
+        return f"flopbench.profile(baseline, candidate, inputs, {', '.join(values)}, device={cell.device!r})"
     said = [f"{axis.option} {axis.of(cell)}".replace("×", "x") for axis in unusual]
     return " ".join(("flopbench profile", cell.pair.id, *said, f"--device {cell.device}"))
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from flopbench.cells import Cell, DType
-from flopbench.results.records import SCHEMA, Counted, Environment, Finite, Implemented, Schema, Speedup
+from flopbench.results.records import SCHEMA, Counted, Environment, Finite, Flag, Implemented, Schema, Speedup
 
 
 class Peaks(Finite):
@@ -116,6 +116,7 @@ class ProfileRecord(Finite):
     """Calls of each model that were profiled."""
     peaks: Peaks | None = None
     environment: Environment | None = None
+    flags: tuple[Flag, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
