@@ -65,6 +65,11 @@ class Inputs:
         """On a device, floating point in `dtype`; tokens and masks keep theirs. None changes nothing."""
         return self.map(lambda x: x.to(device=device, dtype=dtype if x.is_floating_point() else None))
 
+    def __str__(self) -> str:
+        """What they are, without values: `int64 [4, 16], mask: bool [4, 16]`."""
+        named = [*(("", one) for one in self.args), *self.kwargs.items()]
+        return ", ".join(f"{name}: {_told(one)}" if name else _told(one) for name, one in named)
+
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, in the order of `structures.leaves`."""
@@ -78,6 +83,13 @@ class Inputs:
             return len(first)
         found = [x for x in self.tensors if x.ndim]
         return len(found[0]) if found else 1
+
+
+def _told(argument: Any) -> str:
+    if isinstance(argument, Tensor):
+        return f"{str(argument.dtype).removeprefix('torch.')} {list(argument.shape)}"
+    held = len(tensors(argument))
+    return f"{type(argument).__name__} of {held} tensors" if held else type(argument).__name__
 
 
 def make_inputs(

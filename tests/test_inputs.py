@@ -59,6 +59,11 @@ def test_floating_point_is_cast_wherever_it_lies_and_tokens_are_not() -> None:
     assert given.tensors[0].dtype is torch.float32
 
 
+def test_what_they_are_is_said_without_their_values() -> None:
+    given = Inputs(torch.zeros(4, 16, dtype=torch.int64), [torch.zeros(2)] * 2, 3, mask=torch.ones(4) > 0)
+    assert str(given) == "int64 [4, 16], list of 2 tensors, int, mask: bool [4]"
+
+
 @pytest.mark.parametrize(
     ("given", "size"),
     [

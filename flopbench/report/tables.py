@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
-from flopbench.models.catalog import GIVEN
 from flopbench.report import FORMATS, text
 from flopbench.report.cells import (
     Row,
@@ -59,7 +58,7 @@ MODEL_COLUMNS = (
 _WHERE_COLUMNS = (
     words("run"),
     *(Column(axis.label, axis.name, numeric=axis.numeric, rank=KEY) for axis in AXES.values()),
-    words("called with", lambda row: _named_inputs(row), rank=8, wraps=True),
+    words("called with", "inputs", rank=8, wraps=True),
 )
 
 _WHAT_COLUMNS = (
@@ -195,11 +194,6 @@ def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
 
     shown = filter(says_something, columns)
     return Table(title, [replace(c, header=c.header.replace("images", items)) for c in shown], rows)
-
-
-def _named_inputs(row: Row) -> str | None:
-    """The inputs that a pair names; those that were given from Python have no name to tell."""
-    return None if str(row["inputs"]).startswith(f"{GIVEN}:") else row["inputs"]
 
 
 def _ran(row: Row) -> str | None:

@@ -6,6 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from flopbench.cells import AXES
+from flopbench.models.catalog import GIVEN
 from flopbench.results.percentiles import PERCENTILES
 from flopbench.results.records import UNRESOLVED, CellRecord, ModelResult, Serving
 from flopbench.results.run import Run
@@ -64,6 +65,14 @@ def _served(serving: Serving | None) -> dict[str, float | None]:
     }
 
 
+def _inputs(record: CellRecord) -> str:
+    """What was seen, else the name of what makes it; what was given from Python has none."""
+    name = record.cell.pair.inputs
+    if name is None:
+        return IMAGES
+    return record.inputs or ("given from Python" if name.startswith(f"{GIVEN}:") else name)
+
+
 def _row(run: Run, record: CellRecord) -> dict[str, Any]:
     cell = record.cell
     row: dict[str, Any] = {
@@ -74,7 +83,7 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
         "cell": cell.id,
         "replicate": record.replicate,
         **{axis.name: axis.of(cell) for axis in AXES.values()},
-        "inputs": IMAGES if cell.pair.inputs is None else record.inputs or cell.pair.inputs,
+        "inputs": _inputs(record),
         "world": record.world,
         "status": UNRESOLVED if record.unresolved else record.status,
         "reason": record.unresolved or record.reason,

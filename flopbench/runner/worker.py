@@ -121,6 +121,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             started=started,
             wall_seconds=round(time.monotonic() - began, 3),
             phases=bench.phases,
+            inputs=str(bench.workloads["baseline"].inputs) if cell.pair.inputs else "",
             **fields,
         )
 
