@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+# What else runs on a machine of CI disturbs one thread least.
+torch.set_num_threads(1)
+
 
 class Block(nn.Module):
     """Three linear layers that are independent of one another, of the whole width."""
