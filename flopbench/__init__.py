@@ -15,6 +15,7 @@ _HOMES = {
     "load_released_checkpoint": "flopbench.models",
     "assert_equivariant": "flopbench.testing",
     "Inputs": "flopbench.inputs",
+    "Interrupted": "flopbench.api",
     "Result": "flopbench.report.result",
     "benchmark": "flopbench.api",
     "compare_runs": "flopbench.api",
@@ -25,6 +26,7 @@ _HOMES = {
 }
 __all__ = [
     "Inputs",
+    "Interrupted",
     "Result",
     "__version__",
     "assert_equivariant",
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from flopbench.api import benchmark, compare_runs, count_flops, load_run, run_suite
+    from flopbench.api import Interrupted, benchmark, compare_runs, count_flops, load_run, run_suite
     from flopbench.inputs import Inputs
     from flopbench.models import create_model, list_models, load_released_checkpoint
     from flopbench.profiling.given import profile

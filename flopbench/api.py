@@ -198,14 +198,12 @@ def benchmark(
         candidate,
         inputs,
         pair={"loss": loss, "same": same, "tolerance": tolerance, "perturb": perturb},
-        changes={
-            **axes,
-            "precision": precision,
-            "cell_seconds": cell_seconds,
-            "replicates": replicates,
-            "serving": serving,
-            "budget_seconds": seconds,
-        },
+        axes=axes,
+        precision=precision,
+        cell_seconds=cell_seconds,
+        replicates=replicates,
+        serving=serving,
+        budget_seconds=seconds,
     )
     chosen = devices_of(devices)
     runs: list[Run] = []
@@ -308,7 +306,7 @@ def count_flops(
         FlopbenchError: an unknown name, inputs that the network does not take, a pass that cannot be
             counted, or counters that disagree about a network of flopbench's own.
     """
-    from flopbench.flops.given import count_given
+    from flopbench.runner.counting import count_given
 
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     return count_given(

@@ -1,28 +1,20 @@
-"""Pairs and cells, and the axes: what a cell varies in, each declared once, as a field of `Cell`.
+"""Cells, and the axes: what a cell varies in, each declared once, as a field of `Cell`.
 
 Suite files, the command line, ids, the DataFrame, tables, sentences and comparisons are made from these
 declarations: a further axis is a further field, and nothing else. Imports no torch.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from flopbench.errors import FlopbenchError, brief
+from flopbench.errors import FlopbenchError
+from flopbench.frozen import Frozen, complaint
 from flopbench.kernels import Impl
-from flopbench.models.catalog import GIVEN, ModelName, label_of, parse_name
+from flopbench.models.catalog import parse_name
+from flopbench.pairs import Pair
 
 Pass = Literal["forward", "backward", "train"]
 DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"]
@@ -51,117 +43,6 @@ def _sides(value: object) -> object:
 
 
 ImageSize = Annotated[tuple[_Side, _Side], BeforeValidator(_sides)]
-
-
-class Frozen(BaseModel):
-    """A record that cannot change once made, and that refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-def _imported(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][\w.]*:.+", value):
-        raise ValueError("not of the form package.module:callable")
-    return value
-
-
-Imported = Annotated[str, AfterValidator(_imported)]
-"""The name of somebody's own function: `package.module:callable`."""
-
-
-def _part_or_imported(value: str) -> str:
-    if not value.strip():
-        raise ValueError("names no part of the output and no package.module:callable")
-    return _imported(value) if ":" in value else value
-
-
-Stated = Annotated[str, AfterValidator(_part_or_imported)]
-"""The name of somebody's own function, or of a part of the output: a key, an attribute, an index."""
-
-
-class Pair(Frozen):
-    """A baseline X and a candidate, matched in depth, width, heads, tokens, activation and input.
-
-    In a suite file a string, `"vit_b16.flop"` or `"candidate@baseline"`, or a table of these fields.
-
-    Attributes:
-        baseline: by default the candidate's plain twin.
-        candidate: a name of flopbench's, `timm:NAME`, or `package.module:callable`: what can be called
-            without arguments and returns a `torch.nn.Module` that takes images `[B, 3, H, W]` of each of the
-            profile's `image_sizes`. It has as many logits as it likes: `num_classes` is not passed on.
-        perturb: whether both networks get random weights before they are checked and timed, so that no
-            term is zero, as scales are at initialisation. With `false` they keep the weights that they
-            were built with, for those whose weights are trained, constrained or tied to one another.
-            The proof that E(X) is invariant always takes random weights.
-        cast: whether weights and inputs of floating point are cast to the cell's dtype. With `false` they
-            come as they are, for networks that mix dtypes.
-        inputs: what the networks are called with, instead of images: `package.module:callable`, a function of
-            the batch size (and of `image_size`, if it has such a parameter) that returns a tensor, a tuple of
-            arguments, a dict of keyword arguments or `flopbench.Inputs`.
-        loss: what the backward and train passes differentiate: `package.module:callable`, a function of the
-            output and the `flopbench.Inputs`; or a part of the output, by its key, attribute or index. By
-            default the backward pass takes random gradients of all that is given, and the train pass a
-            cross-entropy of logits.
-        same: what of their outputs has to be equal: "output" for all of it, or a part by its key, attribute
-            or index, within `tolerance`; or `package.module:callable`, a function of both outputs (the
-            baseline's first) that says so. By default the outputs of two networks are not compared.
-        tolerance: largest difference of what is the `same`, relative to its root mean square; by default as
-            large as rounding in the cell's dtype may be.
-    """
-
-    baseline: str
-    candidate: str
-    perturb: bool = True
-    cast: bool = True
-    inputs: Imported | None = None
-    loss: Stated | None = None
-    same: Stated | None = None
-    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-    @model_validator(mode="after")
-    def _keeps_weights_that_are_compared(self) -> Self:
-        if self.same is not None and self.perturb:
-            raise ValueError("networks that are to give the same keep their own weights: add perturb = false")
-        if self.tolerance is not None and self.same is None:
-            raise ValueError('tolerance says how much what is the same may differ: add same = "output"')
-        return self
-
-    @classmethod
-    def of(cls, candidate: str, baseline: str | None = None) -> Self:
-        """The pair of a candidate such as `vit_b16.flop` and its plain twin, or a stated baseline.
-
-        Raises:
-            FlopbenchError: a name is unknown, or the candidate is plain and no baseline is stated.
-        """
-        name = parse_name(candidate)
-        if baseline is None:
-            if name.symmetry in (None, "plain"):
-                raise FlopbenchError(
-                    f"pair {candidate!r} has no baseline: name a symmetry ({candidate}.flop) "
-                    "or write {baseline = ..., candidate = ...}"
-                )
-            baseline = name.base
-        parse_name(baseline)
-        return cls(baseline=baseline, candidate=candidate)
-
-    @property
-    def id(self) -> str:
-        """`candidate`, or `candidate@baseline` where that is not the plain twin; `+inputs` of its own."""
-        implied = parse_name(self.candidate).base
-        networks = self.candidate if self.baseline == implied else f"{self.candidate}@{self.baseline}"
-        # What was given from Python is named by its networks alone.
-        own = self.inputs is not None and not self.inputs.startswith(f"{GIVEN}:")
-        return f"{networks}+{self.inputs}" if own else networks
-
-    @property
-    def names(self) -> tuple[ModelName, ModelName]:
-        """The baseline's and the candidate's name, read."""
-        return parse_name(self.baseline), parse_name(self.candidate)
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        """What people read: the baseline's and the candidate's label, e.g. `ViT-B/16`, `E(ViT-B/16)`."""
-        return label_of(self.baseline), label_of(self.candidate)
 
 
 @dataclass(frozen=True)
@@ -238,25 +119,6 @@ class Axis:
             return TypeAdapter(self.type).validate_python(text)
         except ValidationError as error:
             raise FlopbenchError(f"{self.option}: {complaint(error)}") from None
-
-
-def complaint(error: ValidationError) -> str:
-    """The first of pydantic's complaints: what is wrong, and what was given."""
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else brief(first["input"])
-    given = f", got {given}" if given not in message else ""
-    return message[0].lower() + message[1:] + given
-
-
-def place(location: Iterable[int | str]) -> str:
-    """Where in a file a mistake is, of pydantic's location: `profiles.cpu.batch_sizes[0]`."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{_named(part)}" for part in location)
-    return "".join(parts).lstrip(".")
-
-
-def _named(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]{1,60}", key) else brief(key)
 
 
 def _attention(cell: "Cell") -> object:

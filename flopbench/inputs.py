@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from flopbench.cells import Pair
 from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.models.foreign import load
+from flopbench.pairs import Pair
 from flopbench.structures import mapped, tensors
 from flopbench.testing.invariance import random_images
 
@@ -50,20 +51,28 @@ class Inputs:
         """What the network makes of them."""
         return network(*self.args, **self.kwargs)
 
-    def map(self, fn: Callable[[Tensor], Any]) -> "Inputs":
-        """The same with every tensor replaced, whatever it lies in; one that comes twice stays one."""
+    def map(self, fn: Callable[[Any], Any], kinds: Any = Tensor) -> "Inputs":
+        """The same with every tensor, or object of `kinds`, replaced, whatever it lies in.
+
+        One that comes twice stays one.
+        """
         made: dict[int, Any] = {}
 
-        def once(x: Tensor) -> Any:
+        def once(x: Any) -> Any:
             if id(x) not in made:
                 made[id(x)] = fn(x)
             return made[id(x)]
 
-        return Inputs(*mapped(self.args, once), **mapped(dict(self.kwargs), once))
+        return Inputs(*mapped(self.args, once, kinds), **mapped(dict(self.kwargs), once, kinds))
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None = None) -> "Inputs":
         """On a device, floating point in `dtype`; tokens and masks keep theirs. None changes nothing."""
-        return self.map(lambda x: x.to(device=device, dtype=dtype if x.is_floating_point() else None))
+
+        def moved(x: Tensor | PackedSequence) -> Any:
+            return x.to(device=device, dtype=dtype if x.data.is_floating_point() else None)  # pyright: ignore[reportCallIssue]
+
+        # A packed sequence moves itself: recurrent layers want its batch sizes on the CPU, wherever it is.
+        return self.map(moved, (Tensor, PackedSequence))
 
     def __str__(self) -> str:
         """What they are, without values: `int64 [4, 16], mask: bool [4, 16]`."""
@@ -79,7 +88,9 @@ class Inputs:
     def batch_size(self) -> int:
         """How many items a call works on: the length of the first argument's list, or of its first tensor."""
         first = next(iter((*self.args, *self.kwargs.values())), None)
-        if isinstance(first, Sequence) and not isinstance(first, str | bytes):
+        if isinstance(first, PackedSequence):
+            return int(first.batch_sizes[0])
+        if isinstance(first, list):
             return len(first)
         found = [x for x in self.tensors if x.ndim]
         return len(found[0]) if found else 1

@@ -15,24 +15,11 @@ from typing import Annotated, Any, Literal, Self, TypedDict, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
-from flopbench.cells import (
-    AXES,
-    Attention,
-    Axis,
-    Cell,
-    DeviceKind,
-    DType,
-    Few,
-    Frozen,
-    MemoryFormat,
-    Mode,
-    Pair,
-    Pass,
-    complaint,
-    place,
-)
+from flopbench.cells import AXES, Attention, Axis, Cell, DeviceKind, DType, Few, MemoryFormat, Mode, Pass
 from flopbench.errors import FlopbenchError, brief, unknown
+from flopbench.frozen import Frozen, complaint, place
 from flopbench.kernels import Impl
+from flopbench.pairs import Pair
 
 # Of a year at most: what waits counts in floats, and overflows far beyond.
 Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]

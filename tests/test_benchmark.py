@@ -186,7 +186,8 @@ def test_ctrl_c_keeps_what_was_measured():
 
 def given(baseline: Any, candidate: Any, inputs: Any = None, **named: Any) -> Given:
     pair = {name: named.pop(name, None) for name in ("loss", "same", "tolerance")}
-    return Given(baseline, candidate, inputs, {**pair, "perturb": named.pop("perturb", False)}, named)
+    pair["perturb"] = named.pop("perturb", False)
+    return Given(baseline, candidate, inputs, pair=pair, axes=named)
 
 
 def cells(*arguments: Any, **named: Any) -> list[Cell]:
@@ -215,6 +216,9 @@ def net() -> nn.Module:
             "batch_sizes[0]: input should be greater than or equal to 1, got 0",
         ),
         ((net(), net()), {"batch_size": 1}, "unknown argument 'batch_size'; did you mean batch_sizes"),
+        # Of suites: it limits the memory of the process that measures, which may be the caller's.
+        ((net(), net()), {"memory_frontier": True}, "unknown argument 'memory_frontier'"),
+        ((net(), net()), {"budget_seconds": 3}, "unknown argument 'budget_seconds'"),
         ((net(), net()), {"passes": "foward"}, "passes[0]: input should be 'forward', 'backward' or 'train'"),
         ((net(), net()), {"tolerance": 0.1}, 'add same = "output"'),
         ((net(), net()), {"loss": 3}, "loss is 3: give a function"),

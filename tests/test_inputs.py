@@ -5,11 +5,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
 
-from flopbench.cells import Pair
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs, make_inputs
 from flopbench.models import foreign
+from flopbench.pairs import Pair
 
 IMAGES = (8, 8)
 
@@ -59,6 +60,16 @@ def test_floating_point_is_cast_wherever_it_lies_and_tokens_are_not() -> None:
     assert given.tensors[0].dtype is torch.float32
 
 
+PACKED = pack_padded_sequence(torch.zeros(3, 5, 4), torch.tensor([3, 5, 2]), True, enforce_sorted=False)
+
+
+def test_a_packed_sequence_keeps_its_batch_sizes_on_the_cpu() -> None:
+    (packed,) = Inputs(PACKED).to("meta", torch.float16).args
+    assert (packed.data.device.type, packed.data.dtype) == ("meta", torch.float16)
+    assert packed.sorted_indices.device.type == "meta"
+    assert packed.batch_sizes.device.type == "cpu"
+
+
 def test_what_they_are_is_said_without_their_values() -> None:
     given = Inputs(torch.zeros(4, 16, dtype=torch.int64), [torch.zeros(2)] * 2, 3, mask=torch.ones(4) > 0)
     assert str(given) == "int64 [4, 16], list of 2 tensors, int, mask: bool [4]"
@@ -71,6 +82,8 @@ def test_what_they_are_is_said_without_their_values() -> None:
         ([torch.zeros(3, 8, 8)] * 4, 4),
         ({"scale": 1.0, "x": torch.zeros(6)}, 6),
         (torch.zeros(()), 1),
+        (PACKED, 3),
+        (Inputs((torch.zeros(5, 2), torch.zeros(5, 2))), 5),
     ],
 )
 def test_the_batch_size_is_that_of_the_first_argument(given: object, size: int) -> None:

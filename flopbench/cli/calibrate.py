@@ -29,15 +29,9 @@ def calibrate(
     from flopbench.regression.calibrate import calibrate as summarise
     from flopbench.report import text
     from flopbench.report.table import Column, Table, words
+    from flopbench.runner.begin import new_run, recorded_command
     from flopbench.runner.progress import progress_for
-    from flopbench.runner.sweep import (
-        check_cells,
-        new_run,
-        probe_environment,
-        probe_peaks,
-        recorded_command,
-        sweep,
-    )
+    from flopbench.runner.sweep import check_cells, probe_environment, probe_peaks, sweep
     from flopbench.suites import load_suite, override
 
     variant = "quick" if quick else None
@@ -75,7 +69,7 @@ def merge(
 ) -> None:
     """Join the shards of one suite into one run."""
     from flopbench.results import Run, merge_runs
-    from flopbench.runner.sweep import RESUME_FIELDS
+    from flopbench.runner.begin import RESUME_FIELDS
 
     if out.exists():
         raise FlopbenchError(f"{out} exists already; name a new folder for --out")

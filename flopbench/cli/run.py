@@ -68,9 +68,8 @@ def run(
     """Measure a suite and report: how much of the saved FLOPs becomes time."""
 
     from flopbench import api
-    from flopbench.runner.begin import Request, device_kind, parse_duration, read_suite
+    from flopbench.runner.begin import Request, device_kind, parse_duration, read_suite, recorded_command
     from flopbench.runner.progress import progress_for
-    from flopbench.runner.sweep import recorded_command
 
     check_format(format_)
     if quick and full:

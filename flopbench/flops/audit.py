@@ -11,10 +11,11 @@ from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
 from flopbench.flops import operators
 from flopbench.flops.closed_form import Cost, closed_form
 from flopbench.flops.costs import fused_bytes
-from flopbench.flops.dispatch import Loss, Observation, observe
+from flopbench.flops.dispatch import Observation, observe
 from flopbench.flops.meta import initialised
 from flopbench.flops.trace import count_forward
 from flopbench.inputs import Inputs
+from flopbench.loss import Loss
 
 TOLERANCE = 1e-3
 """Largest disagreement between two counts, relative to the network's MACs."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from flopbench.cells import Pair, Pass
+from flopbench.cells import Pass
 from flopbench.errors import FlopbenchError, in_one_line, own_lines
 from flopbench.flops import present
 from flopbench.flops.audit import FLOP_COUNTER, Audit, audit
@@ -19,13 +19,14 @@ from flopbench.flops.dispatch import observe, unchanged
 from flopbench.flops.meta import materialised, on_meta
 from flopbench.flops.tree import Row, layer_rows, operator_rows
 from flopbench.inputs import Inputs, inputs_for
+from flopbench.loss import Loss, loss_of
 from flopbench.models import create_model
 from flopbench.models.catalog import label_of, parse_name
 from flopbench.models.factory import Called
+from flopbench.pairs import Pair
 from flopbench.report import text
 from flopbench.report.shown import Shown
 from flopbench.report.table import Table
-from flopbench.timing.loss import Loss, loss_of
 
 if TYPE_CHECKING:
     import pandas

@@ -26,6 +26,7 @@ from flopbench.flops.formulas import formulas_for
 from flopbench.flops.meta import evaluating
 from flopbench.flops.recorder import Call, Recorder, Shapes, ownership
 from flopbench.inputs import Inputs
+from flopbench.loss import Loss
 from flopbench.models.layers import Network
 from flopbench.models.single import SingleLayer
 from flopbench.private import TorchDispatchMode, storage_identity
@@ -55,10 +56,6 @@ class Observation:
     shapes: dict[str, Shapes]
     unreached: tuple[str, ...] = ()
     training: bool = False
-
-
-Loss = Callable[[Any, Inputs], Tensor]
-"""Of what a network gives for its inputs; a scalar."""
 
 
 def observe(

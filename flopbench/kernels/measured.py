@@ -79,7 +79,7 @@ def parse_rows(text: str, where: str) -> list[Row]:
     # Where a compiler asks, this is imported outside of what it traces.
     from pydantic import TypeAdapter, ValidationError
 
-    from flopbench.cells import complaint, place
+    from flopbench.frozen import complaint, place
 
     try:
         return TypeAdapter(list[Row]).validate_json(text)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
-from flopbench.cells import AXES, DeviceKind, Pair
+from flopbench.cells import AXES, DeviceKind
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
+from flopbench.pairs import Pair
 from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.profiling.predict import read_calibration
 from flopbench.profiling.profiled import Profiled
@@ -85,7 +86,7 @@ def profile(
         candidate,
         inputs,
         pair={"loss": loss, "same": same, "tolerance": tolerance, "perturb": bool(perturb)},
-        changes={
+        axes={
             **_usual(kind, (baseline, candidate), inputs),
             **{known[name].plural: (value,) for name, value in axes.items() if value is not None},
         },

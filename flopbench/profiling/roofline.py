@@ -18,11 +18,11 @@ from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
 from flopbench.flops.dispatch import Observation, observe
 from flopbench.flops.meta import initialised
 from flopbench.inputs import inputs_for
+from flopbench.loss import loss_of
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
-from flopbench.timing.loss import loss_of
 
 
 class Work:

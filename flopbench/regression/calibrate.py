@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flopbench.cells import Pair
+from flopbench.pairs import Pair
 from flopbench.regression.compare import by_cell
 from flopbench.results import Calibration, CellRecord, Peaks, Run, write_record
 from flopbench.suites import Profile

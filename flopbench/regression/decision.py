@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
-from flopbench.cells import Frozen
 from flopbench.errors import ExitCode
+from flopbench.frozen import Frozen
 from flopbench.report.shown import Shown
 from flopbench.results import Interval
 

@@ -16,10 +16,12 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from flopbench.cells import AXES, Attention, Cell, Frozen
+from flopbench.cells import AXES, Attention, Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError, in_one_line, out_of_memory
 from flopbench.flops.audit import count_macs
+from flopbench.frozen import Frozen
 from flopbench.inputs import Inputs, are_fixed, inputs_for
+from flopbench.loss import loss_of
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
 from flopbench.regression.compare import exact_change, without_base
@@ -29,7 +31,7 @@ from flopbench.results import read_record, write_atomically
 from flopbench.structures import tensors
 from flopbench.suites import MinimumEffect, Profile
 from flopbench.testing.invariance import TOLERANCE, invariance_error, random_images
-from flopbench.timing.loss import loss_of
+from flopbench.timing.uncompiled import left_out
 from flopbench.timing.workload import build_model, cell_inputs
 
 BATCH_SIZE = 2
@@ -57,7 +59,7 @@ class ExactFigures(Frozen):
         train: footprint of a forward and backward pass, batch 2, fp32; None where it cannot be trained like
             this.
         untrained: why not.
-        graph_breaks: of `torch.compile`, 0 for a whole graph.
+        graph_breaks: how often `torch.compile` leaves the graph, 0 for a whole one.
         invariance_error: with perturbed weights; None for a network that is not invariant.
         outputs: the first values of each tensor of the output, with perturbed weights.
         output_deviation: standard deviation of all values.
@@ -283,18 +285,12 @@ def _left_out(figures: ExactFigures) -> Iterable[str]:
 
 
 def _graph_breaks(model: nn.Module, inputs: Inputs) -> int:
-    """How often `torch.compile` leaves the graph: a backend counts the graphs that it is given."""
-    graphs = 0
-
-    def backend(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
-        nonlocal graphs
-        graphs += 1
-        return graph.forward
-
+    """How often `torch.compile` leaves the graph, or does not enter one."""
     torch.compiler.reset()
-    inputs.call(torch.compile(model, backend=backend, dynamic=False))
+    with left_out() as found:
+        inputs.call(torch.compile(model, backend="eager", dynamic=False))
     torch.compiler.reset()
-    return max(0, graphs - 1)
+    return found.total()
 
 
 def _changes(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from flopbench.cells import Frozen
+from flopbench.frozen import Frozen
 from flopbench.private import TorchDispatchMode, schema, storage_identity, tree_leaves
 
 

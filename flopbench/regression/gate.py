@@ -18,14 +18,8 @@ from flopbench.regression.compare import compare_runs, require_common
 from flopbench.regression.decision import Comparison, Outcome
 from flopbench.regression.exact import compare_exact, measure_exact
 from flopbench.results import Run
-from flopbench.runner.sweep import (
-    Observer,
-    check_cells,
-    new_run,
-    probe_environment,
-    recorded_command,
-    sweep,
-)
+from flopbench.runner.begin import new_run, recorded_command
+from flopbench.runner.sweep import Observer, check_cells, probe_environment, sweep
 from flopbench.suites import Profile, Suite, Variant, override
 
 

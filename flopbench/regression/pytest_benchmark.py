@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError
 
-from flopbench.cells import Frozen
 from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.frozen import Frozen
 from flopbench.regression.compare import timed_change, without_base
 from flopbench.regression.decision import Change, Comparison, correct, missing
 from flopbench.regression.statistics import DRAWS, Worsening, spread, worsening

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, DeviceKind, Pair
+from flopbench.cells import Cell, DeviceKind
+from flopbench.pairs import Pair
 from flopbench.regression.against import ORDER
 from flopbench.regression.compare import cell_changes
 from flopbench.regression.decision import Outcome, correct, worst

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from flopbench.cells import Frozen, place
 from flopbench.errors import FlopbenchError
+from flopbench.frozen import Frozen, place
 from flopbench.results.records import SCHEMA
 
 Record = TypeVar("Record", bound=Frozen)

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
-from flopbench.cells import Cell, Frozen
+from flopbench.cells import Cell
+from flopbench.frozen import Frozen
 from flopbench.kernels import Ran, has_ours
 from flopbench.results.percentiles import percentile_interval
 from flopbench.suites import Profile

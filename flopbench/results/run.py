@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flopbench.cells import Frozen
 from flopbench.errors import FlopbenchError
+from flopbench.frozen import Frozen
 from flopbench.results.files import (
     Record,
     as_json,

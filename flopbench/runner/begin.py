@@ -1,17 +1,41 @@
 """What of a suite is to be measured, and the run that is begun with it or resumed. Imports no torch."""
 
+import itertools
 import re
+import shlex
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flopbench.cells import Cell, DeviceKind
 from flopbench.errors import FlopbenchError
-from flopbench.results import Run
+from flopbench.results import Environment, Run, RunExistsError, RunInfo
 from flopbench.runner.process import Launch
-from flopbench.runner.sweep import check_cells, check_resumable, new_run, probe_environment, shard_of
+from flopbench.runner.sweep import check_cells, probe_environment, shard_of
 from flopbench.suites import Profile, Suite, Variant, load_suite, override
+
+# What must be the same for two parts of one run to be measurements of one thing.
+RESUME_FIELDS = (
+    "device",
+    "device_name",
+    "driver",
+    "cuda",
+    "torch",
+    "triton",
+    "compiler",
+    "kernels",
+    "threads",
+    "cpu",
+    "cpu_capability",
+    "allocator",
+    "commit",
+)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
@@ -41,6 +65,15 @@ def device_kind(device: str | None, what: str) -> DeviceKind | None:
     if device is None or device == "cpu" or device == "cuda":
         return device
     raise FlopbenchError(f"{what} {device!r}: choose cpu or cuda")
+
+
+def recorded_command(arguments: Sequence[str]) -> str:
+    """The command line as a run records it: of absolute paths, which belong to one machine, only the name."""
+    words = []
+    for argument in arguments:
+        option, equals, value = argument.rpartition("=")
+        words.append(option + equals + (Path(value).name if Path(value).is_absolute() else value))
+    return shlex.join(["flopbench", *words])
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,73 @@ def begin(
         command=command,
         shard=request.shard,
     )
+
+
+def new_run(
+    suite: Suite,
+    profile: Profile,
+    environment: Environment,
+    results: Path | None,
+    *,
+    command: str,
+    variant: Variant | None = None,
+    shard: tuple[int, int] | None = None,
+    kind: str = "",
+) -> Run:
+    """A fresh run folder under `results`, named after suite, kind, device and time.
+
+    Without `results` it is a temporary one, which lasts as long as the `Run` that is returned.
+    """
+    created = datetime.now(UTC)
+    parts = [suite.name, kind, environment.device, f"{created:%Y%m%d-%H%M%S}"]
+    parts += [f"shard{shard[0]}of{shard[1]}"] if shard else []
+    name = "-".join(part for part in parts if part)
+    info = RunInfo(
+        id=name,
+        suite=suite.name,
+        title=suite.title,
+        suite_digest=suite.digest,
+        profile=profile,
+        quick=variant == "quick",
+        full=variant == "full",
+        shard=shard,
+        command=command,
+        created=created.isoformat(timespec="seconds"),
+        environment=environment,
+    )
+    if results is None:
+        temporary = Path(tempfile.mkdtemp(prefix="flopbench-"))
+        run = Run.create(temporary / info.id, info)
+        weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
+        return run
+    for count in itertools.count(2):
+        with suppress(RunExistsError):
+            return Run.create(results / info.id, info)
+        # Two runs begun in one second.
+        info = info.model_copy(update={"id": f"{name}-{count}"})
+    raise AssertionError("unreachable")
+
+
+def check_resumable(run: Run, suite: Suite | None, environment: Environment) -> None:
+    """Raise unless continuing `run` here measures the same thing on the same machine.
+
+    The run knows what it measures; where a suite is named as well, it must be that.
+
+    Raises:
+        FlopbenchError: the suite or the environment differs, with the differences named; or the run's
+            networks were given from Python, and are gone with the process that had them.
+    """
+    given = sorted({name.target for pair in run.info.profile.pairs for name in pair.names if name.given})
+    if given:
+        names = ", ".join(given)
+        raise FlopbenchError(
+            f"cannot resume {run.path}: {names} were given from Python: call flopbench.benchmark again"
+        )
+    differences = run.info.environment.differences(environment, RESUME_FIELDS)
+    if suite and suite.digest != run.info.suite_digest:
+        differences.insert(0, f"suite {suite.name}: {run.info.suite_digest} → {suite.digest}")
+    if differences:
+        raise FlopbenchError(f"cannot resume {run.path}: {'; '.join(differences)}")
 
 
 def resume(path: Path, suite: Suite | None, given: Sequence[str], launch: Launch) -> Run:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from flopbench.cells import Frozen
+from flopbench.frozen import Frozen
 from flopbench.results import Flag, ModelResult
 
 # The jobs that workers do, by the name under which a worker finds them.

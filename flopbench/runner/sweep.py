@@ -1,17 +1,10 @@
 """The sweep: cells in order, each in its own process, each recorded as soon as it is done."""
 
-import itertools
 import os
-import shlex
-import shutil
-import tempfile
 import time
-import weakref
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from flopbench.cells import Cell, DeviceKind, DType
@@ -23,32 +16,12 @@ from flopbench.results import (
     FrontierRecord,
     Peaks,
     Run,
-    RunExistsError,
-    RunInfo,
     Status,
 )
 from flopbench.runner.beforehand import Beforehand
 from flopbench.runner.frontier import find_frontiers
 from flopbench.runner.jobs import INSPECT, MEASURE, PEAKS, PROBE, Plan
 from flopbench.runner.process import Launch, Outcome, OutcomeKind, Report, run_job
-from flopbench.suites import Profile, Suite, Variant
-
-# What must be the same for two parts of one run to be measurements of one thing.
-RESUME_FIELDS = (
-    "device",
-    "device_name",
-    "driver",
-    "cuda",
-    "torch",
-    "triton",
-    "compiler",
-    "kernels",
-    "threads",
-    "cpu",
-    "cpu_capability",
-    "allocator",
-    "commit",
-)
 
 # A cell is not begun with less time than this left: importing, building and one round take longer.
 LEAST_SECONDS = 4.0
@@ -64,15 +37,6 @@ _STATUS: dict[OutcomeKind, Status] = {
     "crashed": "crashed",
     "timeout": "timeout",
 }
-
-
-def recorded_command(arguments: Sequence[str]) -> str:
-    """The command line as a run records it: of absolute paths, which belong to one machine, only the name."""
-    words = []
-    for argument in arguments:
-        option, equals, value = argument.rpartition("=")
-        words.append(option + equals + (Path(value).name if Path(value).is_absolute() else value))
-    return shlex.join(["flopbench", *words])
 
 
 class Observer(Protocol):
@@ -184,73 +148,6 @@ def check_cells(cells: Iterable[Cell]) -> None:
         if cell.impl == "inductor" and cell.mode != "eager":
             remedy = "use --impl auto or --mode eager"
             raise FlopbenchError(f"impl inductor cannot run within what mode {cell.mode} compiles: {remedy}")
-
-
-def new_run(
-    suite: Suite,
-    profile: Profile,
-    environment: Environment,
-    results: Path | None,
-    *,
-    command: str,
-    variant: Variant | None = None,
-    shard: tuple[int, int] | None = None,
-    kind: str = "",
-) -> Run:
-    """A fresh run folder under `results`, named after suite, kind, device and time.
-
-    Without `results` it is a temporary one, which lasts as long as the `Run` that is returned.
-    """
-    created = datetime.now(UTC)
-    parts = [suite.name, kind, environment.device, f"{created:%Y%m%d-%H%M%S}"]
-    parts += [f"shard{shard[0]}of{shard[1]}"] if shard else []
-    name = "-".join(part for part in parts if part)
-    info = RunInfo(
-        id=name,
-        suite=suite.name,
-        title=suite.title,
-        suite_digest=suite.digest,
-        profile=profile,
-        quick=variant == "quick",
-        full=variant == "full",
-        shard=shard,
-        command=command,
-        created=created.isoformat(timespec="seconds"),
-        environment=environment,
-    )
-    if results is None:
-        temporary = Path(tempfile.mkdtemp(prefix="flopbench-"))
-        run = Run.create(temporary / info.id, info)
-        weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
-        return run
-    for count in itertools.count(2):
-        with suppress(RunExistsError):
-            return Run.create(results / info.id, info)
-        # Two runs begun in one second.
-        info = info.model_copy(update={"id": f"{name}-{count}"})
-    raise AssertionError("unreachable")
-
-
-def check_resumable(run: Run, suite: Suite | None, environment: Environment) -> None:
-    """Raise unless continuing `run` here measures the same thing on the same machine.
-
-    The run knows what it measures; where a suite is named as well, it must be that.
-
-    Raises:
-        FlopbenchError: the suite or the environment differs, with the differences named; or the run's
-            networks were given from Python, and are gone with the process that had them.
-    """
-    given = sorted({name.target for pair in run.info.profile.pairs for name in pair.names if name.given})
-    if given:
-        names = ", ".join(given)
-        raise FlopbenchError(
-            f"cannot resume {run.path}: {names} were given from Python: call flopbench.benchmark again"
-        )
-    differences = run.info.environment.differences(environment, RESUME_FIELDS)
-    if suite and suite.digest != run.info.suite_digest:
-        differences.insert(0, f"suite {suite.name}: {run.info.suite_digest} → {suite.digest}")
-    if differences:
-        raise FlopbenchError(f"cannot resume {run.path}: {'; '.join(differences)}")
 
 
 def sweep(

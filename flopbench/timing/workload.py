@@ -12,6 +12,7 @@ from flopbench.cells import CAPTURING, Cell, DType
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import initialised
 from flopbench.inputs import Inputs, inputs_for, make_inputs
+from flopbench.loss import cross_entropy, loss_of
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.private import keep_address
@@ -19,7 +20,6 @@ from flopbench.structures import mapped, tensors
 from flopbench.symmetries import fold
 from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.cache import Flush, flush_for
-from flopbench.timing.loss import cross_entropy, loss_of
 
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph": "reduce-overhead"}
@@ -152,7 +152,8 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
     if captured:
         # Else every replay begins with a copy of them. Other inputs, as in a check, are captured anew.
         for tensor in inputs.tensors:
-            keep_address(tensor)
+            if tensor.is_cuda:
+                keep_address(tensor)
     flush = flush_for(cell, inputs.tensors[0].device) or (lambda: None)
 
     def workload(prepare: Callable[[], Any], step: Callable[[Any], Any], optimiser: Any = None) -> Workload:

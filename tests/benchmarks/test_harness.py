@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from flopbench.results import Run
+from flopbench.runner.begin import new_run
 from flopbench.runner.process import Report, run_job
-from flopbench.runner.sweep import new_run, probe_environment, sweep
+from flopbench.runner.sweep import probe_environment, sweep
 from flopbench.suites import load_suite, override
 from tests.runner.conftest import Watcher
 

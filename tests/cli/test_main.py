@@ -11,7 +11,7 @@ import pytest
 
 from flopbench.cli import main
 from flopbench.errors import FlopbenchError, NothingMeasuredError
-from flopbench.flops import given
+from flopbench.runner import counting
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 def test_every_end_has_a_line_and_a_code(
     call: Call, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str, words: list[str]
 ):
-    monkeypatch.setattr(given, "count", raising(error))
+    monkeypatch.setattr(counting, "count", raising(error))
     ended, printed, complained = call(*words)
     assert (ended, printed) == (code, "")
     *stack, last = complained.splitlines()
@@ -144,7 +144,7 @@ def test_a_warning_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch):
             warnings.warn("something\nis odd", UserWarning, stacklevel=1)
         raise FlopbenchError("the end")
 
-    monkeypatch.setattr(given, "count", warn)
+    monkeypatch.setattr(counting, "count", warn)
     _, _, complained = call("flops", "vit_ti16")
     assert complained == "flopbench: warning: something is odd\nflopbench: the end\n"
 

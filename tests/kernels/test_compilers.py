@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import compilers, dispatch
 from flopbench.kernels.layer_norm import layer_norm_halves
+from flopbench.pairs import Pair
 from flopbench.runner import worker
 from flopbench.runner.needs import warnings
 from tests.support.runs import CPU, H200, environment

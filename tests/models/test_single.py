@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.flops import count_forward
 from flopbench.inputs import inputs_for
 from flopbench.models.catalog import LAYERS, label_of, parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.models.single import KINDS
+from flopbench.pairs import Pair
 from flopbench.structures import tensors
 from flopbench.suites import load_suite, override
 from flopbench.timing.workload import build_model, cell_inputs, make_workload

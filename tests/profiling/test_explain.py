@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flopbench.cells import Pair
+from flopbench.pairs import Pair
 from flopbench.profiling.explain import explain, remainder, shortfalls, speed_ups
 from flopbench.profiling.page import profile_command, profile_stem, write_profile
 from flopbench.profiling.tables import all_tables, group_table

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
+from flopbench.pairs import Pair
 from flopbench.profiling import measure
 from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.results import Peaks

@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.models import foreign
+from flopbench.pairs import Pair
 from flopbench.profiling import measure
 from flopbench.profiling.explain import explain, speed_ups
 from flopbench.profiling.measure import ProfileJob, profile_pair

@@ -1,7 +1,8 @@
 import pytest
 
-from flopbench.cells import Cell, Mode, Pair
+from flopbench.cells import Cell, Mode
 from flopbench.errors import FlopbenchError
+from flopbench.pairs import Pair
 from flopbench.profiling.predict import check_lines, check_prediction, predict, write_check
 from flopbench.profiling.roofline import Work, least_seconds, peak_of
 from flopbench.results import Bound, Calibration, Peaks, write_atomically

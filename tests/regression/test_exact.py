@@ -274,7 +274,8 @@ def test_networks_of_ones_own_are_held_to_their_figures_on_their_own_inputs():
     (figures,) = measured.models
     assert figures.subject == "python:a+python:inputs/32x32"
     assert figures.macs == 5 * 2 * 4 * 8 * 8
-    assert figures.graph_breaks == 0
+    # The compiler leaves what holds an LSTM to Python, as a whole: there is not one graph.
+    assert figures.graph_breaks == 1
     assert figures.train is not None
     # Features, state, last token, loss.
     assert len(figures.outputs) == 8 + 8 + 2 + 1

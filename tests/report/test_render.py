@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from markdown_it import MarkdownIt
 
-from flopbench.cells import Pair
 from flopbench.errors import FlopbenchError
+from flopbench.pairs import Pair
 from flopbench.report.render import folder_name, render_report
 from flopbench.results import (
     Calibration,

@@ -15,7 +15,7 @@ from flopbench.report.result import Result
 from flopbench.report.shown import Shown
 from flopbench.report.table import Column, Table, words
 from flopbench.results import Run
-from flopbench.runner.sweep import new_run
+from flopbench.runner.begin import new_run
 from flopbench.suites import load_suite
 from tests.support.runs import A100, CPU, environment, make_run
 

@@ -10,7 +10,7 @@ import pytest
 from flopbench.errors import FlopbenchError
 from flopbench.results import FrontierRecord, Run, merge_runs, to_frame, write_atomically
 from flopbench.results.files import as_json
-from flopbench.runner.sweep import RESUME_FIELDS
+from flopbench.runner.begin import RESUME_FIELDS
 from tests.support.runs import make_run
 
 

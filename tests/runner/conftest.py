@@ -8,7 +8,8 @@ import pytest
 
 from flopbench.cells import Cell
 from flopbench.results import CellRecord, FrontierRecord, Run
-from flopbench.runner.sweep import new_run, probe_environment
+from flopbench.runner.begin import new_run
+from flopbench.runner.sweep import probe_environment
 from flopbench.suites import Suite, parse_suite
 from tests.support.networks import LARGE, SMALL
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.kernels.inductor import missing_compiler
+from flopbench.pairs import Pair
 from flopbench.results import CellRecord, Run
 from flopbench.runner import beforehand
 from flopbench.runner.jobs import COMPILE, INSPECT

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.inputs import Inputs
+from flopbench.pairs import Pair
 from flopbench.report.render import render_report
 from flopbench.results import POWER_LIMIT, ModelResult
 from flopbench.results.percentiles import samples_needed

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
+from flopbench.pairs import Pair
 from flopbench.results import CellRecord
 from flopbench.runner.progress import LogProgress, Pace, progress_for
 from flopbench.suites import load_suite

@@ -15,17 +15,10 @@ import pytest
 from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import Run
+from flopbench.runner.begin import check_resumable, recorded_command
 from flopbench.runner.jobs import INSPECT, MEASURE
 from flopbench.runner.process import Outcome, run_job
-from flopbench.runner.sweep import (
-    check_cells,
-    check_resumable,
-    launcher,
-    probe_environment,
-    recorded_command,
-    shard_of,
-    sweep,
-)
+from flopbench.runner.sweep import check_cells, launcher, probe_environment, shard_of, sweep
 from flopbench.suites import load_suite
 from tests.runner.conftest import Watcher, small_suite
 from tests.support.networks import LARGE, SMALL
@@ -188,7 +181,8 @@ def test_an_interrupt_just_after_a_record_does_not_undo_it(start, watcher: Watch
 KILLED = """
 import sys
 from pathlib import Path
-from flopbench.runner.sweep import new_run, probe_environment, sweep
+from flopbench.runner.begin import new_run
+from flopbench.runner.sweep import probe_environment, sweep
 from tests.runner.conftest import Watcher, small_suite
 if __name__ == "__main__":
     suite = small_suite(batch_sizes=[1, 2, 4, 8], cell_seconds=1, precision=1e-9)

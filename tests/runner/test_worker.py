@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
+from flopbench.pairs import Pair
 from flopbench.runner import worker
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from flopbench.cells import Cell, DeviceKind, Pair
+from flopbench.cells import Cell, DeviceKind
 from flopbench.models.catalog import parse_name
+from flopbench.pairs import Pair
 from flopbench.results import (
     CellRecord,
     Check,

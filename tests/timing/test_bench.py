@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.kernels.inductor import missing_compiler
+from flopbench.pairs import Pair
 from flopbench.structures import tensors
 from flopbench.timing import bench as module
 from flopbench.timing.bench import Bench

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
 from flopbench.models import foreign
+from flopbench.pairs import Pair
 from flopbench.structures import tensors
 from flopbench.timing.bench import Bench
 from flopbench.timing.checks import WrongOutputError

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
 from flopbench.models import foreign
 from flopbench.models.factory import perturb
+from flopbench.pairs import Pair
 from flopbench.runner.worker import inspect
 from flopbench.timing.bench import Bench
 from flopbench.timing.workload import Workload, build_model, cell_inputs, make_workload

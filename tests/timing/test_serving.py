@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.models import foreign
+from flopbench.pairs import Pair
 from flopbench.results.percentiles import samples_needed
 from flopbench.symmetries import fold
 from flopbench.timing.clock import CudaClock

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.models import foreign
+from flopbench.pairs import Pair
 from flopbench.private import graphs_not_captured
 from flopbench.timing.bench import Bench
 from flopbench.timing.uncompiled import compiled_again, flagged, left_out

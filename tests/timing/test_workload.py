@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
-from flopbench.cells import Cell, Pair
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.models.factory import create_model
+from flopbench.pairs import Pair
 from flopbench.structures import tensors
 from flopbench.timing.cache import HELD_CYCLES, Flush, flush_for
 from flopbench.timing.memory import Peak, held_bytes, peak_memory

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.cells import Pair
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
 from flopbench.models.foreign import load
+from flopbench.pairs import Pair
 from flopbench.structures import described, part
 
 Loss = Callable[[Any, Inputs], Tensor]
