@@ -296,7 +296,7 @@ def count_flops(
         batch_size: of images, or of what `inputs` makes.
         image_size: of images, in pixels, or (height, width).
         channels: of images.
-        dtype_bytes: bytes an element of floating point; by default that of the network's weights.
+        dtype_bytes: bytes per element of floating point; by default that of the network's weights.
         paper: whether the paper's sum of MACs and elementwise operations is told, too.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What hangs on torch's private names: one function a need, and a test of each (tests/test_private.py).
+"""What hangs on torch's private names: one function per need, and a test of each (tests/test_private.py).
 
 What inductor has is imported where it is asked for: that takes a second.
 """

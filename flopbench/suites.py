@@ -188,7 +188,7 @@ class MinimumEffect(Frozen):
 
 
 class Suite(Frozen):
-    """A suite file: a title, the pairs, and a profile a device, each with the variants that it likes."""
+    """A suite file: a title, the pairs, and a profile per device, each with the variants that it likes."""
 
     name: str
     title: str

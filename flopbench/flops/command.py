@@ -1,4 +1,4 @@
-"""What `flopbench flops` does: names in, counted networks and their tables out."""
+"""Counting networks by their names, and showing what was counted."""
 
 import inspect
 from collections.abc import Callable
@@ -145,7 +145,7 @@ class Request:
         batch_size: of images, or of what the pair's inputs make; None for one, or as many as there are.
         image_size: H, W in pixels.
         channels: of images.
-        dtype_bytes: bytes an element of floating point; None for that of the first network's weights.
+        dtype_bytes: bytes per element of floating point; None for that of the first network's weights.
         paper: whether the paper's sum of MACs and elementwise operations is told, too.
     """
 

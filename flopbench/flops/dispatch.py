@@ -77,7 +77,7 @@ def observe(
         pass_: `forward`, without gradients; `backward`, the gradients alone; `train`, both (the optimiser's
             step is not among them). Gradients are taken of all outputs that have one, whatever structure
             they come in.
-        dtype_bytes: bytes an element of floating point; other types count with their own size.
+        dtype_bytes: bytes per element of floating point; other types count with their own size.
         loss: what is differentiated instead; what it computes is the network's own work.
 
     Raises:

@@ -91,7 +91,7 @@ def _units(cell: Cell) -> int:
 
 
 class LogProgress:
-    """A line a finished cell, without control codes: for files, pipes and CI."""
+    """A line per finished cell, without control codes: for files, pipes and CI."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -122,7 +122,7 @@ class Checks:
             self.unchecked.append(flag)
 
     def _one_task(self, outputs: Mapping[str, Any]) -> None:
-        """Both give as many numbers. Somebody's own networks may differ, and what in is noted."""
+        """Both give as many numbers. Networks of somebody's own may differ, and it is noted in what."""
         theirs, ours = (self._finite_numbers(role, outputs[role]) for role in ROLES)
         if theirs == ours or any(map(self._inputs_decide_on_sizes, ROLES)):
             return

@@ -76,7 +76,7 @@ def compiled_again() -> Iterator[Counter[str]]:
 
 
 def flagged(label: str, found: Mapping[str, int]) -> Iterator[Flag]:
-    """The flag on a cell, one of whose models has such."""
+    """The flag on a cell of whose models one, `label`, is not compiled as a whole."""
     if found:
         reasons = [f"{reason} ({times} times)" if times > 1 else reason for reason, times in found.items()]
         more = [f"and {len(reasons) - _MOST} more"] if len(reasons) > _MOST else []

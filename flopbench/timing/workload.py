@@ -126,9 +126,9 @@ def _laid_out(x: Tensor, cell: Cell) -> Tensor:
 def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
     """The cell's pass of `model` on `inputs`, compiled where the cell says so (on the first call).
 
-    Sets what a process has but once, for a process measures one cell: the precision of products, that cuDNN
+    Sets what a process has but once, for one cell is measured at a time: the precision of products, that cuDNN
     looks for its fastest convolutions, and that freed memory is kept. For a forward pass layers have the
-    weights that they compute with (`fold`), as who deploys a network would: `model` can do nothing but infer
+    weights that they compute with (`fold`), as whoever deploys a network would: `model` can do nothing but infer
     then.
 
     Raises:
@@ -243,7 +243,7 @@ def compiled_units(model: nn.Module, cell: Cell) -> list[nn.Module]:
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The members of every list of modules of one class, which share one compilation a shape.
+    """The members of every list of modules of one class, which share one compilation per shape.
 
     Of lists within lists (the blocks of stages) the innermost.
 
