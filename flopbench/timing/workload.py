@@ -126,10 +126,10 @@ def _laid_out(x: Tensor, cell: Cell) -> Tensor:
 def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
     """The cell's pass of `model` on `inputs`, compiled where the cell says so (on the first call).
 
-    Sets what a process has but once, for one cell is measured at a time: the precision of products, that cuDNN
-    looks for its fastest convolutions, and that freed memory is kept. For a forward pass layers have the
-    weights that they compute with (`fold`), as whoever deploys a network would: `model` can do nothing but infer
-    then.
+    Sets what a process has but once, for one cell is measured at a time: the precision of products, that
+    cuDNN looks for its fastest convolutions, and that freed memory is kept. For a forward pass layers have
+    the weights that they compute with (`fold`), as whoever deploys a network would: `model` can do nothing
+    but infer then.
 
     Raises:
         FlopbenchError: a train pass of a model without parameters that require gradients, or a loss that
