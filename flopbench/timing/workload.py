@@ -152,8 +152,7 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
     if captured:
         # Else every replay begins with a copy of them. Other inputs, as in a check, are captured anew.
         for tensor in inputs.tensors:
-            if tensor.is_cuda:
-                keep_address(tensor)
+            keep_address(tensor)
     flush = flush_for(cell, inputs.tensors[0].device) or (lambda: None)
 
     def workload(prepare: Callable[[], Any], step: Callable[[Any], Any], optimiser: Any = None) -> Workload:
