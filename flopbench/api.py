@@ -110,7 +110,7 @@ def run_suite(
     else:
         request = Request(chosen or read_suite("vit"), variant, changes, shard)
         called = {"device": kind, "variant": variant, "shard": shard, **changes}
-        command = command or _call("run_suite", request.suite.name, called)
+        command = command or _call("run_suite", [repr(request.suite.name)], called)
         folder = None if results is None else Path(results)
         run = begin(request, kind, folder, command=command, launch=launch)
     result = Result([run])
@@ -193,23 +193,24 @@ def benchmark(
     from flopbench.runner.given import launcher_of
 
     seconds = parse_duration(budget, "budget") if isinstance(budget, str) else budget
-    given = Given(
-        baseline,
-        candidate,
-        inputs,
-        pair={"loss": loss, "same": same, "tolerance": tolerance, "perturb": perturb},
-        axes=axes,
-        precision=precision,
-        cell_seconds=cell_seconds,
-        replicates=replicates,
-        serving=serving,
-        budget_seconds=seconds,
-    )
+    pair: dict[str, Any] = {"loss": loss, "same": same, "tolerance": tolerance, "perturb": perturb}
+    how = {
+        "precision": precision,
+        "cell_seconds": cell_seconds,
+        "replicates": replicates,
+        "serving": serving,
+    }
+    given = Given(baseline, candidate, inputs, pair=pair, axes=axes, **how, budget_seconds=seconds)
     chosen = devices_of(devices)
+    networks = {"baseline": baseline, "candidate": candidate} | ({} if inputs is None else {"inputs": inputs})
+    first = [repr(value) if isinstance(value, str) else name for name, value in networks.items()]
+    options = {**pair, "perturb": perturb or None, "devices": devices, **axes, **how}
+    options |= {"budget": budget, "threads": threads}
+    command = _call("benchmark", first, options)
     runs: list[Run] = []
     try:
         with launcher_of(given.objects, threads) as launch, _watched(progress) as observer:
-            measure(given, chosen, launch, "flopbench.benchmark(...)", observer, runs)
+            measure(given, chosen, launch, command, observer, runs)
     except KeyboardInterrupt:
         if not runs:
             raise
@@ -339,10 +340,14 @@ def _path(run: RunLike) -> Path:
     return run.path if isinstance(run, Run) else Path(run)
 
 
-def _call(function: str, first: str, arguments: dict[str, Any]) -> str:
-    """How a run says that it was called from Python."""
-    given = [f"{name}={value!r}" for name, value in arguments.items() if value not in (None, (), [])]
-    return f"flopbench.{function}({', '.join([repr(first), *given])})"
+def _call(function: str, first: list[str], arguments: dict[str, Any]) -> str:
+    """How a run says that it was called from Python; an object stands by the argument's name."""
+    given = [
+        f"{name}={name if callable(value) else repr(value)}"
+        for name, value in arguments.items()
+        if value is not None and value != () and value != []
+    ]
+    return f"flopbench.{function}({', '.join([*first, *given])})"
 
 
 @contextmanager

@@ -84,13 +84,18 @@ def own_lines(error: BaseException) -> str:
         At most two lines, the second after "called from"; "" if none of the stack is the user's.
     """
     frames = [
-        f"{PurePath(frame.f_code.co_filename).name}:{line} in {frame.f_code.co_name}"
+        f"{_file(frame.f_code.co_filename)}{line} in {frame.f_code.co_name}"
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _MACHINERY
     ]
     if isinstance(error, SyntaxError) and error.filename:
         frames.append(f"{PurePath(error.filename).name}:{error.lineno}")
     return ", called from ".join(frames[: -_FRAMES - 1 : -1])
+
+
+def _file(path: str) -> str:
+    """`nets.py:`; of a script's or a notebook's code that came pickled nobody knows the file."""
+    return "line " if path == "<dynamic-code>" else f"{PurePath(path).name}:"
 
 
 def in_one_line(error: BaseException) -> str:

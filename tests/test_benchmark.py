@@ -65,6 +65,10 @@ def test_two_networks_of_any_inputs_become_a_run_like_any_other(tmp_path: Path):
     assert [record.cell.batch_size for record in result.records] == [2, 2]
     assert not any(flag.kind == "in-process" for record in result.records for flag in record.flags)
     assert result.records[0].cell.labels == ("Reader", "narrow")
+    assert result.runs[0].info.command == (
+        "flopbench.benchmark(baseline, candidate, inputs, loss=loss, devices='cpu', "
+        "passes=['forward', 'train'], cell_seconds=0.2)"
+    )
     assert wide.head.weight.equal(weights)
     assert wide.head.weight.grad is None
     saved = result.save(tmp_path / "saved")
@@ -275,3 +279,12 @@ HELD = nn.Linear(4, 4).bfloat16()
 )
 def test_networks_have_names(baseline: Any, candidate: Any, labels: list[tuple[str, str]]):
     assert [cell.labels for cell in cells(baseline, candidate, torch.ones(2, 4))] == labels
+
+
+def test_many_candidates_are_counted_in_the_title():
+    def title(many: int) -> str:
+        networks = {f"n{number}": nn.Linear(6, 5) for number in range(many)}
+        return given(nn.Linear(6, 5), networks, torch.ones(2, 6)).suite.title
+
+    assert title(2) == "n0 and n1 against Linear"
+    assert title(4) == "4 candidates against Linear"

@@ -48,6 +48,14 @@ def test_of_the_stack_the_users_own_lines_are_shown():
     assert "\n" not in told
 
 
+def test_of_code_that_came_pickled_the_line_is_told_without_a_file():
+    code = compile("def forward(x):\n    raise KeyError", "<dynamic-code>", "exec")
+    exec(code, names := {"__name__": "mine"})
+    with pytest.raises(KeyError) as caught:
+        names["forward"](1)
+    assert own_lines(caught.value).startswith("line 2 in forward")
+
+
 def test_an_error_without_message_or_lines_is_named_by_its_type():
     assert in_one_line(AssertionError()) == "AssertionError"
     assert in_one_line(ValueError("\nfirst\nsecond")) == "ValueError: first"

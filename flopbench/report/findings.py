@@ -125,7 +125,12 @@ def _with_care(cells: Rows) -> list[str]:
     if not flagged:
         return []
     kinds = text.joined(sorted(set().union(*flagged)))
-    which = "This measurement is" if len(cells) == 1 else f"{len(flagged)} of these {len(cells)} are"
+    if len(cells) == 1:
+        which = "This measurement is"
+    elif len(flagged) == len(cells):
+        which = "Both of these are" if len(cells) == 2 else f"All {len(cells)} of these are"
+    else:
+        which = f"{len(flagged)} of these {len(cells)} {'is' if len(flagged) == 1 else 'are'}"
     return [f"{which} flagged ({kinds}): see below what to take with care."]
 
 
@@ -214,7 +219,10 @@ def _in_every_pass(top: Row, own: Rows) -> str:
     sentence = f"{_times(top)} {_pass_words(top['pass'])} at batch {top['batch_size']}"
     for pass_, group in by([row for row in own if row["pass"] != top["pass"]], "pass").items():
         other = max(group, key=lambda row: row["batch_size"])
-        sentence += f", and {_times(other, '')} {_pass_words(pass_)}"
+        said = _times(other, "")
+        if verdict(top) == verdict(other) == "slower":
+            said = said.removeprefix("is slower: it ")
+        sentence += f", and {said} {_pass_words(pass_)}"
         if other["batch_size"] != top["batch_size"]:
             sentence += f" at batch {other['batch_size']}"
     return sentence
@@ -284,7 +292,7 @@ def _overview(worlds: Worlds) -> str:
     ratios = [1 / top["macs_ratio"] for top in cells if top["macs_ratio"] is not None]
     if ratios:
         mark = "" if all(map(counted_in_full, cells)) else "≈"
-        sentence += f", with {mark}{_span(ratios, text.percent)} of the MACs"
+        sentence += f", with {_span(ratios, lambda ratio: mark + text.percent(ratio))} of the MACs"
     return sentence.replace("\u00a0", " ") + "."
 
 

@@ -40,7 +40,12 @@ class FlagGroup:
     kind: str
     remedy: str
     cells: tuple[tuple[str, str], ...]
-    """(cell, message)"""
+    """(cell, message); a cell of which both models have the flag is there twice."""
+
+    @property
+    def counted(self) -> str:
+        """`1 cell`, `2 cells`."""
+        return text.counted(len({cell for cell, _ in self.cells}), "cell")
 
 
 def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:

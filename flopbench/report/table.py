@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -88,9 +88,10 @@ words = partial(Column, numeric=False, rank=KEY)
 class Table:
     """Columns over rows of any kind; a rich renderable.
 
-    On a narrow terminal it becomes several tables, one below the other. Each repeats the columns that say
-    what a row is about; the most important figures come first. Where not even those columns fit, each row
-    becomes lines of `header: value`. Columns without any value are left out, but for CSV and JSON.
+    On a narrow terminal it becomes several tables, one below the other, of fewer if long names are cut in the
+    middle. Each repeats the columns that say what a row is about; the most important figures come first.
+    Where not even those columns fit, each row becomes lines of `header: value`. Columns without any value
+    are left out, but for CSV and JSON.
 
     Attributes:
         title: what the table shows.
@@ -155,15 +156,23 @@ class Table:
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         columns = [column for column in self.shown if column is not self.group]
+        ways = [self._blocks(names, options.max_width) for names in (columns, [*map(_shortened, columns)])]
+        blocks = min(filter(None, ways), key=len, default=[])
+        if not blocks:
+            yield from self._stacked(columns)
+        for number, block in enumerate(blocks):
+            yield from self._whole("" if number else self.title, block)
+
+    def _blocks(self, columns: Sequence[Column], most: int) -> list[list[Column]]:
+        """The columns of the tables that are no wider than `most`; none if there is no way."""
         widths = {column: self._least_width(column) for column in columns}
 
         def fits(columns: Sequence[Column]) -> bool:
             # Three spaces between columns, one at either edge.
-            return sum(widths[column] + 3 for column in columns) - 1 <= options.max_width
+            return sum(widths[column] + 3 for column in columns) - 1 <= most
 
         if fits(columns):
-            yield from self._whole(self.title, columns)
-            return
+            return [[*columns]]
         keys = [column for column in columns if column.rank == KEY]
         blocks: list[list[Column]] = []
         for rank in sorted({column.rank or KEY for column in columns} - {KEY}):
@@ -174,11 +183,8 @@ class Table:
                     blocks[-1] += part
                 else:
                     blocks.append(part)
-        if not blocks or not all(fits([*keys, *block]) for block in blocks):
-            yield from self._stacked(columns)
-            return
-        for number, block in enumerate(blocks):
-            yield from self._whole("" if number else self.title, [*keys, *block])
+        whole = [[*keys, *block] for block in blocks]
+        return whole if all(map(fits, whole)) else []
 
     def _groups(self) -> Iterator[tuple[str, list[Any]]]:
         """The heading (empty without `group`) and the rows of each group."""
@@ -252,3 +258,11 @@ class Table:
                     if column not in keys and column.show(row) not in ("", text.MISSING):
                         shown = f"  {column.name.partition(' [')[0]}: {column.show(row)}"
                         yield Text(shown, style=_COLOURS[column.tone(row)])
+        yield Text()
+
+
+def _shortened(column: Column) -> Column:
+    """A column of names with the long ones cut in the middle, where the terminal is narrow."""
+    if column.numeric or column.wraps:
+        return column
+    return replace(column, write=lambda value: text.shortened(column.write(value), 24))

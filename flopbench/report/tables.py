@@ -90,7 +90,7 @@ CELL_COLUMNS = (
         # Colour only where the interval says something, and nothing stands against it.
         tone=lambda row: "unsure" if row["flags"] else _TONES[verdict(row)],
     ),
-    words("flags", rank=7),
+    words("flags", rank=7, wraps=True),
     words("ran", lambda row: _ran(row), rank=2),
     _promised("realised\nshare", "realised_share", text.percent, rank=2),
     _promised("MACs\nratio", "macs_ratio", text.factor, rank=6),
@@ -190,7 +190,11 @@ def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
             return any(row["inputs"] != IMAGES for row in rows)
         if column.header in _OFTEN_THE_SAME:
             return len({column.show(row) for row in rows}) > 1
-        return column.header != "baseline" or not all(map(_baseline_is_told, rows))
+        if column.header == "baseline":
+            # What all are compared with stands first among the models, where there is a table of them.
+            one_for_all = title and len({row["baseline_label"] for row in rows}) == 1
+            return not (one_for_all or all(map(_baseline_is_told, rows)))
+        return True
 
     shown = filter(says_something, columns)
     return Table(title, [replace(c, header=c.header.replace("images", items)) for c in shown], rows)

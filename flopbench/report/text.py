@@ -39,6 +39,11 @@ def count(value: float, digits: int = 3) -> str:
     return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), digits)
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 _SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
 
 
@@ -77,13 +82,13 @@ def change(value: float, decimals: int = 1) -> str:
 
 
 def factor(value: float) -> str:
-    """A ratio with two decimals: 1.44."""
-    return f"{value:.2f}"
+    """A ratio with two decimals: 1.44; with two digits where these would hide it: 0.0034."""
+    return significant(value, 2) if 0 < value < 0.095 else f"{value:.2f}"
 
 
 def times(value: float, decimals: int = 2) -> str:
     """A ratio as people say it: 1.44×."""
-    return f"{value:.{decimals}f}×"
+    return f"{factor(value) if decimals == 2 else format(value, f'.{decimals}f')}×"
 
 
 def interval(estimate: float, low: float, high: float) -> str:

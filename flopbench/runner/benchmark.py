@@ -15,6 +15,7 @@ from flopbench.given import Objects
 from flopbench.inputs import Inputs, make_inputs
 from flopbench.models import foreign
 from flopbench.pairs import Pair
+from flopbench.report.text import joined
 from flopbench.results import Run
 from flopbench.runner.begin import Request, begin, device_kind
 from flopbench.runner.given import Launcher
@@ -81,7 +82,7 @@ class Given:
         labels = [pairs[0].labels[0], *(each.labels[1] for each in pairs)]
         self.suite = Suite(
             name="benchmark",
-            title=f"{', '.join(labels[1:])} against {labels[0]}",
+            title=f"{_in_short(labels[1:])} against {labels[0]}",
             profiles={"cpu": profile, "cuda": profile},
         )
 
@@ -136,6 +137,11 @@ class Given:
             return make_inputs(pair, size, image, device="cpu", dtype=None).tensors
         finally:
             foreign.put({})
+
+
+def _in_short(names: Sequence[str]) -> str:
+    """A few names, or how many there are."""
+    return joined([*names]) if len(names) <= 3 else f"{len(names)} candidates"
 
 
 def devices_of(devices: str | Sequence[str] | None) -> list[DeviceKind | None]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from flopbench.cells import Cell
+from flopbench.report import text
 from flopbench.results import UNRESOLVED, CellRecord, FrontierRecord, Interval, Run
 from flopbench.runner.beforehand import MODES
 from flopbench.runner.needs import warnings
@@ -110,7 +111,7 @@ class LogProgress:
         """See `Observer.begin`."""
         self.total, self.done, self.missing = len(missing) + done, done, list(missing)
         compiled = sum(cell.mode != "eager" for cell in missing)
-        parts = [f"{self.total} cells on {run.info.environment.device_name}"]
+        parts = [f"{text.counted(self.total, 'cell')} on {run.info.environment.device_name}"]
         parts += [f"{done} of them already measured"] if done else []
         parts += [f"{compiled} to compile"] if compiled else []
         if budget := run.info.profile.budget_seconds:
@@ -131,7 +132,8 @@ class LogProgress:
         """See `Observer.report`; of a cell nothing."""
         if kind == "beforehand" and isinstance(value, tuple):
             self._beforehand, self._since = value, time.monotonic()
-            self._print(f"compiling {len(value)} cells beforehand, in as many processes")
+            processes = "as many processes" if len(value) > 1 else "a process"
+            self._print(f"compiling {text.counted(len(value), 'cell')} beforehand, in {processes}")
 
     def finished(self, record: CellRecord) -> None:
         """See `Observer.finished`."""

@@ -142,14 +142,18 @@ def test_what_is_not_resolved_is_no_headline_and_realises_nothing(tmp_path):
     assert described == "the interval is ±80 %"
 
 
-def test_flags_of_what_the_answer_rests_on_are_said(tmp_path):
+@pytest.mark.parametrize(
+    ("flagged", "which"), [("vit_b16*", "1 of these 2 is"), ("*", "Both of these are"), ("none", "")]
+)
+def test_flags_of_what_the_answer_rests_on_are_said(tmp_path, flagged, which):
     run = make_run(
         tmp_path / "r",
         pairs=("vit_b16.flop", "vit_l16.flop"),
         batch_sizes=(64,),
-        flags={"vit_b16*": Flag(kind="noisy", message="", remedy="")},
+        flags={flagged: Flag(kind="noisy", message="", remedy="")},
     )
-    assert "1 of these 2 are flagged (noisy): see below what to take with care." in answer_of(run).points
+    said = [point for point in answer_of(run).points if "flagged" in point]
+    assert said == ([f"{which} flagged (noisy): see below what to take with care."] if which else [])
 
 
 @pytest.mark.parametrize(

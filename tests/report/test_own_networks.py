@@ -8,6 +8,8 @@ import pytest
 from flopbench.report.cells import measured, rows_of
 from flopbench.report.findings import answer
 from flopbench.report.paper import family_of, size_of, version_of
+from flopbench.report.pictures import draw
+from flopbench.report.pictures.batch import _unit as memory_unit
 from flopbench.report.pictures.style import style
 from flopbench.report.render import render_report
 from flopbench.report.tables import CELL_COLUMNS, format_frame, run_tables, runs_table
@@ -172,3 +174,45 @@ def test_warnings_of_letters_that_a_font_lacks_are_nobodys_business():
     with warnings.catch_warnings(record=True) as caught, style():
         warnings.warn("Glyph 128512 missing from font(s) DejaVu Sans.", UserWarning, stacklevel=1)
     assert not caught
+
+
+def test_that_the_candidate_is_slower_in_every_pass_is_said_once(tmp_path):
+    text = said(own_run(tmp_path, slowdown=3.0, overhead=0.0, passes=("forward", "train")))
+    assert re.search(r"is slower: it runs 0\.\d+× as fast \([^)]*\) forward at batch 4, and runs 0\.", text)
+    assert text.count("is slower") == 1
+
+
+def test_marks_stand_at_the_figures(tmp_path):
+    second = "python:second"
+    pairs = (TOKENS, {**TOKENS, "candidate": second})
+    models = {**COUNTED, **LEFT_OUT, second: {"macs": 2_000_000}}
+    run = make_run(
+        tmp_path / "run", device=CPU, pairs=pairs, models=models, batch_sizes=(4,), passes=("forward",)
+    )
+    assert "with between ≈20 % and ≈40 % of the MACs" in said(run)
+
+
+def test_a_baseline_that_all_are_compared_with_is_named_once(tmp_path):
+    run = own_run(tmp_path)
+    rows = rows_of(to_frame([run]))
+    models, cells = run_tables(rows, measured(rows))
+    assert "| big |" in models.markdown()
+    assert "big" not in cells.markdown()
+    # Which stands alone there.
+    assert "| big |" in format_frame(to_frame([run]), "markdown")
+
+
+@pytest.mark.parametrize(
+    ("macs", "written"), [(6_780, "(10³)"), (720_000_000, "(10⁹)"), (9_000_000, "(10⁶)")]
+)
+def test_pictures_of_small_networks_have_small_units(tmp_path, macs, written):
+    run = own_run(tmp_path, models={BIG: {"macs": macs}})
+    (gain,) = (one for one in draw([run], rows_of(to_frame([run]))) if one.name == "gain-against-macs")
+    assert gain.figure.axes[0].get_xlabel() == f"MACs of the baseline, one sample {written}"
+
+
+@pytest.mark.parametrize(
+    ("top", "unit"), [(40 * 2**30, "GiB"), (0.2 * 2**30, "GiB"), (9e6, "MiB"), (2e4, "KiB"), (8, "KiB")]
+)
+def test_memory_is_in_the_unit_that_suits_it(top, unit):
+    assert memory_unit(top)[1] == unit

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from flopbench.errors import FlopbenchError
 from flopbench.pairs import Pair
-from flopbench.report.render import folder_name, render_report
+from flopbench.report.render import FlagGroup, folder_name, render_report
 from flopbench.results import (
     Calibration,
     CellRecord,
@@ -301,3 +301,9 @@ def test_what_is_flagged_is_not_shown_as_good(small):
     assert flagged
     assert not any('class="number good"' in row for row in flagged)
     assert any('class="number good"' in row for row in rows)
+
+
+def test_a_cell_with_a_flag_of_either_model_is_one_cell():
+    group = FlagGroup("drifting", "", (("a", "baseline"), ("a", "candidate")))
+    assert group.counted == "1 cell"
+    assert FlagGroup("drifting", "", (("a", ""), ("b", ""))).counted == "2 cells"

@@ -77,6 +77,16 @@ def test_every_figure_is_there_within_the_width(width):
     assert "a|[b]" in shown
 
 
+@pytest.mark.parametrize(("width", "name"), [(80, "n" * 60), (50, "nnnnnnnnnnnn…nnnnnnnnnnn")])
+def test_a_long_name_is_cut_where_that_saves_tables(width, name):
+    figures = (Column("before", write=text.seconds), Column("after", write=text.seconds))
+    table = Table.of("Times", (words("name"), *figures), [("n" * 60, 1.0, 2.0)])
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(table)
+    assert capture.get().count(name) == 1
+
+
 def test_a_column_takes_an_item_an_attribute_or_what_it_is_told():
     half = Column("half", lambda row: row.imag / 2, partial(text.significant, digits=2))
     assert (half.value(4j), half.show(4j), half.key) == (2.0, "2.0", "half")

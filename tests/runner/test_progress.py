@@ -99,7 +99,7 @@ def test_a_notebook_has_one_output_that_ends_with_what_was_measured(
     (output,) = shown
     assert any("[1/1] E(ViT-S/16), batch 64, forward, bf16, eager … " in text for text in output[:-1])
     title, line = output[-1].splitlines()
-    assert title.startswith(f"{run.info.title}: 1 cells on ")
+    assert title.startswith(f"{run.info.title}: 1 cell on ")
     assert line.startswith("[1/1] E(ViT-S/16)")
     quiet = Console(file=StringIO(), force_jupyter=True, quiet=True)
     assert type(progress_for(quiet)) is LogProgress

@@ -60,14 +60,15 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
             shown.append((heading + panel_title(run, own), points))
     if not shown:
         return None
+    unit, power = _unit([row for _, points in shown for row in points])
     figure, axes = panels(len(shown), columns=3, size=(4.2, 3.5), sharey=True)
     for axis, (title, points) in zip(axes, shown, strict=True):
         axis.set_title(title)
-        _draw(axis, points)
+        _draw(axis, points, unit)
     item = items_of([row for _, points in shown for row in points]).removesuffix("s")
-    label_grid(axes, "throughput gain (%)", f"MACs of the baseline, one {item} (10⁹)")
+    label_grid(axes, "throughput gain (%)", f"MACs of the baseline, one {item} ({power})")
     for axis, (_, points) in zip(axes, shown, strict=True):
-        _label(axis, points)
+        _label(axis, points, unit)
     batches = sorted({row["batch_size"] for _, points in shown for row in points})
     return Drawing(
         "gain-against-macs",
@@ -86,7 +87,16 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
     )
 
 
-def _draw(axis: "Axes", points: Rows) -> None:
+def _unit(points: Rows) -> tuple[float, str]:
+    """The unit in which their MACs are short numbers: that of the published, or a smaller one."""
+    units = ((1e9, "10⁹"), (1e6, "10⁶"), (1e3, "10³"))
+    most = max(row["baseline_macs"] for row in points)
+    if any(family_of(row["baseline_label"]) for row in points):
+        return units[0]
+    return next((unit for unit in units if most >= 0.1 * unit[0]), units[-1])
+
+
+def _draw(axis: "Axes", points: Rows, unit: float) -> None:
     behind = _published(points)
     axis.plot(
         [x for x, _, _ in behind],
@@ -100,13 +110,13 @@ def _draw(axis: "Axes", points: Rows) -> None:
     looks = _looks(points)
     for name, group in _series(points).items():
         axis.errorbar(
-            [row["baseline_macs"] / 1e9 for row in group],
+            [row["baseline_macs"] / unit for row in group],
             [_gain(row["speedup"]) for row in group],
             yerr=whiskers(group, _gain),
             **looks[name].line,
         )
     axis.axhline(0, color=MUTED, linewidth=0.9)
-    reach = [*(row["baseline_macs"] / 1e9 for row in points), *(x for x, _, _ in behind)]
+    reach = [*(row["baseline_macs"] / unit for row in points), *(x for x, _, _ in behind)]
     axis.set_xscale("log")
     axis.set_xlim(min(reach) / 1.5, max(reach) * 2.6)
     log_axis(axis.xaxis, min(reach), max(reach))
@@ -123,7 +133,7 @@ def _published(points: Rows) -> list[tuple[float, float, str]]:
     ]
 
 
-def _label(axis: "Axes", points: Rows) -> None:
+def _label(axis: "Axes", points: Rows, unit: float) -> None:
     labels = [Label(x, y, words, MUTED) for x, y, words in _published(points)]
     looks = _looks(points)
     for name, group in _series(points).items():
@@ -132,7 +142,7 @@ def _label(axis: "Axes", points: Rows) -> None:
             size = size_of(row["candidate_label"])
             words = f"{name} {size}".strip() if last else size
             labels.append(
-                Label(row["baseline_macs"] / 1e9, _gain(row["speedup"]), words, looks[name].color, bold=last)
+                Label(row["baseline_macs"] / unit, _gain(row["speedup"]), words, looks[name].color, bold=last)
             )
     place_labels(axis, labels)
 
