@@ -128,8 +128,8 @@ def benchmark(
     candidate: str | Callable[..., Any] | Mapping[str, str | Callable[..., Any]],
     inputs: Any = None,
     *,
-    loss: str | Callable[..., Any] | None = None,
-    same: str | Callable[..., Any] | None = None,
+    loss: str | int | Callable[..., Any] | None = None,
+    same: str | int | Callable[..., Any] | None = None,
     tolerance: float | None = None,
     perturb: bool = False,
     devices: str | Sequence[str] | None = None,
@@ -168,7 +168,7 @@ def benchmark(
         perturb: whether the networks get random weights first. With names alone, too, they keep their own.
         devices: "cpu", "cuda" or both, each a run of its own; by default a GPU if there is one.
         precision: relative half-width of the speed-up's 95 % interval at which a cell is done; by default
-            0.01.
+            0.02. An interval ten times as wide is `not resolved`.
         cell_seconds: seconds of sampling per cell, at most; 5 by default.
         replicates: fresh processes per cell; 1 by default.
         serving: whether latencies of single calls, load time and size on disk are measured, too.
@@ -191,7 +191,9 @@ def benchmark(
     from flopbench.runner.begin import parse_duration
     from flopbench.runner.benchmark import Given, devices_of, measure
     from flopbench.runner.given import launcher_of
+    from flopbench.runner.sweep import check_threads
 
+    check_threads(threads)
     seconds = parse_duration(budget, "budget") if isinstance(budget, str) else budget
     pair: dict[str, Any] = {"loss": loss, "same": same, "tolerance": tolerance, "perturb": perturb}
     how = {

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from pathlib import PurePath
+from types import CodeType
 
 
 class ExitCode(IntEnum):
@@ -84,7 +85,7 @@ def own_lines(error: BaseException) -> str:
         At most two lines, the second after "called from"; "" if none of the stack is the user's.
     """
     frames = [
-        f"{_file(frame.f_code.co_filename)}{line} in {frame.f_code.co_name}"
+        _place(frame.f_code, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _MACHINERY
     ]
@@ -93,19 +94,21 @@ def own_lines(error: BaseException) -> str:
     return ", called from ".join(frames[: -_FRAMES - 1 : -1])
 
 
-def _file(path: str) -> str:
-    """`nets.py:`; of a script's or a notebook's code that came pickled nobody knows the file."""
-    return "line " if path == "<dynamic-code>" else f"{PurePath(path).name}:"
+def _place(code: CodeType, line: int) -> str:
+    # Code without a file: typed in, or sent to another process by cloudpickle.
+    if code.co_filename.startswith("<"):
+        return f"line {line} in {code.co_qualname}"
+    return f"{PurePath(code.co_filename).name}:{line} in {code.co_name}"
 
 
 def in_one_line(error: BaseException) -> str:
     """An error as one line: of flopbench's own its message, of somebody else's code its type, the first line
-    of its message, and `own_lines`.
+    of its message, `own_lines`, and its notes, such as which network it was.
     """
     if isinstance(error, FlopbenchError):
         return str(error)
     first = gist(error.msg if isinstance(error, SyntaxError) else str(error))
-    where = own_lines(error)
+    where = "; ".join(filter(None, [own_lines(error), *map(gist, getattr(error, "__notes__", ()))]))
     return f"{type(error).__name__}{f': {first}' if first else ''}{f' ({where})' if where else ''}"
 
 

@@ -46,7 +46,7 @@ class Objects(dict[str, Any]):
             raise FlopbenchError(
                 f"{role} is of type {kind}: give a torch.nn.Module, a function, or a model's name"
             )
-        name = key or _title(given)
+        name = _on_a_line(key) or _title(given)
         if name in self or name in _RESERVED:
             name = next(other for other in _others(name, role) if other not in self)
         return self._put(name, given)
@@ -77,15 +77,23 @@ class Objects(dict[str, Any]):
         """
         if given is None or isinstance(given, str):
             return given
+        if isinstance(given, int) and not isinstance(given, bool):
+            return str(given)
         if not callable(given):
             raise FlopbenchError(
-                f"{what} is {brief(given)}: give a function, or the name of a part of the output"
+                f"{what} is {brief(given)}: give a function, or the key, attribute or index of a part of the "
+                "output"
             )
         return self._put(what, given)
 
     def _put(self, name: str, given: Any) -> str:
         self[name] = given
         return f"{GIVEN}:{name}"
+
+
+def _on_a_line(name: str) -> str:
+    """A chosen name without line breaks, and without what would steer a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in name).split())
 
 
 def _title(network: Any) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from flopbench.errors import FlopbenchError, in_one_line
+from flopbench.models.catalog import GIVEN
 from flopbench.models.foreign import load
 from flopbench.pairs import Pair
 from flopbench.structures import mapped, tensors
@@ -147,11 +148,13 @@ def make_inputs(
                 sized = "image_size" in inspect.signature(given).parameters
                 given = given(batch_size, **({"image_size": image_size} if sized else {}))
             except (Exception, SystemExit) as error:
-                raise FlopbenchError(f"cannot make the inputs of {pair.id}: {in_one_line(error)}") from error
+                own = "" if pair.inputs.startswith(f"{GIVEN}:") else f" {pair.inputs}"
+                why = in_one_line(error)
+                raise FlopbenchError(f"cannot make the inputs{own} of {pair.spoken}: {why}") from error
     inputs = Inputs.of(given)
     if not inputs.tensors:
         raise FlopbenchError(
-            f"the inputs of {pair.id} hold no tensor: give a tensor, a tuple or a dict of them"
+            f"the inputs of {pair.spoken} hold no tensor: give a tensor, a tuple or a dict of them"
         )
     return inputs.to(device, dtype).map(lambda x: x.detach().clone().requires_grad_(x.requires_grad))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
+from flopbench.models.catalog import GIVEN
 from flopbench.models.foreign import load
 from flopbench.pairs import Pair
 from flopbench.structures import described, part
@@ -29,6 +30,8 @@ def loss_of(pair: Pair) -> Loss | None:
     if name is None:
         return None
     function = load(name) if ":" in name else None
+    what = "the loss" if name.startswith(f"{GIVEN}:") else f"loss {name!r}"
+    what += f" of {pair.spoken}"
 
     def loss(output: Any, inputs: Inputs) -> Tensor:
         try:
@@ -36,13 +39,13 @@ def loss_of(pair: Pair) -> Loss | None:
         except LookupError as error:
             if function:
                 raise
-            raise FlopbenchError(f"loss of {pair.id}: {error.args[0]}") from None
+            raise FlopbenchError(f"{what}: {error.args[0]}") from None
         if not isinstance(value, Tensor) or value.numel() != 1:
             given = described(value)
-            raise FlopbenchError(f"loss {name} of {pair.id} is {given}, not a tensor of one number")
+            raise FlopbenchError(f"{what} is {given}, not a tensor of one number")
         if not value.requires_grad:
             raise FlopbenchError(
-                f"loss {name} of {pair.id} has no gradient: nothing that requires one led to it "
+                f"{what} has no gradient: nothing that requires one led to it "
                 "(frozen, detached, or computed under no_grad)"
             )
         return value

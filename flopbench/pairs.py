@@ -113,3 +113,8 @@ class Pair(Frozen):
     def labels(self) -> tuple[str, str]:
         """What people read: the baseline's and the candidate's label, e.g. `ViT-B/16`, `E(ViT-B/16)`."""
         return label_of(self.baseline), label_of(self.candidate)
+
+    @property
+    def spoken(self) -> str:
+        """In a sentence: "E(ViT-B/16) against ViT-B/16"."""
+        return " against ".join(reversed(self.labels))

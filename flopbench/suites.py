@@ -242,7 +242,7 @@ def override(profile: Profile, **changes: Any) -> Profile:
     try:
         return Profile.model_validate({**profile.model_dump(), **given})
     except ValidationError as error:
-        raise FlopbenchError(_first_mistake(error)) from None
+        raise FlopbenchError(first_mistake(error)) from None
 
 
 def suite_folders() -> list[Path]:
@@ -311,7 +311,7 @@ def parse_suite(raw: dict[str, Any], *, name: str, where: str) -> Suite:
     try:
         return Suite.model_validate({**raw, "name": name, **profiles})
     except ValidationError as error:
-        raise FlopbenchError(f"{where}: {_first_mistake(error)}") from None
+        raise FlopbenchError(f"{where}: {first_mistake(error)}") from None
 
 
 def _table(value: object, where: str) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def _in_file(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     return location
 
 
-def _first_mistake(error: ValidationError) -> str:
+def first_mistake(error: ValidationError) -> str:
     """One line for the first of pydantic's complaints: where, what, and what was given."""
     errors = error.errors()
     # A key that is missing may be the one that was misspelt.

@@ -225,7 +225,10 @@ def net() -> nn.Module:
         ((net(), net()), {"budget_seconds": 3}, "unknown argument 'budget_seconds'"),
         ((net(), net()), {"passes": "foward"}, "passes[0]: input should be 'forward', 'backward' or 'train'"),
         ((net(), net()), {"tolerance": 0.1}, 'add same = "output"'),
-        ((net(), net()), {"loss": 3}, "loss is 3: give a function"),
+        ((net(), net()), {"same": "output", "tolerance": -1}, "tolerance: input should be greater than 0"),
+        ((net(), net(), torch.ones(0, 4)), {}, "inputs are empty (float32 [0, 4]): give a batch"),
+        ((net(), net(), torch.ones(2, 4, device="meta")), {}, "inputs are on the device meta"),
+        ((net(), net()), {"loss": 3.0}, "loss is 3.0: give a function"),
         ((net().double(), net().double()), {}, 'the networks are in float64: give dtypes="fp32"'),
     ],
 )
@@ -234,6 +237,15 @@ def test_a_mistake_is_one_line(arguments: Any, named: Any, told: str):
         given(*arguments, **named)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_given_is_read_with_usual_values():
+    profile = given(net(), {"x\ny\x1b[2J": net()}, torch.ones(2, 4), same=0).suite.profile("cpu")
+    (pair,) = profile.pairs
+    assert pair.labels[1] == "x y [2J"
+    assert pair.same == "0"
+    # Ten times as wide is what the samples of a busy machine still answer.
+    assert profile.precision == 0.02
 
 
 def test_devices_are_named():

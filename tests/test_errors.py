@@ -1,6 +1,7 @@
 """What is said of a name that does not exist, or of another's error, is one line that can be read."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,17 @@ def test_an_error_without_message_or_lines_is_named_by_its_type():
         compile("def net(:", "/home/somebody/nets.py", "exec")
     assert in_one_line(caught.value).endswith("(nets.py:1)") or "nets.py:1," in in_one_line(caught.value)
     assert "somebody" not in in_one_line(caught.value)
+
+
+def test_code_without_a_file_is_named_by_its_function_and_notes_are_told():
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("class Net:\n def forward(self):\n  raise KeyError(1)", "<dynamic-code>", "exec"), space)
+    with pytest.raises(KeyError) as caught:
+        space["Net"]().forward()
+    told = f"line 3 in Net.forward, called from {Path(__file__).name}:"
+    assert own_lines(caught.value).startswith(told)
+    caught.value.add_note("Net called with float32 [2, 3]\nat night")
+    assert in_one_line(caught.value).endswith("; Net called with float32 [2, 3])")
 
 
 class CompilerError(RuntimeError):

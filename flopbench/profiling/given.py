@@ -1,5 +1,6 @@
 """`flopbench.profile`: a pair by its name, or networks that are given from Python, profiled."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
@@ -96,9 +97,13 @@ def profile(
     files = [Path(file).resolve() if file else None for file in (trace, stacks)]
     tell = progress if callable(progress) else _on_stderr if progress else lambda line: None
 
+    phases: list[str] = []
+
     def on_report(told: str, value: Any) -> None:
-        if told == "phase":
-            tell(f"{cell.id}: {value}")
+        # Both networks, and both times that they run, have the same phases.
+        if told == "phase" and value not in phases:
+            phases.append(value)
+            tell(f"{cell.pair.spoken}: {value}")
 
     with launcher_of(given.objects, threads) as launch:
         outcome = launch.on(kind)(
@@ -111,7 +116,7 @@ def profile(
     if outcome.kind == "usage":
         raise FlopbenchError(str(outcome.value))
     if outcome.kind != "done":
-        raise NothingMeasuredError(f"{cell.id}: {outcome.kind}: {outcome.value}")
+        raise NothingMeasuredError(f"{cell.pair.spoken}: {outcome.kind}: {outcome.value}")
     return Profiled(outcome.value.model_copy(update={"flags": flags}))
 
 
@@ -126,6 +131,5 @@ def _usual(device: DeviceKind, networks: tuple[Any, ...], inputs: Any) -> dict[s
 
 
 def _on_stderr(line: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
+    # No console of rich's, which in a notebook makes of every line an output of its own.
+    print(line, file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from flopbench.report.render import ReportFiles, answers_of, checked_ids, render
 from flopbench.report.shown import Shown
 from flopbench.report.table import Table
 from flopbench.report.tables import summary
-from flopbench.results import CellRecord, Run, to_frame
+from flopbench.results import UNRESOLVED, CellRecord, Run, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,11 +86,19 @@ class Result(Shown):
         """
         drawn = self._drawn()
         if not drawn:
-            raise FlopbenchError("there is no picture: no cell has a speed-up")
+            raise FlopbenchError(f"there is no picture: no cell has a speed-up{self._why_not()}")
         name = name or next(iter(drawn))
         if name not in drawn:
             raise FlopbenchError(f"there is no picture {brief(name)}; there is {', '.join(drawn)}")
         return drawn[name]
+
+    def _why_not(self) -> str:
+        """Why cells have no speed-up, by the first of each status."""
+        said: dict[str, str] = {}
+        for record in self.records:
+            status = UNRESOLVED if record.unresolved else record.status
+            said.setdefault(status, f"{status}, {record.unresolved or record.reason}")
+        return f": {'; '.join(said.values())}" if said else ""
 
     def _drawn(self) -> "dict[str, Figure]":
         from flopbench.report.pictures import draw

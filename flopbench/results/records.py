@@ -234,8 +234,11 @@ class CellRecord(Finite):
 
     @property
     def unresolved(self) -> str:
-        """Why the samples answer nothing: the interval is many times as wide as was asked; else empty."""
-        return next((flag.message for flag in self.flags if flag.kind == UNRESOLVED), "")
+        """Why the samples answer nothing, the interval being many times as wide as was asked, and what would
+        help; else empty.
+        """
+        flags = (flag for flag in self.flags if flag.kind == UNRESOLVED)
+        return next((f"{flag.message}; try {flag.remedy}" for flag in flags), "")
 
     @property
     def macs_ratio(self) -> float | None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from flopbench.cells import AXES, DeviceKind, DType
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
-from flopbench.frozen import complaint
 from flopbench.given import Objects
 from flopbench.inputs import Inputs, make_inputs
 from flopbench.models import foreign
@@ -21,7 +20,7 @@ from flopbench.runner.begin import Request, begin, device_kind
 from flopbench.runner.given import Launcher
 from flopbench.runner.here import networks_of
 from flopbench.runner.sweep import Observer, sweep
-from flopbench.suites import Profile, Suite, override
+from flopbench.suites import Profile, Suite, first_mistake, override
 
 _DTYPES: dict[torch.dtype, DType] = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -67,13 +66,14 @@ class Given:
         try:
             pairs = [Pair(baseline=named[0], candidate=name, cast=not own, **fields) for name in named[1]]
         except ValidationError as error:
-            raise FlopbenchError(complaint(error)) from None
+            raise FlopbenchError(first_mistake(error)) from None
         usual = Profile.model_validate(
             {
                 "batch_sizes": self._batch_sizes(changes),
                 "passes": "forward",
                 "modes": "eager",
                 "cell_seconds": 5.0,
+                "precision": 0.02,
             }
         )
         profile = override(usual, pairs=tuple(pairs), **changes)
@@ -104,6 +104,10 @@ class Given:
         fixed = self.objects.get("inputs")
         if not isinstance(fixed, Inputs):
             return 1, 16
+        if any(x.is_meta for x in fixed.tensors):
+            raise FlopbenchError("inputs are on the device meta, which keeps no values")
+        if not fixed.batch_size:
+            raise FlopbenchError(f"inputs are empty ({fixed}): give a batch of at least one")
         given = changes.get("batch_sizes")
         if isinstance(given, Sequence) and len(given) > 1:
             raise FlopbenchError(

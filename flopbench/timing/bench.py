@@ -119,7 +119,7 @@ class Bench:
                 graphs = compiled_graphs() if compiles else None
                 start = time.monotonic()
                 with observe() as self.ran[role], left_out() if compiles else nullcontext() as found:
-                    workload.run()
+                    self._first_call(role, workload)
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
                 if graphs and found is not None:
@@ -131,6 +131,15 @@ class Bench:
                     self._writers.append(role)
         if self.cell and self.cell.mode != "eager":
             self._add_what_was_compiled_before(self.cell)
+
+    def _first_call(self, role: str, workload: Workload) -> None:
+        """A call that says of an error which network it was, and what that was called with."""
+        try:
+            workload.run()
+        except Exception as error:
+            if self.cell:
+                error.add_note(f"{self.cell.labels[ROLES.index(role)]} called with {workload.inputs}")
+            raise
 
     def check(self) -> Check | None:
         """Every call sees the same input, and what it returns is right (`Checks.of`).

@@ -14,7 +14,7 @@ from flopbench.flops.meta import evaluating
 from flopbench.inputs import Inputs
 from flopbench.kernels import Ran, has_ours
 from flopbench.kernels.dispatch import specified
-from flopbench.models.catalog import parse_name
+from flopbench.models.catalog import GIVEN, parse_name
 from flopbench.models.foreign import load
 from flopbench.results import Check, Flag
 from flopbench.structures import part, tensors
@@ -282,6 +282,7 @@ class Checks:
 def _judged(function: str | Callable[..., Any], outputs: list[Any], apart: str) -> None:
     """The word of the user's own function, or the one of that name, on both outputs."""
     name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+    name = "the function `same`" if name == f"{GIVEN}:same" else name
     judge: Any = load(function) if isinstance(function, str) else function
     try:
         verdict = judge(*outputs)

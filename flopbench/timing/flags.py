@@ -55,7 +55,8 @@ def _too_little(rounds: Rounds, precision: float) -> Iterator[Flag]:
         yield Flag(
             kind=UNRESOLVED if width > TOO_WIDE * precision else "noisy",
             message=f"the interval is ±{width:.1%}, wider than the ±{precision:.1%} asked for",
-            remedy="a quieter machine, or more time (--cell-seconds; in pytest --benchmark-max-time)",
+            remedy="a quieter machine, fewer threads (--threads), more time (--cell-seconds; in pytest "
+            "--benchmark-max-time), or a wider --precision",
         )
 
 

@@ -13,6 +13,9 @@ from flopbench.private import raw_events, uncaptured
 from flopbench.results import PeakSource
 from flopbench.timing.workload import Workload
 
+# Else the profiler writes of its own beginning and end to the terminal of whoever measures in their process.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
 
 class Peak(NamedTuple):
     """Peak memory in bytes, None where it cannot be known, and how it was found."""

@@ -223,13 +223,13 @@ def _optimiser(model: nn.Module, cell: Cell) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise FlopbenchError(
-            f"a train pass of {cell.pair.id} needs parameters that require gradients, and one of its "
+            f"a train pass of {cell.pair.spoken} needs parameters that require gradients, and one of its "
             "networks has none: measure forward"
         )
     if any(isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse for m in model.modules()):
         raise FlopbenchError(
-            f"AdamW, with which {cell.pair.id} is trained, takes no sparse gradients: build its embeddings "
-            "with sparse=False, or measure forward and backward"
+            f"AdamW, with which {cell.pair.spoken} is trained, takes no sparse gradients: build its "
+            "embeddings with sparse=False, or measure forward and backward"
         )
     # Of complex numbers there is no fused version.
     fused = all(parameter.is_floating_point() for parameter in trained)

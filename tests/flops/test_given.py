@@ -240,7 +240,7 @@ looks_at_dtypes = pytest.mark.skipif(_takes_any_dtype(), reason="this torch embe
         ({"inputs": [1, 2]}, "hold no tensor"),
         ({"inputs": lambda n: 1 / 0}, r"cannot make the inputs of .*ZeroDivisionError.*test_given\.py"),
         ({"inputs": TOKENS, "batch_size": 5}, "inputs are 2 at once, not 5"),
-        ({"inputs": TOKENS, "loss": 3}, "loss is 3: give a function"),
+        ({"inputs": TOKENS, "loss": 3.5}, "loss is 3.5: give a function"),
         ({"inputs": TOKENS, "loss": "nothing", "pass_": "backward"}, "no part 'nothing'"),
         ({"network": Tagger, "inputs": TOKENS}, r"network is the class Tagger: give an instance"),
         ({"network": TOKENS}, "network is of type Tensor"),

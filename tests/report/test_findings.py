@@ -135,11 +135,11 @@ def test_what_is_not_resolved_is_no_headline_and_realises_nothing(tmp_path):
     assert "E(ViT-B/16)" not in " ".join((answer.headline, *answer.points))
     unresolved = [row for row in rows_of(to_frame([run])) if row["pair"] == "vit_b16.flop"]
     assert {(row["status"], row["reason"], row["realised_share"]) for row in unresolved} == {
-        ("not resolved", "the interval is ±80 %", None)
+        ("not resolved", "the interval is ±80 %; try a quieter machine", None)
     }
     assert all(row["speedup"] for row in unresolved)
     (described,) = {describe_record(r).partition("  not resolved: ")[2] for r in run.records() if r.flags}
-    assert described == "the interval is ±80 %"
+    assert described == "the interval is ±80 %; try a quieter machine"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from flopbench.regression.decision import Change, Comparison, Outcome
 from flopbench.report.result import Result
 from flopbench.report.shown import Shown
 from flopbench.report.table import Column, Table, words
-from flopbench.results import Run
+from flopbench.results import UNRESOLVED, Flag, Run
 from flopbench.runner.begin import new_run
 from flopbench.suites import load_suite
 from tests.support.runs import A100, CPU, environment, make_run
@@ -112,6 +112,14 @@ def test_without_a_speed_up_it_says_so_and_has_nothing_to_draw(tmp_path: Path):
         assert "out of memory" in said
     figures = [name for name in result.pictures if not name.startswith("memory")]
     assert figures == []
+
+
+def test_why_there_is_no_picture_is_said_with_what_would_help(tmp_path: Path):
+    wide = Flag(kind=UNRESOLVED, message="the interval is ±90 %", remedy="a quieter machine")
+    result = Result([make_run(tmp_path / "a", pairs=("vit_s16.flop",), batch_sizes=(4,), flags={"*": wide})])
+    told = "no cell has a speed-up: not resolved, the interval is ±90 %; try a quieter machine$"
+    with pytest.raises(FlopbenchError, match=told):
+        result.plot()
 
 
 def test_frame_and_records_are_all_there_is(small: Run, large: Run):

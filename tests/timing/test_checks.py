@@ -151,7 +151,7 @@ def test_training_does_not_count_against_networks_that_were_the_same():
         ("0", lambda y: y, r"^b: the output has no part '0': it is a tensor \(2, 3\)$"),
         ("output", lambda y: y[:1], r"^b does not give the same as a: output is \(1, 3\), not \(2, 3\)$"),
         ("output", lambda y: {"x": y[:1]}, "the outputs have no tensor in common$"),
-        (lambda a, b: False, lambda y: y, "^b does not give the same as a, by python:same$"),
+        (lambda a, b: False, lambda y: y, "^b does not give the same as a, by the function `same`$"),
     ],
 )
 def test_what_is_not_there_is_not_the_same(same: Any, make: Callable[[Tensor], Any], message: str):
@@ -162,7 +162,7 @@ def test_what_is_not_there_is_not_the_same(same: Any, make: Callable[[Tensor], A
 
 @pytest.mark.parametrize("same", [lambda a: True, lambda a, b: a == b, lambda a, b: a["logits"] == b])
 def test_a_function_that_cannot_say_is_a_mistake(same: Callable[..., Any]):
-    with pytest.raises(FlopbenchError, match=r"^python:same cannot compare the outputs: ") as caught:
+    with pytest.raises(FlopbenchError, match=r"^the function `same` cannot compare the outputs: ") as caught:
         bench(Net(), Net(), same=same).check()
     assert "\n" not in str(caught.value)
 
