@@ -47,8 +47,6 @@ def peak_memory(workload: Workload, device: DeviceKind, cuda: Any = torch.cuda) 
     else:
         source = "allocator"
         # Not `torch.profiler`, which turns every event into an object when it stops: three times the call.
-        # It would report on standard error that it starts, stops, and finds no GPU.
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         with profile(use_kineto=True, profile_memory=True) as trace:
             workload.run()
         transient = _peak_of_allocations(trace)

@@ -12,7 +12,7 @@ from flopbench.pairs import Pair
 from flopbench.profiling import measure
 from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.results import Peaks
-from flopbench.timing import bench
+from flopbench.timing import checks
 from flopbench.timing.checks import WrongOutputError
 from flopbench.timing.clock import CpuClock
 from flopbench.timing.workload import Workload
@@ -99,7 +99,7 @@ def test_a_profile_without_kernels_is_none_and_graphs_keep_cupti_open(
 
 
 def test_a_pair_whose_outputs_are_wrong_is_not_profiled(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench, "invariance_error", lambda *_: 0.5)
+    monkeypatch.setattr(checks, "invariance_error", lambda *_: 0.5)
     phases: list[Any] = []
     with pytest.raises(WrongOutputError, match="not invariant in fp32 eager: relative error 5"):
         profile_pair(lambda kind, value: phases.append(value), ProfileJob(cell("forward"), 0.1, PEAKS))
