@@ -117,6 +117,7 @@ def test_an_interrupt_keeps_the_finished_cells_and_says_how_to_go_on(suite: Path
     assert statuses[-1] == "skipped"
 
 
+@pytest.mark.slow
 def test_shards_merge_into_the_same_cells(suite: Path, tmp_path: Path):
     for part in ("1/2", "2/2"):
         done = flopbench("run", "--suite", suite, "--shard", part, cwd=tmp_path)

@@ -210,11 +210,11 @@ def stripes(count, seed):
 @pytest.mark.parametrize(
     ("family", "version"),
     [
-        ("vit", "plain"),
-        ("vit", "flop"),
+        pytest.param("vit", "plain", marks=pytest.mark.slow),
+        pytest.param("vit", "flop", marks=pytest.mark.slow),
         ("vit", "hybrid"),
         ("resmlp", "flop"),
-        ("convnext", "flop"),
+        pytest.param("convnext", "flop", marks=pytest.mark.slow),
     ],
 )
 def test_learns_what_mirror_images_share(family, version):

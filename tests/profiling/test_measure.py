@@ -74,6 +74,7 @@ def test_a_forward_profile_has_groups_parts_bounds_and_files(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_gradients_are_attributed_to_layers():
     record = profile_pair(lambda kind, value: None, ProfileJob(cell("backward"), 0.1, PEAKS))
     for model in (record.baseline, record.candidate):

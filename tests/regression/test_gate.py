@@ -320,6 +320,7 @@ print(outcomes)
 """
 
 
+@pytest.mark.slow
 def test_a_comment_passes_twenty_times_out_of_twenty(checkout, edited):
     done = subprocess.run(
         [sys.executable, "-c", _TWENTY],

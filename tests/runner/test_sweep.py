@@ -192,6 +192,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_loses_no_finished_cell(tmp_path: Path, watcher: Watcher):
     root = Path(__file__).parents[2]
     script = tmp_path / "killed.py"

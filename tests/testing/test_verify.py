@@ -64,6 +64,7 @@ def test_a_table_line_a_network_and_exit_code_0(suite):
     assert lines[-1].startswith("1 of 1 networks have their symmetry")
 
 
+@pytest.mark.slow
 def test_a_broken_symmetry_is_found_and_exit_code_3(suite, monkeypatch):
     forward = FlopLinear.forward
 
