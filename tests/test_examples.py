@@ -79,7 +79,10 @@ def test_a_notebook_gives_the_same_kinds_of_output_when_it_is_run(topic):
 
     def kinds(notebook: Any) -> list[list[str]]:
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        return [[kind for output in cell.outputs for kind in output.get("data", ["text"])] for cell in cells]
+        return [
+            [kind for output in cell.outputs for kind in sorted(output.get("data", ["text"]))]
+            for cell in cells
+        ]
 
     assert kinds(build.run(build.notebook_of(topic))) == kinds(build.committed(topic))
 
