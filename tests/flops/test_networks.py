@@ -1,6 +1,7 @@
 """Networks of any inputs and outputs: each counts what its definition says, by fvcore and as it runs."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -260,7 +261,7 @@ class Detects(nn.Module):
         self.head = nn.Linear(4 * 2 * 2, 5)
 
     def forward(self, images):
-        import torchvision
+        torchvision = import_module("torchvision")
 
         x = F.hardswish(self.stem(images))
         boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [4, 4, 8, 8]], device=x.device)
