@@ -225,6 +225,7 @@ def net() -> nn.Module:
         ((net(), net()), {"budget_seconds": 3}, "unknown argument 'budget_seconds'"),
         ((net(), net()), {"passes": "foward"}, "passes[0]: input should be 'forward', 'backward' or 'train'"),
         ((net(), net()), {"tolerance": 0.1}, 'add same = "output"'),
+        ((net(), net()), {"same": "output", "perturb": True}, "add perturb = false"),
         ((net(), net()), {"same": "output", "tolerance": -1}, "tolerance: input should be greater than 0"),
         ((net(), net(), torch.ones(0, 4)), {}, "inputs are empty (float32 [0, 4]): give a batch"),
         ((net(), net(), torch.ones(2, 4, device="meta")), {}, "inputs are on the device meta"),
@@ -237,6 +238,7 @@ def test_a_mistake_is_one_line(arguments: Any, named: Any, told: str):
         given(*arguments, **named)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+    assert not str(error.value).startswith("'")
 
 
 def test_what_is_given_is_read_with_usual_values():
