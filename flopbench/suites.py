@@ -333,7 +333,7 @@ def first_mistake(error: ValidationError) -> str:
     # A key that is missing may be the one that was misspelt.
     first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
     *outer, last = _in_file(first["loc"]) or ("",)
-    where = place((*outer, last)) if last else ""
+    where = "" if last == "" else place((*outer, last))
     # A bad item makes its list bad too: what follows from the first mistake is not another one.
     others = [e for e in errors if e is not first and e["loc"] != first["loc"][: len(e["loc"])]]
     more = f" (and {len(others)} more)" if others else ""
