@@ -13,9 +13,6 @@ from flopbench.private import raw_events, uncaptured
 from flopbench.results import PeakSource
 from flopbench.timing.workload import Workload
 
-# Else the profiler writes of its own beginning and end to the terminal of whoever measures in their process.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-
 
 class Peak(NamedTuple):
     """Peak memory in bytes, None where it cannot be known, and how it was found."""
@@ -47,6 +44,8 @@ def peak_memory(workload: Workload, device: DeviceKind, cuda: Any = torch.cuda) 
     else:
         source = "allocator"
         # Not `torch.profiler`, which turns every event into an object when it stops: three times the call.
+        # In the caller's process it would write to the terminal that it begins, ends, and finds no GPU.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         with profile(use_kineto=True, profile_memory=True) as trace:
             workload.run()
         transient = _peak_of_allocations(trace)
