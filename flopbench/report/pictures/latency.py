@@ -23,7 +23,7 @@ _ROLES = ("baseline", "candidate")
 
 
 def latencies(run: Run, cells: Rows, suffix: str) -> Drawing | None:
-    """Which share of calls took no longer than how long, a panel a pair, at its smallest batch size."""
+    """Which share of calls took no longer than how long, a panel per pair, at its smallest batch size."""
     chosen = headline([row for row in cells if row["candidate_latency_calls"]])
     if not chosen:
         return None

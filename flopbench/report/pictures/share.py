@@ -14,6 +14,7 @@ from flopbench.report.pictures.style import (
     name_of,
     named_rows,
     new_figure,
+    promise,
     told,
     whiskers,
     wrapped,
@@ -131,14 +132,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
             row["macs_ratio"] for _, points in shown for row in points if row["candidate_label"] == pair
         )
         if ratio is not None:
-            axis.plot(
-                [ratio, ratio],
-                [index - 0.4, index + 0.4],
-                color=INK,
-                linestyle=(0, (3, 2)),
-                linewidth=1.2,
-                label="MACs ratio" if index == 0 else None,
-            )
+            promise(axis, ratio, index, labelled=not index)
     axis.axvline(1, color=MUTED, linewidth=0.9)
     axis.set_yticks(range(len(pairs)), [name_of(pair, 16) for pair in pairs])
     axis.set_ylim(len(pairs) - 0.4, -0.6)

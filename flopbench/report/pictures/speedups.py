@@ -4,13 +4,13 @@ from flopbench.report import text
 from flopbench.report.cells import Rows, by_setting
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
-    INK,
     MUTED,
     PASS_LOOKS,
     caution,
     look,
     named_rows,
     new_figure,
+    promise,
     told,
     whiskers,
     wrapped,
@@ -45,14 +45,7 @@ def speedups(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         if row["macs_ratio"]
     }
     for index, (height, ratio) in enumerate(promised.items()):
-        axis.plot(
-            [ratio, ratio],
-            [height - 0.4, height + 0.4],
-            color=INK,
-            linestyle=(0, (3, 2)),
-            linewidth=1.2,
-            label=None if index else "MACs ratio",
-        )
+        promise(axis, ratio, height, labelled=not index)
     axis.axvline(1, color=MUTED, linewidth=0.9)
     named_rows(axis, [f"{label}, {pass_}" if several else label for label, pass_ in order])
     axis.set_xlabel("speed-up")

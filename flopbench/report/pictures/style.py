@@ -211,6 +211,18 @@ def told(figures: Iterable[str]) -> str:
     return text.printable("; ".join(figures)) + "."
 
 
+def promise(axis: "Axes", ratio: float, row: int, *, labelled: bool) -> None:
+    """What the MACs promise, a dashed mark across a row of a picture of speed-ups; one is in the legend."""
+    axis.plot(
+        [ratio, ratio],
+        [row - 0.4, row + 0.4],
+        color=INK,
+        linestyle=(0, (3, 2)),
+        linewidth=1.2,
+        label="MACs ratio" if labelled else None,
+    )
+
+
 def named_rows(axis: "Axes", names: Sequence[str]) -> None:
     """A row a name, the first on top."""
     axis.set_yticks(range(len(names)), [name_of(name, 16) for name in names])
