@@ -66,8 +66,8 @@ def _resmlp(name: str, size: str, width: int, depth: int, layer_scale: float) ->
     return Spec(name, "resmlp", size, f"ResMLP-{size}", 16, config)
 
 
-def _convnext_iso(name: str, size: str, width: int, depth: int) -> Spec:
-    config = {"patch_size": 16, "widths": (width,), "depths": (depth,), "layer_scale": None}
+def _convnext_iso(name: str, size: str, width: int, depth: int, layer_scale: float | None) -> Spec:
+    config = {"patch_size": 16, "widths": (width,), "depths": (depth,), "layer_scale": layer_scale}
     return Spec(name, "convnext", size, f"ConvNeXt-iso-{size}", 16, config)
 
 
@@ -90,9 +90,9 @@ SPECS: dict[str, Spec] = {
         _resmlp("resmlp_s24", "S24", 384, 24, 1e-5),
         _resmlp("resmlp_b24", "B24", 768, 24, 1e-6),
         _resmlp("resmlp_l24", "L24", 1280, 24, 1e-6),
-        _convnext_iso("convnext_iso_s", "S", 384, 18),
-        _convnext_iso("convnext_iso_b", "B", 768, 18),
-        _convnext_iso("convnext_iso_l", "L", 1024, 36),
+        _convnext_iso("convnext_iso_s", "S", 384, 18, None),
+        _convnext_iso("convnext_iso_b", "B", 768, 18, None),
+        _convnext_iso("convnext_iso_l", "L", 1024, 36, 1e-6),
         _convnext("convnext_t", "T", 96, 9),
         _convnext("convnext_s", "S", 96, 27),
         _convnext("convnext_b", "B", 128, 27),

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flopbench.models.layers import Mlp, Network, drop_path_rates, init_linear
+from flopbench.models.layers import Mlp, Network, init_linear
 from flopbench.symmetries import Head, MemoryFormat, Symmetry, schedule
 
 EPS = 1e-6
@@ -93,7 +93,7 @@ class ConvNeXt(Network):
         symmetry: which version of the network.
         head: what the classifier sees of an equivariant network: "invariant" s, "absolute" [s, |a|].
         layer_scale: initial value of the residual branches' scales; None for none.
-        drop_path: largest rate of stochastic depth; it grows linearly with depth.
+        drop_path: rate of stochastic depth of the last block; it grows linearly from 0 in the first.
         memory_format: layout in which the depthwise convolutions run: "channels_last", that of the
             features, or "contiguous" [B, C, H, W], to and from which each of them copies.
 
@@ -122,7 +122,6 @@ class ConvNeXt(Network):
         plan = schedule(symmetry, depth)
         self.patch_embed = plan.first.patch_embed(3, widths[0], patch_size)
         self.norm_embed = plan.first.layer_norm(widths[0], EPS) if widths[1:] else nn.Identity()
-        rates = list(drop_path_rates(drop_path, depth))
         self.stages = nn.ModuleList()
         first = 0
         for stage, (width, count) in enumerate(zip(widths, depths, strict=True)):
@@ -131,7 +130,7 @@ class ConvNeXt(Network):
                     plan[index],
                     width,
                     layer_scale=layer_scale,
-                    drop_path=rates[index],
+                    drop_path=drop_path * index / max(1, depth - 1),
                     memory_format=memory_format,
                     invariant_only=head == "invariant" and index == depth - 1,
                 )

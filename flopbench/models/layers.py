@@ -1,6 +1,5 @@
 """What the families share, written for any symmetry."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -80,11 +79,6 @@ class Network(nn.Module):
         Vectors (norms, biases, layer scales) are left out by optimisers' usual rule of dimension.
         """
         return {name for name, _ in self.named_parameters() if name.startswith(("cls_token.", "pos_embed."))}
-
-
-def drop_path_rates(maximum: float, depth: int) -> Iterator[float]:
-    """Stochastic depth's rates, linear in depth from 0 to `maximum`."""
-    yield from (maximum * block / max(1, depth - 1) for block in range(depth))
 
 
 def init_linear(module: nn.Module) -> None:

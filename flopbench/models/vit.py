@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from flopbench.models.layers import Attention, Mlp, Network, drop_path_rates, init_linear
+from flopbench.models.layers import Attention, Mlp, Network, init_linear
 from flopbench.private import compiled_alone
 from flopbench.symmetries import Head, Symmetry, apart, each, schedule
 
@@ -62,7 +62,7 @@ class VisionTransformer(Network):
         head: what the classifier sees of an equivariant network: "invariant" s, "absolute" [s, |a|].
         attention: "fused" scaled-dot-product attention, or "unfused" as in the paper's timings.
         layer_scale: initial value of the residual branches' scales.
-        drop_path: largest rate of stochastic depth; it grows linearly with depth.
+        drop_path: rate of stochastic depth, the same for every block.
         dropout: rate in the MLPs.
 
     Raises:
@@ -100,11 +100,11 @@ class VisionTransformer(Network):
                 width,
                 heads,
                 layer_scale=layer_scale,
-                drop_path=rate,
+                drop_path=drop_path,
                 dropout=dropout,
                 fused=attention == "fused",
             )
-            for index, rate in enumerate(drop_path_rates(drop_path, depth))
+            for index in range(depth)
         )
         self.norm = last.layer_norm(width, EPS)
         self.last = last

@@ -69,6 +69,7 @@ CASES = {
         for kind, kwargs in {
             "": {},
             "-iso": {"widths": (16,), "depths": (2,), "scaled": False},
+            "-iso-scaled": {"widths": (16,), "depths": (2,)},
             "-three-stages": {"widths": (8, 12, 16), "depths": (1, 1, 1)},
         }.items()
         for version in "XE"

@@ -27,7 +27,7 @@ def test_options_reach_the_class():
         )
     assert model.head.in_features == 192
     assert not model.blocks[0].attn.fused
-    assert model.blocks[-1].residual1.drop_path.probability == pytest.approx(0.2)
+    assert model.blocks[0].residual1.drop_path.probability == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ def test_parameters_and_macs(name):
         assert 0.95 * published < macs <= published
 
 
+@pytest.mark.parametrize(("size", "scale"), [("s", None), ("b", None), ("l", 1e-6)])
+def test_of_the_isotropic_convnexts_the_largest_alone_has_layer_scale(size, scale):
+    assert SPECS[f"convnext_iso_{size}"].config["layer_scale"] == scale
+
+
 def test_no_network_keeps_buffers():
     # They would have no values after building on the meta device.
     with torch.device("meta"):
