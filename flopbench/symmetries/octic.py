@@ -1,0 +1,270 @@
+"""The octic group: mirroring and quarter turns, eight elements. The layers that are its own.
+
+Source: Nordström, Edstedt, Kahl, Bökman, *Octic Vision Transformers* (arXiv:2505.15441), and its code. The
+turn r by 90° counter-clockwise and the flop m multiply the irreps A1, A2, B1, B2 by signs and act on the two
+components of E as [[0, −1], [1, 0]] and diag(−1, 1).
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flopbench.errors import unknown
+from flopbench.symmetries.generators import Generator, flop_columns, quarter_turn
+
+
+class Octic(NamedTuple):
+    """A feature of C channels in the irreps of the octic group, channels last.
+
+    Attributes:
+        a1: `[..., C/8]`, invariant.
+        a2: `[..., C/8]`, changes its sign when the image is mirrored.
+        b1: `[..., C/8]`, changes its sign when the image is turned.
+        b2: `[..., C/8]`, changes its sign when the image is mirrored, and when it is turned.
+        e1: `[..., C/4]`, the first components of C/4 copies of E: to −e2 when turned, to −e1 when mirrored.
+        e2: `[..., C/4]`, the second ones: to e1 when turned, unchanged when mirrored.
+    """
+
+    a1: Tensor
+    a2: Tensor
+    b1: Tensor
+    b2: Tensor
+    e1: Tensor
+    e2: Tensor
+
+
+GENERATORS = (
+    Generator("quarter turn", quarter_turn, ((0, 1), (1, 1), (2, -1), (3, -1), (5, -1), (4, 1))),
+    Generator("flop", flop_columns, ((0, 1), (1, -1), (2, 1), (3, -1), (4, -1), (5, 1))),
+)
+"""r and m, which every other element is made of."""
+
+# Eight times the usual 0.02: a token and its embedding lie in A1 alone, which an eighth of the channels sees.
+STD = 0.16
+
+Invariants = Literal["power_spectrum", "linear", "third_order", "polynomial"]
+"""Which invariants of a feature a network continues with."""
+
+
+def _triangle(x: Tensor, diagonal: int) -> Tensor:
+    """The upper triangle of `[..., n, n]` from that diagonal on, row by row.
+
+    Of slices, for an index would be a tensor that has to live on some device.
+    """
+    return torch.cat([x[..., row, row + diagonal :] for row in range(x.shape[-1] - diagonal)], dim=-1)
+
+
+class OcticPatchEmbed(nn.Module):
+    """Patch embedding with kernels that transform by an irrep, computed as products with the folded patch.
+
+    Learnt is a quarter w per kernel. The kernel is Σ_g χ(g) g·ŵ, ŵ being w in the top-left corner: there it
+    has w + wᵀ (A1, B2) or w − wᵀ (A2, B1), mirrored to the other corners by the irrep's signs. For E it is
+    [[w, −w↔], [w↕, −w↔↕]], and that turned by 90° for the second component. So an output is a product with
+    the patch's four quarters, mirrored onto the first and added by signs; and with w ± wᵀ, a product of
+    triangles. It takes 3/16 of the convolution's MACs.
+    """
+
+    def __init__(self, channels: int, width: int, patch_size: int, normalise: bool) -> None:
+        super().__init__()
+        if patch_size < 4 or patch_size % 2:
+            raise ValueError(f"octic kernels need an even patch size of at least 4, got {patch_size}")
+        c, n = width // 8, patch_size // 2
+        self.patch_size = patch_size
+        self.scale = 8**-0.5 if normalise else 1.0
+        self.weight_a1 = nn.Parameter(torch.empty(c, channels, n, n))
+        self.weight_a2 = nn.Parameter(torch.empty(c, channels, n, n))
+        self.weight_b1 = nn.Parameter(torch.empty(c, channels, n, n))
+        self.weight_b2 = nn.Parameter(torch.empty(c, channels, n, n))
+        self.weight_e = nn.Parameter(torch.empty(2 * c, channels, n, n))
+        self.bias = nn.Parameter(torch.empty(c))
+        bound = (channels * n * n) ** -0.5
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, images: Tensor) -> Octic:
+        """`[B, channels, H, W]` to `[B, H/P, W/P, width]`."""
+        B, C, H, W = images.shape
+        P, n = self.patch_size, self.patch_size // 2
+        # [B, H/P, W/P, C, P, P]: each patch's pixels as a row of the products.
+        patches = images.view(B, C, H // P, P, W // P, P).permute(0, 2, 4, 1, 3, 5)
+        left, right = patches[..., :n], patches[..., n:].flip(-1)
+        total, difference = left + right, left - right
+        # Named by what they do when the patch is mirrored left-right, top-bottom.
+        even_even = total[..., :n, :] + total[..., n:, :].flip(-2)
+        even_odd = total[..., :n, :] - total[..., n:, :].flip(-2)
+        odd_even = difference[..., :n, :] + difference[..., n:, :].flip(-2)
+        odd_odd = difference[..., :n, :] - difference[..., n:, :].flip(-2)
+        # Scaling the small weights instead of the outputs saves a pass over the features.
+        w_e = self.weight_e * (self.scale * 2**0.5)
+        return Octic(
+            self._product(even_even, self.weight_a1, 1, self.bias),
+            self._product(odd_odd, self.weight_a2, -1),
+            self._product(even_even, self.weight_b1, -1),
+            self._product(odd_odd, self.weight_b2, 1),
+            F.linear(odd_even.flatten(3), w_e.flatten(1)),
+            F.linear(even_odd.flatten(3), -w_e.mT.flatten(1)),
+        )
+
+    def _product(self, x: Tensor, weight: Tensor, sign: int, bias: Tensor | None = None) -> Tensor:
+        """⟨w ± wᵀ, x⟩ for each output: `[..., C, n, n]` to `[..., c]`.
+
+        It is ⟨w, x ± xᵀ⟩, where an entry above the diagonal meets its mirror image's weight as well.
+        """
+        diagonal = 0 if sign > 0 else 1
+        x = _triangle(x + sign * x.mT, diagonal).flatten(3)
+        weight = _triangle(weight + sign * weight.tril(-1).mT, diagonal).flatten(1)
+        return F.linear(x, weight * self.scale, bias)
+
+
+class OcticPositionEmbedding(nn.Module):
+    """Learnt for a quarter of the grid, and mirrored and turned to the others as the irreps have it."""
+
+    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        rows, columns = grid
+        if rows != columns or rows % 2:
+            raise ValueError(f"octic positions need a square grid of an even side, got {rows}×{columns}")
+        c, n = width // 8, rows // 2
+        self.weight_a1 = nn.Parameter(torch.empty(n, n, c))
+        self.weight_a2 = nn.Parameter(torch.empty(n, n, c))
+        self.weight_b1 = nn.Parameter(torch.empty(n, n, c))
+        self.weight_b2 = nn.Parameter(torch.empty(n, n, c))
+        self.weight_e = nn.Parameter(torch.empty(n, n, 2 * c))
+        for parameter in self.parameters():
+            nn.init.trunc_normal_(parameter, std=STD * 0.5**0.5)
+
+    def forward(self, x: Octic) -> Octic:
+        """`[B, H, W, C]` to the same shape."""
+        return Octic(*(part + learnt for part, learnt in zip(x, self.unfolded(), strict=True)))
+
+    def unfolded(self) -> Octic:
+        """What it adds, `[H, W, C]`."""
+
+        def corner(weight: Tensor, sign: int) -> Tensor:
+            return weight + sign * weight.transpose(0, 1)
+
+        e = _unfold(self.weight_e, -1, 1)
+        return Octic(
+            _unfold(corner(self.weight_a1, 1), 1, 1),
+            _unfold(corner(self.weight_a2, -1), -1, -1),
+            _unfold(corner(self.weight_b1, -1), 1, 1),
+            _unfold(corner(self.weight_b2, 1), -1, -1),
+            e,
+            quarter_turn(e, 0, 1),
+        )
+
+
+def _unfold(corner: Tensor, across: int, down: int) -> Tensor:
+    """`[n, n, c]` and its mirror images by these signs, `[2n, 2n, c]`."""
+    top = torch.cat([corner, across * corner.flip(1)], dim=1)
+    return torch.cat([top, down * top.flip(0)], dim=0)
+
+
+def _eighths(x: Octic) -> tuple[Tensor, ...]:
+    """x0 to x7, `[..., C/8]` each: x4 and x5 are the first copy of E, x6 and x7 the second."""
+    (x4, x6), (x5, x7) = x.e1.chunk(2, dim=-1), x.e2.chunk(2, dim=-1)
+    return x.a1, x.a2, x.b1, x.b2, x4, x5, x6, x7
+
+
+def linear(x: Octic) -> list[Tensor]:
+    """|A1|: of degree 1, and all that no other part has a say in."""
+    return [x.a1.abs()]
+
+
+def power_spectrum(x: Octic) -> list[Tensor]:
+    """A1, |A2|, |B1|, |B2| and the length of each copy of E: what is left of each irrep alone."""
+    # Not a root of squares, whose gradient is not a number where a class token's E is still zero.
+    length = torch.linalg.vector_norm(torch.stack([x.e1, x.e2]), dim=0)
+    return [x.a1, x.a2.abs(), x.b1.abs(), x.b2.abs(), length]
+
+
+def _cubes(x: Octic) -> list[Tensor]:
+    """Products of three eighths that are invariant and have no A1 in them."""
+    _, x1, x2, x3, x4, x5, x6, x7 = _eighths(x)
+    return [
+        x3 * x6 * x7,
+        x3 * x5 * x6 + x3 * x4 * x7,
+        x3 * x4 * x5,
+        x2 * x6**2 - x2 * x7**2,
+        x2 * x4 * x6 - x2 * x5 * x7,
+        x2 * x4**2 - x2 * x5**2,
+        x1 * x5 * x6 - x1 * x4 * x7,
+        x1 * x2 * x3,
+    ]
+
+
+def _squares(x: Octic) -> list[Tensor]:
+    _, x1, x2, x3, x4, x5, x6, x7 = _eighths(x)
+    return [x6**2 + x7**2, x4 * x6 + x5 * x7, x4**2 + x5**2, x3**2, x2**2, x1**2]
+
+
+def third_order(x: Octic) -> list[Tensor]:
+    """All invariant polynomials of degree 3."""
+    return [x.a1**3, *(x.a1 * square for square in _squares(x)), *_cubes(x)]
+
+
+def polynomial(x: Octic) -> list[Tensor]:
+    """Polynomials of degree up to 5 that generate all invariant ones."""
+    _, x1, x2, x3, x4, x5, x6, x7 = _eighths(x)
+    return [
+        x.a1,
+        *_squares(x),
+        *_cubes(x),
+        x6**4 + x7**4,
+        x4 * x6**3 + x5 * x7**3,
+        x4**2 * x6**2 + x5**2 * x7**2,
+        x4**3 * x6 + x5**3 * x7,
+        x4**4 + x5**4,
+        x2 * x3 * x5 * x6 - x2 * x3 * x4 * x7,
+        x1 * x3 * x6**2 - x1 * x3 * x7**2,
+        x1 * x3 * x4 * x6 - x1 * x3 * x5 * x7,
+        x1 * x3 * x4**2 - x1 * x3 * x5**2,
+        x1 * x2 * x6 * x7,
+        x1 * x2 * x5 * x6 + x1 * x2 * x4 * x7,
+        x1 * x2 * x4 * x5,
+        x1 * x6**3 * x7 - x1 * x6 * x7**3,
+        x1 * x5 * x6**3 - x1 * x4 * x7**3,
+        x1 * x4 * x5 * x6**2 - x1 * x4 * x5 * x7**2,
+        x1 * x4**2 * x5 * x6 - x1 * x4 * x5**2 * x7,
+        x1 * x4**3 * x5 - x1 * x4 * x5**3,
+    ]
+
+
+INVARIANTS: dict[str, tuple[Callable[[Octic], list[Tensor]], int]] = {
+    "power_spectrum": (power_spectrum, 6),
+    "linear": (linear, 1),
+    "third_order": (third_order, 15),
+    "polynomial": (polynomial, 32),
+}
+"""By name: invariants of a feature, and how many eighths of its width they have."""
+
+
+class OcticInvariantise(nn.Module):
+    """Invariants of each token and a dense linear map of them: whatever follows, the network is invariant."""
+
+    def __init__(self, width: int, kind: Invariants = "power_spectrum") -> None:
+        super().__init__()
+        if kind not in INVARIANTS:
+            raise unknown("invariants", str(kind), INVARIANTS)
+        self.invariants, eighths = INVARIANTS[kind]
+        self.kind = kind
+        self.proj = nn.Linear(eighths * width // 8, width)
+
+    def forward(self, x: Octic) -> Tensor:
+        """`[..., C]` to an ordinary tensor `[..., C]`."""
+        return self.proj(torch.cat(self.invariants(x), dim=-1))
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return self.kind
+
+
+class OcticToPlain(nn.Module):
+    """The eight parts side by side, [x0, …, x7], as they are: isotypical, no change of basis."""
+
+    def forward(self, x: Octic) -> Tensor:
+        """`[..., C]` to an ordinary tensor `[..., C]`."""
+        return torch.cat(_eighths(x), dim=-1)
