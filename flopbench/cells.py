@@ -126,7 +126,7 @@ def _attention(cell: "Cell") -> object:
 
 
 def _impl(cell: "Cell") -> object:
-    if all(name.symmetry is None for name in cell.pair.names):
+    if all(name.spec is None for name in cell.pair.names):
         return None
     # Of bf16 a CPU may have another attention, which needs no compiler.
     as_eager = (cell.impl, cell.mode, cell.device, cell.dtype) == ("auto", "eager", "cpu", "fp32")

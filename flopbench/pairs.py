@@ -86,10 +86,10 @@ class Pair(Frozen):
         """
         name = parse_name(candidate)
         if baseline is None:
-            if name.symmetry in (None, "plain"):
+            if not name.has_symmetry:
+                named = f"name a symmetry ({name.spec.names[1]}) or " if name.spec else ""
                 raise FlopbenchError(
-                    f"pair {candidate!r} has no baseline: name a symmetry ({candidate}.flop) "
-                    "or write {baseline = ..., candidate = ...}"
+                    f"pair {candidate!r} has no baseline: {named}write {{baseline = ..., candidate = ...}}"
                 )
             baseline = name.base
         parse_name(baseline)

@@ -22,7 +22,6 @@ PAPER_TOLERANCE = 0.015
 """How near the paper's figures the paper's convention must come."""
 
 STOCK_EXAMPLES = ("vit_b16", "vit_b16.flop", "resmlp_b24", "convnext_b", "convnext_b.flop")
-_VERSIONS = {"plain": "X", "flop": "E(X)", "hybrid": "H(X)", "early_invariant": "I(X)"}
 _FAMILIES = {"vit": "ViT", "resmlp": "ResMLP"}
 
 
@@ -254,7 +253,7 @@ def _authors(name: str) -> tuple[int, int] | None:
     """MACs, and MACs plus elementwise operations, of the authors' definition."""
     parsed = parse_name(name)
     assert parsed.spec is not None
-    key = (_family(parsed.spec), parsed.spec.size, _VERSIONS[parsed.version])
+    key = (_family(parsed.spec), parsed.spec.size, parsed.version.label("X"))
     rows = (row for row in _read("models.csv") if (row["family"], row["size"], row["version"]) == key)
     return next(((int(row["macs"]), int(row["macs_plus_elementwise"])) for row in rows), None)
 

@@ -127,7 +127,7 @@ def names_of(name: str) -> tuple[str, ...]:
     if at:
         pair = Pair.of(candidate, baseline)
         return pair.baseline, pair.candidate
-    if parse_name(name).symmetry in (None, "plain"):
+    if not parse_name(name).has_symmetry:
         return (name,)
     pair = Pair.of(name)
     return pair.baseline, pair.candidate

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flopbench.models.catalog import SPECS, VERSIONS, Spec, label_of, parse_name
+from flopbench.models.catalog import SPECS, Spec, label_of, parse_name
 
 if TYPE_CHECKING:
     from flopbench.models.checkpoints import load_released_checkpoint
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPECS",
-    "VERSIONS",
     "Spec",
     "create_model",
     "label_of",
@@ -29,11 +28,7 @@ _HOMES = {
 
 def list_models() -> list[str]:
     """Every name of the catalogue with every version that it has, e.g. `vit_b16`, `vit_b16.flop`."""
-    return [
-        name if version == "plain" else f"{name}.{version}"
-        for name, spec in SPECS.items()
-        for version in spec.versions
-    ]
+    return [name for spec in SPECS.values() for name in spec.names if "octic" not in name]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,8 @@
 
 A name is one of
 
-- `vit_b16`, `vit_b16.flop`, `resmlp_s24.hybrid`: a size of the paper's families, and its version;
+- `vit_b16`, `vit_b16.flop`, `resmlp_s24.hybrid`: a size of the paper's families, and a version of it, which
+  is a symmetry and a schedule (`flopbench.symmetries.registry`);
 - `layer_norm_768`, `layer_norm_768.flop`: a single layer of this width, and its version;
 - `timm:NAME`: a network of timm (`pip install flopbench[timm]`);
 - `package.module:callable`: anything importable that returns a `torch.nn.Module`;
@@ -11,23 +12,16 @@ A name is one of
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from flopbench.errors import FlopbenchError, unknown
+from flopbench.symmetries import registry
+from flopbench.symmetries.registry import BASELINE, About, Version
 
 # The origin of what has no name of its own, for it was given from Python.
 GIVEN = "python"
 
-Version = Literal["plain", "flop", "hybrid", "early_invariant"]
-VERSIONS: tuple[Version, ...] = get_args(Version)
-
-# The paper's notation for the versions of a network X.
-_LABELS: dict[Version, str] = {
-    "plain": "{}",
-    "flop": "E({})",
-    "hybrid": "H({})",
-    "early_invariant": "I({})",
-}
+_FAMILIES = {"vit": "ViT", "resmlp": "ResMLP", "convnext": "ConvNeXt", "layer": "single layers"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +36,40 @@ class Spec:
     config: dict[str, Any] = field(hash=False)
 
     @property
-    def versions(self) -> tuple[Version, ...]:
-        """The versions that exist. What is invariant on a grid is still mirrored with it, and ordinary
-        convolutions see that: a ConvNeXt cannot become invariant early.
+    def versions(self) -> list[Version]:
+        """The versions that exist, of the symmetries that have layers for the family."""
+        return [version for version in registry.versions() if self._has(version)]
+
+    @property
+    def names(self) -> list[str]:
+        """A name per version: `vit_b16`, `vit_b16.flop`."""
+        return [
+            self.name if version == BASELINE else f"{self.name}.{version.name}" for version in self.versions
+        ]
+
+    def _has(self, version: Version) -> bool:
+        """Whether the version exists. What is invariant on a grid still moves with it, and ordinary
+        convolutions see that: a ConvNeXt cannot become invariant early. A layer is one block.
         """
-        if self.family == "layer":
-            return ("plain", "flop")
-        return tuple(v for v in VERSIONS if (self.family, v) != ("convnext", "early_invariant"))
+        never = {"convnext": ("early_invariant",), "layer": ("hybrid", "early_invariant")}
+        return self.family in version.about.families and version.schedule not in never.get(self.family, ())
+
+    def version(self, name: str) -> Version:
+        """The version of this name.
+
+        Raises:
+            FlopbenchError: there is none, or its symmetry has no layers for the family.
+        """
+        found = registry.find(name)
+        if found is None or (self.family in found.about.families and not self._has(found)):
+            raise unknown(f"version of {self.name}", name, (version.name for version in self.versions))
+        if not self._has(found):
+            has = " and ".join(_FAMILIES.get(family, family) for family in found.about.families)
+            raise FlopbenchError(
+                f"there is no {self.name}.{name}: the symmetry {found.about.name} has layers for {has}, "
+                f"none for {_FAMILIES[self.family]}"
+            )
+        return found
 
     @property
     def stride(self) -> int:
@@ -140,7 +161,7 @@ class ModelName:
 
     raw: str
     spec: Spec | None = None
-    version: Version = "plain"
+    version: Version = BASELINE
     target: str = ""
 
     @property
@@ -154,17 +175,22 @@ class ModelName:
         return self.raw.startswith(f"{GIVEN}:")
 
     @property
-    def symmetry(self) -> Version | None:
-        """The version, or None for a network that flopbench did not build."""
-        return self.version if self.spec else None
+    def symmetry(self) -> About | None:
+        """What is known of its symmetry, or None for a network that flopbench did not build."""
+        return self.version.about if self.spec else None
+
+    @property
+    def has_symmetry(self) -> bool:
+        """Whether it was built with a symmetry, in all of its blocks or in some."""
+        return self.spec is not None and self.version != BASELINE
 
     @property
     def invariant(self) -> bool:
-        """Whether the logits are the same for an image and its mirror image, by construction.
+        """Whether the logits stay the same when its symmetry acts on the image, by construction.
 
-        A layer's output is mirrored with its input instead.
+        A layer's output moves with its input instead.
         """
-        return not self.is_layer and self.symmetry in ("flop", "early_invariant")
+        return self.has_symmetry and not self.is_layer and self.version.invariant
 
     @property
     def is_layer(self) -> bool:
@@ -214,24 +240,35 @@ class ModelName:
             _, slash, patch = self.spec.size.partition("/")
             size = f"{width or self._size[0]}{f'×{depth}' if depth else ''}"
             label = f"{label.removesuffix(self.spec.size)}{size}{slash}{patch}"
-        return _LABELS[self.version].format(label)
+        return self.version.label(label)
 
     def check_image_size(self, image_size: tuple[int, int]) -> None:
         """Raise unless the network takes images of `image_size` (height, width) in pixels.
 
         Raises:
-            FlopbenchError: a side is no multiple of the stride.
+            FlopbenchError: a side is no multiple of the stride, or the grid is not what the symmetry wants.
         """
         if self.spec is None:
             return
         stride = self.spec.stride
         for side, pixels in zip(("height", "width"), image_size, strict=True):
             if pixels < stride or pixels % stride:
-                near = max(1, round(pixels / stride)) * stride
                 raise FlopbenchError(
                     f"image {side} {pixels} does not suit {self.raw}: "
-                    f"it must be a multiple of {stride}, e.g. {near}"
+                    f"it must be a multiple of {stride}, e.g. {_near(pixels, stride)}"
                 )
+        height, width = image_size
+        if self.version.about.square_even and (height != width or height % (2 * stride)):
+            near = _near((height + width) / 2, 2 * stride)
+            raise FlopbenchError(
+                f"image size {height}×{width} does not suit {self.raw}: {self.version.about.name} wants a "
+                f"square with an even number of cells of {stride} pixels each way, e.g. {near}×{near}"
+            )
+
+
+def _near(pixels: float, unit: int) -> int:
+    """The multiple of `unit` that is nearest to a number of pixels."""
+    return max(1, round(pixels / unit)) * unit
 
 
 def parse_name(name: str) -> ModelName:
@@ -251,11 +288,9 @@ def parse_name(name: str) -> ModelName:
         raise unknown("model", name, SPECS)
     if not dot:
         return ModelName(name, spec)
-    if version not in spec.versions:
-        raise unknown(f"version of {base}", version, spec.versions)
-    return ModelName(name, spec, version)
+    return ModelName(name, spec, spec.version(version))
 
 
 def label_of(name: str) -> str:
-    """The paper's label: `ViT-B/16`, `E(ViT-B/16)`, `H(ViT-B/16)`, `I(ViT-B/16)`; else the name."""
+    """What people read: `ViT-B/16`, `E(ViT-B/16)`, `D8(ViT-B/16)`; else the name."""
     return parse_name(name).label()

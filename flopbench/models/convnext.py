@@ -116,10 +116,10 @@ class ConvNeXt(Network):
         memory_format: MemoryFormat = "channels_last",
     ) -> None:
         super().__init__()
-        if symmetry == "early_invariant":
-            raise ValueError("a ConvNeXt has no early-invariant version: its grid is still mirrored")
         depth = sum(depths)
         plan = schedule(symmetry, depth)
+        if plan.invariant:
+            raise ValueError("a ConvNeXt has no early-invariant version: its grid still moves with the image")
         self.patch_embed = plan.first.patch_embed(3, widths[0], patch_size)
         self.norm_embed = plan.first.layer_norm(widths[0], EPS) if widths[1:] else nn.Identity()
         self.stages = nn.ModuleList()

@@ -55,7 +55,7 @@ def create_model(
     parsed.check_image_size(size)
     if parsed.spec is not None:
         family = _load(_FAMILIES[parsed.spec.family])
-        arguments = {**parsed.spec.config, "symmetry": parsed.version, **options}
+        arguments = {**parsed.spec.config, "symmetry": parsed.version.name, **options}
         build = family
         arguments |= {"image_size": size, "num_classes": num_classes}
     elif name.startswith("timm:"):

@@ -155,7 +155,7 @@ def _cause(record: ProfileRecord, group: str) -> str:
 
 def _twins(cell: Cell) -> bool:
     """Whether the candidate is a network of ours that a symmetry made of its baseline."""
-    return parse_name(cell.pair.candidate).symmetry not in (None, "plain")
+    return parse_name(cell.pair.candidate).has_symmetry
 
 
 def _missing(record: ProfileRecord, ups: SpeedUps) -> list[str]:

@@ -1,34 +1,39 @@
-"""What a symmetry does to each layer, and which symmetry each block of a network has."""
+"""What a symmetry does to each layer, and which symmetry each block of a network has.
 
-from dataclasses import dataclass, replace
+What needs torch is loaded on first use: what there is (`registry`), one can know without it.
+"""
 
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from flopbench.errors import unknown
-from flopbench.models.catalog import VERSIONS, Version
-from flopbench.symmetries.base import (
-    Activation,
-    Dropout,
-    DropPath,
-    Feature,
-    Halves,
-    Head,
-    MemoryFormat,
-    Quarters,
-    Symmetry,
-    apart,
-    each,
-    mirror,
-    parts_of,
-    together,
-)
-from flopbench.symmetries.flop import Flop
-from flopbench.symmetries.folding import fold
-from flopbench.symmetries.plain import Plain
+from flopbench.symmetries.registry import About, register
+
+if TYPE_CHECKING:
+    from flopbench.symmetries.base import (
+        Activation,
+        Dropout,
+        DropPath,
+        Feature,
+        Halves,
+        Head,
+        MemoryFormat,
+        Quarters,
+        Symmetry,
+        apart,
+        each,
+        mirror,
+        parts_of,
+        together,
+    )
+    from flopbench.symmetries.flop import FLOP
+    from flopbench.symmetries.folding import fold
+    from flopbench.symmetries.plain import PLAIN
+    from flopbench.symmetries.schedules import Schedule, schedule
 
 __all__ = [
     "FLOP",
     "PLAIN",
+    "About",
     "Activation",
     "DropPath",
     "Dropout",
@@ -44,56 +49,22 @@ __all__ = [
     "fold",
     "mirror",
     "parts_of",
+    "register",
     "schedule",
     "together",
 ]
 
-PLAIN = Plain()
-FLOP = Flop()
+# Where a name is that is not in `base`.
+_HOMES = {
+    "FLOP": "flopbench.symmetries.flop",
+    "PLAIN": "flopbench.symmetries.plain",
+    "Schedule": "flopbench.symmetries.schedules",
+    "fold": "flopbench.symmetries.folding",
+    "schedule": "flopbench.symmetries.schedules",
+}
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """One symmetry a block, with at most one change: `first` up to `switch` blocks, then `last`.
-
-    `join` maps the feature of `first` to that of `last` before block `switch`.
-    """
-
-    first: Symmetry
-    last: Symmetry
-    switch: int
-    invariant: bool = False
-
-    def __getitem__(self, block: int) -> Symmetry:
-        """The symmetry of block `block`."""
-        return self.first if block < self.switch else self.last
-
-    def with_tokens(self, grid: tuple[int, int]) -> "Schedule":
-        """The same for a network that mixes the tokens of a grid (rows, columns) by linear maps."""
-        first = self.first.with_tokens(grid)
-        last = first if self.last is self.first else self.last.with_tokens(grid)
-        return replace(self, first=first, last=last)
-
-    def join(self) -> nn.Module:
-        """The module between block `switch` − 1 and block `switch`; an identity without a switch."""
-        if self.first is self.last:
-            return nn.Identity()
-        return self.first.invariantise() if self.invariant else self.first.change_of_basis()
-
-
-def schedule(version: Version | str, depth: int) -> Schedule:
-    """The symmetries of a network of `depth` blocks in one of the paper's versions.
-
-    `plain` X; `flop` E(X); `hybrid` H(X) and `early_invariant` I(X): the first ⌊depth/2⌋ blocks
-    equivariant, the others plain.
-
-    Raises:
-        FlopbenchError: no such version.
-    """
-    if version not in VERSIONS:
-        raise unknown("symmetry", str(version), VERSIONS)
-    if version == "plain":
-        return Schedule(PLAIN, PLAIN, depth)
-    if version == "flop":
-        return Schedule(FLOP, FLOP, depth)
-    return Schedule(FLOP, PLAIN, depth // 2, invariant=version == "early_invariant")
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'flopbench.symmetries' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "flopbench.symmetries.base")), name)

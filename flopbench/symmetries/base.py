@@ -18,6 +18,7 @@ from flopbench.kernels.dispatch import Why, choose
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts
 from flopbench.kernels.mirror_gelu import Activation, gelu
 from flopbench.private import hooked
+from flopbench.symmetries.registry import About
 
 Head = Literal["invariant", "absolute"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -106,11 +107,20 @@ class Symmetry:
     What a symmetry does not have raises NotImplementedError.
     """
 
-    name: ClassVar[str]
-    divisor: ClassVar[int]
-    """The order of the group: one channel in so many is invariant, and their number is a multiple of it."""
+    about: ClassVar[About]
+    """Its name, its labels and what it asks for, which are known without its layers."""
     layers: ClassVar[dict[str, type[nn.Module]]]
     """The class of each layer: it takes the arguments of the method of this class that returns it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages, and in names of networks."""
+        return self.about.name
+
+    @property
+    def divisor(self) -> int:
+        """The order of the group: one channel in so many is invariant, and there are multiples of it."""
+        return self.about.divisor
 
     def check_channels(self, channels: int, what: str = "channels") -> int:
         """Return `channels`, or raise ValueError unless they split into the symmetry's irreps."""

@@ -22,6 +22,7 @@ from flopbench.kernels.residual import add_scaled
 from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, apart, each
 from flopbench.symmetries.flop_tokens import FlopTokens
 from flopbench.symmetries.folding import Foldable
+from flopbench.symmetries.registry import BUILTIN, About
 from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands
 
 
@@ -309,8 +310,7 @@ class FlopInvariantise(nn.Module):
 class Flop(Symmetry):
     """Equivariance to left-right mirroring, with as many symmetric channels as antisymmetric ones."""
 
-    name: ClassVar[str] = "flop"
-    divisor: ClassVar[int] = 2
+    about: ClassVar[About] = BUILTIN["flop"]
     layers: ClassVar[dict[str, type[nn.Module]]] = {
         "patch embedding": FlopPatchEmbed,
         "position embedding": FlopPositionEmbedding,
@@ -336,3 +336,6 @@ class Flop(Symmetry):
         """The mean of s, or of [s, |a|] with `head="absolute"`."""
         s = x.s.flatten(1, -2).mean(1)
         return s if head == "invariant" else torch.cat([s, x.a.abs().flatten(1, -2).mean(1)], dim=-1)
+
+
+FLOP = Flop()

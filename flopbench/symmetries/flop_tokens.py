@@ -15,6 +15,7 @@ from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry, apart, each
 from flopbench.symmetries.plain import TokenLinear
+from flopbench.symmetries.registry import BUILTIN, About
 from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands, without_shift
 
 
@@ -158,8 +159,7 @@ def _mean(one: Tensor, two: Tensor) -> Tensor:
 class FlopTokens(Symmetry):
     """Flopping, with channels and tokens in the irreps."""
 
-    name: ClassVar[str] = "flop"
-    divisor: ClassVar[int] = 2
+    about: ClassVar[About] = BUILTIN["flop"]
     layers: ClassVar[dict[str, type[nn.Module]]] = {
         "token order": SplitTokens,
         "linear layer": FlopTokensLinear,

@@ -14,6 +14,7 @@ from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
 from flopbench.symmetries.folding import Foldable
+from flopbench.symmetries.registry import BUILTIN, About
 from flopbench.symmetries.shared import Operands
 
 
@@ -166,8 +167,7 @@ class Depthwise(GridConv2d):
 class Plain(Symmetry):
     """The trivial group: every layer is the ordinary one, and every channel counts as invariant."""
 
-    name: ClassVar[str] = "plain"
-    divisor: ClassVar[int] = 1
+    about: ClassVar[About] = BUILTIN["plain"]
     layers: ClassVar[dict[str, type[nn.Module]]] = {
         "position embedding": PositionEmbedding,
         "class token": ClassToken,
@@ -208,3 +208,6 @@ class Plain(Symmetry):
     def pooled(self, x: Tensor, head: Head) -> Tensor:
         """The mean."""
         return x.flatten(1, -2).mean(1)
+
+
+PLAIN = Plain()

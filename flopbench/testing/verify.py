@@ -57,7 +57,7 @@ def candidates(suite: str, *, quick: bool = False) -> list[str]:
         profiles = [loaded.quick] if quick else [loaded.profiles, loaded.full]
         pairs = [pair for some in profiles for profile in some.values() for pair in profile.pairs]
         for model in (model for pair in pairs for model in (pair.baseline, pair.candidate)):
-            if parse_name(model).symmetry not in (None, "plain") and model not in found:
+            if parse_name(model).has_symmetry and model not in found:
                 found.append(model)
     if not found:
         raise FlopbenchError(f"suite {suite!r} has no network with a symmetry to verify")
@@ -76,7 +76,7 @@ def verify_model(name: str, image_size: int | tuple[int, int] | None = None) -> 
         FlopbenchError: an unknown name or size, or a network that promises no symmetry.
     """
     parsed = parse_name(name)
-    if parsed.spec is None or parsed.version == "plain":
+    if parsed.spec is None or not parsed.has_symmetry:
         raise FlopbenchError(f"{name} promises no symmetry: verify e.g. {parsed.base}.flop")
     size = image_size or 4 * parsed.spec.stride
     with torch.device("meta"):

@@ -38,7 +38,7 @@ def test_options_reach_the_class():
         (
             "convnext_t.early_invariant",
             {},
-            r"unknown version of convnext_t 'early_invariant'; known: flop, hybrid",
+            r"unknown version of convnext_t 'early_invariant'; known: flop, hybrid, plain",
         ),
         (
             "vit_b16",
@@ -46,6 +46,22 @@ def test_options_reach_the_class():
             r"image height 225 does not suit vit_b16: .* multiple of 16, e\.g\. 224",
         ),
         ("convnext_t", {"image_size": (224, 80)}, r"image width 80 .* multiple of 32"),
+        (
+            "vit_b16.octic",
+            {"image_size": (224, 192)},
+            r"image size 224×192 does not suit vit_b16\.octic: octic wants a square .* e\.g\. 192×192",
+        ),
+        (
+            "vit_h14.octic_hybrid",
+            {"image_size": 238},
+            r"octic wants a square with an even number of cells of 14 pixels each way, e\.g\. 224×224",
+        ),
+        (
+            "resmlp_s24.octic",
+            {},
+            r"there is no resmlp_s24\.octic: the symmetry octic has layers for ViT and single layers, "
+            "none for ResMLP",
+        ),
         ("vit_b16", {"colour": "red"}, r"cannot build vit_b16: .*colour"),
         (
             "vit_ti16.flop",
@@ -168,16 +184,18 @@ def test_names_labels_and_versions():
     assert all(parse_name(name).raw == name for name in list_models())
     labels = [label_of(name) for name in ("vit_h14.hybrid", "resmlp_b24.flop", "convnext_iso_l", "timm:vit")]
     assert labels == ["H(ViT-H/14)", "E(ResMLP-B24)", "ConvNeXt-iso-L", "timm:vit"]
+    octic = [label_of(name) for name in SPECS["vit_b16"].names if "octic" in name]
+    assert octic == ["D8(ViT-B/16)", "H8(ViT-B/16)", "I8(ViT-B/16)"]
     assert [name for name in list_models() if name.startswith("convnext_t")] == [
         "convnext_t",
         "convnext_t.flop",
         "convnext_t.hybrid",
     ]
-    assert {name for name, spec in SPECS.items() if "early_invariant" not in spec.versions} == {
+    assert {name for name, spec in SPECS.items() if f"{name}.early_invariant" not in spec.names} == {
         name for name in SPECS if name.startswith("convnext")
     }
     invariant = [name for name in list_models() if parse_name(name).invariant]
-    assert all(name.endswith((".flop", ".early_invariant")) for name in invariant)
+    assert all(name.endswith((".flop", "early_invariant", ".octic")) for name in invariant)
 
 
 @pytest.mark.parametrize(

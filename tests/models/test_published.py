@@ -62,6 +62,6 @@ def test_no_network_keeps_buffers():
     # They would have no values after building on the meta device.
     with torch.device("meta"):
         for name in ("vit_ti16", "resmlp_t12", "convnext_iso_s", "convnext_t"):
-            for version in SPECS[name].versions:
-                model = flopbench.create_model(name if version == "plain" else f"{name}.{version}")
+            for version in (version for version in SPECS[name].names if "octic" not in version):
+                model = flopbench.create_model(version)
                 assert not list(model.buffers())

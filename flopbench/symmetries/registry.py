@@ -1,0 +1,183 @@
+"""Which symmetries there are, and the versions of networks that they make. Imports no torch.
+
+A version of a network is a symmetry and a schedule, which says in which blocks the network has it:
+`vit_b16.flop` in all, `vit_b16.hybrid` in the first half. What is known of a symmetry before torch is
+imported is its `About`; its layers belong to a `flopbench.symmetries.Symmetry`, which is loaded on first use.
+
+Somebody's own symmetry is registered by the module that defines it, `register(VERTICAL)`, or named by an
+installed package, which has an entry point in the group `flopbench.symmetries`:
+
+    [project.entry-points."flopbench.symmetries"]
+    vertical = "package.module:VERTICAL"
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
+
+from flopbench.errors import FlopbenchError, in_one_line
+
+GROUP = "flopbench.symmetries"
+"""The group of entry points by which installed packages name their symmetries."""
+
+ScheduleName = Literal["equivariant", "hybrid", "early_invariant"]
+SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+"""All blocks have the symmetry; or the first half, then a change of basis; or then an invariantisation."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a symmetry before its layers are loaded.
+
+    Attributes:
+        name: in names of networks, `vit_b16.NAME`, and in messages.
+        labels: of its versions in the order of `SCHEDULES`, what people read as `LABEL(X)`. The first is
+            enough: V, and then H_V and I_V.
+        divisor: the order of the group. Channels come in multiples of it.
+        names: of its versions, where they are not NAME, NAME_hybrid and NAME_early_invariant.
+        families: of networks that it has layers for; "layer" for single layers.
+        square_even: whether it wants a square grid with an even number of cells each way.
+        home: where its layers are, `module:ATTRIBUTE`; none for what `register` was given.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    divisor: int
+    names: tuple[str, ...] = ()
+    families: tuple[str, ...] = ("vit", "layer")
+    square_even: bool = False
+    home: str = ""
+
+    @property
+    def versions(self) -> tuple["Version", ...]:
+        """One per schedule; all schedules of the trivial group are the same."""
+        if self.divisor == 1:
+            return (Version(self.name, self, "equivariant"),)
+        names = self.names or (self.name, *(f"{self.name}_{schedule}" for schedule in SCHEDULES[1:]))
+        return tuple(Version(name, self, schedule) for name, schedule in zip(names, SCHEDULES, strict=True))
+
+    def label(self, schedule: ScheduleName) -> str:
+        """Of the version that has this schedule."""
+        first = self.labels[0]
+        labels = (*self.labels, *(f"{letter}_{first}" for letter in "EHI"[len(self.labels) :]))
+        return labels[SCHEDULES.index(schedule)]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A symmetry and a schedule: what a suffix of a network's name stands for."""
+
+    name: str
+    about: About
+    schedule: ScheduleName
+
+    @property
+    def invariant(self) -> bool:
+        """Whether a network's logits stay the same when the group acts on the image, by construction."""
+        return self.about.divisor > 1 and self.schedule != "hybrid"
+
+    def label(self, network: str) -> str:
+        """`E(ViT-B/16)` for the network X = `ViT-B/16`."""
+        label = self.about.label(self.schedule)
+        return f"{label}({network})" if label else network
+
+
+class Described(Protocol):
+    """A `flopbench.symmetries.Symmetry`, as far as can be said without torch."""
+
+    about: ClassVar[About]
+
+
+Own = TypeVar("Own", bound=Described)
+
+_EVERY_FAMILY = ("vit", "resmlp", "convnext", "layer")
+
+BUILTIN: dict[str, About] = {
+    about.name: about
+    for about in (
+        About("plain", ("",), 1, families=_EVERY_FAMILY, home="flopbench.symmetries.plain:PLAIN"),
+        About(
+            "flop",
+            ("E", "H", "I"),
+            2,
+            names=("flop", "hybrid", "early_invariant"),
+            families=_EVERY_FAMILY,
+            home="flopbench.symmetries.flop:FLOP",
+        ),
+        About("octic", ("D8", "H8", "I8"), 8, square_even=True, home="flopbench.symmetries.octic:OCTIC"),
+    )
+}
+
+BASELINE = BUILTIN["plain"].versions[0]
+"""The version without a symmetry."""
+
+_registered: dict[str, Described] = {}
+
+
+def versions() -> Iterator[Version]:
+    """Those of flopbench's symmetries, then those of the symmetries that were registered so far."""
+    for about in (*BUILTIN.values(), *(symmetry.about for symmetry in _registered.values())):
+        yield from about.versions
+
+
+def find(name: str) -> Version | None:
+    """The version of this name, from an installed package if need be; None if there is none.
+
+    Raises:
+        FlopbenchError: there is none, but a package whose symmetry cannot be loaded.
+    """
+    found = _known(name)
+    if found is None:
+        problems = _register_installed()
+        found = _known(name)
+        if found is None and problems:
+            raise problems[0]
+    return found
+
+
+def register(symmetry: Own) -> Own:
+    """Make somebody's own symmetry known, so that networks have versions with it: `vit_b16.NAME`.
+
+    To be called where the symmetry is defined. Worker processes get to know it, too.
+
+    Returns:
+        The same symmetry. It takes the place of one that was registered by its name before.
+
+    Raises:
+        FlopbenchError: its name, or that of one of its versions, is another's already.
+    """
+    own = symmetry.about
+    taken = {version.name: version.about.name for version in versions()}
+    for name in (own.name, *(version.name for version in own.versions)):
+        if name in taken and (taken[name] != own.name or own.name in BUILTIN):
+            raise FlopbenchError(
+                f"the symmetry {own.name} cannot be registered: the symmetry {taken[name]} "
+                f"has a version {name} already"
+            )
+    _registered[own.name] = symmetry
+    return symmetry
+
+
+def load(about: About) -> Any:
+    """The symmetry itself, with its layers: a `flopbench.symmetries.Symmetry`."""
+    return _registered.get(about.name) or resolve_name(about.home)
+
+
+def _known(name: str) -> Version | None:
+    return next((version for version in versions() if version.name == name), None)
+
+
+def _register_installed() -> list[FlopbenchError]:
+    """Register what installed packages name, and say what could not be loaded."""
+    problems: list[FlopbenchError] = []
+    for point in entry_points(group=GROUP):
+        try:
+            register(point.load())
+        except Exception as error:
+            whose = f" of the package {point.dist.name}" if point.dist else ""
+            problems.append(
+                FlopbenchError(f"the symmetry {point.name}{whose} cannot be loaded: {in_one_line(error)}")
+            )
+    return problems
