@@ -1,4 +1,4 @@
-"""How much of the FLOPs that mirror symmetry saves becomes time.
+"""How much of the FLOPs that symmetry saves becomes time.
 
 The public names are loaded on first use, so that `import flopbench` (and with it `flopbench --help`)
 does not wait for torch.

@@ -42,7 +42,7 @@ ClickException: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="flopbench",
-    help="How much of the FLOPs that mirror symmetry saves becomes time.",
+    help="How much of the FLOPs that symmetry saves becomes time.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

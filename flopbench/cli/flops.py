@@ -53,7 +53,7 @@ def flops(
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
 ) -> None:
-    """Count MACs three ways, operations, bytes and parameters: where FLOPs halve and where not."""
+    """Count MACs three ways, operations, bytes and parameters: where FLOPs are saved and where not."""
     from flopbench.api import count_flops
 
     channels, image_size = read_input(images)

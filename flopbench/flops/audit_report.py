@@ -14,6 +14,7 @@ from flopbench.inputs import inputs_for
 from flopbench.models import list_models
 from flopbench.models.catalog import SPECS, Spec, label_of, parse_name
 from flopbench.report import text
+from flopbench.report.published import published, sources
 from flopbench.report.table import Column, Table, words
 
 DATA = Path(__file__).parent.parent / "data"
@@ -180,8 +181,8 @@ def _authors_table(audits: list[Audit]) -> Table:
 
 
 _NOTE_PAPER = """
-GFLOPs of the paper's convention against those in the paper's figures (`flopbench/data/paper.csv`,
-`paper-hybrids.csv`). These have two or three digits: a difference beyond 1.5 % must be their rounding.
+GFLOPs of the paper's convention against those in the paper's figures (`flopbench/data/published.csv`). These
+have two or three digits: a difference beyond 1.5 % must be their rounding.
 """
 
 
@@ -266,11 +267,10 @@ def _family(spec: Spec) -> str:
 
 def _printed() -> dict[str, str]:
     """Name → GFLOPs as the paper prints them."""
-    names = {(_family(spec), spec.size): name for name, spec in SPECS.items()}
-    printed: dict[str, str] = {}
-    for row in _read("paper.csv"):
-        name = names[row["family"], row["size"]]
-        printed |= {name: row["baseline_gflops"], f"{name}.flop": row["equivariant_gflops"]}
-    for row in _read("paper-hybrids.csv"):
-        printed[f"{names[row['family'], row['size']]}.hybrid"] = row["hybrid_gflops"]
-    return printed
+    names = {label_of(name): name for name in list_models()}
+    paper = sources()["flopping"]
+    return {
+        names[network.label]: network.printed["gflops"]
+        for network in published()
+        if network.source == paper
+    }

@@ -128,11 +128,11 @@ def shortfalls(record: ProfileRecord) -> dict[str, float]:
 
 
 _CAUSES = {
-    "matrix products": "matrix products, which run slower when halved",
+    "matrix products": "matrix products, which run slower when they are smaller",
     "attention": "attention, whose products keep their size",
     "normalisation": "normalisation, which is bound by memory and has as many elements as before",
     "elementwise": "elementwise work, which is bound by memory and has as many elements as before",
-    "layout": "layout (copies that the two halves need)",
+    "layout": "layout (copies that the parts of a feature need)",
     "other": "views, allocations and the host's work, for more and smaller operators",
     "unexplained": "time between operators, which belongs to none of them",
     "idle": "time in which the device is idle",

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flopbench.cells import AXES
 from flopbench.report import text
+from flopbench.report.labels import version_of
 from flopbench.results.frame import IMAGES
 from flopbench.results.percentiles import PERCENTILES
+from flopbench.symmetries.registry import BASELINE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +33,36 @@ Verdict = Literal["faster", "level", "slower"]
 def rows_of(frame: "pd.DataFrame") -> list[Row]:
     """The rows of `results.to_frame`, one a cell, replicate and run.
 
-    A further key `network` is of the pair at its width and depth: what answers and pictures tell apart.
+    Further keys are `network`, of the pair at its width and depth, which is what answers and pictures tell
+    apart, and `pair_label`, what they call it: by its candidate, and by its baseline too where the label of
+    the candidate says another, or stands for several pairs.
     """
     records: Any = frame.to_dict("records")
     rows = [{k: None if text.is_missing(v) else v for k, v in row.items()} for row in records]
-    return [{**row, "network": (row["pair"], *(row[name] for name in _NETWORK))} for row in rows]
+    against: dict[Any, set[Any]] = {}
+    for row in rows:
+        against.setdefault(row["candidate_label"], set()).add(row["baseline_label"])
+    return [
+        {
+            **row,
+            "network": (row["pair"], *(row[name] for name in _NETWORK)),
+            "pair_label": _pair_label(row, alone=len(against[row["candidate_label"]]) == 1),
+        }
+        for row in rows
+    ]
+
+
+def baseline_is_told(row: Row) -> bool:
+    """Whether the candidate's label says its baseline: E(X) against X."""
+    return row["candidate_label"].endswith(f"({row['baseline_label']})")
+
+
+def _pair_label(row: Row, *, alone: bool) -> str:
+    candidate, baseline = row["candidate_label"], row["baseline_label"]
+    says_another = version_of(candidate) != BASELINE
+    if baseline_is_told(row) or (alone and not says_another):
+        return candidate
+    return f"{candidate} against {baseline}"
 
 
 def measured(rows: Rows) -> list[Row]:
@@ -133,7 +160,8 @@ def models(rows: Rows) -> list[Row]:
                 },
             )
             if role == "candidate":
-                model |= {key: row[key] for key in _OF_PAIRS}
+                if model["macs_ratio"] is None or baseline_is_told(row):
+                    model |= {key: row[key] for key in _OF_PAIRS}
                 model |= _worst_errors((model, row))
     return list(found.values())
 

@@ -308,7 +308,7 @@ def _extremes(cells: Rows) -> list[str]:
 
 
 def _group(cells: Rows, rank: str) -> str:
-    names = text.joined([text.printable(top["candidate_label"]) for top in cells])
+    names = text.joined([text.printable(top["pair_label"]) for top in cells])
     if len(cells) == 1:
         return f"{names} gains {rank} ({text.factor(cells[0]['speedup'])}×)"
     return f"{names} gain {rank} and cannot be told apart"

@@ -11,6 +11,7 @@ from flopbench.report.cells import (
     Row,
     Rows,
     about,
+    baseline_is_told,
     failures,
     items_of,
     measured,
@@ -62,7 +63,7 @@ _WHERE_COLUMNS = (
 )
 
 _WHAT_COLUMNS = (
-    words("candidate", "candidate_label"),
+    words("candidate", "pair_label"),
     *_WHERE_COLUMNS,
 )
 
@@ -193,7 +194,8 @@ def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
         if column.header == "baseline":
             # What all are compared with stands first among the models, where there is a table of them.
             one_for_all = title and len({row["baseline_label"] for row in rows}) == 1
-            return not (one_for_all or all(map(_baseline_is_told, rows)))
+            told = (baseline_is_told(row) or row["pair_label"] != row["candidate_label"] for row in rows)
+            return not (one_for_all or all(told))
         return True
 
     shown = filter(says_something, columns)
@@ -207,11 +209,6 @@ def _ran(row: Row) -> str | None:
         return None
     names = [", ".join(sorted(part.partition(":")[0] for part in ran.split("; ") if part)) for ran in kernels]
     return names[1] if names[0] == names[1] else " | ".join(name or text.MISSING for name in names)
-
-
-def _baseline_is_told(row: Row) -> bool:
-    """Whether the candidate's label says its baseline: E(X) against X."""
-    return row["candidate_label"].endswith(f"({row['baseline_label']})")
 
 
 def summary(rows: Rows) -> list[Table | str]:

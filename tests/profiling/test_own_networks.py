@@ -194,6 +194,6 @@ def test_of_two_networks_that_are_no_twins_nothing_is_said_of_halves():
     own_pair = record.model_copy(update={"cell": record.cell.model_copy(update={"pair": pair})})
     words = " ".join(explain(own_pair))
     assert "come from elementwise work (" in words
-    for of_twins in ("when halved", "as many elements as before", "smaller products"):
+    for of_twins in ("when they are smaller", "as many elements as before", "smaller products"):
         assert of_twins in twins
         assert of_twins not in words

@@ -7,7 +7,6 @@ import pytest
 
 from flopbench.report.cells import measured, rows_of
 from flopbench.report.findings import answer
-from flopbench.report.paper import family_of, size_of, version_of
 from flopbench.report.pictures import draw
 from flopbench.report.pictures.batch import _unit as memory_unit
 from flopbench.report.pictures.style import style
@@ -152,22 +151,6 @@ def test_a_name_is_cut_in_the_middle():
     assert shortened("small") == "small"
     assert shortened("a" * 20 + "b" * 20, 9) == "aaaaa…bbb"
     assert len(shortened(STRANGE)) == 32
-
-
-@pytest.mark.parametrize("label", ["ViT-mine", "F(ViT-B/16)", "ViT", "f(x)"])
-def test_what_is_called_like_the_papers_is_not_the_papers(label):
-    assert family_of(label) is None
-    assert (version_of(label), size_of(label)) == ("X", "")
-
-
-def test_the_papers_names_are_read():
-    for label, read in {
-        "E(ViT-B/16)": ("E", "ViT", "B/16"),
-        "ResMLP-S24": ("X", "ResMLP", "S24"),
-        "H(ConvNeXt-iso-B)": ("H", "ConvNeXt-iso", "B"),
-        "I(ViT-768×4/16)": ("I", "ViT", "768×4/16"),
-    }.items():
-        assert (version_of(label), family_of(label), size_of(label)) == read
 
 
 def test_warnings_of_letters_that_a_font_lacks_are_nobodys_business():

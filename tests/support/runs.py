@@ -57,7 +57,6 @@ _MACS = {
     "convnext_iso_s": (4_286_367_744, 2_176_375_296, 3_230_000_000),
     "convnext_iso_b": (16_896_331_776, 8_456_745_984, 12_680_000_000),
 }
-_COLUMN = {"plain": 0, "flop": 1, "hybrid": 2, "early_invariant": 2}
 _PASS_WORK = {"forward": 1.0, "backward": 2.0, "train": 3.1}
 
 VIT_PAIRS = ("vit_s16.flop", "vit_b16.flop", "vit_b16.hybrid", "vit_l16.flop")
@@ -319,8 +318,14 @@ def _measured(
 
 
 def _figure(table: Mapping[str, tuple[int, int, int]], name: str) -> int:
+    """The figure of a version; of a larger group than mirroring what goes down with its elements."""
     parsed = parse_name(name)
-    return table.get(parsed.base, (10_000_000, 5_000_000, 7_500_000))[_COLUMN[parsed.version]]
+    plain, equivariant, hybrid = table.get(parsed.base, (10_000_000, 5_000_000, 7_500_000))
+    if not parsed.has_symmetry:
+        return plain
+    larger = parsed.version.about.divisor // 2
+    own = equivariant if parsed.version.schedule == "equivariant" else hybrid
+    return own if larger == 1 else own - (own - own // larger) // 2
 
 
 def _work_seconds(name: str, cell: Cell, device: Device) -> float:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from flopbench.report.cells import Rows, measured
-from flopbench.report.paper import family_of
+from flopbench.report.labels import family_of
 from flopbench.report.pictures.drawing import Drawing, Picture, finish
+from flopbench.report.published import with_accuracy
 from flopbench.results import Run
 
 __all__ = ["Drawing", "Picture", "draw", "draw_all"]
@@ -68,13 +69,14 @@ _REMEDIES = {
     "(`flopbench profile PAIR`, `flopbench calibrate`).",
     "time": "No picture of where the time goes: it needs a profile in the run folder "
     "(`flopbench profile PAIR`).",
-    "accuracy": "No accuracy against time: none of the networks whose accuracy the paper gives was measured.",
+    "accuracy": "No accuracy against time: none of the networks whose accuracy is published was measured.",
 }
 
 
 def _missing(pictures: Sequence[Picture], rows: Rows) -> list[str]:
     drawn = {picture.name.partition("-")[0] for picture in pictures}
-    if not any(family_of(row["baseline_label"]) for row in rows):
-        # The paper has nothing to say of somebody's own networks.
+    families = {family_of(network.label) for network in with_accuracy()}
+    if not any(family_of(row["baseline_label"]) in families for row in rows):
+        # Nothing is published of somebody's own networks.
         drawn.add("accuracy")
     return [sentence for name, sentence in _REMEDIES.items() if name not in drawn]

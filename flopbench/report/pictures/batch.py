@@ -87,7 +87,7 @@ def _at_largest(cells: Rows) -> list[Row]:
 def _told(cells: Rows) -> str:
     """The figures at the largest batch, by setting."""
     return told(
-        f"{words}, {row['candidate_label']}, {row['pass']}, batch {row['batch_size']}: "
+        f"{words}, {row['pair_label']}, {row['pass']}, batch {row['batch_size']}: "
         + text.times(row["speedup"])
         for words, own in by_setting(cells).items()
         for row in _at_largest(own)
@@ -98,7 +98,7 @@ def _panels(pairs: Mapping[Any, Rows], what: str) -> tuple["Figure", list["Axes"
     """A panel a pair, titled, with `what` on the vertical axis."""
     figure, axes = panels(len(pairs), sharey=True, size=(3.1, 2.5))
     for axis, group in zip(axes, pairs.values(), strict=True):
-        axis.set_title(name_of(group[0]["candidate_label"]))
+        axis.set_title(name_of(group[0]["pair_label"]))
     label_grid(axes, what, "batch size")
     return figure, axes
 
@@ -214,7 +214,7 @@ def memory_against_batch(run: Run, rows: Rows, suffix: str) -> Drawing | None:
         f"Weights, gradients and activations at the pass's peak ({setting_words(chosen)}).",
         "Peak memory of baseline and candidate of each pair against the batch size. "
         + told(
-            f"{row['candidate_label']}, {row['pass']}, batch {row['batch_size']}: "
+            f"{row['pair_label']}, {row['pass']}, batch {row['batch_size']}: "
             f"{text.size(row['baseline_peak_bytes'])} and {text.size(row['candidate_peak_bytes'])}"
             for row in _at_largest(chosen)
         ),

@@ -1,16 +1,15 @@
 """How much faster the candidates are, against how much work their baselines are."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
 from flopbench.report.cells import Row, Rows, by, headline, items_of, setting_words
-from flopbench.report.paper import PROTOCOL, family_of, published, size_of, version_of
+from flopbench.report.labels import family_of, read, size_of, version_of
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
     MUTED,
     PUBLISHED,
-    VERSION_LOOKS,
     Label,
     Look,
     caution,
@@ -20,10 +19,13 @@ from flopbench.report.pictures.style import (
     panels,
     place_labels,
     told,
+    version_look,
     whiskers,
     wrapped,
 )
+from flopbench.report.published import Published, Source, published
 from flopbench.results import Run
+from flopbench.symmetries.registry import BASELINE, Version
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,11 +76,13 @@ def gain_against_macs(runs: Sequence[Run], cells: Rows) -> Drawing | None:
         "gain-against-macs",
         "Throughput gain against MACs",
         f"Forward pass at batch {text.joined([str(b) for b in batches], 'or')}; bars are 95 % intervals."
-        + f" Grey, hollow: {PROTOCOL}." * any(_published(points) for _, points in shown)
+        + _protocols([network for _, points in shown for network in _published(points)])
+        + " Coloured, hollow: over a baseline that has a symmetry itself."
+        * any(_over_another(row) for _, points in shown for row in points)
         + caution([row for _, points in shown for row in points]),
         "Throughput gain against the baseline's MACs. "
         + told(
-            f"{row['candidate_label']}: {text.change(row['speedup'] - 1, 0)} over a baseline of "
+            f"{row['pair_label']}: {text.change(row['speedup'] - 1, 0)} over a baseline of "
             f"{text.count(row['baseline_macs'])} MACs"
             for _, points in shown
             for row in points
@@ -98,49 +102,77 @@ def _unit(points: Rows) -> tuple[float, str]:
 
 def _draw(axis: "Axes", points: Rows, unit: float) -> None:
     behind = _published(points)
-    axis.plot(
-        [x for x, _, _ in behind],
-        [y for _, y, _ in behind],
-        color=PUBLISHED,
-        linestyle=(0, (2, 2)),
-        linewidth=1.2,
-        marker="o",
-        markerfacecolor="white",
-    )
+    for _, line in _lines(behind):
+        axis.plot(*zip(*map(_place, line), strict=True), **_BEHIND)
     looks = _looks(points)
     for name, group in _series(points).items():
+        hollow: dict[str, Any] = {"markerfacecolor": "white"} if _over_another(group[0]) else {}
         axis.errorbar(
             [row["baseline_macs"] / unit for row in group],
             [_gain(row["speedup"]) for row in group],
             yerr=whiskers(group, _gain),
             **looks[name].line,
+            **hollow,
         )
     axis.axhline(0, color=MUTED, linewidth=0.9)
-    reach = [*(row["baseline_macs"] / unit for row in points), *(x for x, _, _ in behind)]
+    reach = [*(row["baseline_macs"] / unit for row in points), *(_place(network)[0] for network in behind)]
     axis.set_xscale("log")
     axis.set_xlim(min(reach) / 1.5, max(reach) * 2.6)
     log_axis(axis.xaxis, min(reach), max(reach))
     axis.margins(y=0.12)
 
 
-def _published(points: Rows) -> list[tuple[float, float, str]]:
-    """(MACs of the baseline in 10⁹, gain in per cent, label) of the published pairs of the points' family."""
+_BEHIND: dict[str, Any] = {
+    "color": PUBLISHED,
+    "linestyle": (0, (2, 2)),
+    "linewidth": 1.2,
+    "marker": "o",
+    "markerfacecolor": "white",
+}
+
+
+def _published(points: Rows) -> list[Published]:
+    """The networks of the points' family of which a gain over a baseline is published."""
     family = family_of(points[0]["baseline_label"])
-    line = [p for p in published() if p.family == family and p.gain_percent is not None]
     return [
-        (p.baseline_gflops or 0, p.gain_percent or 0, f"E({family}), published" if p is line[-1] else p.size)
-        for p in line
+        network
+        for network in published()
+        if network.gain_percent is not None and network.baseline and family_of(network.label) == family
     ]
 
 
+def _lines(networks: Sequence[Published]) -> list[tuple[str, list[Published]]]:
+    """The sizes of each version from each source, with the version's label: `E(ViT)`."""
+    lines: dict[tuple[Version, Source], list[Published]] = {}
+    for network in networks:
+        lines.setdefault((version_of(network.label), network.source), []).append(network)
+    return [(version.label(family_of(line[0].label) or ""), line) for (version, _), line in lines.items()]
+
+
+def _place(network: Published) -> tuple[float, float]:
+    """MACs of the baseline in 10⁹, gain in per cent."""
+    assert network.baseline
+    return network.baseline.gflops or 0, network.gain_percent or 0
+
+
+def _protocols(networks: Sequence[Published]) -> str:
+    """What the caption says of published gains."""
+    sources = dict.fromkeys(network.source for network in networks)
+    named = text.joined([f"{source.title} ({source.throughput})" for source in sources])
+    return f" Grey, hollow: published, {named}." if sources else ""
+
+
 def _label(axis: "Axes", points: Rows, unit: float) -> None:
-    labels = [Label(x, y, words, MUTED) for x, y, words in _published(points)]
+    labels = []
+    for name, line in _lines(_published(points)):
+        for network in line:
+            words = f"{name}, published" if network is line[-1] else size_of(network.label)
+            labels.append(Label(*_place(network), words, MUTED))
     looks = _looks(points)
     for name, group in _series(points).items():
         for row in group:
             last = row is group[-1]
-            size = size_of(row["candidate_label"])
-            words = f"{name} {size}".strip() if last else size
+            words = _name(row) if last else size_of(row["candidate_label"])
             labels.append(
                 Label(row["baseline_macs"] / unit, _gain(row["speedup"]), words, looks[name].color, bold=last)
             )
@@ -148,24 +180,30 @@ def _label(axis: "Axes", points: Rows, unit: float) -> None:
 
 
 def _series(points: Rows) -> dict[str, list[Row]]:
-    """The sizes of a family and version, joined by a line; a network that is not the paper's is alone."""
+    """The sizes of a version against one baseline, joined by a line; a network that is not ours is alone."""
     series: dict[str, list[Row]] = {}
     for row in points:
-        label = text.shortened(text.printable(row["candidate_label"]))
-        family = family_of(row["baseline_label"])
-        name = f"{version_of(label)}({family})" if family and family_of(label) else label
-        series.setdefault(name, []).append(row)
+        ours = [read(row[f"{role}_label"]) for role in ("candidate", "baseline")]
+        name = " against ".join(own.version.label(own.family) for own in ours if own)
+        series.setdefault(name if all(ours) else _name(row), []).append(row)
     return {name: sorted(group, key=lambda row: row["baseline_macs"]) for name, group in series.items()}
 
 
 def _looks(points: Rows) -> dict[str, Look]:
-    """A look a series: that of its version; of networks that are not the paper's, by number."""
+    """A look a series: that of its version; of networks that are not ours, by number."""
     series = _series(points)
     if family_of(points[0]["baseline_label"]):
-        return {
-            name: VERSION_LOOKS[version_of(group[0]["candidate_label"])] for name, group in series.items()
-        }
+        return {name: version_look(version_of(group[0]["candidate_label"])) for name, group in series.items()}
     return {name: look(number) for number, name in enumerate(series)}
+
+
+def _name(row: Row) -> str:
+    return text.shortened(text.printable(row["pair_label"]))
+
+
+def _over_another(row: Row) -> bool:
+    """Whether the baseline is none of the plain networks that the others are compared with."""
+    return version_of(row["baseline_label"]) != BASELINE
 
 
 def _gain(speedup: float) -> float:

@@ -31,7 +31,7 @@ def latencies(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     samples = _samples(run, shown)
     figure, axes = panels(len(shown), sharey=True, size=(3.1, 2.5))
     for axis, row in zip(axes, shown, strict=True):
-        axis.set_title(f"{name_of(row['candidate_label'])}\nbatch {row['batch_size']}")
+        axis.set_title(f"{name_of(row['pair_label'])}\nbatch {row['batch_size']}")
         both = samples[row["cell"]]
         for number, role in enumerate(_ROLES):
             own = look(number)

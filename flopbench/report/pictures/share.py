@@ -29,7 +29,7 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         return None
     bars = {
         key: max(group, key=lambda row: row["batch_size"])
-        for key, group in by(chosen, "candidate_label", "pass").items()
+        for key, group in by(chosen, "pair_label", "pass").items()
     }
     pairs = list(dict.fromkeys(pair for pair, _ in bars))
     passes = [pass_ for pass_ in PASS_LOOKS if any(key[1] == pass_ for key in bars)]
@@ -93,7 +93,7 @@ def realised_share(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         + caution(list(bars.values())),
         "Realised share of each pair as bars, one per pass. "
         + told(
-            f"{row['candidate_label']}, {row['pass']}: {about(row, text.percent(row['realised_share']))}"
+            f"{row['pair_label']}, {row['pass']}: {about(row, text.percent(row['realised_share']))}"
             for row in bars.values()
         ),
         figure,
@@ -109,7 +109,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
             shown.append((run, points))
     if not shown:
         return None
-    pairs = list(dict.fromkeys(row["candidate_label"] for _, points in shown for row in points))
+    pairs = list(dict.fromkeys(row["pair_label"] for _, points in shown for row in points))
     figure = new_figure(7.2, 1.1 + 0.24 * len(shown) + max(1.0, 0.17 * len(pairs) * (len(shown) + 1.2)))
     axis = figure.subplots()
     for number, (run, points) in enumerate(shown):
@@ -118,7 +118,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
         batches = text.joined([str(batch) for batch in sorted({row["batch_size"] for row in points})])
         axis.errorbar(
             [row["speedup"] for row in points],
-            [pairs.index(row["candidate_label"]) + offset for row in points],
+            [pairs.index(row["pair_label"]) + offset for row in points],
             xerr=whiskers(points),
             fmt=own.marker,
             color=own.color,
@@ -128,9 +128,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
             ),
         )
     for index, pair in enumerate(pairs):
-        ratio = next(
-            row["macs_ratio"] for _, points in shown for row in points if row["candidate_label"] == pair
-        )
+        ratio = next(row["macs_ratio"] for _, points in shown for row in points if row["pair_label"] == pair)
         if ratio is not None:
             promise(axis, ratio, index, labelled=not index)
     axis.axvline(1, color=MUTED, linewidth=0.9)
@@ -145,7 +143,7 @@ def runs_side_by_side(runs: Sequence[Run], cells: Rows) -> Drawing | None:
         "mark is what the MACs promise." + caution([row for _, points in shown for row in points]),
         "Speed-up of each pair, with a marker for each run. "
         + told(
-            f"{run.info.id}, {row['candidate_label']}: {text.times(row['speedup'])}"
+            f"{run.info.id}, {row['pair_label']}: {text.times(row['speedup'])}"
             for run, points in shown
             for row in points
         ),

@@ -23,7 +23,7 @@ def speedups(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     batches = {row["batch_size"] for row in cells}
     if len(batches) != 1:
         return None
-    places = [(row["candidate_label"], row["pass"]) for row in cells]
+    places = [(row["pair_label"], row["pass"]) for row in cells]
     order = sorted(dict.fromkeys(places), key=lambda place: [*PASS_LOOKS].index(place[1]))
     several = len({pass_ for _, pass_ in order}) > 1
     settings = by_setting(cells)
@@ -33,7 +33,7 @@ def speedups(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         offset = (number - (len(settings) - 1) / 2) * 0.62 / len(settings)
         axis.errorbar(
             [row["speedup"] for row in own],
-            [order.index((row["candidate_label"], row["pass"])) + offset for row in own],
+            [order.index((row["pair_label"], row["pass"])) + offset for row in own],
             xerr=whiskers(own),
             fmt=look(number).marker,
             color=look(number).color,
@@ -57,7 +57,7 @@ def speedups(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         f"below 1 the candidate is slower.{caution(cells)}",
         "Speed-up of each pair, with a marker per setting. "
         + told(
-            f"{words}, {row['candidate_label']}, {row['pass']}: {text.times(row['speedup'])}"
+            f"{words}, {row['pair_label']}, {row['pass']}: {text.times(row['speedup'])}"
             for words, own in settings.items()
             for row in own
         ),

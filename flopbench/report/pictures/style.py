@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
 from flopbench.report.cells import Rows, counted_in_full
+from flopbench.symmetries.registry import BASELINE, SCHEDULES, Version, versions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,18 +83,28 @@ LOOKS = (
     Look(ORANGE, "v", (0, (3, 1)), "\\\\\\"),
     Look(SKY, "P", (0, (7, 1, 1, 1, 1, 1)), "++"),
 )
-VERSION_LOOKS = {
-    "X": Look(INK, "o", "solid", ""),
-    "E": LOOKS[1],
-    "H": Look(BLUE, "^", (0, (1, 1)), "..."),
-    "I": LOOKS[3],
-}
 PASS_LOOKS = {"forward": LOOKS[0], "backward": LOOKS[1], "train": LOOKS[2]}
 
 
 def look(index: int) -> Look:
     """The look of the n-th series."""
     return LOOKS[index % len(LOOKS)]
+
+
+# A symmetry has a colour, and a marker per schedule; a schedule has its dashes.
+_COLORS = (VERMILION, BLUE, GREEN, ORANGE, PURPLE, SKY)
+_MARKERS = ("s^D", "pvX", "*<P", "h>d")
+_DASHES = ((0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+
+
+def version_look(version: Version) -> Look:
+    """The look of a version of networks, from which both its symmetry and its schedule can be told."""
+    if version == BASELINE:
+        return Look(INK, "o", "solid", "")
+    known = [about for about in dict.fromkeys(own.about for own in versions()) if about != BASELINE.about]
+    number, schedule = known.index(version.about), SCHEDULES.index(version.schedule)
+    markers = _MARKERS[number % len(_MARKERS)]
+    return Look(_COLORS[number % len(_COLORS)], markers[schedule], _DASHES[schedule])
 
 
 _RC: Any = {

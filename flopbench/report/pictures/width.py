@@ -44,8 +44,7 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
         f"{setting_words(chosen)}; bars are 95 % intervals; below the line at 1 equivariance costs time.",
         "Speed-up of the candidate against the number of channels, a line per batch size. "
         + told(
-            f"{row['candidate_label']}, {row['pass']}, batch {row['batch_size']}: "
-            + text.times(row["speedup"])
+            f"{row['pair_label']}, {row['pass']}, batch {row['batch_size']}: " + text.times(row["speedup"])
             for row in chosen
         ),
         figure,
