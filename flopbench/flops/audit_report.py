@@ -12,7 +12,7 @@ from flopbench.flops.present import four_digits
 from flopbench.flops.stock import stock_counts
 from flopbench.inputs import inputs_for
 from flopbench.models import list_models
-from flopbench.models.catalog import SPECS, Spec, label_of, parse_name
+from flopbench.models.catalog import Spec, label_of, parse_name
 from flopbench.report import text
 from flopbench.report.published import published, sources
 from flopbench.report.table import Column, Table, words
