@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from flopbench.errors import FlopbenchError, in_one_line, out_of_memory, own_lines
 from flopbench.runner.memory import oom_kills
 from flopbench.runner.start import STOPS, WORKER, worker_context
+from flopbench.symmetries import registry
 
 OutcomeKind = Literal["done", "error", "oom", "usage", "crashed", "timeout"]
 
@@ -171,7 +172,10 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="flopbench-") as folder:
         log = Path(folder) / "output"
         process = context.Process(
-            target=_serve, args=(sender, str(log), job, arguments, threads), name=WORKER, daemon=False
+            target=_serve,
+            args=(sender, str(log), registry.pack(), job, arguments, threads),
+            name=WORKER,
+            daemon=False,
         )
         try:
             _start(process)
@@ -278,6 +282,7 @@ def _last_line(log: Path) -> str:
 def _serve(
     sender: Connection,
     log: str,
+    symmetries: bytes,
     job: Callable[..., Any] | str,
     arguments: tuple[Any, ...],
     threads: int | None,
@@ -298,6 +303,7 @@ def _serve(
             import torch
 
             torch.set_num_threads(threads)
+        registry.unpack(symmetries)
         outcome = Outcome("done", called(job)(lambda kind, value: sender.send((kind, value)), *arguments))
     except BaseException as error:
         outcome = describe(error)

@@ -11,6 +11,7 @@ installed package, which has an entry point in the group `flopbench.symmetries`:
     vertical = "package.module:VERTICAL"
 """
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -163,6 +164,39 @@ def register(symmetry: Own) -> Own:
 def load(about: About) -> Any:
     """The symmetry itself, with its layers: a `flopbench.symmetries.Symmetry`."""
     return _registered.get(about.name) or resolve_name(about.home)
+
+
+def pack() -> bytes:
+    """The registered symmetries, to be registered in another process, too: b"" if there are none.
+
+    What was defined in the caller's script or notebook goes by value, what a module defines by its name.
+
+    Raises:
+        FlopbenchError: one does not pickle.
+    """
+    if not _registered:
+        return b""
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(list(_registered.values()))
+    except Exception as error:
+        raise FlopbenchError(
+            f"the symmetries {', '.join(_registered)} cannot go to another process: {in_one_line(error)}"
+        ) from error
+
+
+def unpack(packed: bytes) -> None:
+    """Register what another process has packed.
+
+    Raises:
+        FlopbenchError: it cannot be read here.
+    """
+    try:
+        for symmetry in pickle.loads(packed) if packed else ():
+            register(symmetry)
+    except Exception as error:
+        raise FlopbenchError(f"a registered symmetry cannot be read: {in_one_line(error)}") from error
 
 
 def _known(name: str) -> Version | None:
