@@ -4,6 +4,7 @@ Suite files, the command line, ids, the DataFrame, tables, sentences and compari
 declarations: a further axis is a further field, and nothing else. Imports no torch.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -225,7 +226,9 @@ class Cell(Frozen):
         """What `create_model` is to be called with for one of the models, beside image size and classes."""
         parsed = parse_name(name)
         attention = {"attention": self.attention} if parsed.has_attention else {}
-        return {**attention, **parsed.sized(self.width, self.depth)}
+        # Both have the same heads, which all symmetries of the pair divide.
+        divisor = math.lcm(*(other.version.about.divisor for other in self.pair.names))
+        return {**attention, **parsed.sized(self.width, self.depth, divisor)}
 
     @property
     def words(self) -> list[str]:

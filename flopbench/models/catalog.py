@@ -150,8 +150,8 @@ LAYERS: dict[str, Spec] = {
 _HEAD_CHANNELS = 64
 
 
-def _heads(width: int) -> int:
-    fitting = [heads for heads in range(1, width + 1) if width % (2 * heads) == 0]
+def _heads(width: int, divisor: int) -> int:
+    fitting = [heads for heads in range(1, width + 1) if width % (divisor * heads) == 0]
     return min(fitting or [1], key=lambda heads: abs(width / heads - _HEAD_CHANNELS))
 
 
@@ -202,10 +202,11 @@ class ModelName:
         """Whether fused and unfused attention differ, i.e. whether `attention=` is one of its options."""
         return self.spec is not None and self.spec.family == "vit"
 
-    def sized(self, width: int | None, depth: int | None) -> dict[str, Any]:
+    def sized(self, width: int | None, depth: int | None, divisor: int = 1) -> dict[str, Any]:
         """Options of `create_model` for this network with another width (channels) or depth (blocks).
 
-        None leaves it as it is. Heads of a ViT have 64 channels, or as near to it as the width divides into.
+        None leaves it as it is. Heads of a ViT have 64 channels, or as near to it as the width divides into
+        with multiples of `divisor`.
 
         Raises:
             FlopbenchError: it has no one width that could be another.
@@ -219,7 +220,7 @@ class ModelName:
         own_width, own_depth = self._size
         if self.spec.family == "convnext":
             return {"widths": (width or own_width,), "depths": (depth or own_depth,)}
-        heads = {"heads": _heads(width)} if self.spec.family == "vit" and width else {}
+        heads = {"heads": _heads(width, divisor)} if self.spec.family == "vit" and width else {}
         return {"width": width or own_width, "depth": depth or own_depth, **heads}
 
     @property

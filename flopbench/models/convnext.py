@@ -118,7 +118,7 @@ class ConvNeXt(Network):
         super().__init__()
         depth = sum(depths)
         plan = schedule(symmetry, depth)
-        if plan.invariant:
+        if plan.invariant and plan.switch < depth:
             raise ValueError("a ConvNeXt has no early-invariant version: its grid still moves with the image")
         self.patch_embed = plan.first.patch_embed(3, widths[0], patch_size)
         self.norm_embed = plan.first.layer_norm(widths[0], EPS) if widths[1:] else nn.Identity()

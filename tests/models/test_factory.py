@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 import flopbench
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.models import SPECS, label_of, list_models, parse_name
 from flopbench.models.factory import num_parameters, perturb
+from flopbench.pairs import Pair
 
 
 @pytest.mark.parametrize("name", ["vit_ti16.flop", "resmlp_t12", "convnext_t.hybrid", "convnext_iso_s.flop"])
@@ -215,6 +217,15 @@ def test_a_network_of_another_width_or_depth(name, width, depth, options, label)
     assert parsed.label(width, depth) == label
     with torch.device("meta"):
         assert flopbench.create_model(name, **options)
+
+
+def test_both_networks_of_a_pair_have_heads_that_its_symmetries_divide():
+    for candidate, heads in {"vit_s16.flop": 2, "vit_s16.octic": 1}.items():
+        pair = Pair.of(candidate)
+        cell = Cell(
+            pair=pair, device="cpu", batch_size=1, pass_="forward", dtype="fp32", mode="eager", width=88
+        )
+        assert [cell.options(name)["heads"] for name in (pair.baseline, pair.candidate)] == [heads, heads]
 
 
 @pytest.mark.parametrize("name", ["convnext_t.flop", "gelu_768", "timm:resnet18"])
