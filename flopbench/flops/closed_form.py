@@ -16,7 +16,7 @@ from flopbench.flops.recorder import Shapes
 from flopbench.models import convnext, resmlp, vit
 from flopbench.models.layers import Attention, Mlp
 from flopbench.private import hooked
-from flopbench.symmetries import base, flop, flop_tokens, plain
+from flopbench.symmetries import base, flop, flop_tokens, irreps, plain
 
 # Operations an element of what is no multiply-add; the convention is that of `operators`.
 GELU, SIGMOID, LAYER_NORM, SOFTMAX, DIVIDE, ROOT = 8, 4, 5, 5, 4, 4
@@ -78,7 +78,7 @@ PER_ELEMENT: dict[type[nn.Module], float] = {
     # What these cost is their children's. Or nothing at all, in evaluation mode.
     **dict.fromkeys((nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Dropout), 0),
     **dict.fromkeys((base.DropPath, base.Dropout, plain.PatchEmbed, plain.ClassToken, plain.Flatten), 0),
-    **dict.fromkeys((flop.FlopClassToken, Mlp, vit.Block, vit.VisionTransformer, resmlp.Block), 0),
+    **dict.fromkeys((irreps.IrrepClassToken, Mlp, vit.Block, vit.VisionTransformer, resmlp.Block), 0),
     **dict.fromkeys((convnext.Block, convnext.Downsample, convnext.Stage), 0),
 }
 
@@ -186,9 +186,9 @@ def _convolution(layer: nn.Conv2d, shapes: Shapes) -> Cost:
 
 @_form(base.Gelu)
 def _gelu_of_parts(layer: base.Gelu, shapes: Shapes) -> Cost:
-    # Of halves, to mirror pairs and back: a sum and a factor each way. Of quarters, a 4-point Hadamard
-    # transform each way: two sums and a factor.
-    transforms = {1: 0, 2: 4, 4: 6}[len(shapes.inputs)]
+    # Of n points a sum for each doubling, and a factor, each way.
+    points = len(layer.transform.order)
+    transforms = 2 * (points.bit_length() if points > 1 else 0)
     return Cost(elementwise=(POINTWISE[layer.kind] + transforms) * _elements(shapes.inputs))
 
 
@@ -197,10 +197,10 @@ def _position_embedding(layer: nn.Module, shapes: Shapes) -> Cost:
     return Cost(elementwise=_elements(shapes.outputs))
 
 
-@_form(plain.Residual, flop.FlopResidual, flop_tokens.FlopTokensResidual)
+@_form(plain.Residual, irreps.IrrepResidual)
 def _residual(layer: nn.Module, shapes: Shapes) -> Cost:
     # The sums come first; what else comes out is their norm, which is another layer.
-    sums = 1 if isinstance(layer, plain.Residual) else 2 if isinstance(layer, flop.FlopResidual) else 4
+    sums = len(layer.rows.of) if isinstance(layer, irreps.IrrepResidual) else 1
     scaled = any(True for _ in layer.parameters())
     return Cost(elementwise=(1 + scaled) * _elements(shapes.outputs[:sums]))
 
@@ -247,19 +247,24 @@ def _flop_patch_embed(layer: flop.FlopPatchEmbed, shapes: Shapes) -> Cost:
     return Cost(folded, elementwise=fold, published=(s + a) * rows * P)
 
 
-@_form(flop.FlopLinear)
-def _flop_linear(layer: flop.FlopLinear, shapes: Shapes) -> Cost:
-    half = _positions(shapes) * layer.s.in_features * layer.s.out_features
-    return Cost((1 if layer.invariant_only else 2) * half, whole=True)
+@_form(irreps.IrrepLinear)
+def _irrep_linear(layer: irreps.IrrepLinear, shapes: Shapes) -> Cost:
+    maps = layer.maps
+    parts = layer.rows.invariant if layer.invariant_only else range(len(maps.of))
+    products = (prod(shapes.inputs[part][:-1]) * maps.weights[maps.of[part]].numel() for part in parts)
+    return Cost(sum(products), whole=True)
 
 
-@_form(flop.FlopLayerNorm)
-def _flop_layer_norm(layer: flop.FlopLayerNorm, shapes: Shapes) -> Cost:
-    # Mean, centre, square, mean, times 1/σ, times γ for each channel; a shift for half of them. For each
-    # position the two variances and ε are summed, halved, and the root's reciprocal taken.
-    elements = _elements(shapes.inputs)
-    position = 2 + DIVIDE + ROOT
-    return Cost(elementwise=6 * elements + elements // 2 + position * _positions(shapes))
+@_form(irreps.IrrepLayerNorm)
+def _irrep_layer_norm(layer: irreps.IrrepLayerNorm, shapes: Shapes) -> Cost:
+    # Mean, centre, square, mean, times 1/σ, times γ for each channel; a shift for the first part's.
+    # For each position the variances and ε are summed, divided, and the root's reciprocal taken; those of an
+    # irrep's rows are averaged.
+    dimensions, of = layer.rows.dimensions, layer.rows.of
+    averaged = sum(dimensions[irrep] > 1 for irrep in of)
+    position = len(of) + (1 + averaged) * DIVIDE + ROOT
+    shifted = prod(shapes.inputs[0])
+    return Cost(elementwise=6 * _elements(shapes.inputs) + shifted + position * _positions(shapes))
 
 
 @_form(flop.FlopDepthwise)
@@ -277,15 +282,6 @@ def _flop_downsample(layer: flop.FlopDownsample, shapes: Shapes) -> Cost:
 
 
 # Flopping with transformed tokens: four quarters [B, n, C/2].
-
-
-@_form(flop_tokens.FlopTokensLinear)
-def _flop_tokens_linear(layer: flop_tokens.FlopTokensLinear, shapes: Shapes) -> Cost:
-    product = layer.s.in_features * layer.s.out_features
-    quarters = [prod(shape[:-1]) for shape in shapes.inputs]
-    # At the network's end only the invariant quarters, ss and aa, are computed.
-    used = quarters[0] + quarters[3] if layer.invariant_only else sum(quarters)
-    return Cost(used * product, whole=True)
 
 
 @_form(flop_tokens.FlopTokensMixing)

@@ -188,16 +188,16 @@ def cpp(
     return Implementation("cpp", parts, unable, slower, unasked, _no_compiler)
 
 
-def inductor(*parts: str) -> Implementation:
+def inductor(*, cannot: Callable[..., Why] = _never) -> Implementation:
     """The specification compiled by inductor, on a CPU; a compiler that traces the network does so itself."""
 
     def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
         if torch.compiler.is_compiling():
             return "the compiler that traces the network fuses it"
-        return _on_a_cpu(parts, (*_LOW, torch.float64))
+        return _on_a_cpu(parts, (*_LOW, torch.float64)) or cannot(parts, *arguments)
 
     return Implementation(
-        "inductor", parts, unable, unasked=lambda x: "waits for a compiler", lacks=_no_compiler
+        "inductor", (), unable, unasked=lambda x: "waits for a compiler", lacks=_no_compiler
     )
 
 

@@ -1,4 +1,4 @@
-"""Layer norm of a feature's two halves with one common deviation (paper: see `symmetries.flop`)."""
+"""Layer norm of a feature's parts with one common deviation (paper: see `symmetries.irreps`)."""
 
 from collections.abc import Sequence
 
@@ -6,96 +6,130 @@ import torch
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import Operation, choose, inductor, triton
+from flopbench.kernels.dispatch import Operation, Why, choose, inductor, triton
 from flopbench.kernels.inductor import compiled
 from flopbench.kernels.residual import add_scaled
 
 
-def layer_norm_halves(
-    x: Sequence[Tensor], affine: Sequence[Tensor], eps: float, impl: Impl = "auto"
-) -> tuple[Tensor, Tensor]:
-    """Centre each half over its own channels, divide both by their common deviation, scale and shift.
+def irreps_of_parts(dimensions: Sequence[int]) -> tuple[int, ...]:
+    """The irrep of each part: one of dimension d has d rows, which are a part each."""
+    return tuple(index for index, dimension in enumerate(dimensions) for _ in range(dimension))
 
-    σ² = (mean(s'²) + mean(a'²) + ε) / 2 with s' = s − mean(s), a' = a − mean(a). Statistics in fp32.
+
+def layer_norm_parts(
+    x: Sequence[Tensor],
+    affine: Sequence[Tensor],
+    eps: float,
+    dimensions: tuple[int, ...],
+    impl: Impl = "auto",
+) -> list[Tensor]:
+    """Centre each part over its own channels, divide all by their common deviation, scale and shift.
+
+    σ² = (Σ var(x_p) / d_p + ε) / Σ d², where d_p is the dimension of the irrep of which x_p is a row, and the
+    second sum is over the irreps: the order of the group. Statistics in fp32.
 
     Args:
-        x: the symmetric and the antisymmetric half `[..., C/2]`.
-        affine: γ_s, γ_a and β `[C/2]`; β on the symmetric half only: a constant cannot change its sign.
+        x: the parts `[..., C_p]`.
+        affine: γ of each irrep `[C_p]`, which its rows share, then β of the first part, the one that is
+            invariant: no other can be shifted.
         eps: ε.
+        dimensions: d of each irrep.
         impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
-        Both halves in the dtype they came in.
+        The parts in the dtype they came in.
     """
     which = choose(LAYER_NORM, impl, x).name
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
-        s, a = kernels.layer_norm_halves(list(x), [], [], list(affine), eps)
-        return s, a
-    return (compiled(norm_halves, *x) if which == "inductor" else norm_halves)(x, affine, eps)
+        return list(kernels.layer_norm_halves(list(x), [], [], list(affine), eps))
+    run = compiled(norm_parts, *x) if which == "inductor" else norm_parts
+    return run(x, affine, eps, dimensions)
 
 
-def norm_halves(x: Sequence[Tensor], affine: Sequence[Tensor], eps: float) -> tuple[Tensor, Tensor]:
-    """What `layer_norm_halves` computes, in torch's operators."""
-    (s, a), (gain_s, gain_a, bias), dtype = map(_wide, x), affine, x[0].dtype
-    s = s - s.mean(-1, keepdim=True)
-    a = a - a.mean(-1, keepdim=True)
-    variance = s.square().mean(-1, keepdim=True) + a.square().mean(-1, keepdim=True)
-    scale = torch.rsqrt((variance + eps) / 2)
-    return (s * scale * gain_s + bias).to(dtype), (a * scale * gain_a).to(dtype)
+def norm_parts(
+    x: Sequence[Tensor], affine: Sequence[Tensor], eps: float, dimensions: tuple[int, ...]
+) -> list[Tensor]:
+    """What `layer_norm_parts` computes, in torch's operators."""
+    of, dtype = irreps_of_parts(dimensions), x[0].dtype
+    centred = [_centred(_wide(part)) for part in x]
+    first, *others = (_variance(part, dimensions[i]) for part, i in zip(centred, of, strict=True))
+    variance = sum(others, start=first)
+    scale = torch.rsqrt((variance + eps) / sum(d * d for d in dimensions))
+    *gains, bias = affine
+    normed = [part * scale * gains[i] for part, i in zip(centred, of, strict=True)]
+    return [part.to(dtype) for part in (normed[0] + bias, *normed[1:])]
 
 
-def add_layer_norm_halves(
+def add_layer_norm_parts(
     x: Sequence[Tensor],
     branch: Sequence[Tensor],
     gammas: Sequence[Tensor],
     affine: Sequence[Tensor],
     eps: float,
+    dimensions: tuple[int, ...],
     impl: Impl = "auto",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Add a residual branch to each half, `add_scaled`, and normalise the sums, `layer_norm_halves`.
+) -> list[Tensor]:
+    """Add a residual branch to each part, `add_scaled`, and normalise the sums, `layer_norm_parts`.
 
     Args:
-        x: the symmetric and the antisymmetric half `[..., C/2]`.
-        branch: what is added to each `[..., C/2]`.
-        gammas: its scales `[C/2]`; none stand for 1.
-        affine: γ_s, γ_a and β of the norm `[C/2]`.
+        x: the parts `[..., C_p]`.
+        branch: what is added to each `[..., C_p]`.
+        gammas: its scale for each irrep `[C_p]`; none stand for 1.
+        affine: of the norm.
         eps: ε of the norm.
+        dimensions: d of each irrep.
         impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
-        Both sums, then the norms of both.
+        All sums, then the norms of all.
     """
     which = choose(ADD_LAYER_NORM, impl, (*x, *branch)).name
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
-        lists = list(x), list(branch), list(gammas), list(affine)
-        sum_s, sum_a, s, a = kernels.layer_norm_halves(*lists, eps)
-        return sum_s, sum_a, s, a
-    run = compiled(add_norm_halves, *x) if which == "inductor" else add_norm_halves
-    return run(x, branch, gammas, affine, eps)
+        return list(kernels.layer_norm_halves(list(x), list(branch), list(gammas), list(affine), eps))
+    run = compiled(add_norm_parts, *x) if which == "inductor" else add_norm_parts
+    return run(x, branch, gammas, affine, eps, dimensions)
 
 
-def add_norm_halves(
+def add_norm_parts(
     x: Sequence[Tensor],
     branch: Sequence[Tensor],
     gammas: Sequence[Tensor],
     affine: Sequence[Tensor],
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `add_layer_norm_halves` computes, in torch's operators."""
-    gamma_s, gamma_a = gammas or (None, None)
-    s, a = add_scaled(x[0], branch[0], gamma_s), add_scaled(x[1], branch[1], gamma_a)
-    return s, a, *norm_halves((s, a), affine, eps)
+    dimensions: tuple[int, ...],
+) -> list[Tensor]:
+    """What `add_layer_norm_parts` computes, in torch's operators."""
+    of = irreps_of_parts(dimensions)
+    sums = [
+        add_scaled(part, more, gammas[i] if gammas else None)
+        for part, more, i in zip(x, branch, of, strict=True)
+    ]
+    return [*sums, *norm_parts(sums, affine, eps, dimensions)]
 
 
-LAYER_NORM = Operation("layer_norm", norm_halves, (triton("2"), inductor("2")))
-"""Of one part it is `torch.nn.LayerNorm`, one kernel already."""
+def _one_part(parts: Sequence[Tensor]) -> Why:
+    return "one kernel already" if len(parts) == 1 else ""
 
-ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_halves, (triton("4"), inductor("4")), composed=True)
-"""Its parts are both halves of the feature and of the branch."""
+
+LAYER_NORM = Operation("layer_norm", norm_parts, (triton("2"), inductor(cannot=_one_part)))
+"""Of one part it is `torch.nn.LayerNorm`."""
+
+ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_parts, (triton("4"), inductor()), composed=True)
+"""Its parts are those of the feature and of the branch."""
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(-1, keepdim=True)
+
+
+def _variance(centred: Tensor, rows: int) -> Tensor:
+    """Of one row of an irrep: they count as one together."""
+    variance = centred.square().mean(-1, keepdim=True)
+    return variance if rows == 1 else variance / rows
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ weights together; it has not been measured there since.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,107 +18,115 @@ from torch import Tensor
 from flopbench.kernels import Impl, Name
 from flopbench.kernels.autocast import autocast
 from flopbench.kernels.dispatch import Operation, Why, choose, cpp, library_is_faster, triton, unlike
-from flopbench.kernels.mirror_gelu import Activation, gelu, not_exact
+from flopbench.kernels.gelu import Activation, gelu, not_exact
+from flopbench.kernels.transform import Transform
 
 CHANNELS = 16
 """Products in C++ compute multiples of it: the lanes of the widest vector."""
 
-Weights = Sequence[Tensor]
-Biases = Sequence[Tensor | None]
+
+class Maps(NamedTuple):
+    """An affine map of each part of a feature.
+
+    Attributes:
+        weights: `[out, in]` each, of as many irreps as the feature has.
+        of: the weight of each part. The parts that are rows of one irrep share theirs.
+        biases: `[out]` or None for each part.
+    """
+
+    weights: Sequence[Tensor]
+    of: tuple[int, ...]
+    biases: Sequence[Tensor | None]
 
 
-def linear_parts(
-    parts: Sequence[Tensor], weights: Weights, biases: Biases, impl: Impl = "auto"
-) -> list[Tensor]:
+def linear_parts(parts: Sequence[Tensor], maps: Maps, impl: Impl = "auto") -> list[Tensor]:
     """x_p W_pᵀ + b_p for every part of a feature.
 
     Args:
-        parts: `[..., in]` each.
-        weights: `[out, in]` each; one a part, or one for every so many parts in a row.
-        biases: `[out]` or None for each part.
+        parts: `[..., in_p]` each.
+        maps: W and b.
         impl: what it runs as, see `flopbench.kernels.dispatch`.
 
     Returns:
-        `[..., out]` for each part.
+        `[..., out_p]` for each part.
     """
-    which = choose(LINEAR, impl, parts, weights, biases).name
+    which = choose(LINEAR, impl, parts, maps).name
     if which == "cpp":
-        return _in_cpp(parts, weights, biases, activate=False)
+        return _in_cpp(parts, maps, activate=False)
     if which == "triton":
         from flopbench.kernels.triton import linear as kernels
 
-        return kernels.linear_halves(*autocast(*parts, *weights), biases[0])
-    return by_part(parts, weights, biases)
+        return kernels.linear_halves(*autocast(*parts, *maps.weights), maps.biases[0])
+    return by_part(parts, maps)
 
 
-def by_part(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> list[Tensor]:
+def by_part(parts: Sequence[Tensor], maps: Maps) -> list[Tensor]:
     """A product of the library for each part."""
-    shared = len(parts) // len(weights)
-    return [F.linear(x, weights[p // shared], b) for p, (x, b) in enumerate(zip(parts, biases, strict=True))]
+    return [
+        F.linear(x, maps.weights[of], bias) for x, of, bias in zip(parts, maps.of, maps.biases, strict=True)
+    ]
 
 
 def linear_gelu_parts(
-    parts: Sequence[Tensor], weights: Weights, biases: Biases, kind: Activation, which: Name
-) -> Sequence[Tensor]:
+    parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation, which: Name
+) -> list[Tensor]:
     """`gelu` of `linear_parts` in one kernel, "cpp" or "triton", as `choose(LINEAR_GELU, …)` says.
 
     Without gradients: these need what goes into the GELU, so it has to be written, by another kernel.
     """
     if which == "cpp":
-        return _in_cpp(parts, weights, biases, activate=True)
+        return _in_cpp(parts, maps, activate=True)
     from flopbench.kernels.triton import linear as kernels
 
-    parts, weights = autocast(*parts), autocast(*weights)
-    last = biases[3] if len(parts) == 4 else None
-    return kernels.linear_gelu(list(parts), list(weights), biases[0], last, kind)
+    parts, weights = autocast(*parts), autocast(*maps.weights)
+    last = maps.biases[3] if len(parts) == 4 else None
+    return kernels.linear_gelu(list(parts), list(weights), maps.biases[0], last, kind)
 
 
-def _in_cpp(parts: Sequence[Tensor], weights: Weights, biases: Biases, *, activate: bool) -> list[Tensor]:
+def _in_cpp(parts: Sequence[Tensor], maps: Maps, *, activate: bool) -> list[Tensor]:
     from flopbench.kernels.cpp import linear as kernels
 
-    biased = [p for p, bias in enumerate(biases) if bias is not None]
-    present = [bias for bias in biases if bias is not None]
-    return kernels.linear_parts(list(parts), list(weights), present, biased, activate)
+    biased = [p for p, bias in enumerate(maps.biases) if bias is not None]
+    present = [bias for bias in maps.biases if bias is not None]
+    return kernels.linear_parts(list(parts), list(maps.weights), present, biased, activate)
 
 
-def _not_in_cpp(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
+def _not_in_cpp(parts: Sequence[Tensor], maps: Maps) -> Why:
     """With gradients C++ needs that all parts and weights have them."""
-    if weights[0].shape[0] % CHANNELS or weights[0].shape[1] % CHANNELS:
+    if any(weight.shape[0] % CHANNELS or weight.shape[1] % CHANNELS for weight in maps.weights):
         return f"channels that are no multiples of {CHANNELS}"
-    if parts[0].dtype != weights[0].dtype:
+    if any(weight.dtype != parts[0].dtype for weight in maps.weights):
         return "weights of another dtype"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
-    if _differentiated(*parts, *weights, *biases) and not all(x.requires_grad for x in (*parts, *weights)):
+    if _differentiated(parts, maps) and not all(x.requires_grad for x in (*parts, *maps.weights)):
         return "some parts or weights take no gradient"
     return unlike(parts)
 
 
-def _not_with_gelu(parts: Sequence[Tensor], weights: Weights, biases: Biases, kind: Activation) -> Why:
-    return (
-        _with_gradients(parts, weights, biases)
-        or not_exact(parts, kind)
-        or _not_in_cpp(parts, weights, biases)
-    )
+def _not_with_gelu(parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation) -> Why:
+    return _with_gradients(parts, maps) or not_exact(parts, transform, kind) or _not_in_cpp(parts, maps)
 
 
-def _with_gradients(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
-    return "gradients need what goes into the GELU" if _differentiated(*parts, *weights, *biases) else ""
+def _with_gradients(parts: Sequence[Tensor], maps: Maps) -> Why:
+    return "gradients need what goes into the GELU" if _differentiated(parts, maps) else ""
 
 
-def _differentiated(*tensors: Tensor | None) -> bool:
+def _differentiated(parts: Sequence[Tensor], maps: Maps) -> bool:
+    tensors = (*parts, *maps.weights, *maps.biases)
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _not_halves(parts: Sequence[Tensor], weights: Weights, biases: Biases) -> Why:
-    return "" if len(weights) == 2 and biases[1] is None else "not the weights of two halves"
+def _not_halves(parts: Sequence[Tensor], maps: Maps) -> Why:
+    return "" if maps.of == (0, 1) and maps.biases[1] is None else "not the weights of two halves"
 
 
-def _not_in_epilogue(parts: Sequence[Tensor], weights: Weights, biases: Biases, kind: Activation) -> Why:
+def _not_in_epilogue(parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation) -> Why:
     """Parts of one shape, two for each weight where there are four, and biases on what is invariant."""
-    if len(weights) != min(len(parts), 2) or any(biases[p] is not None for p in range(len(parts)) if p % 3):
+    elsewhere = any(bias is not None for part, bias in enumerate(maps.biases) if part % 3)
+    if len(maps.weights) != min(len(parts), 2) or elsewhere:
         return "not the weights of a symmetry's irreps"
-    return _with_gradients(parts, weights, biases) or unlike(parts)
+    return _with_gradients(parts, maps) or unlike(parts)
 
 
 LINEAR = Operation(
@@ -127,7 +136,7 @@ LINEAR = Operation(
 )
 LINEAR_GELU = Operation(
     "linear_gelu",
-    lambda parts, weights, biases, kind: gelu(by_part(parts, weights, biases), kind, "eager"),
+    lambda parts, maps, transform, kind: gelu(by_part(parts, maps), transform, kind, "eager"),
     (
         triton("1", "2", "4", cannot=_not_in_epilogue),
         cpp("1", "2", "4", cannot=_not_with_gelu, slower=library_is_faster),

@@ -138,7 +138,7 @@ class ConvNeXt(Network):
             )
             downsample = Downsample(plan[first], widths[stage - 1], width) if stage else nn.Identity()
             here = 0 <= plan.switch - first < count
-            join = plan.join() if here else nn.Identity()
+            join = plan.join(width) if here else nn.Identity()
             self.stages.append(Stage(downsample, blocks, plan.switch - first, join))
             first += count
         self.last = plan.last

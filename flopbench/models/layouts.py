@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flopbench.symmetries import flop, flop_tokens, plain
+from flopbench.symmetries import flop, flop_tokens, irreps, plain
 
 Shape = tuple[int, ...]
 Names = str | tuple[str, ...]
@@ -66,10 +66,10 @@ _RELEASED: dict[type[nn.Module], dict[str, Names]] = {
     plain.Affine: {"weight": "alpha", "bias": "beta"},
     flop.FlopPatchEmbed: _PATCHES,
     flop.FlopPositionEmbedding: {"weight_s": "0", "weight_a": "1"},
-    flop.FlopClassToken: {"weight_s": "0"},
-    flop.FlopLinear: _halves("linear", bias=False),
-    flop.FlopLayerNorm: _NORM,
-    flop.FlopResidual: _GAMMA,
+    irreps.IrrepClassToken: {"weight_s": "0"},
+    irreps.IrrepLinear: _halves("linear", bias=False),
+    irreps.IrrepLayerNorm: _NORM,
+    irreps.IrrepResidual: _GAMMA,
     flop.FlopDepthwise: {
         "weight_ss": "sym_to_sym.weight",
         "weight_as": "asym_to_sym.weight",
@@ -82,7 +82,6 @@ _RELEASED: dict[type[nn.Module], dict[str, Names]] = {
         "weight_a": ("asym_to_asym.weight", "sym_to_asym.weight"),
         "bias": "sym_to_sym.bias",
     },
-    flop_tokens.FlopTokensLinear: _halves("lin", bias=True),
     flop_tokens.FlopTokensMixing: _halves("lin", bias=True),
     flop_tokens.FlopTokensAffine: {
         "weight_s": "alpha_sym",
@@ -90,7 +89,6 @@ _RELEASED: dict[type[nn.Module], dict[str, Names]] = {
         "bias_s": "beta_sym",
         "bias_a": "beta_asym",
     },
-    flop_tokens.FlopTokensResidual: _GAMMA,
 }
 
 _BLOCKS = ((r"\.residual(\d)$", r".gamma_\1"), (r"\.residual$", ".gamma"), (r"\.mix$", ".attn"))
@@ -98,7 +96,7 @@ _CONVOLUTIONS = ((r"\.mlp\.fc(\d)$", r".pwconv\1"), (r"^patch_embed(\.proj)?$", 
 
 RELEASED: dict[str, Layout] = {
     "vit": Layout(_BLOCKS, _RELEASED),
-    "resmlp": Layout(_BLOCKS, _RELEASED),
+    "resmlp": Layout(_BLOCKS, {**_RELEASED, irreps.IrrepLinear: _halves("lin", bias=True)}),
     "convnext_iso": Layout((*_BLOCKS, *_CONVOLUTIONS, (r"^stages\.0\.", "")), _RELEASED),
     "convnext": Layout(
         (

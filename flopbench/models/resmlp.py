@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class ResMLP(Network):
-    """A ResMLP; `symmetry` is one of plain, flop, hybrid, early_invariant.
+    """A ResMLP; `symmetry` is the name of a version: plain, flop, hybrid, early_invariant.
 
     Args:
         image_size: pixels (height, width), multiples of `patch_size`.
@@ -84,7 +84,7 @@ class ResMLP(Network):
         self.patch_embed = images.first.patch_embed(3, width, patch_size, normalise=False)
         self.split_tokens = plan.first.split_tokens()
         self.switch = plan.switch
-        self.join = plan.join()
+        self.join = plan.join(width)
         self.blocks = nn.ModuleList(
             Block(
                 plan[index],

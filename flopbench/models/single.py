@@ -5,6 +5,7 @@ features as they lie in memory: nothing is copied, and a layer's time is the lay
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from flopbench.models.catalog import LAYER_PATCH
 from flopbench.models.layers import Attention, Mlp
 from flopbench.symmetries import Symmetry, schedule
-from flopbench.symmetries.base import Halves, Quarters, each
+from flopbench.symmetries.base import each
 
 Grid = tuple[int, int]
 
@@ -63,7 +64,7 @@ class SingleLayer(nn.Module):
         num_classes: of no concern to a layer.
         kind: a key of `KINDS`.
         width: C; at most 768 for layers on a grid, which has no more pixels to give.
-        symmetry: plain or flop.
+        symmetry: plain, or a symmetry's name.
 
     Raises:
         ValueError: channels that do not split into the symmetry's irreps.
@@ -73,9 +74,11 @@ class SingleLayer(nn.Module):
         self, *, image_size: Grid, num_classes: int, kind: str, width: int, symmetry: str = "plain"
     ) -> None:
         super().__init__()
-        self.kind, self.width, self.symmetry = KINDS[kind], width, symmetry
+        self.kind, self.width = KINDS[kind], width
         self.grid = (image_size[0] // LAYER_PATCH, image_size[1] // LAYER_PATCH)
-        self.layer = self.kind.build(schedule(symmetry, 1).first, width, self.grid)
+        own = schedule(symmetry, 1).first
+        self.layer = self.kind.build(own, width, self.grid)
+        self.plan = own.with_tokens(self.grid) if self.kind.takes == "mixed" else own
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """`[B, 3, H, W]` to the parts of the layer's output."""
@@ -95,11 +98,6 @@ class SingleLayer(nn.Module):
         tokens = channels * H * W // C if self.kind.takes == "channels" else rows * columns
         shape = (rows, columns) if self.kind.takes == "grid" else (tokens,)
         pixels = images.flatten()[: B * tokens * C]
-        if self.symmetry == "plain":
-            return pixels.view(B, *shape, C)
-        if self.kind.takes == "mixed":
-            paired, symmetric = rows * (columns // 2), rows * (columns - columns // 2)
-            counts = (symmetric, paired, symmetric, paired)
-            parts = pixels.split([B * count * (C // 2) for count in counts])
-            return Quarters(*(p.view(B, n, C // 2) for p, n in zip(parts, counts, strict=True)))
-        return Halves(*pixels.view(2, B, *shape, C // 2).unbind(0))
+        shapes = self.plan.shapes(shape, C)
+        parts = pixels.split([B * prod(one) for one in shapes])
+        return self.plan.feature_of(part.view(B, *one) for part, one in zip(parts, shapes, strict=True))

@@ -24,16 +24,17 @@ class Block(nn.Module):
         width: int,
         heads: int,
         *,
+        eps: float,
         layer_scale: float,
         drop_path: float,
         dropout: float,
         fused: bool,
     ) -> None:
         super().__init__()
-        self.norm1 = symmetry.layer_norm(width, EPS)
+        self.norm1 = symmetry.layer_norm(width, eps)
         self.attn = Attention(symmetry, width, heads, fused=fused)
         self.residual1 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
-        self.norm2 = symmetry.layer_norm(width, EPS)
+        self.norm2 = symmetry.layer_norm(width, eps)
         self.mlp = Mlp(symmetry, width, 4 * width, dropout)
         self.residual2 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
 
@@ -49,7 +50,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(Network):
-    """A ViT; `symmetry` is one of plain, flop, hybrid, early_invariant.
+    """A ViT; `symmetry` is the name of a version: plain, flop, hybrid, early_invariant, octic, ...
 
     Args:
         image_size: pixels (height, width), multiples of `patch_size`.
@@ -60,6 +61,8 @@ class VisionTransformer(Network):
         heads: attention heads, C/heads channels each.
         symmetry: which version of the network.
         head: what the classifier sees of an equivariant network: "invariant" s, "absolute" [s, |a|].
+        invariants: which of them a version has that becomes invariant before its end, where its symmetry has
+            several; None for the usual ones.
         attention: "fused" scaled-dot-product attention, or "unfused" as in the paper's timings.
         layer_scale: initial value of the residual branches' scales.
         drop_path: rate of stochastic depth, the same for every block.
@@ -80,6 +83,7 @@ class VisionTransformer(Network):
         heads: int,
         symmetry: str = "plain",
         head: Head = "invariant",
+        invariants: str | None = None,
         attention: Literal["fused", "unfused"] = "fused",
         layer_scale: float = 1e-4,
         drop_path: float = 0.0,
@@ -93,12 +97,13 @@ class VisionTransformer(Network):
         self.pos_embed = stem.position_embedding(width, grid)
         self.cls_token = stem.class_token(width)
         self.switch = plan.switch
-        self.join = plan.join()
+        self.join = plan.join(width, invariants)
         self.blocks = nn.ModuleList(
             Block(
                 plan[index],
                 width,
                 heads,
+                eps=plan.eps(index, EPS),
                 layer_scale=layer_scale,
                 drop_path=drop_path,
                 dropout=dropout,
@@ -126,8 +131,11 @@ class VisionTransformer(Network):
             else:
                 x = block(x, normed, following)
                 x, normed = (x, None) if following is None else x
-        # The norm acts on each token alone and the head sees one token: take that token first.
-        token = self.norm(each(lambda part: part[:, 0], x))
+        # What follows acts on each token alone and the head sees one token: take that token first.
+        token = each(lambda part: part[:, 0], x)
+        if self.switch == len(self.blocks):
+            token = self.join(token)
+        token = self.norm(token)
         return self.head(self.last.invariants(token, self.head_kind))
 
     def _following(self, index: int) -> nn.Module | None:

@@ -14,33 +14,39 @@ if TYPE_CHECKING:
         Dropout,
         DropPath,
         Feature,
-        Halves,
         Head,
         MemoryFormat,
-        Quarters,
         Symmetry,
         apart,
         each,
-        mirror,
         parts_of,
         together,
     )
-    from flopbench.symmetries.flop import FLOP
+    from flopbench.symmetries.flop import FLOP, Halves, mirror
+    from flopbench.symmetries.flop_tokens import Quarters
     from flopbench.symmetries.folding import fold
+    from flopbench.symmetries.generators import Generator
+    from flopbench.symmetries.irreps import Group, Irrep, regular
+    from flopbench.symmetries.octic import OCTIC, Octic
     from flopbench.symmetries.plain import PLAIN
     from flopbench.symmetries.schedules import Schedule, schedule
 
 __all__ = [
     "FLOP",
+    "OCTIC",
     "PLAIN",
     "About",
     "Activation",
     "DropPath",
     "Dropout",
     "Feature",
+    "Generator",
+    "Group",
     "Halves",
     "Head",
+    "Irrep",
     "MemoryFormat",
+    "Octic",
     "Quarters",
     "Schedule",
     "Symmetry",
@@ -50,6 +56,7 @@ __all__ = [
     "mirror",
     "parts_of",
     "register",
+    "regular",
     "schedule",
     "together",
 ]
@@ -57,9 +64,18 @@ __all__ = [
 # Where a name is that is not in `base`.
 _HOMES = {
     "FLOP": "flopbench.symmetries.flop",
+    "Generator": "flopbench.symmetries.generators",
+    "Group": "flopbench.symmetries.irreps",
+    "Halves": "flopbench.symmetries.flop",
+    "Irrep": "flopbench.symmetries.irreps",
+    "OCTIC": "flopbench.symmetries.octic",
+    "Octic": "flopbench.symmetries.octic",
     "PLAIN": "flopbench.symmetries.plain",
+    "Quarters": "flopbench.symmetries.flop_tokens",
     "Schedule": "flopbench.symmetries.schedules",
     "fold": "flopbench.symmetries.folding",
+    "mirror": "flopbench.symmetries.flop",
+    "regular": "flopbench.symmetries.irreps",
     "schedule": "flopbench.symmetries.schedules",
 }
 

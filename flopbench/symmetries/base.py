@@ -1,63 +1,35 @@
 """What a symmetry has to say about each layer. Models are written against this and nothing else.
 
-A feature is a tensor for the plain symmetry, `Halves` for flopping and `Quarters` for flopping with
-transformed tokens. Models never look inside: they pass features from layer to layer, and `each` applies
-what acts on every part alike. So the layout is decided here alone: separate tensors a part. On a CPU a
-batched product of stacked halves is a little faster than two (tests/benchmarks/test_layouts.py), blocks
-are not.
+A feature is a tensor for the plain symmetry, and for another a NamedTuple of its parts, the rows of its
+irreps. Models never look inside: they pass features from layer to layer, and `each` applies what acts on
+every part alike. So the layout is decided here alone: a tensor per part. On a CPU a batched product of
+stacked halves is a little faster than two (tests/benchmarks/test_layouts.py), blocks are not.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import Why, choose
+from flopbench.kernels.gelu import Activation, gelu
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts
-from flopbench.kernels.mirror_gelu import Activation, gelu
+from flopbench.kernels.transform import POINT, Transform
 from flopbench.private import hooked
+from flopbench.symmetries.generators import Generator
 from flopbench.symmetries.registry import About
 
 Head = Literal["invariant", "absolute"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 
-class Halves(NamedTuple):
-    """A feature of C channels in the two irreps of flopping, channels last.
+Feature = Tensor | tuple[Tensor, ...]
+"""A tensor of the plain symmetry, or the parts of another's: a NamedTuple of tensors `[..., C_p]`.
 
-    Attributes:
-        s: symmetric half `[..., C/2]`: flopping the image maps s(h, w) to s(h, W−1−w).
-        a: antisymmetric half `[..., C/2]`: flopping the image maps a(h, w) to −a(h, W−1−w). None at the
-            end of a network whose head does not see it.
-    """
-
-    s: Tensor
-    a: Any
-
-
-class Quarters(NamedTuple):
-    """A feature whose tokens are transformed too: named by the irreps of channel and token, in this order.
-
-    A grid of odd width has a column of tokens that are their own mirror images. They have no
-    antisymmetric partner, so the token-symmetric quarters hold more tokens, those last: n_s ≥ n_a.
-    What is not invariant is None at the end of a network whose head does not see it.
-
-    Attributes:
-        ss: `[B, n_s, C/2]`, invariant.
-        sa: `[B, n_a, C/2]`, changes its sign when the image is flopped.
-        as_: `[B, n_s, C/2]`, changes its sign when the image is flopped.
-        aa: `[B, n_a, C/2]`, invariant.
-    """
-
-    ss: Tensor
-    sa: Any
-    as_: Any
-    aa: Tensor
-
-
-Feature = Tensor | Halves | Quarters
+A part that the head of a network does not see is None at its end.
+"""
 
 
 def each(fn: Callable[..., Tensor], feature: Feature, *others: Feature) -> Any:
@@ -65,8 +37,13 @@ def each(fn: Callable[..., Tensor], feature: Feature, *others: Feature) -> Any:
     if isinstance(feature, Tensor):
         return fn(feature, *others)
     same: Any = zip(feature, *others, strict=True)
-    parts: Any = (None if parts[-1] is None else fn(*parts) for parts in same)
-    return type(feature)(*parts)
+    return like(feature, (None if parts[-1] is None else fn(*parts) for parts in same))
+
+
+def like(feature: Feature, parts: Iterable[Tensor | None]) -> Any:
+    """A feature of other parts, of the same kind as `feature`."""
+    kind: Any = type(feature)
+    return kind(*parts)
 
 
 def parts_of(feature: Feature) -> list[Tensor]:
@@ -77,27 +54,42 @@ def parts_of(feature: Feature) -> list[Tensor]:
 def together(fn: Callable[[list[Tensor]], Sequence[Tensor]], feature: Feature) -> Any:
     """Apply `fn` to all parts of a feature at once, and make a feature of what it returns."""
     parts = fn(parts_of(feature))
-    return parts[0] if isinstance(feature, Tensor) else type(feature)(*parts)
+    return parts[0] if isinstance(feature, Tensor) else like(feature, parts)
 
 
-def mirror(x: Any) -> Any:
-    """How a flop of the image acts on what a network computes from it.
+def apart(kind: type[nn.Module], *modules: nn.Module) -> Why:
+    """Why modules have to be called one by one, or "": each ought to be of `kind`, as that made it.
 
-    Args:
-        x: images `[B, C, H, W]`; logits `[B, K]`, which it leaves alone; `Halves` on a grid
-            `[B, H, W, C/2]`; or `Quarters`.
-
-    Raises:
-        TypeError: anything else, for there the action depends on what the axes mean.
+    One kernel that does the work of several modules reads their parameters and calls none of them. It may
+    do so only while nobody can tell: none has hooks, was replaced, patched or parametrised.
     """
-    if isinstance(x, Quarters):
-        return Quarters(x.ss, -x.sa, -x.as_, x.aa)
-    if isinstance(x, Halves) and x.s.ndim == 4:
-        return Halves(x.s.flip(2), -x.a.flip(2))
-    if isinstance(x, Tensor) and x.ndim in (2, 4):
-        return x.flip(3) if x.ndim == 4 else x
-    shape = tuple(x.shape) if isinstance(x, Tensor) else [tuple(part.shape) for part in x]
-    raise TypeError(f"how a flop acts on {type(x).__name__} {shape} is not known: state the action")
+    for module in modules:
+        if type(module) is not kind:
+            return f"a {type(module).__name__} in place of a {kind.__name__}"
+        if hooked(module):
+            return f"hooks on a {kind.__name__}"
+        if "forward" in module.__dict__:
+            return f"a {kind.__name__} with a forward of its own"
+    return ""
+
+
+class Gelu(nn.Module):
+    """A GELU: of a tensor, or of a feature's parts in their transform, where it commutes with the group."""
+
+    impl: Impl = "auto"
+
+    def __init__(self, kind: Activation, transform: Transform = POINT) -> None:
+        super().__init__()
+        self.kind: Activation = kind
+        self.transform = transform
+
+    def forward(self, x: Any) -> Any:
+        """`[..., C]` to the same shape."""
+        return together(lambda parts: gelu(parts, self.transform, self.kind, self.impl), x)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return self.kind
 
 
 class Symmetry:
@@ -111,6 +103,17 @@ class Symmetry:
     """Its name, its labels and what it asks for, which are known without its layers."""
     layers: ClassVar[dict[str, type[nn.Module]]]
     """The class of each layer: it takes the arguments of the method of this class that returns it."""
+    generators: ClassVar[tuple[Generator, ...]] = ()
+    """Of its group: whatever commutes with these commutes with all of it."""
+    transform: ClassVar[Transform] = POINT
+    """To the points of a feature that the group permutes: what non-linearities act on."""
+    gelu: ClassVar[type[Gelu]] = Gelu
+    """The class of the activation."""
+    ends_plain: ClassVar[bool] = False
+    """Whether a network that has it in all blocks makes its features invariant after the last of them, and
+    ends as ordinary ones do, instead of showing its head the invariant channels alone."""
+    mixed_eps: ClassVar[float | None] = None
+    """ε of layer norms in blocks that ordinary ones follow, where it is not the network's own."""
 
     @property
     def name(self) -> str:
@@ -164,7 +167,7 @@ class Symmetry:
 
     def activation(self, kind: Activation = "gelu") -> nn.Module:
         """Pointwise non-linearity: "gelu" is the exact one, "quick_gelu" x·σ(1.702 x)."""
-        return Gelu(kind)
+        return self.gelu(kind, self.transform)
 
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """Module `(x, branch) ↦ x + λ · drop_path(branch)`, λ per channel, 1 if `layer_scale` is None.
@@ -176,13 +179,14 @@ class Symmetry:
 
     def activated(self, linear: Any, activation: Any, x: Any) -> Any:
         """`activation(linear(x))`, both of this symmetry; in one kernel where there is one for them."""
-        if apart(self.layers["linear layer"], linear) or apart(Gelu, activation) or linear.called_apart():
+        replaced = apart(self.layers["linear layer"], linear) or apart(self.gelu, activation)
+        if replaced or linear.called_apart():
             return activation(linear(x))
-        (weights, biases), kind = linear.operands, activation.kind
-        which = choose(LINEAR_GELU, linear.impl, parts_of(x), weights, biases, kind).name
+        given = linear.maps, activation.transform, activation.kind
+        which = choose(LINEAR_GELU, linear.impl, parts_of(x), *given).name
         if which == "torch":
             return activation(linear(x))
-        return together(lambda parts: linear_gelu_parts(parts, weights, biases, kind, which), x)
+        return together(lambda parts: linear_gelu_parts(parts, *given, which), x)
 
     def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
         """Depthwise convolution of `[B, H, W, width]`, padded to the same shape.
@@ -223,49 +227,29 @@ class Symmetry:
         """To an ordinary tensor with the same content, which plain layers continue with: H(X)."""
         return self._layer("change of basis")
 
-    def invariantise(self) -> nn.Module:
-        """To an ordinary tensor of invariants of the same shape: I(X)."""
+    def invariantise(self, width: int, kind: str | None = None) -> nn.Module:
+        """To an ordinary tensor of invariants of the same shape, `[..., width]`: I(X).
+
+        `kind` says which, where there are several.
+        """
+        if kind is not None:
+            raise ValueError(f"the symmetry {self.name} has no choice of invariants, got {kind!r}")
         return self._layer("invariantisation")
+
+    def shapes(self, grid: tuple[int, ...], width: int) -> list[tuple[int, ...]]:
+        """Those of the parts of one sample's feature: of a grid (rows, columns) or so many tokens."""
+        return [(*grid, width)]
+
+    def feature_of(self, parts: Iterable[Tensor]) -> Any:
+        """A feature of these parts."""
+        (feature,) = parts
+        return feature
 
     def _layer(self, what: str, *arguments: Any) -> nn.Module:
         return self.layers[what](*arguments) if what in self.layers else self._lacks(what)
 
     def _lacks(self, what: str) -> NoReturn:
         raise NotImplementedError(f"the symmetry {self.name} has no {what}")
-
-
-def apart(kind: type[nn.Module], *modules: nn.Module) -> Why:
-    """Why modules have to be called one by one, or "": each ought to be of `kind`, as that made it.
-
-    One kernel that does the work of several modules reads their parameters and calls none of them. It may
-    do so only while nobody can tell: none has hooks, was replaced, patched or parametrised.
-    """
-    for module in modules:
-        if type(module) is not kind:
-            return f"a {type(module).__name__} in place of a {kind.__name__}"
-        if hooked(module):
-            return f"hooks on a {kind.__name__}"
-        if "forward" in module.__dict__:
-            return f"a {kind.__name__} with a forward of its own"
-    return ""
-
-
-class Gelu(nn.Module):
-    """A GELU: of a tensor, or of a feature's parts in mirror pairs, where it commutes with the flop."""
-
-    impl: Impl = "auto"
-
-    def __init__(self, kind: Activation) -> None:
-        super().__init__()
-        self.kind: Activation = kind
-
-    def forward(self, x: Any) -> Any:
-        """`[..., C]` to the same shape."""
-        return together(lambda parts: gelu(parts, self.kind, self.impl), x)
-
-    def extra_repr(self) -> str:
-        """Shown by `print(module)`."""
-        return self.kind
 
 
 class DropPath(nn.Module):

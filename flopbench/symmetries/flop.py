@@ -4,7 +4,7 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Halves` and commutes with s(h, w) ↦ s(h, W−1−w), a(h, w) ↦ −a(h, W−1−w).
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +13,27 @@ from torch import Tensor, nn
 from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.depthwise import depthwise
-from flopbench.kernels.dispatch import choose
-from flopbench.kernels.layer_norm import ADD_LAYER_NORM, add_layer_norm_halves, layer_norm_halves
-from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import SQRT_HALF, to_mirror_pairs
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
-from flopbench.kernels.residual import add_scaled
-from flopbench.symmetries.base import Halves, Head, MemoryFormat, Symmetry, apart, each
-from flopbench.symmetries.flop_tokens import FlopTokens
+from flopbench.kernels.transform import HALVES, SQRT_HALF, Transform, to_mirror_pairs
+from flopbench.symmetries.base import Head, MemoryFormat, Symmetry, each
+from flopbench.symmetries.flop_tokens import FlopTokens, Quarters
 from flopbench.symmetries.folding import Foldable
+from flopbench.symmetries.generators import Generator, flop_columns
+from flopbench.symmetries.irreps import Group, Irrep, regular
 from flopbench.symmetries.registry import BUILTIN, About
-from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands
+
+
+class Halves(NamedTuple):
+    """A feature of C channels in the two irreps of flopping, channels last.
+
+    Attributes:
+        s: symmetric half `[..., C/2]`: flopping the image maps s(h, w) to s(h, W−1−w).
+        a: antisymmetric half `[..., C/2]`: flopping the image maps a(h, w) to −a(h, W−1−w). None at the
+            end of a network whose head does not see it.
+    """
+
+    s: Tensor
+    a: Any
 
 
 class FlopPatchEmbed(nn.Module):
@@ -88,88 +98,6 @@ class FlopPositionEmbedding(nn.Module):
         e_s = torch.cat([e_s, e_s[:, :, :columns].flip(2)], dim=2)
         e_a = torch.cat([e_a, *centre, -e_a.flip(2)], dim=2)
         return Halves(x.s + e_s, x.a + e_a)
-
-
-class FlopClassToken(nn.Module):
-    """A learnt symmetric token; its antisymmetric half is zero, for it has no mirror image to differ from."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight_s = nn.Parameter(torch.empty(1, 1, width // 2))
-        nn.init.trunc_normal_(self.weight_s, std=0.02)
-
-    def forward(self, x: Halves) -> Halves:
-        """`[B, N, C]` to `[B, 1 + N, C]`."""
-        token = self.weight_s.expand(x.s.shape[0], -1, -1).to(x.s.dtype)
-        return Halves(torch.cat([token, x.s], dim=1), torch.cat([torch.zeros_like(token), x.a], dim=1))
-
-
-class FlopLinear(IrrepLinear):
-    """s ↦ W_s s + b, a ↦ W_a a: block-diagonal, half the MACs and half the parameters."""
-
-    def __init__(self, in_features: int, out_features: int, invariant_only: bool) -> None:
-        super().__init__(in_features, out_features, invariant_only, bias=False)
-
-    def forward(self, x: Halves) -> Halves:
-        """`[..., in_features]` to `[..., out_features]`."""
-        if self.called_apart():
-            return Halves(self.s(x.s), None if self.invariant_only else self.a(x.a))
-        weights, biases = self.operands
-        count = 1 if self.invariant_only else 2
-        s, *a = linear_parts(x[:count], weights[:count], biases[:count], self.impl)
-        return Halves(s, *(a or [None]))
-
-    @property
-    def operands(self) -> Operands:
-        """W_s and W_a; the biases by half."""
-        return [self.s.weight, self.a.weight], [self.s.bias, None]
-
-
-class FlopLayerNorm(nn.Module):
-    """Layer norm with one deviation for both halves; a shift on the symmetric half only."""
-
-    impl: Impl = "auto"
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight_s = nn.Parameter(torch.ones(width // 2))
-        self.weight_a = nn.Parameter(torch.ones(width // 2))
-        self.bias = nn.Parameter(torch.zeros(width // 2))
-
-    def forward(self, x: Halves) -> Halves:
-        """`[..., C]` to the same shape."""
-        return Halves(*layer_norm_halves(x, self.affine, self.eps, self.impl))
-
-    @property
-    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
-        """γ_s, γ_a and β."""
-        return self.weight_s, self.weight_a, self.bias
-
-    def extra_repr(self) -> str:
-        """Shown by `print(module)`."""
-        return f"{2 * self.bias.numel()}, eps={self.eps}"
-
-
-class FlopResidual(IrrepResidual):
-    """x + λ · drop_path(branch), λ_s and λ_a learnt apart, one mask for both halves."""
-
-    impl: Impl = "auto"
-
-    def forward(self, x: Halves, branch: Halves, norm: Any = None, *, ahead: bool = False) -> Any:
-        """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
-        branch = self.drop_path(branch)
-        if norm is not None and self._with(norm, *x, *branch):
-            gammas = [gamma for gamma in (self.gamma_s, self.gamma_a) if gamma is not None]
-            s, a, *normed = add_layer_norm_halves(x, branch, gammas, norm.affine, norm.eps, self.impl)
-            return Halves(s, a), Halves(*normed)
-        s = add_scaled(x.s, branch.s, self.gamma_s)
-        x = Halves(s, None if branch.a is None else add_scaled(x.a, branch.a, self.gamma_a))
-        return x if norm is None else (x, None if ahead else norm(x))
-
-    def _with(self, norm: nn.Module, *parts: Tensor) -> bool:
-        """Whether one kernel adds and normalises."""
-        return not apart(FlopLayerNorm, norm) and choose(ADD_LAYER_NORM, self.impl, parts).name != "torch"
 
 
 MirroredKernels = tuple[Tensor, ...]
@@ -307,17 +235,18 @@ class FlopInvariantise(nn.Module):
         return torch.cat([x.s, x.a.abs()], dim=-1)
 
 
-class Flop(Symmetry):
+class Flop(Group):
     """Equivariance to left-right mirroring, with as many symmetric channels as antisymmetric ones."""
 
     about: ClassVar[About] = BUILTIN["flop"]
+    rows = regular(Irrep("s"), Irrep("a"))
+    feature = Halves
+    generators = (Generator("flop", flop_columns, ((0, 1), (1, -1))),)
+    transform: ClassVar[Transform] = HALVES
     layers: ClassVar[dict[str, type[nn.Module]]] = {
+        **Group.layers,
         "patch embedding": FlopPatchEmbed,
         "position embedding": FlopPositionEmbedding,
-        "class token": FlopClassToken,
-        "linear layer": FlopLinear,
-        "layer norm": FlopLayerNorm,
-        "residual": FlopResidual,
         "depthwise convolution": FlopDepthwise,
         "downsampling": FlopDownsample,
         "change of basis": FlopToPlain,
@@ -339,3 +268,17 @@ class Flop(Symmetry):
 
 
 FLOP = Flop()
+
+
+def mirror(x: Any) -> Any:
+    """How a flop of the image acts on what a network computes from it.
+
+    Args:
+        x: images `[B, C, H, W]`; logits `[B, K]`, which it leaves alone; `Halves` on a grid
+            `[B, H, W, C/2]`; or `Quarters`.
+
+    Raises:
+        TypeError: anything else, for there the action depends on what the axes mean.
+    """
+    (generator,) = (FlopTokens if isinstance(x, Quarters) else Flop).generators
+    return generator(x)

@@ -4,19 +4,39 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Quarters` and commutes with the change of sign of sa and as.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import to_mirror_pairs
-from flopbench.kernels.residual import add_scaled
+from flopbench.kernels.gelu import gelu
 from flopbench.kernels.token_linear import aligned, token_linear
-from flopbench.symmetries.base import Halves, Head, Quarters, Symmetry, apart, each
+from flopbench.kernels.transform import HALVES, QUARTERS, Transform, to_mirror_pairs
+from flopbench.symmetries.base import Gelu, Head, apart
+from flopbench.symmetries.generators import Generator, flop_columns
+from flopbench.symmetries.irreps import Group, Irrep, Rows, without_shift
 from flopbench.symmetries.plain import TokenLinear
 from flopbench.symmetries.registry import BUILTIN, About
-from flopbench.symmetries.shared import IrrepLinear, IrrepResidual, Operands, without_shift
+
+
+class Quarters(NamedTuple):
+    """A feature whose tokens are transformed too: named by the irreps of channel and token, in this order.
+
+    A grid of odd width has a column of tokens that are their own mirror images. They have no
+    antisymmetric partner, so the token-symmetric quarters hold more tokens, those last: n_s ≥ n_a.
+    What is not invariant is None at the end of a network whose head does not see it.
+
+    Attributes:
+        ss: `[B, n_s, C/2]`, invariant.
+        sa: `[B, n_a, C/2]`, changes its sign when the image is flopped.
+        as_: `[B, n_s, C/2]`, changes its sign when the image is flopped.
+        aa: `[B, n_a, C/2]`, invariant.
+    """
+
+    ss: Tensor
+    sa: Any
+    as_: Any
+    aa: Tensor
 
 
 class SplitTokens(nn.Module):
@@ -25,7 +45,7 @@ class SplitTokens(nn.Module):
     A centre column, on grids of odd width, is its own mirror image: it follows the others in t_s as it is.
     """
 
-    def forward(self, x: Halves) -> Quarters:
+    def forward(self, x: Any) -> Quarters:
         """`[B, H, W, C]` to `[B, H·W, C]`."""
         (ss, sa), (as_, aa) = self._split(x.s), self._split(x.a)
         return Quarters(ss, sa, as_, aa)
@@ -90,29 +110,19 @@ class FlopTokensAffine(nn.Module):
         )
 
 
-class FlopTokensLinear(IrrepLinear):
-    """W_s on ss and sa, W_a on as and aa; b_s on ss, b_a on aa. Half the MACs and parameters."""
-
-    def __init__(self, in_features: int, out_features: int, invariant_only: bool) -> None:
-        super().__init__(in_features, out_features, invariant_only, bias=True)
+class TokensGelu(Gelu):
+    """A GELU in mirror pairs of channels of mirror pairs of tokens."""
 
     def forward(self, x: Quarters) -> Quarters:
-        """`[B, N, in_features]` to `[B, N, out_features]`."""
-        if self.called_apart():
-            ss, aa = self.s(x.ss), self.a(x.aa)
-            if self.invariant_only:
-                return Quarters(ss, None, None, aa)
-            return Quarters(ss, without_shift(self.s, x.sa), without_shift(self.a, x.as_), aa)
-        weights, biases = self.operands
-        if self.invariant_only:
-            ss, aa = linear_parts([x.ss, x.aa], weights, [biases[0], biases[3]], self.impl)
-            return Quarters(ss, None, None, aa)
-        return Quarters(*linear_parts(x, weights, biases, self.impl))
-
-    @property
-    def operands(self) -> Operands:
-        """W_s and W_a; the biases by quarter."""
-        return [self.s.weight, self.a.weight], [self.s.bias, None, None, self.a.bias]
+        """`[B, N, C]` to the same shape."""
+        paired = x.sa.shape[1]
+        if x.ss.shape[1] == paired:
+            return super().forward(x)
+        # What has no partner token has a partner channel all the same.
+        pairs = x.ss[:, :paired], x.sa, x.as_[:, :paired], x.aa
+        ss, sa, as_, aa = gelu(pairs, QUARTERS, self.kind, self.impl)
+        s, a = gelu((x.ss[:, paired:], x.as_[:, paired:]), HALVES, self.kind, self.impl)
+        return Quarters(torch.cat([ss, s], 1), sa, torch.cat([as_, a], 1), aa)
 
 
 class FlopTokensMixing(nn.Module):
@@ -140,32 +150,26 @@ class FlopTokensMixing(nn.Module):
         )
 
 
-class FlopTokensResidual(IrrepResidual):
-    """x + λ · drop_path(branch), λ by the channel's irrep, one mask for all."""
-
-    def forward(self, x: Quarters, branch: Quarters) -> Quarters:
-        """`[B, N, C]` and `[B, N, C]` to `[B, N, C]`."""
-        gammas: Any = (self.gamma_s, self.gamma_s, self.gamma_a, self.gamma_a)
-        # The branch comes last, for what it lacks the sum lacks.
-        return each(lambda part, gamma, b: add_scaled(part, b, gamma), x, gammas, self.drop_path(branch))
-
-
 def _mean(one: Tensor, two: Tensor) -> Tensor:
     """The mean over the tokens of both; of means, since fp16 cannot hold every sum."""
     share = one.shape[1] / (one.shape[1] + two.shape[1])
     return one.mean(1) * share + two.mean(1) * (1 - share)
 
 
-class FlopTokens(Symmetry):
-    """Flopping, with channels and tokens in the irreps."""
+class FlopTokens(Group):
+    """Flopping, with channels and tokens in the irreps: W_s on ss, sa, W_a on as, aa; shifts on ss and aa."""
 
     about: ClassVar[About] = BUILTIN["flop"]
+    rows = Rows((Irrep("s"), Irrep("a")), of=(0, 0, 1, 1), invariant=(0, 3))
+    feature = Quarters
+    generators = (Generator("flop", flop_columns, ((0, 1), (1, -1), (2, -1), (3, 1)), on_grid=False),)
+    transform: ClassVar[Transform] = QUARTERS
+    gelu = TokensGelu
     layers: ClassVar[dict[str, type[nn.Module]]] = {
+        **Group.layers,
         "token order": SplitTokens,
-        "linear layer": FlopTokensLinear,
         "token mixing": FlopTokensMixing,
         "affine layer": FlopTokensAffine,
-        "residual": FlopTokensResidual,
         "invariantisation": InvariantiseTokens,
     }
 
@@ -178,6 +182,12 @@ class FlopTokens(Symmetry):
         """The mean over the tokens ss and aa together; and over |as| and |sa| with `head="absolute"`."""
         mean = _mean(x.ss, x.aa)
         return mean if head == "invariant" else torch.cat([mean, _mean(x.as_.abs(), x.sa.abs())], dim=-1)
+
+    def shapes(self, grid: tuple[int, ...], width: int) -> list[tuple[int, ...]]:
+        """As many tokens of either irrep as the grid has pairs of columns, and the centre column's."""
+        rows, columns = self.grid
+        paired, symmetric = rows * (columns // 2), rows * (columns - columns // 2)
+        return [(count, width // 2) for count in (symmetric, paired, symmetric, paired)]
 
     def change_of_basis(self) -> nn.Module:
         """Tokens and channels back to mirror pairs."""

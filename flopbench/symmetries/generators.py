@@ -65,7 +65,8 @@ class Generator:
         if not isinstance(x, Tensor) and len(x) == len(self.parts) and (x[0].ndim == 4 or not self.on_grid):
             return self.features(x)
         shape = tuple(x.shape) if isinstance(x, Tensor) else [tuple(part.shape) for part in x]
-        raise TypeError(f"how a {self.name} acts on {type(x).__name__} {shape} is not known: state the action")
+        what = f"{type(x).__name__} {shape}"
+        raise TypeError(f"how a {self.name} acts on {what} is not known: state the action")
 
 
 def flop_columns(x: Tensor, rows: int, columns: int) -> Tensor:

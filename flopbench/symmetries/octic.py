@@ -6,14 +6,17 @@ components of E as [[0, −1], [1, 0]] and diag(−1, 1).
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flopbench.errors import unknown
+from flopbench.kernels.transform import Transform
 from flopbench.symmetries.generators import Generator, flop_columns, quarter_turn
+from flopbench.symmetries.irreps import Group, Irrep, regular
+from flopbench.symmetries.registry import BUILTIN, About
 
 
 class Octic(NamedTuple):
@@ -35,12 +38,6 @@ class Octic(NamedTuple):
     e1: Tensor
     e2: Tensor
 
-
-GENERATORS = (
-    Generator("quarter turn", quarter_turn, ((0, 1), (1, 1), (2, -1), (3, -1), (5, -1), (4, 1))),
-    Generator("flop", flop_columns, ((0, 1), (1, -1), (2, 1), (3, -1), (4, -1), (5, 1))),
-)
-"""r and m, which every other element is made of."""
 
 # Eight times the usual 0.02: a token and its embedding lie in A1 alone, which an eighth of the channels sees.
 STD = 0.16
@@ -268,3 +265,36 @@ class OcticToPlain(nn.Module):
     def forward(self, x: Octic) -> Tensor:
         """`[..., C]` to an ordinary tensor `[..., C]`."""
         return torch.cat(_eighths(x), dim=-1)
+
+
+class OcticGroup(Group):
+    """Equivariance to mirroring and quarter turns."""
+
+    about: ClassVar[About] = BUILTIN["octic"]
+    rows = regular(Irrep("a1"), Irrep("a2"), Irrep("b1"), Irrep("b2"), Irrep("e", 2))
+    feature = Octic
+    # r and m, which every other element is made of.
+    generators = (
+        Generator("quarter turn", quarter_turn, ((0, 1), (1, 1), (2, -1), (3, -1), (5, -1), (4, 1))),
+        Generator("flop", flop_columns, ((0, 1), (1, -1), (2, 1), (3, -1), (4, -1), (5, 1))),
+    )
+    # The slices of e1 are x4 and x6, those of e2 x5 and x7; the last four points are x4, −x7, x6 and x5.
+    transform: ClassVar[Transform] = Transform(
+        (1, 1, 1, 1, 2, 2), (0, 1, 2, 3, 4, 7, 5, 6), (1, 1, 1, 1, 1, -1, 1, 1)
+    )
+    class_token_deviation: ClassVar[float] = STD
+    ends_plain: ClassVar[bool] = True
+    mixed_eps: ClassVar[float | None] = 1e-5
+    layers: ClassVar[dict[str, type[nn.Module]]] = {
+        **Group.layers,
+        "patch embedding": OcticPatchEmbed,
+        "position embedding": OcticPositionEmbedding,
+        "change of basis": OcticToPlain,
+    }
+
+    def invariantise(self, width: int, kind: Any = None) -> nn.Module:
+        """Invariants of a `kind` of `INVARIANTS`, the power spectrum by default, and a linear map of them."""
+        return OcticInvariantise(self.check_channels(width), kind or "power_spectrum")
+
+
+OCTIC = OcticGroup()

@@ -9,13 +9,12 @@ from flopbench.kernels import Impl
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import choose
 from flopbench.kernels.layer_norm import LAYER_NORM
-from flopbench.kernels.linear import linear_parts
+from flopbench.kernels.linear import Maps, linear_parts
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
 from flopbench.symmetries.folding import Foldable
 from flopbench.symmetries.registry import BUILTIN, About
-from flopbench.symmetries.shared import Operands
 
 
 class PatchEmbed(nn.Module):
@@ -92,12 +91,12 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]`."""
-        return linear_parts([input], *self.operands, self.impl)[0]
+        return linear_parts([input], self.maps, self.impl)[0]
 
     @property
-    def operands(self) -> Operands:
+    def maps(self) -> Maps:
         """W and b."""
-        return [self.weight], [self.bias]
+        return Maps([self.weight], (0,), [self.bias])
 
     def called_apart(self) -> bool:
         """It has no modules that could be."""
@@ -177,8 +176,6 @@ class Plain(Symmetry):
         "residual": Residual,
         "depthwise convolution": Depthwise,
         "token order": Flatten,
-        "change of basis": nn.Identity,
-        "invariantisation": nn.Identity,
     }
 
     def patch_embed(self, channels: int, width: int, patch_size: int, *, normalise: bool = True) -> nn.Module:

@@ -5,21 +5,23 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from flopbench.errors import unknown
-from flopbench.symmetries import registry
 from flopbench.symmetries.base import Symmetry
+from flopbench.symmetries.plain import PLAIN
+from flopbench.symmetries.registry import find, load, versions
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """One symmetry a block, with at most one change: `first` up to `switch` blocks, then `last`.
+    """One symmetry per block, with at most one change: `first` up to `switch` blocks, then `last`.
 
-    `join` maps the feature of `first` to that of `last` before block `switch`.
+    `join` maps the feature of `first` to that of `last` before block `switch`, or after the last block.
     """
 
     first: Symmetry
     last: Symmetry
     switch: int
     invariant: bool = False
+    depth: int = 0
 
     def __getitem__(self, block: int) -> Symmetry:
         """The symmetry of block `block`."""
@@ -31,27 +33,42 @@ class Schedule:
         last = first if self.last is self.first else self.last.with_tokens(grid)
         return replace(self, first=first, last=last)
 
-    def join(self) -> nn.Module:
-        """The module between block `switch` − 1 and block `switch`; an identity without a switch."""
-        if self.first is self.last:
-            return nn.Identity()
-        return self.first.invariantise() if self.invariant else self.first.change_of_basis()
+    def eps(self, block: int, usual: float) -> float:
+        """ε of the layer norms of block `block`, which in released networks may go by its symmetry."""
+        mixed = self.first.mixed_eps
+        return mixed if mixed is not None and block < self.switch < self.depth else usual
+
+    def join(self, width: int, invariants: str | None = None) -> nn.Module:
+        """The module between `first` and `last`; an identity where these are the same.
+
+        Args:
+            width: channels on either side.
+            invariants: which, where the symmetry has several; None for its usual ones.
+
+        Raises:
+            ValueError: there are no such invariants, or nothing is made invariant.
+        """
+        if self.first is not self.last and self.invariant:
+            return self.first.invariantise(width, invariants)
+        if invariants is not None:
+            raise ValueError(f"invariants={invariants!r}: this version has no invariantisation")
+        return nn.Identity() if self.first is self.last else self.first.change_of_basis()
 
 
 def schedule(version: str, depth: int) -> Schedule:
-    """The symmetries of a network of `depth` blocks in a version: `plain`, `flop`, `hybrid`, `octic`.
+    """The symmetries of a network of `depth` blocks in one of its versions.
 
-    An equivariant version has its symmetry in every block; the hybrid and early-invariant ones have it in
-    the first ⌊depth/2⌋, and the others are plain.
+    Equivariant, E(X): all blocks have the symmetry. Hybrid, H(X), and early invariant, I(X): the first
+    ⌊depth/2⌋ blocks have it, the others none.
 
     Raises:
         FlopbenchError: no such version.
     """
-    found = registry.find(version)
+    found = find(version)
     if found is None:
-        raise unknown("symmetry", version, (known.name for known in registry.versions()))
-    symmetry: Symmetry = registry.load(found.about)
+        raise unknown("symmetry", version, [known.name for known in versions()])
+    own = load(found.about)
     if found.schedule == "equivariant":
-        return Schedule(symmetry, symmetry, depth)
-    plain: Symmetry = registry.load(registry.BASELINE.about)
-    return Schedule(symmetry, plain, depth // 2, invariant=found.schedule == "early_invariant")
+        return Schedule(own, PLAIN if own.ends_plain else own, depth, invariant=True, depth=depth)
+    invariant = found.schedule == "early_invariant"
+    return Schedule(own, PLAIN, depth // 2, invariant, depth)

@@ -11,7 +11,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
 from flopbench.models.factory import perturb
 from flopbench.structures import mapped, named_leaves, parts, tensors, with_parts
-from flopbench.symmetries import Feature, mirror
+from flopbench.symmetries import Halves, Quarters, mirror
 from flopbench.timing.outputs import numbers
 
 Action = Callable[[Any], Any] | Sequence[Any] | Mapping[Any, Any] | None
@@ -117,7 +117,7 @@ def _acted(action: Action, x: Any) -> Any:
     if action is None:
         return x
     if action is mirror:
-        return mapped(x, mirror, Feature)
+        return mapped(x, mirror, Tensor | Halves | Quarters)
     if callable(action):
         return action(x)
     actions = dict(action) if isinstance(action, Mapping) else dict(enumerate(action))

@@ -14,8 +14,9 @@ from flopbench.kernels.attention import by_heads, unfused_attention
 from flopbench.kernels.cpp import linear as kernels
 from flopbench.kernels.cpp.gelu import gelu_parts
 from flopbench.kernels.depthwise import depthwise
+from flopbench.kernels.gelu import gelu, pointwise_parts
 from flopbench.kernels.inductor import compiled, missing_compiler
-from flopbench.kernels.mirror_gelu import gelu, pointwise_parts
+from flopbench.kernels.transform import HALVES, POINT, QUARTERS
 from tests.kernels.agreement import in_cpp
 
 # ViT-B's halves.
@@ -35,17 +36,19 @@ def _vectors(count):
 
 
 def _gelu(*parts):
-    return pointwise_parts(parts, "gelu")
+    return pointwise_parts(parts, HALVES if len(parts) == 2 else POINT, "gelu")
 
 
 # What has a version of its own on a CPU: the others are the library's products and copies there.
 OPERATIONS = {
-    "layer_norm": lambda: partial(layer_norm.layer_norm_halves, _feature(), _vectors(3), 1e-6),
+    "layer_norm": lambda: partial(layer_norm.layer_norm_parts, _feature(), _vectors(3), 1e-6, (1, 1)),
     "add_layer_norm": lambda: partial(
-        layer_norm.add_layer_norm_halves, _feature(), _feature(), _vectors(2), _vectors(3), 1e-6
+        layer_norm.add_layer_norm_parts, _feature(), _feature(), _vectors(2), _vectors(3), 1e-6, (1, 1)
     ),
-    "mirror_gelu": lambda: partial(gelu, _feature(4 * HALF), "gelu"),
-    "mirror_gelu_tokens": lambda: partial(gelu, [_random(BATCH, 98, 4 * HALF) for _ in range(4)], "gelu"),
+    "mirror_gelu": lambda: partial(gelu, _feature(4 * HALF), HALVES, "gelu"),
+    "mirror_gelu_tokens": lambda: partial(
+        gelu, [_random(BATCH, 98, 4 * HALF) for _ in range(4)], QUARTERS, "gelu"
+    ),
 }
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from flopbench.kernels.attention import attention_parts
 from flopbench.kernels.dispatch import choose
-from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
-from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts, linear_parts
-from flopbench.kernels.mirror_gelu import gelu
+from flopbench.kernels.gelu import gelu
+from flopbench.kernels.layer_norm import add_layer_norm_parts, layer_norm_parts
+from flopbench.kernels.linear import LINEAR_GELU, Maps, linear_gelu_parts, linear_parts
+from flopbench.kernels.transform import HALVES, POINT, QUARTERS
 
 Impl = Literal["eager", "triton", "fused"]
 
@@ -106,33 +107,35 @@ class Case:
 
 def linear(impl: Impl, s: Tensor, a: Tensor, w_s: Tensor, w_a: Tensor, bias: Tensor) -> Sequence[Tensor]:
     """The linear map of both halves."""
-    return linear_parts((s, a), (w_s, w_a), (bias, None), impl)
+    return linear_parts((s, a), Maps((w_s, w_a), (0, 1), (bias, None)), impl)
+
+
+OF = {1: (0,), 2: (0, 1), 4: (0, 0, 1, 1)}
+TRANSFORMS = {1: POINT, 2: HALVES, 4: QUARTERS}
 
 
 def linear_gelu(impl: Impl, parts: int, *x: Tensor) -> Sequence[Tensor]:
     """The same with the GELU after it, of one part, two halves or four quarters."""
     end = parts + min(parts, 2)
     first, *last = x[end:]
-    given = x[:parts], x[parts:end], [first, *[None] * (parts - 1 - len(last)), *last], "gelu"
+    biases = [first, *[None] * (parts - 1 - len(last)), *last]
+    maps = Maps(x[parts:end], OF[parts], biases)
+    given = x[:parts], maps, TRANSFORMS[parts], "gelu"
     which = choose(LINEAR_GELU, impl, *given).name if impl == "fused" else impl
     return LINEAR_GELU.specification(*given) if which == "eager" else linear_gelu_parts(*given, which)
 
 
 CASES = {
     "layer_norm": Case(
-        lambda impl, _, *x: layer_norm_halves(x[:2], x[2:], 1e-6, impl), lambda i: [*i.parts(2), *i.gains(3)]
+        lambda impl, _, *x: layer_norm_parts(x[:2], x[2:], 1e-6, (1, 1), impl),
+        lambda i: [*i.parts(2), *i.gains(3)],
     ),
     "add_layer_norm": Case(
-        lambda impl, _, *x: add_layer_norm_halves(x[:2], x[2:4], x[4:6], x[6:], 1e-6, impl),
+        lambda impl, _, *x: add_layer_norm_parts(x[:2], x[2:4], x[4:6], x[6:], 1e-6, (1, 1), impl),
         lambda i: [*i.parts(4), *i.gains(5)],
     ),
-    "gelu of halves": Case(lambda impl, _, *x: gelu(x, "gelu", impl), lambda i: i.parts(2, 2)),
-    "gelu of quarters": Case(lambda impl, _, *x: gelu(x, "gelu", impl), lambda i: i.parts(4)),
-    # Some tokens are their own mirror images.
-    "gelu of an odd grid": Case(
-        lambda impl, _, *x: gelu(x, "gelu", impl),
-        lambda i: [x[:, k % 2 :] for k, x in enumerate(i.parts(4))],
-    ),
+    "gelu of halves": Case(lambda impl, _, *x: gelu(x, HALVES, "gelu", impl), lambda i: i.parts(2, 2)),
+    "gelu of quarters": Case(lambda impl, _, *x: gelu(x, QUARTERS, "gelu", impl), lambda i: i.parts(4)),
     "attention": Case(
         lambda impl, size, *x: attention_parts(x, size.heads, impl), lambda i: i.parts(1, 3), slack=2
     ),

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from flopbench.kernels import Impl
 from flopbench.kernels.attention import attention_parts
-from flopbench.kernels.layer_norm import add_layer_norm_halves, layer_norm_halves
-from flopbench.kernels.linear import linear_gelu_parts, linear_parts
-from flopbench.kernels.mirror_gelu import gelu
+from flopbench.kernels.gelu import gelu
+from flopbench.kernels.layer_norm import add_layer_norm_parts, layer_norm_parts
+from flopbench.kernels.linear import Maps, linear_gelu_parts, linear_parts
 from flopbench.kernels.token_linear import aligned, token_linear
+from flopbench.kernels.transform import HALVES, POINT
 from tests.gpu.cases import CUDA, DEVICE, SIZES
 
 BATCHES = (64, 256) if CUDA else (2,)
@@ -54,13 +55,13 @@ def dense_add_norm(x: Tensor, branch: Tensor, gain: Tensor) -> tuple[Tensor, Ten
 @torch.compile(dynamic=False)
 def compiled_gelu(s: Tensor, a: Tensor) -> Any:
     """As inductor fuses E(X)'s."""
-    return gelu((s, a), "gelu", "eager")
+    return gelu((s, a), HALVES, "gelu", "eager")
 
 
 @torch.compile(dynamic=False)
 def compiled_add_norm(*halves: list[Tensor]) -> Any:
     """As inductor fuses E(X)'s."""
-    return add_layer_norm_halves(*halves, eps=1e-6, impl="eager")
+    return add_layer_norm_parts(*halves, 1e-6, (1, 1), "eager")
 
 
 class Sheet:
@@ -137,14 +138,14 @@ def time_peaks(sheet: Sheet) -> None:
 def time_linear(sheet: Sheet, piece: str, rows: int, inner: int, out: int) -> None:
     """A linear map."""
     x, w, b = noise(rows, inner), noise(out, inner), noise(out)
-    halves, weights, biases = halves_of(rows, inner, out)
-    stacked, stacked_weights = torch.stack(halves), torch.stack(weights).transpose(1, 2)
+    halves, maps = halves_of(rows, inner, out)
+    stacked, stacked_weights = torch.stack(halves), torch.stack(list(maps.weights)).transpose(1, 2)
     flops = 2.0 * rows * inner * out
     sheet.measure(piece, "dense", lambda: F.linear(x, w, b), flops=flops)
     flops /= 2
-    sheet.measure(piece, "two products", lambda: linear_parts(halves, weights, biases, "eager"), flops=flops)
+    sheet.measure(piece, "two products", lambda: linear_parts(halves, maps, "eager"), flops=flops)
     sheet.measure(piece, "one batched", lambda: torch.bmm(stacked, stacked_weights), flops=flops)
-    sheet.measure(piece, "triton", lambda: linear_parts(halves, weights, biases, "triton"), flops=flops)
+    sheet.measure(piece, "triton", lambda: linear_parts(halves, maps, "triton"), flops=flops)
 
 
 def time_linear_gelu(sheet: Sheet, rows: int, inner: int, out: int) -> None:
@@ -153,9 +154,12 @@ def time_linear_gelu(sheet: Sheet, rows: int, inner: int, out: int) -> None:
     given = halves_of(rows, inner, out)
     piece, flops = "linear+gelu", 2.0 * rows * inner * out
     sheet.measure(piece, "dense compiled", lambda: dense_linear_gelu(x, w, b), flops=flops)
-    dense = [x], [w], [b]
+    dense = [x], Maps([w], (0,), [b])
     sheet.measure(
-        piece, "dense triton epilogue", lambda: linear_gelu_parts(*dense, "gelu", "triton"), flops=flops
+        piece,
+        "dense triton epilogue",
+        lambda: linear_gelu_parts(*dense, POINT, "gelu", "triton"),
+        flops=flops,
     )
 
     def products() -> list[Tensor]:
@@ -163,20 +167,18 @@ def time_linear_gelu(sheet: Sheet, rows: int, inner: int, out: int) -> None:
 
     ways: dict[str, Callable[[], object]] = {
         "two products, compiled gelu": lambda: compiled_gelu(*products()),
-        "two products, triton gelu": lambda: gelu(products(), "gelu", "triton"),
-        "triton epilogue": lambda: linear_gelu_parts(*given, "gelu", "triton"),
+        "two products, triton gelu": lambda: gelu(products(), HALVES, "gelu", "triton"),
+        "triton epilogue": lambda: linear_gelu_parts(*given, HALVES, "gelu", "triton"),
     }
     for way, call in ways.items():
         sheet.measure(piece, way, call, flops=flops / 2)
 
 
-def halves_of(
-    rows: int, inner: int, out: int
-) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, Tensor | None]]:
-    """Features, weights and biases of a linear map of both halves."""
+def halves_of(rows: int, inner: int, out: int) -> tuple[list[Tensor], Maps]:
+    """Features and a linear map of both halves."""
     features = [noise(rows, inner // 2) for _ in range(2)]
     weights = [noise(out // 2, inner // 2) for _ in range(2)]
-    return features, weights, (noise(out // 2), None)
+    return features, Maps(weights, (0, 1), (noise(out // 2), None))
 
 
 def time_norms(sheet: Sheet, batch: int, tokens: int, channels: int) -> None:
@@ -191,13 +193,13 @@ def time_norms(sheet: Sheet, batch: int, tokens: int, channels: int) -> None:
     sheet.measure(
         "add+norm",
         "halves triton",
-        lambda: add_layer_norm_halves(*given, eps=1e-6, impl="triton"),
+        lambda: add_layer_norm_parts(*given, 1e-6, (1, 1), "triton"),
         moved=moved,
     )
     sheet.measure(
         "norm",
         "halves triton",
-        lambda: layer_norm_halves(parts[:2], gains[2:], eps=1e-6, impl="triton"),
+        lambda: layer_norm_parts(parts[:2], gains[2:], 1e-6, (1, 1), "triton"),
         moved=moved / 2,
     )
 

@@ -10,26 +10,29 @@ from torch.library import opcheck
 
 from flopbench.cells import Cell
 from flopbench.kernels.cpp import load
-from flopbench.kernels.linear import linear_parts
-from flopbench.kernels.mirror_gelu import pointwise_parts
+from flopbench.kernels.gelu import pointwise_parts
+from flopbench.kernels.linear import Maps, linear_parts
+from flopbench.kernels.transform import HALVES, POINT, QUARTERS
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 Operation = Callable[..., Any]
 
-PARTS = (1, 2, 4)
-"""Numbers of parts that a GELU knows."""
+TRANSFORMS = {1: POINT, 2: HALVES, 4: QUARTERS}
+"""By the number of parts."""
+
+PARTS = tuple(TRANSFORMS)
 
 
 def gelus(*parts: Tensor) -> Sequence[Tensor]:
     """The exact GELU of parts, as it is specified."""
-    return pointwise_parts(parts, "gelu")
+    return pointwise_parts(parts, TRANSFORMS[len(parts)], "gelu")
 
 
 def linear_halves(s: Any, a: Any, weight_s: Any, weight_a: Any, bias: Any, impl: Any = "auto") -> Any:
     """The linear map of both halves, with a bias on s."""
-    return linear_parts((s, a), (weight_s, weight_a), (bias, None), impl)
+    return linear_parts((s, a), Maps((weight_s, weight_a), (0, 1), (bias, None)), impl)
 
 
 def in_cpp(operator: str) -> Operation:

@@ -8,7 +8,7 @@ import torch
 from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import compilers, dispatch
-from flopbench.kernels.layer_norm import layer_norm_halves
+from flopbench.kernels.layer_norm import layer_norm_parts
 from flopbench.pairs import Pair
 from flopbench.runner import worker
 from flopbench.runner.needs import warnings
@@ -90,4 +90,4 @@ def test_kernels_in_triton_say_what_is_missing(monkeypatch: pytest.MonkeyPatch):
     halves = torch.ones(1, 1, 2, device="meta"), torch.ones(1, 1, 2, device="meta")
     weights = tuple(torch.ones(2, device="meta") for _ in range(3))
     with pytest.raises(FlopbenchError, match=r"Triton needs a C compiler \(no gcc\); use impl='auto' or"):
-        layer_norm_halves(halves, weights, 1e-6, "fused")
+        layer_norm_parts(halves, weights, 1e-6, (1, 1), "fused")

@@ -14,13 +14,14 @@ from flopbench.kernels import attention, dispatch
 from flopbench.kernels.attention import ATTENTION
 from flopbench.kernels.depthwise import DEPTHWISE, depthwise
 from flopbench.kernels.dispatch import choose, observe
-from flopbench.kernels.layer_norm import ADD_LAYER_NORM, LAYER_NORM, add_layer_norm_halves, layer_norm_halves
-from flopbench.kernels.linear import LINEAR, LINEAR_GELU, linear_gelu_parts, linear_parts
-from flopbench.kernels.mirror_gelu import GELU, gelu
+from flopbench.kernels.gelu import GELU, gelu
+from flopbench.kernels.layer_norm import ADD_LAYER_NORM, LAYER_NORM, add_layer_norm_parts, layer_norm_parts
+from flopbench.kernels.linear import LINEAR, LINEAR_GELU, Maps, linear_gelu_parts, linear_parts
+from flopbench.kernels.transform import HALVES, POINT
 from flopbench.models.factory import perturb
 from flopbench.models.layers import Mlp
 from flopbench.symmetries import FLOP, PLAIN, Halves
-from flopbench.symmetries.shared import without_shift
+from flopbench.symmetries.irreps import without_shift
 from tests.models.networks import build_shallow
 
 # torch's own, of what inductor imports.
@@ -40,11 +41,11 @@ def features(*shape: int, parts: int = 2, **options: Any) -> list[torch.Tensor]:
     return [torch.randn(*shape, **options) for _ in range(parts)]
 
 
-X, W = features(3, 32), features(16, 32)
+X, W = features(3, 32), Maps(features(16, 32), (0, 1), [None, None])
 CALLS = {
-    "linear": (LINEAR, X, W, [None, None]),
-    "linear_gelu": (LINEAR_GELU, X, W, [None, None], "gelu"),
-    "gelu": (GELU, X, "gelu"),
+    "linear": (LINEAR, X, W),
+    "linear_gelu": (LINEAR_GELU, X, W, HALVES, "gelu"),
+    "gelu": (GELU, X, HALVES, "gelu"),
     "layer_norm": (LAYER_NORM, X),
     "add_layer_norm": (ADD_LAYER_NORM, [*X, *X]),
     "attention": (ATTENTION, features(2, 5, 12), 2),
@@ -82,18 +83,18 @@ AFFINE, BRANCH, QKV = features(32, parts=3), features(3, 32), features(2, 5, 12)
 KERNEL = torch.randn(2, 1, 3, 3, requires_grad=True)
 
 
-def linear_gelu(x, weights, biases, kind, impl: Any):
+def linear_gelu(x, maps, transform, kind, impl: Any):
     if impl == "cpp":
-        return linear_gelu_parts(x, weights, biases, kind, impl)
-    return gelu(linear_parts(x, weights, biases, impl), kind, impl)
+        return linear_gelu_parts(x, maps, transform, kind, impl)
+    return gelu(linear_parts(x, maps, impl), transform, kind, impl)
 
 
 RUNS = [
-    (LINEAR, linear_parts, (X, W, [None, None])),
-    (LINEAR_GELU, linear_gelu, (X, W, [None, None], "gelu")),
-    (GELU, gelu, (X, "gelu")),
-    (LAYER_NORM, layer_norm_halves, (X, AFFINE, 1e-6)),
-    (ADD_LAYER_NORM, add_layer_norm_halves, (X, BRANCH, AFFINE[:2], AFFINE, 1e-6)),
+    (LINEAR, linear_parts, (X, W)),
+    (LINEAR_GELU, linear_gelu, (X, W, HALVES, "gelu")),
+    (GELU, gelu, (X, HALVES, "gelu")),
+    (LAYER_NORM, layer_norm_parts, (X, AFFINE, 1e-6, (1, 1))),
+    (ADD_LAYER_NORM, add_layer_norm_parts, (X, BRANCH, AFFINE[:2], AFFINE, 1e-6, (1, 1))),
     (ATTENTION, attention.attention_parts, (QKV, 2)),
     (
         DEPTHWISE,
@@ -114,6 +115,10 @@ def test_every_implementation_is_what_its_operation_specifies(cpu, operation, ru
         torch.testing.assert_close(tuple(got), tuple(expected), rtol=1e-4, atol=1e-5)
 
 
+def one(weight: torch.Tensor) -> Maps:
+    return Maps([weight], (0,), [None])
+
+
 def test_reasons_against_cpp(cpu, monkeypatch):
     def why(operation, parts, *given):
         found = choose(operation, "fused", parts, *given)
@@ -126,30 +131,33 @@ def test_reasons_against_cpp(cpu, monkeypatch):
         ([x[:0]], "nothing in them"),
         ([x, x[:2]], "parts of unlike shapes"),
     ):
-        assert reason in (why(GELU, parts, "gelu"), why(LINEAR, parts, [w], [None] * len(parts))), reason
-    assert why(LINEAR, [x], [w], [None]) == ""
-    assert why(LINEAR, [x], [w[:10]], [None]) == "channels that are no multiples of 16"
-    assert why(LINEAR, [x[:, :10]], [w[:, :10]], [None]) == "channels that are no multiples of 16"
-    assert why(LINEAR, [x], [w.double()], [None]) == "weights of another dtype"
-    assert why(GELU, [x], "quick_gelu") == "quick_gelu is not the exact GELU"
+        assert reason in (
+            why(GELU, parts, POINT, "gelu"),
+            why(LINEAR, parts, Maps([w], (0,) * len(parts), [None] * len(parts))),
+        ), reason
+    assert why(LINEAR, [x], one(w)) == ""
+    assert why(LINEAR, [x], one(w[:10])) == "channels that are no multiples of 16"
+    assert why(LINEAR, [x[:, :10]], one(w[:, :10])) == "channels that are no multiples of 16"
+    assert why(LINEAR, [x], one(w.double())) == "weights of another dtype"
+    assert why(GELU, [x], POINT, "quick_gelu") == "quick_gelu is not the exact GELU"
     with torch.autocast("cpu", torch.bfloat16):
-        assert why(LINEAR, [x], [w], [None]) == why(DEPTHWISE, [x]) == "autocast"
+        assert why(LINEAR, [x], one(w)) == why(DEPTHWISE, [x]) == "autocast"
     w.requires_grad_()
-    assert why(LINEAR, [x], [w], [None]) == "some parts or weights take no gradient"
+    assert why(LINEAR, [x], one(w)) == "some parts or weights take no gradient"
     x.requires_grad_()
-    assert why(LINEAR, [x], [w], [None]) == ""
-    assert why(LINEAR_GELU, [x], [w], [None], "gelu") == "gradients need what goes into the GELU"
+    assert why(LINEAR, [x], one(w)) == ""
+    assert why(LINEAR_GELU, [x], one(w), POINT, "gelu") == "gradients need what goes into the GELU"
     with torch.no_grad():
-        assert why(LINEAR_GELU, [x], [w], [None], "gelu") == ""
+        assert why(LINEAR_GELU, [x], one(w), POINT, "gelu") == ""
     qkv = torch.empty(2, 5, 12)
     monkeypatch.setattr(attention, "_threads", lambda: 4)
     assert why(ATTENTION, [qkv], 2) == ""
     assert why(ATTENTION, [qkv[:1]], 2) == "fewer heads than threads"
     assert why(ATTENTION, [torch.empty(2, 1025, 12)], 2) == "more than 1024 tokens"
     monkeypatch.setattr(dispatch, "_capability", lambda: "AVX2")
-    assert why(GELU, [x], "gelu") == "not measured on a CPU without AVX-512"
+    assert why(GELU, [x], POINT, "gelu") == "not measured on a CPU without AVX-512"
     # Asked for by name, speed is the user's business.
-    assert choose(GELU, "cpp", [x], "gelu").name == "cpp"
+    assert choose(GELU, "cpp", [x], POINT, "gelu").name == "cpp"
 
 
 def test_bf16_on_a_cpu_without_tiles_alone_keeps_scores(cpu, monkeypatch):
@@ -166,16 +174,17 @@ def test_bf16_on_a_cpu_without_tiles_alone_keeps_scores(cpu, monkeypatch):
 def test_what_is_asked_for_by_name_and_cannot_run_is_refused(cpu):
     x = torch.empty(3, 10)
     with pytest.raises(FlopbenchError, match=r"impl='cpp' cannot run linear: channels .*; use impl='auto'"):
-        choose(LINEAR, "cpp", [x], [x], [None])
+        choose(LINEAR, "cpp", [x], one(x))
     with pytest.raises(FlopbenchError, match="impl='cpp' cannot run gelu: a tensor of bfloat16"):
-        choose(GELU, "cpp", [x.bfloat16()], "gelu")
+        choose(GELU, "cpp", [x.bfloat16()], POINT, "gelu")
     with pytest.raises(FlopbenchError, match=r"impl='triton' cannot run gelu: a tensor on cpu"):
-        choose(GELU, "triton", [x, x], "gelu")
+        choose(GELU, "triton", [x, x], HALVES, "gelu")
     with pytest.raises(FlopbenchError, match=r"impl='triton' cannot run gelu: Triton is not installed"):
-        choose(GELU, "triton", [x.to("meta")] * 2, "gelu")
+        choose(GELU, "triton", [x.to("meta")] * 2, HALVES, "gelu")
     # Two in one run apart.
-    assert choose(LINEAR_GELU, "cpp", [x], [x], [None], "gelu").name == "torch"
-    shared = choose(LINEAR_GELU, "triton", [x.to("meta")] * 2, [x], [None] * 2, "gelu")
+    assert choose(LINEAR_GELU, "cpp", [x], one(x), POINT, "gelu").name == "torch"
+    maps = Maps([x], (0, 0), [None] * 2)
+    shared = choose(LINEAR_GELU, "triton", [x.to("meta")] * 2, maps, HALVES, "gelu")
     assert shared == ("torch", "triton: not the weights of a symmetry's irreps")
     # And where there is none of that name for so many parts, nothing was refused.
     assert choose(LAYER_NORM, "triton", [x]) == ("torch", "triton: written for 2 parts")
@@ -227,7 +236,7 @@ def test_what_is_observed_is_what_ran(cpu, version, compiled):
 def test_nobody_observes_afterwards():
     with observe() as ran:
         pass
-    choose(GELU, "eager", X, "gelu")
+    choose(GELU, "eager", X, HALVES, "gelu")
     assert ran == {}
 
 

@@ -8,28 +8,29 @@ from torch._inductor.utils import run_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 
-from flopbench.kernels.layer_norm import layer_norm_halves
-from flopbench.kernels.mirror_gelu import hadamard4, mirror_pointwise_tokens, to_mirror_pairs
+from flopbench.kernels.gelu import pointwise_parts
+from flopbench.kernels.layer_norm import layer_norm_parts
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import aligned, padded, token_linear
+from flopbench.kernels.transform import HALVES, QUARTERS, to_mirror_pairs
+from flopbench.symmetries.octic import OCTIC
 
 
-def test_transforms_are_orthogonal_involutions():
-    parts = torch.randn(4, 5, dtype=torch.double).unbind()
-    torch.testing.assert_close(to_mirror_pairs(*to_mirror_pairs(*parts[:2])), parts[:2])
-    torch.testing.assert_close(hadamard4(*hadamard4(*parts)), parts)
-    squares = sum(part.square().sum() for part in parts)
-    torch.testing.assert_close(sum(part.square().sum() for part in hadamard4(*parts)), squares)
+@pytest.mark.parametrize("transform", [HALVES, QUARTERS, OCTIC.transform])
+def test_transforms_are_orthogonal(transform):
+    parts = [torch.randn(5, 3 * count, dtype=torch.double) for count in transform.slices]
+    points = transform.points(parts)
+    assert {point.shape for point in points} == {(5, 3)}
+    torch.testing.assert_close(transform.parts(points), parts)
+    squares = [sum(x.square().sum() for x in tensors) for tensors in (parts, points)]
+    torch.testing.assert_close(*squares)
 
 
-def test_tokens_without_a_partner_are_transformed_by_channel_alone():
-    ss, as_ = torch.randn(2, 1, 3, 2).unbind()
-    none = torch.zeros(1, 0, 2)
-    got = mirror_pointwise_tokens(ss, none, as_, none, torch.relu)
-    plus, minus = to_mirror_pairs(ss, as_)
-    expected = to_mirror_pairs(plus.relu(), minus.relu())
-    torch.testing.assert_close((got[0], got[2]), expected)
+def test_mirror_pairs_are_those_of_the_halves():
+    parts = torch.randn(2, 5, dtype=torch.double).unbind()
+    torch.testing.assert_close(to_mirror_pairs(*to_mirror_pairs(*parts)), list(parts))
+    torch.testing.assert_close(to_mirror_pairs(*parts), HALVES.points(parts))
 
 
 def test_kernels_are_mirrored():
@@ -107,9 +108,9 @@ def test_layer_norm_keeps_the_dtype_and_is_exact_in_half_precision():
     s, a = torch.randn(2, 4, 512).unbind()
     x = (s + 300).bfloat16(), a.bfloat16()
     gain, bias = torch.ones(512), torch.zeros(512)
-    low = layer_norm_halves(x, (gain, gain, bias), 1e-6)
+    low = layer_norm_parts(x, (gain, gain, bias), 1e-6, (1, 1))
     assert low[0].dtype == low[1].dtype == torch.bfloat16
-    wide = layer_norm_halves([part.double() for part in x], (gain, gain, bias), 1e-6)
+    wide = layer_norm_parts([part.double() for part in x], (gain, gain, bias), 1e-6, (1, 1))
     torch.testing.assert_close(low[0].double(), wide[0], rtol=1e-2, atol=1e-2)
 
 
@@ -118,12 +119,12 @@ def test_gradients():
         return torch.randn(*shape, dtype=torch.double, requires_grad=True)
 
     assert gradcheck(
-        lambda s, a, *affine: layer_norm_halves((s, a), affine, eps=1e-6),
+        lambda s, a, *affine: layer_norm_parts((s, a), affine, 1e-6, (1, 1)),
         (random(2, 3), random(2, 3), *random(3, 3).unbind()),
     )
     assert gradcheck(
-        lambda *parts: mirror_pointwise_tokens(*parts, fn=torch.nn.functional.gelu),
-        (random(1, 3, 2), random(1, 2, 2), random(1, 3, 2), random(1, 2, 2)),
+        lambda *parts: pointwise_parts(parts, OCTIC.transform, "gelu"),
+        [random(1, 2 * count) for count in OCTIC.transform.slices],
     )
     assert gradcheck(
         lambda x, weight, bias: token_linear(x, weight, bias, 4), (random(2, 3, 2), random(4, 3), random(4))

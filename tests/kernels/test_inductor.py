@@ -7,9 +7,9 @@ from torch.autograd import gradcheck
 
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import dispatch, inductor, layer_norm
-from flopbench.kernels.mirror_gelu import gelu
+from flopbench.kernels.gelu import gelu
 from flopbench.runner.worker import require_compiler
-from tests.kernels.agreement import assert_agrees, fused_cell, normal
+from tests.kernels.agreement import TRANSFORMS, assert_agrees, fused_cell, normal
 from tests.models.networks import build_shallow
 
 # torch's own, of what inductor imports.
@@ -17,25 +17,25 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def norm(s, a, gain_s, gain_a, bias, impl):
-    return layer_norm.layer_norm_halves((s, a), (gain_s, gain_a, bias), 1e-6, impl)
+    return layer_norm.layer_norm_parts((s, a), (gain_s, gain_a, bias), 1e-6, (1, 1), impl)
 
 
 def add_norm(s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, impl):
     gammas = () if gamma_s is None else (gamma_s, gamma_a)
     given = (s, a), (branch_s, branch_a), gammas, (gain_s, gain_a, bias)
-    return layer_norm.add_layer_norm_halves(*given, 1e-6, impl)
+    return layer_norm.add_layer_norm_parts(*given, 1e-6, (1, 1), impl)
 
 
 def gelu_of_parts(*given):
-    return gelu(given[:-1], "gelu", given[-1])
+    return gelu(given[:-1], TRANSFORMS[len(given) - 1], "gelu", given[-1])
 
 
-# Features and vectors of an operation; tokens without a partner are in the token-symmetric quarters.
+# Features and vectors of an operation.
 OPERATIONS = {
     "norm": (norm, 2 * [0], 3),
     "add_norm": (add_norm, 4 * [0], 5),
     "gelu": (gelu_of_parts, 2 * [0], 0),
-    "token_gelu": (gelu_of_parts, [1, 0, 1, 0], 0),
+    "token_gelu": (gelu_of_parts, 4 * [0], 0),
 }
 
 

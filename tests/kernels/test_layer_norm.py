@@ -16,13 +16,13 @@ SHAPES = [(1, 1), (2, 3, 5), (70, 8), (3, 100)]
 
 
 def norm(s, a, gain_s, gain_a, bias, impl):
-    return layer_norm.layer_norm_halves((s, a), (gain_s, gain_a, bias), EPS, impl)
+    return layer_norm.layer_norm_parts((s, a), (gain_s, gain_a, bias), EPS, (1, 1), impl)
 
 
 def add_norm(s, a, branch_s, branch_a, gamma_s, gamma_a, gain_s, gain_a, bias, impl):
     gammas = () if gamma_s is None else (gamma_s, gamma_a)
     given = (s, a), (branch_s, branch_a), gammas, (gain_s, gain_a, bias)
-    return layer_norm.add_layer_norm_halves(*given, EPS, impl)
+    return layer_norm.add_layer_norm_parts(*given, EPS, (1, 1), impl)
 
 
 def inputs(shape, halves=2, vectors=3, **options) -> list[Any]:

@@ -11,10 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import dispatch, measured
 from flopbench.kernels.dispatch import choose, observe
+from flopbench.kernels.gelu import GELU
 from flopbench.kernels.layer_norm import LAYER_NORM
-from flopbench.kernels.linear import LINEAR
+from flopbench.kernels.linear import LINEAR, Maps
 from flopbench.kernels.measured import Row, read_rows, size_class
-from flopbench.kernels.mirror_gelu import GELU
+from flopbench.kernels.transform import HALVES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -76,7 +77,7 @@ def on_a_gpu(operation: Any, *given: Any, impl: Any = "auto", **options: Any) ->
 def linear(**options: Any) -> tuple[str, str]:
     with FakeTensorMode():
         weights = features(device="cuda")
-    return on_a_gpu(LINEAR, weights, [None, None], **options)
+    return on_a_gpu(LINEAR, Maps(weights, (0, 1), [None, None]), **options)
 
 
 def test_the_fastest_is_chosen_and_the_record_says_why():
@@ -86,7 +87,7 @@ def test_the_fastest_is_chosen_and_the_record_says_why():
 
 
 def test_times_of_like_sizes_add_up():
-    name, why = on_a_gpu(GELU, "gelu")
+    name, why = on_a_gpu(GELU, HALVES, "gelu")
     assert (name, why.split(",")[0]) == ("triton", f"auto: 67% faster on {CARD}")
 
 
@@ -107,9 +108,9 @@ def test_what_was_not_measured_is_left_to_torch(options, said):
 
 
 def test_gradients_have_times_of_their_own():
-    assert on_a_gpu(GELU, "gelu", requires_grad=True)[0] == "torch"
+    assert on_a_gpu(GELU, HALVES, "gelu", requires_grad=True)[0] == "torch"
     with torch.no_grad():
-        assert on_a_gpu(GELU, "gelu", requires_grad=True)[0] == "triton"
+        assert on_a_gpu(GELU, HALVES, "gelu", requires_grad=True)[0] == "triton"
 
 
 def test_another_card_is_no_evidence(monkeypatch):
@@ -129,7 +130,7 @@ def test_where_a_compiler_traces_the_table_is_that_of_compiled_networks(dynamic)
     @torch.compile(backend="eager", fullgraph=True, dynamic=dynamic)
     def network(x, y):
         choose(LAYER_NORM, "auto", (x, y))
-        choose(GELU, "auto", (x, y), "gelu")
+        choose(GELU, "auto", (x, y), HALVES, "gelu")
         return x + y
 
     with observe() as ran, torch.no_grad():
@@ -146,7 +147,7 @@ def test_where_a_compiler_traces_the_table_is_that_of_compiled_networks(dynamic)
 def test_what_is_exported_keeps_to_torch():
     class Network(torch.nn.Module):
         def forward(self, x, y):
-            choose(GELU, "auto", (x, y), "gelu")
+            choose(GELU, "auto", (x, y), HALVES, "gelu")
             return x + y
 
     rows = torch.export.Dim("rows", min=2)

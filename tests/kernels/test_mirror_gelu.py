@@ -6,22 +6,23 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from flopbench.kernels.mirror_gelu import gelu
+from flopbench.kernels.gelu import gelu
+from flopbench.kernels.transform import HALVES, QUARTERS
 from tests.kernels.agreement import DTYPES, assert_agrees, assert_traceable, check_operator, normal
 
 KINDS = ["gelu", "quick_gelu"]
 
 
 def pairs(kind):
-    return lambda s, a, impl: gelu((s, a), kind, impl)
+    return lambda s, a, impl: gelu((s, a), HALVES, kind, impl)
 
 
 def tokens(kind):
-    return lambda ss, sa, as_, aa, impl: gelu((ss, sa, as_, aa), kind, impl)
+    return lambda ss, sa, as_, aa, impl: gelu((ss, sa, as_, aa), QUARTERS, kind, impl)
 
 
-def quarters(batch, n_s, n_a, width, **options):
-    return [normal(batch, n, width, **options) for n in (n_s, n_a, n_s, n_a)]
+def quarters(*shape, **options):
+    return [normal(*shape, **options) for _ in range(4)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -33,7 +34,7 @@ def test_pairs(device, shape, dtype, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(2, 3, 3, 4), (3, 5, 3, 7), (2, 9, 6, 40), (1, 2, 0, 3)])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (3, 5, 7), (2, 9, 40)])
 def test_quarters(device, shape, dtype, kind):
     assert_agrees(tokens(kind), quarters(*shape, dtype=dtype, device=device))
 
@@ -42,7 +43,7 @@ def test_strided_parts_and_none_at_all(device):
     s, a = normal(3, 5, device=device).T, normal(5, 6, device=device)[:, ::2]
     assert_agrees(pairs("gelu"), [s, a])
     assert_agrees(pairs("gelu"), [normal(0, 4, device=device), normal(0, 4, device=device)])
-    ss, sa, as_, aa = quarters(2, 4, 3, 5, device=device)
+    ss, sa, as_, aa = quarters(2, 4, 5, device=device)
     assert_agrees(
         tokens("gelu"), [ss.flip(1), sa.mT.contiguous().mT, as_.transpose(0, 1).transpose(0, 1), aa]
     )
@@ -59,15 +60,15 @@ def test_gradcheck(device, kind):
     assert gradcheck(
         partial(pairs(kind), impl="fused"), (normal(2, 3, device=device), normal(2, 3, device=device))
     )
-    assert gradcheck(partial(tokens(kind), impl="fused"), quarters(1, 3, 2, 2, device=device))
+    assert gradcheck(partial(tokens(kind), impl="fused"), quarters(1, 3, 2, device=device))
 
 
 def test_operators(device):
-    given = quarters(2, 3, 2, 4, dtype=torch.float32, device=device)
+    given = quarters(2, 3, 4, dtype=torch.float32, device=device)
     check_operator(torch.ops.flopbench.mirror_gelu.default, [given[0], given[2]], "gelu")
     check_operator(torch.ops.flopbench.mirror_gelu.default, given, "gelu")
 
 
 def test_traced(device):
     assert_traceable(pairs("gelu"), [normal(2, 3, device=device), normal(2, 3, device=device)])
-    assert_traceable(tokens("gelu"), quarters(1, 3, 2, 2, device=device))
+    assert_traceable(tokens("gelu"), quarters(1, 3, 2, device=device))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flopbench.kernels import dispatch
 from flopbench.models.factory import perturb
-from flopbench.symmetries import flop
+from flopbench.symmetries import irreps
 from tests.models.networks import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -31,7 +31,7 @@ def images() -> Tensor:
 def kernel(monkeypatch):
     """Stands in for a kernel that adds and normalises; counts its calls and those of norms alone."""
     counts = {"together": 0, "apart": 0}
-    together, alone = flop.add_layer_norm_halves, flop.layer_norm_halves
+    together, alone = irreps.add_layer_norm_parts, irreps.layer_norm_parts
 
     def counted(name: str, run: Any) -> Any:
         def call(*given: Any) -> Any:
@@ -40,9 +40,9 @@ def kernel(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(flop, "add_layer_norm_halves", counted("together", together))
-    monkeypatch.setattr(flop, "layer_norm_halves", counted("apart", alone))
-    monkeypatch.setattr(flop, "choose", lambda *_: dispatch.Choice("triton", "a stand-in"))
+    monkeypatch.setattr(irreps, "add_layer_norm_parts", counted("together", together))
+    monkeypatch.setattr(irreps, "layer_norm_parts", counted("apart", alone))
+    monkeypatch.setattr(irreps, "choose", lambda *_: dispatch.Choice("triton", "a stand-in"))
     return counts
 
 

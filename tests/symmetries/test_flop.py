@@ -113,7 +113,7 @@ def test_change_of_basis_swaps_and_invariantisation_keeps():
         return torch.cat(y.flip(2).chunk(2, -1)[::-1], -1) if isinstance(y, torch.Tensor) else mirror(y)
 
     assert_equivariant(FLOP.change_of_basis(), x, action_out=swap)
-    assert_equivariant(FLOP.invariantise(), x, action_out=lambda y: y.flip(2))
+    assert_equivariant(FLOP.invariantise(8), x, action_out=lambda y: y.flip(2))
     # Orthogonal: it keeps lengths.
     y = FLOP.change_of_basis()(x)
     torch.testing.assert_close(y.square().sum(), x.s.square().sum() + x.a.square().sum())

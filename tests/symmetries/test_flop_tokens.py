@@ -49,7 +49,7 @@ def test_change_of_basis_undoes_the_token_transform(grid):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_invariantisation_is_invariant(grid):
     x = quarters(grid, 6)
-    layer = FLOP.with_tokens(grid).invariantise()
+    layer = FLOP.with_tokens(grid).invariantise(8)
     assert layer(x).shape == (2, grid[0] * grid[1], 6)
     assert_equivariant(layer, x, action_out=None)
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from flopbench.models.factory import perturb
 from flopbench.symmetries.octic import (
-    GENERATORS,
     INVARIANTS,
+    OCTIC,
     Octic,
     OcticInvariantise,
     OcticPatchEmbed,
@@ -17,7 +17,7 @@ from flopbench.symmetries.octic import (
     OcticToPlain,
 )
 
-TURN, FLOP = GENERATORS
+TURN, FLOP = OCTIC.generators
 # Of the group as it acts on features: numbers of eighths and signs, as the specification lists them.
 ELEMENTS = {
     "e": ((0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1)),

@@ -1,0 +1,90 @@
+"""A pointwise non-linearity of a feature, in the transform of its group (`flopbench.kernels.transform`)."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flopbench.kernels import Impl
+from flopbench.kernels.dispatch import (
+    Operation,
+    Why,
+    choose,
+    cpp,
+    inductor,
+    library_is_faster,
+    triton,
+    unlike,
+)
+from flopbench.kernels.inductor import compiled
+from flopbench.kernels.transform import Transform
+
+Pointwise = Callable[[Tensor], Tensor]
+Activation = Literal["gelu", "quick_gelu"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x · σ(1.702 x), the sigmoid approximation of GELU. `[...]` to the same shape."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[Activation, Pointwise] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
+
+
+def pointwise_parts(parts: Sequence[Tensor], transform: Transform, kind: Activation) -> list[Tensor]:
+    """What `gelu` computes, in torch's operators."""
+    fn = ACTIVATIONS[kind]
+    return transform.parts([fn(point) for point in transform.points(parts)])
+
+
+def gelu(
+    parts: Sequence[Tensor], transform: Transform, kind: Activation = "gelu", impl: Impl = "auto"
+) -> list[Tensor]:
+    """A GELU of a feature's parts: "gelu" is the exact one.
+
+    Args:
+        parts: `[..., slices·c]` each, with as many slices as the transform has of them.
+        transform: to the points that the group permutes.
+        kind: which.
+        impl: what it runs as, see `flopbench.kernels.dispatch`.
+
+    Returns:
+        As many, of the same shapes.
+    """
+    which = choose(GELU, impl, parts, transform, kind).name
+    if which == "triton":
+        from flopbench.kernels.triton import mirror_gelu as kernels
+
+        return kernels.mirror_gelu(list(parts), kind)
+    if which == "cpp":
+        from flopbench.kernels.cpp.gelu import gelu_parts
+
+        return gelu_parts(list(parts))
+    run = compiled(pointwise_parts, *parts) if which == "inductor" else pointwise_parts
+    return run(parts, transform, kind)
+
+
+def not_exact(parts: Sequence[Tensor], transform: Transform, kind: Activation) -> Why:
+    """A reason against what has the exact GELU alone."""
+    return unlike(parts) if kind == "gelu" else f"{kind} is not the exact GELU"
+
+
+def _one_part(parts: Sequence[Tensor], *arguments: object) -> Why:
+    return "one kernel already" if len(parts) == 1 else ""
+
+
+def _unlike(parts: Sequence[Tensor], *arguments: object) -> Why:
+    return unlike(parts)
+
+
+GELU = Operation(
+    "gelu",
+    pointwise_parts,
+    (
+        triton("2", "4", cannot=_unlike),
+        cpp("1", "2", "4", cannot=not_exact, slower=library_is_faster),
+        inductor(cannot=_one_part),
+    ),
+)
