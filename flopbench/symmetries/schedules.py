@@ -69,6 +69,6 @@ def schedule(version: str, depth: int) -> Schedule:
         raise unknown("symmetry", version, [known.name for known in versions()])
     own = load(found.about)
     if found.schedule == "equivariant":
-        return Schedule(own, PLAIN if own.ends_plain else own, depth, invariant=True, depth=depth)
+        return Schedule(own, PLAIN if own.ends_plain else own, depth, own.ends_plain, depth)
     invariant = found.schedule == "early_invariant"
     return Schedule(own, PLAIN, depth // 2, invariant, depth)

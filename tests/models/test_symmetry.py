@@ -82,10 +82,10 @@ def test_a_hybrid_is_equivariant_up_to_the_join(family, size):
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("version", ["hybrid", "early_invariant"])
 def test_half_of_the_blocks_are_equivariant(version, depth):
-    from flopbench.symmetries.flop import FlopLinear
+    from flopbench.symmetries.irreps import IrrepLinear
 
     model = build("vit", version, depth=depth)
-    equivariant = [isinstance(block.mlp.fc1, FlopLinear) for block in model.blocks]
+    equivariant = [isinstance(block.mlp.fc1, IrrepLinear) for block in model.blocks]
     assert equivariant == [index < depth // 2 for index in range(depth)]
     assert model(torch.randn(2, 3, 8, 12)).shape == (2, 5)
 
