@@ -163,19 +163,26 @@ def _protocols(networks: Sequence[Published]) -> str:
 
 
 def _label(axis: "Axes", points: Rows, unit: float) -> None:
+    """Name each series at its last point, and each size once, at the highest point above its baseline."""
     labels = []
+    looks, series = _looks(points), _series(points)
+    ends = [group[-1] for group in series.values()]
+    highest = [max(group, key=lambda row: row["speedup"]) for group in by(points, "baseline_label").values()]
+    for name, group in series.items():
+        for row in group:
+            last = row in ends
+            if last or row in highest:
+                words = _name(row) if last else size_of(row["candidate_label"])
+                place = row["baseline_macs"] / unit, _gain(row["speedup"])
+                labels.append(Label(*place, words, looks[name].color, bold=last))
+    measured = {row["baseline_label"] for row in points}
     for name, line in _lines(_published(points)):
         for network in line:
-            words = f"{name}, published" if network is line[-1] else size_of(network.label)
-            labels.append(Label(*_place(network), words, MUTED))
-    looks = _looks(points)
-    for name, group in _series(points).items():
-        for row in group:
-            last = row is group[-1]
-            words = _name(row) if last else size_of(row["candidate_label"])
-            labels.append(
-                Label(row["baseline_macs"] / unit, _gain(row["speedup"]), words, looks[name].color, bold=last)
-            )
+            assert network.baseline
+            if network is line[-1]:
+                labels.append(Label(*_place(network), f"{name}, published", MUTED))
+            elif network.baseline.label not in measured:
+                labels.append(Label(*_place(network), size_of(network.label), MUTED))
     place_labels(axis, labels)
 
 
