@@ -1,6 +1,9 @@
 """Weights that layers compute from those learnt, computed once for all calls: for inference alone."""
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
 
 from flopbench.symmetries.base import apart
 
@@ -11,6 +14,19 @@ class Foldable:
     def folded(self) -> nn.Module:
         """What gives the same and has the computed weights instead: it may be the layer itself, changed."""
         raise NotImplementedError
+
+
+class Folded(nn.Module):
+    """A layer for inference alone: a function of its inputs and of weights that were computed once."""
+
+    def __init__(self, function: Callable[..., Any], *weights: Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.weights = nn.ParameterList(nn.Parameter(x.detach(), requires_grad=False) for x in weights)
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the layer gives that it was made of."""
+        return self.function(*inputs, *self.weights)
 
 
 def fold(model: nn.Module) -> None:

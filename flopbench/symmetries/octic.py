@@ -6,7 +6,8 @@ components of E as [[0, −1], [1, 0]] and diag(−1, 1).
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from flopbench.errors import unknown
 from flopbench.kernels.transform import Transform
+from flopbench.symmetries.folding import Foldable, Folded
 from flopbench.symmetries.generators import Generator, flop_columns, quarter_turn
 from flopbench.symmetries.irreps import Group, Irrep, regular
 from flopbench.symmetries.registry import BUILTIN, About
@@ -39,22 +41,20 @@ class Octic(NamedTuple):
     e2: Tensor
 
 
-# Eight times the usual 0.02: a token and its embedding lie in A1 alone, which an eighth of the channels sees.
-STD = 0.16
-
-Invariants = Literal["power_spectrum", "linear", "third_order", "polynomial"]
-"""Which invariants of a feature a network continues with."""
+DEVIATION = 8 * 0.02
+"""With which class tokens are drawn; positions with it over √2."""
 
 
-def _triangle(x: Tensor, diagonal: int) -> Tensor:
-    """The upper triangle of `[..., n, n]` from that diagonal on, row by row.
+def _triangle(x: Tensor, n: int, sign: int) -> Tensor:
+    """All that there is to x = ± xᵀ, `[..., n, n]`: the upper triangle row by row, for + with the diagonal.
 
     Of slices, for an index would be a tensor that has to live on some device.
     """
-    return torch.cat([x[..., row, row + diagonal :] for row in range(x.shape[-1] - diagonal)], dim=-1)
+    first = 0 if sign > 0 else 1
+    return torch.cat([x[..., row, row + first :] for row in range(n - first)], dim=-1)
 
 
-class OcticPatchEmbed(nn.Module):
+class OcticPatchEmbed(nn.Module, Foldable):
     """Patch embedding with kernels that transform by an irrep, computed as products with the folded patch.
 
     Learnt is a quarter w per kernel. The kernel is Σ_g χ(g) g·ŵ, ŵ being w in the top-left corner: there it
@@ -83,40 +83,57 @@ class OcticPatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Octic:
         """`[B, channels, H, W]` to `[B, H/P, W/P, width]`."""
-        B, C, H, W = images.shape
-        P, n = self.patch_size, self.patch_size // 2
-        # [B, H/P, W/P, C, P, P]: each patch's pixels as a row of the products.
-        patches = images.view(B, C, H // P, P, W // P, P).permute(0, 2, 4, 1, 3, 5)
-        left, right = patches[..., :n], patches[..., n:].flip(-1)
-        total, difference = left + right, left - right
-        # Named by what they do when the patch is mirrored left-right, top-bottom.
-        even_even = total[..., :n, :] + total[..., n:, :].flip(-2)
-        even_odd = total[..., :n, :] - total[..., n:, :].flip(-2)
-        odd_even = difference[..., :n, :] + difference[..., n:, :].flip(-2)
-        odd_odd = difference[..., :n, :] - difference[..., n:, :].flip(-2)
-        # Scaling the small weights instead of the outputs saves a pass over the features.
-        w_e = self.weight_e * (self.scale * 2**0.5)
-        return Octic(
-            self._product(even_even, self.weight_a1, 1, self.bias),
-            self._product(odd_odd, self.weight_a2, -1),
-            self._product(even_even, self.weight_b1, -1),
-            self._product(odd_odd, self.weight_b2, 1),
-            F.linear(odd_even.flatten(3), w_e.flatten(1)),
-            F.linear(even_odd.flatten(3), -w_e.mT.flatten(1)),
+        return _patches(self.patch_size, images, *self._kernels())
+
+    def folded(self) -> Folded:
+        """The same for inference alone, with the matrices of the products for weights."""
+        return Folded(partial(_patches, self.patch_size), *self._kernels())
+
+    def _kernels(self) -> tuple[Tensor, ...]:
+        """The matrices of the products, `[outputs, inputs]`, and the bias: small, so these are scaled."""
+        e = self.weight_e * (self.scale * 2**0.5)
+        return (
+            self._corner(self.weight_a1, 1),
+            self._corner(self.weight_a2, -1),
+            self._corner(self.weight_b1, -1),
+            self._corner(self.weight_b2, 1),
+            e.flatten(1),
+            -e.mT.flatten(1),
+            self.bias,
         )
 
-    def _product(self, x: Tensor, weight: Tensor, sign: int, bias: Tensor | None = None) -> Tensor:
-        """⟨w ± wᵀ, x⟩ for each output: `[..., C, n, n]` to `[..., c]`.
-
-        It is ⟨w, x ± xᵀ⟩, where an entry above the diagonal meets its mirror image's weight as well.
-        """
-        diagonal = 0 if sign > 0 else 1
-        x = _triangle(x + sign * x.mT, diagonal).flatten(3)
-        weight = _triangle(weight + sign * weight.tril(-1).mT, diagonal).flatten(1)
-        return F.linear(x, weight * self.scale, bias)
+    def _corner(self, weight: Tensor, sign: int) -> Tensor:
+        """⟨w, x ± xᵀ⟩: an entry above the diagonal meets the weight of its mirror image, too."""
+        weight = _triangle(weight + sign * weight.tril(-1).mT, self.patch_size // 2, sign)
+        return self.scale * weight.flatten(1)
 
 
-class OcticPositionEmbedding(nn.Module):
+def _patches(patch_size: int, images: Tensor, *kernels: Tensor) -> Octic:
+    """What `OcticPatchEmbed` computes with its matrices and its bias."""
+    a1, a2, b1, b2, e1, e2, bias = kernels
+    B, C, H, W = images.shape
+    P, n = patch_size, patch_size // 2
+    # [B, H/P, W/P, C, P, P]: each patch's pixels as a row of the products.
+    patches = images.view(B, C, H // P, P, W // P, P).permute(0, 2, 4, 1, 3, 5)
+    left, right = patches[..., :n], patches[..., n:].flip(-1)
+    total, difference = left + right, left - right
+    # Named by what they do when the patch is mirrored left-right and top-bottom.
+    even_even = total[..., :n, :] + total[..., n:, :].flip(-2)
+    even_odd = total[..., :n, :] - total[..., n:, :].flip(-2)
+    odd_even = difference[..., :n, :] + difference[..., n:, :].flip(-2)
+    odd_odd = difference[..., :n, :] - difference[..., n:, :].flip(-2)
+    even, odd = even_even.mT, odd_odd.mT
+    return Octic(
+        F.linear(_triangle(even_even + even, n, 1).flatten(3), a1, bias),
+        F.linear(_triangle(odd_odd - odd, n, -1).flatten(3), a2),
+        F.linear(_triangle(even_even - even, n, -1).flatten(3), b1),
+        F.linear(_triangle(odd_odd + odd, n, 1).flatten(3), b2),
+        F.linear(odd_even.flatten(3), e1),
+        F.linear(even_odd.flatten(3), e2),
+    )
+
+
+class OcticPositionEmbedding(nn.Module, Foldable):
     """Learnt for a quarter of the grid, and mirrored and turned to the others as the irreps have it."""
 
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
@@ -131,11 +148,15 @@ class OcticPositionEmbedding(nn.Module):
         self.weight_b2 = nn.Parameter(torch.empty(n, n, c))
         self.weight_e = nn.Parameter(torch.empty(n, n, 2 * c))
         for parameter in self.parameters():
-            nn.init.trunc_normal_(parameter, std=STD * 0.5**0.5)
+            nn.init.trunc_normal_(parameter, std=DEVIATION * 0.5**0.5)
 
     def forward(self, x: Octic) -> Octic:
         """`[B, H, W, C]` to the same shape."""
-        return Octic(*(part + learnt for part, learnt in zip(x, self.unfolded(), strict=True)))
+        return _add(x, *self.unfolded())
+
+    def folded(self) -> Folded:
+        """The same for inference alone, with the whole grid for weights."""
+        return Folded(_add, *self.unfolded())
 
     def unfolded(self) -> Octic:
         """What it adds, `[H, W, C]`."""
@@ -152,6 +173,10 @@ class OcticPositionEmbedding(nn.Module):
             e,
             quarter_turn(e, 0, 1),
         )
+
+
+def _add(x: Octic, *positions: Tensor) -> Octic:
+    return Octic(*(part + position for part, position in zip(x, positions, strict=True)))
 
 
 def _unfold(corner: Tensor, across: int, down: int) -> Tensor:
@@ -242,7 +267,7 @@ INVARIANTS: dict[str, tuple[Callable[[Octic], list[Tensor]], int]] = {
 class OcticInvariantise(nn.Module):
     """Invariants of each token and a dense linear map of them: whatever follows, the network is invariant."""
 
-    def __init__(self, width: int, kind: Invariants = "power_spectrum") -> None:
+    def __init__(self, width: int, kind: str) -> None:
         super().__init__()
         if kind not in INVARIANTS:
             raise unknown("invariants", str(kind), INVARIANTS)
@@ -282,7 +307,7 @@ class OcticGroup(Group):
     transform: ClassVar[Transform] = Transform(
         (1, 1, 1, 1, 2, 2), (0, 1, 2, 3, 4, 7, 5, 6), (1, 1, 1, 1, 1, -1, 1, 1)
     )
-    class_token_deviation: ClassVar[float] = STD
+    class_token_deviation: ClassVar[float] = DEVIATION
     ends_plain: ClassVar[bool] = True
     mixed_eps: ClassVar[float | None] = 1e-5
     layers: ClassVar[dict[str, type[nn.Module]]] = {
@@ -292,7 +317,7 @@ class OcticGroup(Group):
         "change of basis": OcticToPlain,
     }
 
-    def invariantise(self, width: int, kind: Any = None) -> nn.Module:
+    def invariantise(self, width: int, kind: str | None = None) -> nn.Module:
         """Invariants of a `kind` of `INVARIANTS`, the power spectrum by default, and a linear map of them."""
         return OcticInvariantise(self.check_channels(width), kind or "power_spectrum")
 
