@@ -57,7 +57,7 @@ def test_equivariant_layers_halve_but_for_what_cannot(build):
     halved = ["patch_embed", "blocks.0–1.attn.qkv", "blocks.0–1.mlp.fc2", "head", "blocks.0–1.attn.proj"]
     assert [rows[name].ratio() for name in halved] == [2.0] * 5
     assert rows["blocks.0–1.attn itself"].ratio() == 1.0
-    assert rows["blocks.0–1.attn.qkv"].type == "Linear / FlopLinear"
+    assert rows["blocks.0–1.attn.qkv"].type == "Linear / IrrepLinear"
     assert rows["total"].ratio("parameters") == pytest.approx(2, rel=0.01)
     listed = [row for name, row in rows.items() if name != "total"]
     for side, (_, costs) in enumerate(networks):

@@ -6,7 +6,7 @@ from torch import nn
 from flopbench.flops.dispatch import observe
 from flopbench.flops.stock import stock_counts
 from flopbench.inputs import Inputs, inputs_for
-from flopbench.symmetries.flop import FlopLinear
+from flopbench.symmetries.irreps import IrrepLinear
 
 
 def test_backward_operators_belong_to_the_layers_whose_gradients_they_are(build):
@@ -17,7 +17,7 @@ def test_backward_operators_belong_to_the_layers_whose_gradients_they_are(build)
     for pass_, observation in (("forward", forward), ("backward", backward)):
         for call in observation.calls:
             macs[pass_, call.module] = macs.get((pass_, call.module), 0) + call.macs
-    linears = [name for name, module in model.named_modules() if isinstance(module, FlopLinear)]
+    linears = [name for name, module in model.named_modules() if isinstance(module, IrrepLinear)]
     assert len(linears) == 2 * 4
     linears.append("head")
     for name in linears:
