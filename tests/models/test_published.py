@@ -1,39 +1,19 @@
 """Parameters and MACs of every published row, on the meta device."""
 
-import csv
-from importlib.resources import files
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import flopbench
-from flopbench.models import SPECS, list_models
+from flopbench.models import SPECS
 from flopbench.models.factory import num_parameters
+from tests.support.counts import published_counts
 
-FAMILIES = {
-    "ResMLP": "resmlp_",
-    "ViT": "vit_",
-    "ConvNeXt-isotropic": "convnext_iso_",
-    "ConvNeXt": "convnext_",
-}
-VERSIONS = {"X": "", "E(X)": ".flop", "H(X)": ".hybrid", "I(X)": ".early_invariant"}
-
-
-def name_of(row):
-    size = row["size"].replace("/", "").lower()
-    return FAMILIES[row["family"]] + size + VERSIONS[row["version"]]
-
-
-ROWS = {
-    name_of(row): row
-    for row in csv.DictReader((files("flopbench") / "data" / "models.csv").read_text("utf-8").splitlines())
-}
+ROWS = published_counts("models.csv")
 
 
 def test_every_row_is_in_the_catalogue():
     assert len(ROWS) == 41
-    assert ROWS.keys() <= set(list_models())
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -15,6 +15,7 @@ from flopbench.models.vit import VisionTransformer
 from flopbench.symmetries import FLOP, OCTIC, Halves, Octic, each, fold
 from flopbench.symmetries.octic import INVARIANTS
 from flopbench.testing import assert_equivariant
+from tests.support.counts import published_counts
 
 TURN, MIRROR = OCTIC.generators
 # Of the group as it acts on features: numbers of eighths and signs, as the specification lists them.
@@ -326,32 +327,12 @@ def test_gradients_of_networks_are_finite_where_e_is_zero(version):
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-# Trainable parameters, and MACs with folded patches: section 8 of the specification.
-COUNTS = {
-    "vit_ti16.octic_hybrid": (3_236_440, 805_361_664),
-    "vit_ti16.octic_early_invariant": (3_264_280, 810_808_320),
-    "vit_ti16.octic": (929_608, 385_969_152),
-    "vit_s16.octic_hybrid": (12_443_848, 2_852_560_896),
-    "vit_s16.octic_early_invariant": (12_554_824, 2_874_347_520),
-    "vit_s16.octic": (3_240_616, 1_174_990_848),
-    "vit_m16.octic_hybrid": (21_899_880, 4_907_270_144),
-    "vit_m16.octic_early_invariant": (22_097_000, 4_946_001_920),
-    "vit_m16.octic": (5_549_288, 1_924_923_392),
-    "vit_b16.octic_hybrid": (48_774_568, 10_672_472_064),
-    "vit_b16.octic_early_invariant": (49_217_704, 10_759_618_560),
-    "vit_b16.octic": (12_009_832, 3_962_191_872),
-    "vit_l16.octic_hybrid": (171_319_784, 37_260_845_056),
-    "vit_l16.octic_early_invariant": (172_107_240, 37_415_772_160),
-    "vit_l16.octic": (39_856_104, 13_247_143_936),
-    "vit_h14.octic_hybrid": (355_777_640, 101_451_827_200),
-    "vit_h14.octic_early_invariant": (357_007_720, 101_767_628_800),
-    "vit_h14.octic": (81_538_920, 36_080_896_000),
-}
+COUNTS = published_counts("octic-models.csv")
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_and_macs(name):
-    parameters, macs = COUNTS[name]
+    parameters, macs = (int(COUNTS[name][column]) for column in ("trainable_parameters", "macs_folded"))
     with torch.device("meta"):
         model: Any = flopbench.create_model(name).eval()
         assert num_parameters(model) == parameters
