@@ -3,12 +3,12 @@
 import csv
 from importlib.resources import files
 
-from flopbench.models import label_of, list_models
+from flopbench.models import SPECS, label_of
 
 
 def published_counts(file: str) -> dict[str, dict[str, str]]:
     """Name of a network → its row of a file of counts."""
-    names = {label_of(name): name for name in list_models()}
+    names = {label_of(name): name for spec in SPECS.values() for name in spec.names}
     rows = csv.DictReader((files("flopbench") / "data" / file).read_text("utf-8").splitlines())
     return {names[_label(row)]: row for row in rows}
 
