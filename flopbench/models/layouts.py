@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flopbench.symmetries import flop, flop_tokens, irreps, plain
+from flopbench.symmetries import flop, flop_tokens, irreps, octic, plain
 
 Shape = tuple[int, ...]
 Names = str | tuple[str, ...]
@@ -40,23 +40,22 @@ class Source:
     compose: Callable[..., Tensor]
 
 
-_NORM: dict[str, Names] = {
-    "weight_s": "scaling.alpha_sym",
-    "weight_a": "scaling.alpha_asym",
-    "bias": "scaling.beta",
-}
-_PATCHES: dict[str, Names] = {
-    "weight_s": "proj_sym.weight",
-    "weight_a": "proj_asym.weight",
-    "bias": "proj_sym.bias",
-}
-_GAMMA: dict[str, Names] = {"gamma_s": "alpha_sym", "gamma_a": "alpha_asym"}
+_FLOP = {"s": "sym", "a": "asym"}
+_OCTIC = {"a1": "A1", "a2": "A2", "b1": "B1", "b2": "B2", "e": "E"}
+_IRREPS = {**_FLOP, **_OCTIC}
 
 
-def _halves(name: str, *, bias: bool) -> dict[str, Names]:
-    own: dict[str, Names] = {"s.weight": f"{name}_sym.weight", "s.bias": f"{name}_sym.bias"}
-    own["a.weight"] = f"{name}_asym.weight"
-    return {**own, "a.bias": f"{name}_asym.bias"} if bias else own
+def _by_irrep(names: dict[str, str], irreps: dict[str, str] = _IRREPS) -> dict[str, Names]:
+    """Our names to theirs; `{}` stands for an irrep as we call it, and for the same as they do."""
+    return {
+        ours.format(irrep): theirs.format(called)
+        for ours, theirs in names.items()
+        for irrep, called in irreps.items()
+    }
+
+
+def _linear(name: str, irreps: dict[str, str] = _IRREPS) -> dict[str, Names]:
+    return _by_irrep({"{}.weight": f"{name}_{{}}.weight", "{}.bias": f"{name}_{{}}.bias"}, irreps)
 
 
 _RELEASED: dict[type[nn.Module], dict[str, Names]] = {
@@ -64,12 +63,12 @@ _RELEASED: dict[type[nn.Module], dict[str, Names]] = {
     plain.ClassToken: {"weight": ""},
     plain.Residual: {"gamma": ""},
     plain.Affine: {"weight": "alpha", "bias": "beta"},
-    flop.FlopPatchEmbed: _PATCHES,
+    irreps.IrrepClassToken: {"weight_s": "0", "weight_a1": "0"},
+    irreps.IrrepLinear: {**_linear("linear", _FLOP), **_linear("lin", _OCTIC)},
+    irreps.IrrepLayerNorm: _by_irrep({"weight_{}": "scaling.alpha_{}", "bias": "scaling.beta"}),
+    irreps.IrrepResidual: _by_irrep({"gamma_{}": "alpha_{}"}),
+    flop.FlopPatchEmbed: _by_irrep({"weight_{}": "proj_{}.weight", "bias": "proj_sym.bias"}),
     flop.FlopPositionEmbedding: {"weight_s": "0", "weight_a": "1"},
-    irreps.IrrepClassToken: {"weight_s": "0"},
-    irreps.IrrepLinear: _halves("linear", bias=False),
-    irreps.IrrepLayerNorm: _NORM,
-    irreps.IrrepResidual: _GAMMA,
     flop.FlopDepthwise: {
         "weight_ss": "sym_to_sym.weight",
         "weight_as": "asym_to_sym.weight",
@@ -82,21 +81,28 @@ _RELEASED: dict[type[nn.Module], dict[str, Names]] = {
         "weight_a": ("asym_to_asym.weight", "sym_to_asym.weight"),
         "bias": "sym_to_sym.bias",
     },
-    flop_tokens.FlopTokensMixing: _halves("lin", bias=True),
-    flop_tokens.FlopTokensAffine: {
-        "weight_s": "alpha_sym",
-        "weight_a": "alpha_asym",
-        "bias_s": "beta_sym",
-        "bias_a": "beta_asym",
+    flop_tokens.FlopTokensMixing: _linear("lin"),
+    flop_tokens.FlopTokensAffine: _by_irrep({"weight_{}": "alpha_{}", "bias_{}": "beta_{}"}),
+    octic.OcticPatchEmbed: {
+        **_by_irrep({"weight_{}": "lift8.conv_{}.weight", "bias": "lift8.conv_A1.bias"}),
+        "weight_e": ("lift8.conv_E_left.weight", "lift8.conv_E_right.weight"),
     },
+    octic.OcticPositionEmbedding: {
+        "weight_a1": "0",
+        "weight_a2": "1",
+        "weight_b1": "2",
+        "weight_b2": "3",
+        "weight_e": ("4", "5"),
+    },
+    octic.OcticInvariantise: {"proj.weight": "weight", "proj.bias": "bias"},
 }
 
 _BLOCKS = ((r"\.residual(\d)$", r".gamma_\1"), (r"\.residual$", ".gamma"), (r"\.mix$", ".attn"))
 _CONVOLUTIONS = ((r"\.mlp\.fc(\d)$", r".pwconv\1"), (r"^patch_embed(\.proj)?$", "stem"))
 
 RELEASED: dict[str, Layout] = {
-    "vit": Layout(_BLOCKS, _RELEASED),
-    "resmlp": Layout(_BLOCKS, {**_RELEASED, irreps.IrrepLinear: _halves("lin", bias=True)}),
+    "vit": Layout((*_BLOCKS, (r"^join$", "invariant_proj")), _RELEASED),
+    "resmlp": Layout(_BLOCKS, {**_RELEASED, irreps.IrrepLinear: _linear("lin")}),
     "convnext_iso": Layout((*_BLOCKS, *_CONVOLUTIONS, (r"^stages\.0\.", "")), _RELEASED),
     "convnext": Layout(
         (
@@ -174,9 +180,12 @@ def _source(kind: type[nn.Module], keys: tuple[str, ...], shape: torch.Size) -> 
         return Source(keys, ((1, shape[1] * shape[2], shape[3]),), lambda tokens: tokens.reshape(shape))
     if len(keys) == 1:
         return Source(keys, (tuple(shape),), lambda tensor: tensor)
-    if kind is flop.FlopDepthwise:
-        # The biases of the two convolutions that land in s.
-        return Source(keys, ((shape[0] // 2,),) * 2, lambda *halves: torch.cat(halves))
+    if kind is not flop.FlopDownsample:
+        # Biases of the two convolutions that land in s; the two copies of an irrep.
+        dim = -1 if kind is octic.OcticPositionEmbedding else 0
+        half = list(shape)
+        half[dim] //= 2
+        return Source(keys, (tuple(half),) * 2, lambda *halves: torch.cat(halves, dim))
     # Downsampling: left columns [out, in/2, row, 1] of two kernels make [out, row, in].
     column = (shape[0], shape[2] // 2, shape[1], 1)
     return Source(keys, (column,) * 2, _rows_of_both)

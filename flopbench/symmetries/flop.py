@@ -20,6 +20,7 @@ from flopbench.symmetries.flop_tokens import FlopTokens, Quarters
 from flopbench.symmetries.folding import Foldable
 from flopbench.symmetries.generators import Generator, flop_columns
 from flopbench.symmetries.irreps import Group, Irrep, regular
+from flopbench.symmetries.positions import Positions
 from flopbench.symmetries.registry import BUILTIN, About
 
 
@@ -73,7 +74,7 @@ class FlopPatchEmbed(nn.Module):
         return Halves(s, a)
 
 
-class FlopPositionEmbedding(nn.Module):
+class FlopPositionEmbedding(Positions):
     """Learnt for the left half of the grid: s += [e_s, mirror(e_s)], a += [e_a, −mirror(e_a)].
 
     The paper reorders the tokens, left half before its mirror image. Nothing in a ViT but this
@@ -82,22 +83,26 @@ class FlopPositionEmbedding(nn.Module):
     """
 
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(width, grid)
         rows, columns = grid
         self.weight_s = nn.Parameter(torch.empty(1, rows, columns - columns // 2, width // 2))
         self.weight_a = nn.Parameter(torch.empty(1, rows, columns // 2, width // 2))
         for parameter in (self.weight_s, self.weight_a):
             nn.init.trunc_normal_(parameter, std=0.02)
 
-    def forward(self, x: Halves) -> Halves:
-        """`[B, H, W, C]` to the same shape."""
-        columns = x.s.shape[2] // 2
-        odd = x.s.shape[2] % 2
+    def unfolded(self) -> Halves:
+        """`[1, H, W, C]`."""
         e_s, e_a = self.weight_s, self.weight_a
-        centre = [e_a.new_zeros(1, e_a.shape[1], 1, e_a.shape[3])] if odd else []
+        columns = e_a.shape[2]
+        centre = [torch.zeros_like(e_s[:, :, columns:])] if e_s.shape[2] > columns else []
         e_s = torch.cat([e_s, e_s[:, :, :columns].flip(2)], dim=2)
         e_a = torch.cat([e_a, *centre, -e_a.flip(2)], dim=2)
-        return Halves(x.s + e_s, x.a + e_a)
+        return Halves(e_s, e_a)
+
+    def learnt(self, whole: Halves) -> Halves:
+        """The left half, of s with the centre column."""
+        columns = whole.s.shape[2] // 2
+        return Halves(whole.s[:, :, : whole.s.shape[2] - columns], whole.a[:, :, :columns])
 
 
 MirroredKernels = tuple[Tensor, ...]

@@ -18,6 +18,7 @@ from flopbench.kernels.transform import Transform
 from flopbench.symmetries.folding import Foldable, Folded
 from flopbench.symmetries.generators import Generator, flop_columns, quarter_turn
 from flopbench.symmetries.irreps import Group, Irrep, regular
+from flopbench.symmetries.positions import Positions
 from flopbench.symmetries.registry import BUILTIN, About
 
 
@@ -133,11 +134,11 @@ def _patches(patch_size: int, images: Tensor, *kernels: Tensor) -> Octic:
     )
 
 
-class OcticPositionEmbedding(nn.Module, Foldable):
+class OcticPositionEmbedding(Positions):
     """Learnt for a quarter of the grid, and mirrored and turned to the others as the irreps have it."""
 
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(width, grid)
         rows, columns = grid
         if rows != columns or rows % 2:
             raise ValueError(f"octic positions need a square grid of an even side, got {rows}×{columns}")
@@ -150,16 +151,8 @@ class OcticPositionEmbedding(nn.Module, Foldable):
         for parameter in self.parameters():
             nn.init.trunc_normal_(parameter, std=DEVIATION * 0.5**0.5)
 
-    def forward(self, x: Octic) -> Octic:
-        """`[B, H, W, C]` to the same shape."""
-        return _add(x, *self.unfolded())
-
-    def folded(self) -> Folded:
-        """The same for inference alone, with the whole grid for weights."""
-        return Folded(_add, *self.unfolded())
-
     def unfolded(self) -> Octic:
-        """What it adds, `[H, W, C]`."""
+        """`[H, W, C]`."""
 
         def corner(weight: Tensor, sign: int) -> Tensor:
             return weight + sign * weight.transpose(0, 1)
@@ -174,9 +167,11 @@ class OcticPositionEmbedding(nn.Module, Foldable):
             quarter_turn(e, 0, 1),
         )
 
-
-def _add(x: Octic, *positions: Tensor) -> Octic:
-    return Octic(*(part + position for part, position in zip(x, positions, strict=True)))
+    def learnt(self, whole: Octic) -> list[Tensor]:
+        """The first quarter, halved where its transpose is added to what is learnt."""
+        n = self.grid[0] // 2
+        *corners, e = (part[..., :n, :n, :] for part in whole[:5])
+        return [*(corner / 2 for corner in corners), e]
 
 
 def _unfold(corner: Tensor, across: int, down: int) -> Tensor:

@@ -14,6 +14,7 @@ from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
 from flopbench.symmetries.folding import Foldable
+from flopbench.symmetries.positions import Positions
 from flopbench.symmetries.registry import BUILTIN, About
 
 
@@ -29,17 +30,21 @@ class PatchEmbed(nn.Module):
         return self.proj(images).permute(0, 2, 3, 1)
 
 
-class PositionEmbedding(nn.Module):
-    """A learnt vector a position, row-major `[1, H·W, C]`."""
+class PositionEmbedding(Positions):
+    """A learnt vector per position, row-major `[1, H·W, C]`."""
 
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(width, grid)
         self.weight = nn.Parameter(torch.empty(1, grid[0] * grid[1], width))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, H, W, C]` to the same shape."""
-        return x + self.weight.view(1, *x.shape[1:])
+    def unfolded(self) -> Tensor:
+        """`[1, H, W, C]`."""
+        return self.weight.unflatten(1, self.grid)
+
+    def learnt(self, whole: Tensor) -> tuple[Tensor]:
+        """All of it."""
+        return (whole,)
 
 
 class ClassToken(nn.Module):

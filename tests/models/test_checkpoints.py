@@ -147,6 +147,58 @@ def test_all_that_does_not_fit_is_listed():
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (32, 20), (12, 4), 24])
+@pytest.mark.parametrize("version", "XEI")
+def test_a_vit_on_images_of_another_size_keeps_its_symmetry(version, size):
+    shapes, _, arguments = CASES[f"vit-{version}"]
+    model = flopbench.load_released_checkpoint(state_of(shapes), image_size=size, **arguments).double()
+    height, width = (size, size) if isinstance(size, int) else size
+    x = images(40).double()[:, :, :height, :width]
+    with torch.no_grad():
+        logits, mirrored = model(x), model(x.flip(3))
+    assert logits.std() > 0.05
+    assert (mirrored - logits).abs().max() < 1e-12 if version in "EI" else (mirrored != logits).any()
+
+
+def test_positions_of_a_plain_vit_are_interpolated():
+    shapes, reference, arguments = CASES["vit-X"]
+    state = state_of(shapes)
+    model = flopbench.load_released_checkpoint(state, image_size=24, **arguments)
+    planes = state["pos_embed"].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+    planes = torch.nn.functional.interpolate(planes, size=(6, 6), mode="bicubic")
+    assert_same_logits(model, reference, state | {"pos_embed": planes.flatten(2).mT}, images(24))
+
+
+def test_the_same_size_changes_nothing():
+    shapes, reference, arguments = CASES["vit-E"]
+    state = state_of(shapes)
+    model = flopbench.load_released_checkpoint(state, image_size=16, **arguments)
+    assert_same_logits(model, reference, state, images())
+
+
+def test_a_convnext_has_images_of_any_size_that_suits_its_strides():
+    shapes, reference, _ = CASES["convnext-E"]
+    state = state_of(shapes)
+    model = flopbench.load_released_checkpoint(state, image_size=24)
+    assert_same_logits(model, reference, state, images(24))
+    with pytest.raises(FlopbenchError, match=r"positive multiple of 8 pixels, .* got 20"):
+        flopbench.load_released_checkpoint(state, image_size=20)
+
+
+def test_a_resmlp_has_images_of_one_size_only():
+    state = state_of(released.resmlp_shapes("E"))
+    with pytest.raises(FlopbenchError, match="it takes images of 16×16 alone"):
+        flopbench.load_released_checkpoint(state, image_size=24)
+    flopbench.load_released_checkpoint(state, image_size=(16, 16))
+
+
+@pytest.mark.parametrize("size", [0, -4, 6, True, 10**30, 4.0, "16", (16,), (16, 16, 16), (16, 0), [16, 16]])
+def test_impossible_sizes_of_images_are_refused(size):
+    with pytest.raises(FlopbenchError, match=r"image_size|for images of 10+×10+: ") as error:
+        flopbench.load_released_checkpoint(state_of(released.vit_shapes("X")), num_heads=2, image_size=size)
+    assert "\n" not in str(error.value)
+
+
 def without(key):
     state = state_of(released.vit_shapes("E"))
     del state[key]
