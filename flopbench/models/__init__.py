@@ -28,7 +28,7 @@ _HOMES = {
 
 def list_models() -> list[str]:
     """Every name of the catalogue with every version that it has, e.g. `vit_b16`, `vit_b16.flop`."""
-    return [name for spec in SPECS.values() for name in spec.names if "octic" not in name]
+    return [name for spec in SPECS.values() for name in spec.names]
 
 
 def __getattr__(name: str) -> Any:
