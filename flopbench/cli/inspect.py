@@ -11,6 +11,9 @@ from flopbench.errors import FlopbenchError
 
 def list_(
     what: Annotated[str, typer.Argument(help="suites, models, or all of it.")] = "all",
+    macs: Annotated[
+        bool, typer.Option("--macs", help="Count the MACs of each model, too: half a minute.")
+    ] = False,
 ) -> None:
     """List the suites and the models, with their parameters."""
 
@@ -22,7 +25,7 @@ def list_(
     if what in ("suites", "all"):
         console.print(suites_table())
     if what in ("models", "all"):
-        console.print(models_table())
+        console.print(models_table(macs=macs))
 
 
 def env() -> None:

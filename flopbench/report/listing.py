@@ -1,11 +1,14 @@
 """What there is to run: suites and models, as tables."""
 
 from functools import cache
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from flopbench.cells import DeviceKind
 from flopbench.models import label_of, list_models
+from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
@@ -37,12 +40,16 @@ def _pairs(suite: Suite) -> str:
     return ", ".join(dict.fromkeys(pairs))
 
 
-def models_table() -> Table:
-    """Every model of the catalogue with its trainable parameters, counted on the built network."""
+def models_table(*, macs: bool = False) -> Table:
+    """Every model of the catalogue with its trainable parameters, counted on the built network.
+
+    With `macs` also the multiply-accumulates of an image of 224 × 224, for which each runs without a value.
+    """
     columns = (
         words("name", lambda name: name),
         words("label", label_of),
         Column("parameters", _parameters, text.exact),
+        *([Column("MACs", _macs, text.exact)] if macs else []),
     )
     return Table("Models", columns, list_models())
 
@@ -51,3 +58,22 @@ def models_table() -> Table:
 def _parameters(name: str) -> int:
     with torch.device("meta"):
         return num_parameters(create_model(name))
+
+
+@cache
+def _macs(name: str) -> int:
+    spec = parse_name(name).spec
+    depth = spec and spec.config.get("depth")
+    if depth is None:
+        return _counted(name)
+    # Pairs of blocks, one of each half, are all alike: two networks of few tell what one of many has.
+    two, four = (_counted(name, depth=blocks) for blocks in (2, 4))
+    return two + (four - two) * (depth - 2) // 2
+
+
+def _counted(name: str, **options: Any) -> int:
+    with torch.device("meta"):
+        model = create_model(name, **options).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, 3, 224, 224))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,23 @@
+"""The table of models: every version, its parameters, and its MACs if they are asked for."""
+
+from flopbench.report import listing
+from tests.support.counts import published_counts
+
+
+def test_macs_are_those_of_the_whole_network(monkeypatch):
+    octic = "vit_ti16.octic_hybrid"
+    names = ["vit_ti16", octic]
+    monkeypatch.setattr(listing, "list_models", lambda: names)
+    plain = published_counts("models.csv")["vit_ti16"]["macs"]
+    folded = published_counts("octic-models.csv")[octic]["macs_folded"]
+    rows = [line.split("|") for line in listing.models_table(macs=True).markdown().splitlines()]
+    shown = {row[1].strip(): row[4] for row in rows if len(row) > 4}
+    for name, macs in zip(names, (plain, folded), strict=True):
+        written = next(value for key, value in shown.items() if key.replace("\\", "") == name)
+        assert "".join(filter(str.isdigit, written)) == macs
+
+
+def test_macs_are_not_counted_unasked(monkeypatch):
+    monkeypatch.setattr(listing, "list_models", lambda: ["vit_ti16"])
+    monkeypatch.setattr(listing, "_counted", None)
+    assert "5 721 832" in listing.models_table().markdown().replace("\u202f", " ").replace("\u00a0", " ")
