@@ -270,7 +270,5 @@ def _printed() -> dict[str, str]:
     names = {label_of(name): name for name in list_models()}
     paper = sources()["flopping"]
     return {
-        names[network.label]: network.printed["gflops"]
-        for network in published()
-        if network.source == paper
+        names[network.label]: network.printed["gflops"] for network in published() if network.source == paper
     }

@@ -141,7 +141,7 @@ class ConvNeXt(Network):
             join = plan.join(width) if here else nn.Identity()
             self.stages.append(Stage(downsample, blocks, plan.switch - first, join))
             first += count
-        self.last = plan.last
+        self.first, self.last = plan.first, plan.last
         self.head_kind: Head = head
         features = plan.last.invariant_width(widths[-1], head)
         self.norm = nn.LayerNorm(features, eps=EPS)

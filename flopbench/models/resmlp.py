@@ -98,7 +98,7 @@ class ResMLP(Network):
             )
             for index in range(depth)
         )
-        self.last = plan.last
+        self.first, self.last = plan.first, plan.last
         self.head_kind: Head = head
         features = plan.last.invariant_width(width, head)
         self.norm = PLAIN.affine(features)

@@ -48,8 +48,8 @@ KINDS: dict[str, Kind] = {
     "patch_embed": Kind(lambda symmetry, width, _: symmetry.patch_embed(3, width, LAYER_PATCH), "images"),
     "depthwise": Kind(lambda symmetry, width, _: symmetry.depthwise(width, 7, "channels_last"), "grid"),
     "downsample": Kind(lambda symmetry, width, _: symmetry.downsample(width, 2 * width), "grid"),
-    "token_linear": Kind(lambda symmetry, _, grid: symmetry.with_tokens(grid).token_linear(grid), "mixed"),
-    "token_gelu": Kind(lambda symmetry, _, grid: symmetry.with_tokens(grid).activation(), "mixed"),
+    "token_linear": Kind(lambda symmetry, _, grid: symmetry.token_linear(grid), "mixed"),
+    "token_gelu": Kind(lambda symmetry, *_: symmetry.activation(), "mixed"),
 }
 
 
@@ -76,9 +76,9 @@ class SingleLayer(nn.Module):
         super().__init__()
         self.kind, self.width = KINDS[kind], width
         self.grid = (image_size[0] // LAYER_PATCH, image_size[1] // LAYER_PATCH)
-        own = schedule(symmetry, 1).first
-        self.layer = self.kind.build(own, width, self.grid)
-        self.plan = own.with_tokens(self.grid) if self.kind.takes == "mixed" else own
+        first = schedule(symmetry, 1).first
+        self.first = first.with_tokens(self.grid) if self.kind.takes == "mixed" else first
+        self.layer = self.kind.build(self.first, width, self.grid)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """`[B, 3, H, W]` to the parts of the layer's output."""
@@ -98,6 +98,6 @@ class SingleLayer(nn.Module):
         tokens = channels * H * W // C if self.kind.takes == "channels" else rows * columns
         shape = (rows, columns) if self.kind.takes == "grid" else (tokens,)
         pixels = images.flatten()[: B * tokens * C]
-        shapes = self.plan.shapes(shape, C)
+        shapes = self.first.shapes(shape, C)
         parts = pixels.split([B * prod(one) for one in shapes])
-        return self.plan.feature_of(part.view(B, *one) for part, one in zip(parts, shapes, strict=True))
+        return self.first.feature_of(part.view(B, *one) for part, one in zip(parts, shapes, strict=True))

@@ -112,7 +112,7 @@ class VisionTransformer(Network):
             for index in range(depth)
         )
         self.norm = last.layer_norm(width, EPS)
-        self.last = last
+        self.first, self.last = plan.first, last
         self.head_kind: Head = head
         self.head = nn.Linear(last.invariant_width(width, head), num_classes)
         init_linear(self)

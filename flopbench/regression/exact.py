@@ -30,7 +30,7 @@ from flopbench.regression.footprint import Footprint, footprint
 from flopbench.results import read_record, write_atomically
 from flopbench.structures import tensors
 from flopbench.suites import MinimumEffect, Profile
-from flopbench.testing.invariance import TOLERANCE, invariance_error, random_images
+from flopbench.testing.invariance import TOLERANCE, invariance_errors, promised, random_images
 from flopbench.timing.uncompiled import left_out
 from flopbench.timing.workload import build_model, cell_inputs
 
@@ -60,7 +60,9 @@ class ExactFigures(Frozen):
             this.
         untrained: why not.
         graph_breaks: how often `torch.compile` leaves the graph, 0 for a whole one.
-        invariance_error: with perturbed weights; None for a network that is not invariant.
+        invariance_error: with perturbed weights, the largest over the generators of its symmetry; None for a
+            network that is not invariant.
+        generator: the name of the one with that error; None where there is none, or nobody noted it.
         outputs: the first values of each tensor of the output, with perturbed weights.
         output_deviation: standard deviation of all values.
     """
@@ -82,6 +84,7 @@ class ExactFigures(Frozen):
     untrained: str = ""
     graph_breaks: int
     invariance_error: float | None
+    generator: str | None = None
     outputs: tuple[float, ...]
     output_deviation: float
 
@@ -213,9 +216,11 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
         if not values.isfinite().all():
             raise NothingMeasuredError(f"{name}: its outputs are not finite, so nothing can be compared")
         forward = footprint(lambda: inputs.call(model))
-        error = None
-        if parse_name(name).invariant:
-            error = invariance_error(_in_rows(model), random_images(BATCH_SIZE, cell.image_size))
+        error, generator = None, None
+        if generators := promised(name):
+            images = random_images(BATCH_SIZE, cell.image_size)
+            errors = invariance_errors(_in_rows(model), images, generators)
+            generator, error = max(errors.items(), key=lambda item: item[1])
         breaks = _graph_breaks(model, inputs)
     counted = count_macs(
         model, inputs_for(model, cell.pair, 1, cell.image_size), None if are_fixed(cell.pair) else 1
@@ -239,6 +244,7 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
         untrained=untrained,
         graph_breaks=breaks,
         invariance_error=error and float(f"{error:.1g}"),
+        generator=generator,
         outputs=tuple(float(f"{value:.5g}") for value in sampled.tolist()),
         output_deviation=float(f"{values.std(correction=min(1, len(values) - 1)).item():.5g}"),
     )
@@ -315,7 +321,7 @@ def _changes(
             )
         yield exact_change(subject, "graph_breaks", label, base.graph_breaks, new.graph_breaks, 0.0)
     if new.invariance_error is not None:
-        what = "the logits of an image and of its mirror image"
+        what = f"the logits before and after a {new.generator or 'move'} of the image"
         errors = base.invariance_error, new.invariance_error
         yield _bounded(subject, "invariance_error", label, *errors, TOLERANCE["fp32"], what)
     elif base.invariance_error is not None:

@@ -17,25 +17,27 @@ COMPILE = "flopbench.runner.worker:compile_beforehand"
 class PairFacts(Frozen):
     """What is known of a pair before any timing; the same for all its cells of one image size.
 
-    `flags` are for each of its cells.
+    `random_errors` and `photo_errors` are the candidate's errors of invariance, by generator of its symmetry
+    and with perturbed weights; empty where it promises none. `flags` are for each of its cells.
     """
 
     baseline: ModelResult
     candidate: ModelResult
-    random_error: float | None = None
-    photo_error: float | None = None
+    random_errors: dict[str, float] = {}
+    photo_errors: dict[str, float] = {}
     tolerance: float
     flags: tuple[Flag, ...] = ()
 
     @property
     def failure(self) -> str:
         """Why the pair must not be timed, or nothing."""
-        for kind, error in (("random images", self.random_error), ("a photograph", self.photo_error)):
-            if error is not None and not error <= self.tolerance:
-                return (
-                    f"{self.candidate.label} is not invariant to flopping: relative error {error:.1e} "
-                    f"on {kind}, at most {self.tolerance:.0e} allowed"
-                )
+        for kind, errors in (("random images", self.random_errors), ("a photograph", self.photo_errors)):
+            for generator, error in errors.items():
+                if not error <= self.tolerance:
+                    return (
+                        f"{self.candidate.label} is not invariant under a {generator}: relative error "
+                        f"{error:.1e} on {kind}, at most {self.tolerance:.0e} allowed"
+                    )
         return ""
 
 

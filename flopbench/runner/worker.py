@@ -24,7 +24,7 @@ from flopbench.results import CellRecord, Environment, Flag, ModelResult, Peaks,
 from flopbench.runner.jobs import LEAST_SAMPLING, PairFacts, Plan
 from flopbench.runner.needs import unmet
 from flopbench.runner.process import Report
-from flopbench.testing.invariance import TOLERANCE, invariance_error, photo, random_images
+from flopbench.testing.invariance import TOLERANCE, invariance_errors, photo, promised, random_images
 from flopbench.timing.bench import ROLES, Bench
 from flopbench.timing.checks import WrongOutputError
 from flopbench.timing.environment import describe
@@ -73,7 +73,8 @@ def inspect(report: Report, cell: Cell) -> PairFacts:
             uncounted_operators=uncounted,
         )
     known = {**results, "tolerance": TOLERANCE["fp32"], "flags": tuple(flags)}
-    if not parse_name(pair.candidate).invariant:
+    generators = promised(pair.candidate)
+    if not generators:
         return PairFacts(**known)
     # The class has checked that it can be laid out without values; the values are the perturbation's.
     with torch.device("meta"):
@@ -82,8 +83,8 @@ def inspect(report: Report, cell: Cell) -> PairFacts:
     set_precision("fp32")
     return PairFacts(
         **known,
-        random_error=invariance_error(model, random_images(2, image_size, device=cell.device)),
-        photo_error=invariance_error(model, photo(image_size, device=cell.device)),
+        random_errors=invariance_errors(model, random_images(2, image_size, device=cell.device), generators),
+        photo_errors=invariance_errors(model, photo(image_size, device=cell.device), generators),
     )
 
 
@@ -137,6 +138,10 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
     bench.warm_up(0.1 * left())
     peaks = bench.peak_memory()
     seconds = left()
+    proven = {
+        "random": max(facts.random_errors.values(), default=None),
+        "photo": max(facts.photo_errors.values(), default=None),
+    }
     rounds, state, flags, power = bench.sample(
         seconds=seconds * (1 - SHARE if serving else 1),
         precision=plan.precision,
@@ -174,7 +179,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         candidate=timed("candidate"),
         speedup=rounds.speedup,
         stop=rounds.stop,
-        check=check and check.model_copy(update={"random": facts.random_error, "photo": facts.photo_error}),
+        check=check and check.model_copy(update=proven),
         flags=(*facts.flags, *flags),
         device_state=state,
     )

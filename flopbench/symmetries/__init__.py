@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         parts_of,
         together,
     )
-    from flopbench.symmetries.flop import FLOP, Halves, mirror
+    from flopbench.symmetries.flop import FLOP, Halves
     from flopbench.symmetries.flop_tokens import Quarters
     from flopbench.symmetries.folding import fold
     from flopbench.symmetries.generators import Generator
@@ -53,7 +53,6 @@ __all__ = [
     "apart",
     "each",
     "fold",
-    "mirror",
     "parts_of",
     "register",
     "regular",
@@ -74,7 +73,6 @@ _HOMES = {
     "Quarters": "flopbench.symmetries.flop_tokens",
     "Schedule": "flopbench.symmetries.schedules",
     "fold": "flopbench.symmetries.folding",
-    "mirror": "flopbench.symmetries.flop",
     "regular": "flopbench.symmetries.irreps",
     "schedule": "flopbench.symmetries.schedules",
 }

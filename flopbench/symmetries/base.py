@@ -105,6 +105,8 @@ class Symmetry:
     """The class of each layer: it takes the arguments of the method of this class that returns it."""
     generators: ClassVar[tuple[Generator, ...]] = ()
     """Of its group: whatever commutes with these commutes with all of it."""
+    feature: ClassVar[Any] = Tensor
+    """The type of its features."""
     transform: ClassVar[Transform] = POINT
     """To the points of a feature that the group permutes: what non-linearities act on."""
     gelu: ClassVar[type[Gelu]] = Gelu

@@ -16,7 +16,7 @@ from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.transform import HALVES, SQRT_HALF, Transform, to_mirror_pairs
 from flopbench.symmetries.base import Head, MemoryFormat, Symmetry, each
-from flopbench.symmetries.flop_tokens import FlopTokens, Quarters
+from flopbench.symmetries.flop_tokens import FlopTokens
 from flopbench.symmetries.folding import Foldable
 from flopbench.symmetries.generators import Generator, flop_columns
 from flopbench.symmetries.irreps import Group, Irrep, regular
@@ -273,17 +273,3 @@ class Flop(Group):
 
 
 FLOP = Flop()
-
-
-def mirror(x: Any) -> Any:
-    """How a flop of the image acts on what a network computes from it.
-
-    Args:
-        x: images `[B, C, H, W]`; logits `[B, K]`, which it leaves alone; `Halves` on a grid
-            `[B, H, W, C/2]`; or `Quarters`.
-
-    Raises:
-        TypeError: anything else, for there the action depends on what the axes mean.
-    """
-    (generator,) = (FlopTokens if isinstance(x, Quarters) else Flop).generators
-    return generator(x)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flopbench.errors import FlopbenchError
+
 Moves = Callable[[Tensor, int, int], Tensor]
 """Moves the cells of a grid: takes a tensor and the axes of its rows and columns."""
 
@@ -31,8 +33,12 @@ class Generator:
     on_grid: bool = True
 
     def images(self, x: Tensor) -> Tensor:
-        """`[..., H, W]` to the same, or to `[..., W, H]`."""
-        return self.grid(x, -2, -1)
+        """`[..., H, W]` to the same shape.
+
+        Raises:
+            FlopbenchError: rows and columns change places, and are not as many.
+        """
+        return self._moved(x, -2, -1)
 
     def channels(self, feature: Any) -> Any:
         """What it does to the parts of a feature wherever they lie: all that it does to a class token."""
@@ -43,8 +49,7 @@ class Generator:
         """A feature whose parts are `[B, H, W, C_p]` each, or tokens that are transformed themselves."""
         if not self.on_grid:
             return self.channels(feature)
-        moved = type(feature)(*(self.grid(part, 1, 2) for part in feature))
-        return self.channels(moved)
+        return self.channels(type(feature)(*(self._moved(part, 1, 2) for part in feature)))
 
     def outputs(self, y: Tensor) -> Tensor:
         """What an invariant head gives, which stays as it is."""
@@ -59,6 +64,7 @@ class Generator:
 
         Raises:
             TypeError: anything else, for there the action depends on what the axes mean.
+            FlopbenchError: rows and columns change places, and are not as many.
         """
         if isinstance(x, Tensor) and x.ndim in (2, 4):
             return self.images(x) if x.ndim == 4 else self.outputs(x)
@@ -67,6 +73,15 @@ class Generator:
         shape = tuple(x.shape) if isinstance(x, Tensor) else [tuple(part.shape) for part in x]
         what = f"{type(x).__name__} {shape}"
         raise TypeError(f"how a {self.name} acts on {what} is not known: state the action")
+
+    def _moved(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        moved = self.grid(x, rows, columns)
+        if moved.shape != x.shape:
+            sides = f"{x.shape[rows]}×{x.shape[columns]}"
+            raise FlopbenchError(
+                f"a {self.name} acts on squares, not on {sides}: give as many rows as columns"
+            )
+        return moved
 
 
 def flop_columns(x: Tensor, rows: int, columns: int) -> Tensor:

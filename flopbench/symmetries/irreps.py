@@ -209,7 +209,6 @@ class Group(Symmetry):
     """A symmetry whose features are made of the rows of its group's irreps."""
 
     rows: ClassVar[Rows]
-    feature: ClassVar[Any]
     """The NamedTuple of its parts."""
     class_token_deviation: ClassVar[float] = 0.02
     """With which a class token is drawn."""

@@ -1,8 +1,9 @@
-"""Does a layer or a network commute with a group action? A check to put into anyone's tests."""
+"""Does a layer or a network commute with a group's action? A check to put into anyone's tests."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,22 @@ from torch import Tensor, nn
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
 from flopbench.models.factory import perturb
-from flopbench.structures import mapped, named_leaves, parts, tensors, with_parts
-from flopbench.symmetries import Halves, Quarters, mirror
+from flopbench.structures import leaves, mapped, named_leaves, parts, tensors, with_parts
+from flopbench.symmetries import Symmetry, schedule
 from flopbench.timing.outputs import numbers
 
-Action = Callable[[Any], Any] | Sequence[Any] | Mapping[Any, Any] | None
+
+class BySymmetry:
+    """The type of `BY_SYMMETRY`; it has no parts, as functions have none."""
+
+    __slots__ = ()
+
+
+BY_SYMMETRY: Final = BySymmetry()
+"""In place of an action: each generator of the symmetry in its turn."""
+
+_Stated = Callable[[Any], Any] | Sequence[Any] | Mapping[Any, Any] | None
+Action = _Stated | BySymmetry
 """A function of the whole; an action for each part, by position or key; None leaves alone."""
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -24,9 +36,10 @@ _Named = dict[str, Tensor]
 def assert_equivariant(
     module: nn.Module | Callable[..., Any],
     inputs: Any,
-    action_in: Action = mirror,
-    action_out: Action = mirror,
+    action_in: Action = BY_SYMMETRY,
+    action_out: Action = BY_SYMMETRY,
     *,
+    symmetry: Symmetry | str = "flop",
     dtypes: Iterable[torch.dtype] = (torch.float32, torch.float64),
     tolerance: float | None = None,
     perturbed: bool = True,
@@ -35,8 +48,9 @@ def assert_equivariant(
     """Assert f(action_in(x)) = action_out(f(x)), and the same of the gradients, in fp32 and fp64.
 
         assert_equivariant(network, images, action_out=None)  # mirror images have the same logits
+        assert_equivariant(layer, features, symmetry="octic")  # each generator of the group
         assert_equivariant(set_transformer, points, lambda x: x.roll(1, dims=1), lambda y: y.roll(1, dims=1))
-        assert_equivariant(detector, (images, sizes), (mirror, None), {"boxes": mirror_boxes})
+        assert_equivariant(detector, (images, sizes), (BY_SYMMETRY, None), {"boxes": mirror_boxes})
 
     A module is copied, put into eval mode and given perturbed weights, so that layer scales near
     zero and zero biases hide nothing; the original and the inputs are left as they are.
@@ -48,11 +62,14 @@ def assert_equivariant(
             each of `dtypes`; tokens, masks and what is no tensor stay as they are.
         action_in: how an element of the group acts on the inputs: a function of what `inputs` is, or a tuple
             or dict of functions, one per argument, where None or nothing leaves an argument alone (of
-            `Inputs` by position, e.g. 0, and by name). By default a flop, which mirrors images `[B, C, H, W]`
-            and features, leaves logits `[B, K]` alone and refuses what it cannot tell.
+            `Inputs` by position, e.g. 0, and by name). By default, and wherever `BY_SYMMETRY` stands, each
+            generator of `symmetry` in its turn, which moves images `[B, C, H, W]` and features, leaves
+            logits `[B, K]` alone and refuses what it cannot tell.
         action_out: how the same element acts on the output: a function of the whole of it, or a tuple or
             dict of functions of its parts; None where f is invariant. Both have to be differentiable, unless
-            `gradients` is off.
+            `gradients` is off. Functions of your own stand for one element: for a group of more generators,
+            call this once for each of `symmetry.generators`, which are actions too.
+        symmetry: the group, or its name; of no concern where both actions are given.
         dtypes: floating-point types to check in.
         tolerance: largest error relative to the largest number of that part of the output; by default 1e-4
             in fp32, 1e-10 in fp64. Whole numbers have to be the same.
@@ -61,12 +78,14 @@ def assert_equivariant(
         gradients: compare the gradients of inputs and parameters too.
 
     Raises:
-        AssertionError: f is not equivariant, with the part of the output; or the check would be void, because
-            an input is its own image, or an output is not finite, all the same, or does not depend on the
-            input.
-        FlopbenchError: an action for a part that is not there.
-        TypeError: what a flop does to an input or an output is not known: state the action.
+        AssertionError: f is not equivariant, with the generator and the part of the output; or the check
+            would be void, because an input is its own image, or an output is not finite, all the same, or
+            does not depend on the input.
+        FlopbenchError: an action for a part that is not there; no such symmetry, or one without generators;
+            images or features that are not square, and a generator that turns them.
+        TypeError: what a generator does to an input or an output is not known: state the action.
     """
+    actions = _actions(action_in, action_out, symmetry)
     for dtype in dtypes:
         f = module
         if isinstance(module, nn.Module):
@@ -75,25 +94,45 @@ def assert_equivariant(
                 perturb(f)
         allowed = tolerance if tolerance is not None else _TOLERANCE.get(dtype, 5e-2)
         given = mapped(inputs, lambda x, dtype=dtype: _leaf(x, dtype, gradients))
-        _check(f, given, action_in, action_out, f"{dtype}, tolerance {allowed:.2g}", allowed, gradients)
+        for under, act_in, act_out in actions:
+            how = f"{dtype}, tolerance {allowed:.2g}"
+            _check(f, given, act_in, act_out, under, how, allowed, gradients)
+
+
+def _actions(action_in: Action, action_out: Action, symmetry: Symmetry | str) -> list[tuple[str, Any, Any]]:
+    """For each check: under what, in words, and both actions, a generator wherever `BY_SYMMETRY` stood."""
+    if not any(leaf is BY_SYMMETRY for leaf in leaves((action_in, action_out))):
+        return [("", action_in, action_out)]
+    group = schedule(symmetry, 1).first if isinstance(symmetry, str) else symmetry
+    if not group.generators:
+        raise FlopbenchError(f"the symmetry {group.name} moves nothing: there is nothing to check")
+    found = []
+    for generator in group.generators:
+        # Whatever the structure, it acts on each tensor and each feature in it.
+        acts = partial(mapped, fn=generator, kinds=(Tensor, group.feature))
+        stated = (mapped(action, lambda _, acts=acts: acts, BySymmetry) for action in (action_in, action_out))
+        found.append((f" under a {generator.name}", *stated))
+    return found
 
 
 def _check(
     f: Callable[..., Any],
     given: Any,
-    action_in: Action,
-    action_out: Action,
+    action_in: _Stated,
+    action_out: _Stated,
+    under: str,
     how: str,
     tolerance: float,
     gradients: bool,
 ) -> None:
     moved = _acted(action_in, given)
     if _same(_named(given), _named(moved)):
-        raise AssertionError("the input is its own image: nothing would be checked")
+        raise AssertionError(f"the input is its own image{under}: nothing would be checked")
     output, got = _call(f, given), _call(f, moved)
     _reject_void(f, given, _named(output))
     expected = _acted(action_out, output)
-    _compare("output", _named(got), _named(expected), tolerance, how)
+    broken = f"not equivariant{under}"
+    _compare("output", _named(got), _named(expected), tolerance, broken, how)
     if not gradients:
         return
 
@@ -109,15 +148,13 @@ def _check(
     ]
     for kind, named in wanted.items():
         one, two = ({name: gradients.pop(0) for name in named} for gradients in found)
-        _compare(f"gradient of the {kind}", one, two, tolerance, how, common=kind == "parameter")
+        _compare(f"gradient of the {kind}", one, two, tolerance, broken, how, common=kind == "parameter")
 
 
-def _acted(action: Action, x: Any) -> Any:
+def _acted(action: _Stated, x: Any) -> Any:
     """What an action makes of `x`, as a whole or part by part."""
     if action is None:
         return x
-    if action is mirror:
-        return mapped(x, mirror, Tensor | Halves | Quarters)
     if callable(action):
         return action(x)
     actions = dict(action) if isinstance(action, Mapping) else dict(enumerate(action))
@@ -180,12 +217,19 @@ def _others(given: Any) -> Iterator[Any]:
 
 
 def _compare(
-    what: str, got: _Named, expected: _Named, tolerance: float, how: str, *, common: bool = False
+    what: str,
+    got: _Named,
+    expected: _Named,
+    tolerance: float,
+    broken: str,
+    how: str,
+    *,
+    common: bool = False,
 ) -> None:
     """Raise unless equal within `tolerance` of the largest number, of each part or of all in common."""
     if got.keys() != expected.keys():
         raise AssertionError(
-            f"not equivariant: {what} of the moved input: parts {[*got]}; moved {what}: parts {[*expected]}"
+            f"{broken}: {what} of the moved input: parts {[*got]}; moved {what}: parts {[*expected]}"
         )
     sizes = {name: _largest(part) for name, part in expected.items()}
     for name, wanted in expected.items():
@@ -200,8 +244,7 @@ def _compare(
         error = (numbers(part) - numbers(wanted)).abs().max().item() / (size or 1.0)
         if not error <= (tolerance if _real(wanted) else 0.0):
             raise AssertionError(
-                f"not equivariant: {_of(what, name)} {tuple(wanted.shape)} is off by {error:.2g} of its size "
-                f"({how})"
+                f"{broken}: {_of(what, name)} {tuple(wanted.shape)} is off by {error:.2g} of its size ({how})"
             )
 
 

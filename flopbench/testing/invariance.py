@@ -1,15 +1,19 @@
-"""Is a network's answer the same for an image and its mirror image? The check that guards every timing."""
+"""Is a network's answer the same however its symmetry moves the image? The check that guards every timing."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Largest |f(x) − f(flop x)| over the deviation of the logits that is rounding. Mirrored tokens are summed
-# in another order, so it grows with depth, and far less than the tolerance: a wrong sign or a missing bias
+from flopbench.models.catalog import parse_name
+from flopbench.symmetries import Generator
+from flopbench.symmetries.registry import load
+
+# Largest |f(x) − f(g x)| over the deviation of the logits that is rounding. Moved tokens are summed in
+# another order, so it grows with depth, and far less than the tolerance: a wrong sign or a missing bias
 # gives errors of order 1.
 TOLERANCE: dict[str, float] = {
     "fp64": 1e-9,
@@ -26,34 +30,60 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
-@torch.no_grad()
+def promised(name: str) -> tuple[Generator, ...]:
+    """The generators g of which a network's name promises that f(g x) = f(x); none where it promises none."""
+    parsed = parse_name(name)
+    return load(parsed.version.about).generators if parsed.invariant else ()
+
+
 def invariance_error(
-    model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor | None = None
+    model: Callable[[Tensor], Tensor], images: Tensor, generators: Iterable[Generator]
 ) -> float:
-    """Largest |f(x) − f(flop x)| relative to the standard deviation of the logits f(x).
+    """The largest of the `invariance_errors`: 0 for an exactly invariant network.
+
+    Raises:
+        ValueError: no generator, so that nothing would be checked.
+    """
+    return max(invariance_errors(model, images, generators).values())
+
+
+@torch.no_grad()
+def invariance_errors(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    generators: Iterable[Generator],
+    logits: Tensor | None = None,
+) -> dict[str, float]:
+    """Largest |f(x) − f(g x)| for each generator g, relative to the standard deviation of the logits f(x).
 
     A single logit has no deviation: its error is relative to its size.
 
     Args:
         model: images to logits `[B, classes]`; a module in eval mode, compiled or not.
-        images: `[B, 3, H, W]`.
+        images: `[B, 3, H, W]`; square ones where a generator turns them.
+        generators: of the group that is to leave the logits alone.
         logits: f(images), where the caller has them already.
 
     Returns:
-        The error, 0 for an exactly invariant network. Infinite where the question has no honest
-        answer: logits that are not finite, all the same (zeros included), or, with two images or
-        more, the same for every image.
+        The error by the generator's name. Infinite where the question has no honest answer: logits that
+        are not finite, all the same (zeros included), or, with two images or more, the same for every
+        image.
+
+    Raises:
+        FlopbenchError: images that a generator cannot act on.
     """
     logits = (model(images) if logits is None else logits).double()
-    mirrored = model(images.flip(-1)).double()
     spread = (logits.std() if logits.numel() > 1 else logits.abs().sum()).item()
     # Written so that NaN fails.
-    if not (math.isfinite(spread) and spread > 1e-9 * logits.abs().max().item()):
-        return math.inf
-    if len(images) > 1 and not (logits - logits.mean(0)).abs().max().item() > 1e-6 * spread:
-        return math.inf
-    error = (logits - mirrored).abs().max().item() / spread
-    return error if math.isfinite(error) else math.inf
+    honest = math.isfinite(spread) and spread > 1e-9 * logits.abs().max().item()
+    if honest and len(images) > 1:
+        honest = (logits - logits.mean(0)).abs().max().item() > 1e-6 * spread
+    errors = {}
+    for generator in generators:
+        moved = model(generator.images(images)).double()
+        error = (moved - generator.outputs(logits)).abs().max().item() / spread if honest else math.inf
+        errors[generator.name] = error if math.isfinite(error) else math.inf
+    return errors
 
 
 def random_images(

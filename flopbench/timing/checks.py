@@ -14,11 +14,11 @@ from flopbench.flops.meta import evaluating
 from flopbench.inputs import Inputs
 from flopbench.kernels import Ran, has_ours
 from flopbench.kernels.dispatch import specified
-from flopbench.models.catalog import GIVEN, parse_name
+from flopbench.models.catalog import GIVEN
 from flopbench.models.foreign import load
 from flopbench.results import Check, Flag
 from flopbench.structures import part, tensors
-from flopbench.testing.invariance import TOLERANCE, invariance_error
+from flopbench.testing.invariance import TOLERANCE, invariance_errors, promised
 from flopbench.timing.outputs import (
     in_common,
     numbers,
@@ -74,8 +74,8 @@ class Checks:
             return self.output(role)
 
     def of(self, outputs: Mapping[str, Any], inferred: Mapping[str, Any]) -> Check | None:
-        """Outputs are finite and of one size, compiled and fused ones equal eager ones, E(X)'s are invariant,
-        and what a pair says is the same is the same.
+        """Outputs are finite and of one size, compiled and fused ones equal eager ones, candidates have the
+        invariance that they promise, and what a pair says is the same is the same.
 
         Args:
             outputs: by role, what the timed calls return.
@@ -225,8 +225,13 @@ class Checks:
         return judged
 
     def _invariance(self, cell: Cell, logits: Any) -> float | None:
-        """The candidate's error of invariance on the cell's own images; None where it promises none."""
-        if not parse_name(cell.pair.candidate).invariant:
+        """The candidate's largest error of invariance on the cell's own images; None where it promises none.
+
+        Raises:
+            WrongOutputError: an error is beyond the cell's tolerance.
+        """
+        generators = promised(cell.pair.candidate)
+        if not generators:
             return None
         workload = self.workloads["candidate"]
 
@@ -235,9 +240,12 @@ class Checks:
             return only
 
         (images,) = workload.inputs.tensors
-        error = invariance_error(network, images, *tensors(logits))
-        broken = f"{cell.labels[1]} is not invariant in {cell.dtype} {cell.mode}"
-        return _small(error, TOLERANCE[cell.dtype], broken)
+        errors = invariance_errors(network, images, generators, *tensors(logits))
+        where, allowed = f"in {cell.dtype} {cell.mode}", TOLERANCE[cell.dtype]
+        return max(
+            _small(error, allowed, f"{cell.labels[1]} is not invariant under a {generator} {where}")
+            for generator, error in errors.items()
+        )
 
     def _same(self, inferred: Mapping[str, Any]) -> float | None:
         """The largest error of what has to be the same; None without such, or where a function judges.

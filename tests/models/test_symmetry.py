@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from flopbench.models.factory import perturb
+from flopbench.symmetries import FLOP
 from flopbench.testing import assert_equivariant, invariance_error, random_images
 from flopbench.testing.verify import verify_model
 from tests.models.networks import ALL, INVARIANT, build
@@ -56,7 +57,7 @@ def test_the_memory_format_changes_the_layout_alone(version, memory_format):
 @pytest.mark.parametrize(("family", "version"), [pair for pair in ALL if pair not in INVARIANT])
 def test_the_others_are_not_invariant(family, version):
     model = perturb(build(family, version)).eval()
-    error = invariance_error(model, random_images(2, (8, 12)))
+    error = invariance_error(model, random_images(2, (8, 12)), FLOP.generators)
     assert 0.01 < error < math.inf
 
 
@@ -76,7 +77,9 @@ def test_a_hybrid_is_equivariant_up_to_the_join(family, size):
                 self.network(images)
             return seen[0]
 
-    assert_equivariant(FirstHalf(), torch.randn(2, 3, *size))
+    half = FirstHalf()
+    (images,), (features,) = FLOP.generators, half.network.first.generators
+    assert_equivariant(half, torch.randn(2, 3, *size), images, features)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
@@ -105,4 +108,5 @@ def test_a_deep_network_is_checked_by_name():
     result = verify_model("vit_ti16.hybrid", (32, 48))
     assert result.what == "first half"
     assert result.passed
-    assert 0 < result.errors["random", "fp64"] < 1e-12 < result.errors["random", "fp32"]
+    fp64, fp32 = (result.errors["random", dtype]["flop"] for dtype in ("fp64", "fp32"))
+    assert 0 < fp64 < 1e-12 < fp32

@@ -100,11 +100,14 @@ def test_a_candidate_that_is_not_invariant_gets_no_time(start, watcher: Watcher)
     def spoilt(job, *arguments, **options):
         outcome = run_job(job, *arguments, **options)
         if job == INSPECT:
-            return Outcome("done", outcome.value.model_copy(update={"random_error": 0.3, "photo_error": 0.2}))
+            return Outcome(
+                "done",
+                outcome.value.model_copy(update={"random_errors": {"flop": 1e-6, "quarter turn": 0.3}}),
+            )
         assert job != MEASURE, "a wrong network was timed"
         return outcome
 
-    with pytest.raises(NothingMeasuredError, match=r"not invariant to flopping: relative error 3\.0e-01"):
+    with pytest.raises(NothingMeasuredError, match=r"under a quarter turn: relative error 3\.0e-01"):
         sweep(start(batch_sizes=[1]), watcher, launch=spoilt)
     assert watcher.records[0].status == "failed"
 

@@ -11,11 +11,12 @@ from torch import nn
 
 from flopbench.kernels.attention import attention_parts
 from flopbench.models.factory import perturb
-from flopbench.symmetries import FLOP, PLAIN, Halves, each, mirror
+from flopbench.symmetries import FLOP, PLAIN, Halves, each
 from flopbench.testing import assert_equivariant
 
 ROOT = 0.5**0.5
 GRIDS = [(3, 4), (2, 5), (1, 1)]
+[flop] = FLOP.generators
 
 
 def halves(*shape, seed=0, dtype=torch.float32):
@@ -110,7 +111,7 @@ def test_change_of_basis_swaps_and_invariantisation_keeps():
     x = halves(2, 2, 3, 8)
 
     def swap(y):
-        return torch.cat(y.flip(2).chunk(2, -1)[::-1], -1) if isinstance(y, torch.Tensor) else mirror(y)
+        return torch.cat(y.flip(2).chunk(2, -1)[::-1], -1) if isinstance(y, torch.Tensor) else flop(y)
 
     assert_equivariant(FLOP.change_of_basis(), x, action_out=swap)
     assert_equivariant(FLOP.invariantise(8), x, action_out=lambda y: y.flip(2))
@@ -238,6 +239,6 @@ def test_what_a_symmetry_has_not_is_not_pretended():
 
 def test_mirror_refuses_what_it_cannot_tell():
     with pytest.raises(TypeError, match="state the action"):
-        mirror(halves(2, 5, 6))
+        flop(halves(2, 5, 6))
     with pytest.raises(TypeError, match="state the action"):
-        mirror(torch.zeros(2, 5, 6))
+        flop(torch.zeros(2, 5, 6))

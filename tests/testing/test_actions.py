@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
-from flopbench.symmetries import mirror
-from flopbench.testing import assert_equivariant
+from flopbench.symmetries import FLOP
+from flopbench.testing import BY_SYMMETRY, assert_equivariant
 
 
 class SetTransformer(nn.Module):
@@ -171,9 +171,11 @@ def mirrored(boxes: Tensor) -> Tensor:
 def test_the_part_that_is_off_is_named():
     images, action = torch.randn(2, 3, 4, 8), {"boxes": [mirrored]}
     assert_equivariant(Detector(), images, action_out=action)
-    with pytest.raises(AssertionError, match=r"not equivariant: output boxes\.0 \(2, 2\) is off by"):
+    with pytest.raises(
+        AssertionError, match=r"not equivariant under a flop: output boxes\.0 \(2, 2\) is off by"
+    ):
         assert_equivariant(Detector(shift=0.1), images, action_out=action)
-    with pytest.raises(AssertionError, match=r"not equivariant: output boxes\.0"):
+    with pytest.raises(AssertionError, match=r"not equivariant under a flop: output boxes\.0"):
         assert_equivariant(Detector(), images, action_out=None)
     with pytest.raises(AssertionError, match=r"output 1 does not depend on the input"):
         assert_equivariant(lambda x: (x, torch.arange(4.0)), images)
@@ -195,9 +197,9 @@ def test_whole_numbers_are_the_same_or_not():
         return {"scores": x, "large": scores.argmax(1) + 1_000_000}
 
     images = torch.randn(2, 3, 4, 8)
-    with pytest.raises(AssertionError, match="not equivariant: output large"):
-        assert_equivariant(classes, images, action_out={"scores": mirror})
-    assert_equivariant(classes, images, action_out=lambda y: classes(mirror(y["scores"])))
+    with pytest.raises(AssertionError, match="not equivariant under a flop: output large"):
+        assert_equivariant(classes, images, action_out={"scores": BY_SYMMETRY})
+    assert_equivariant(classes, images, action_out=lambda y: classes(FLOP.generators[0](y["scores"])))
 
 
 def test_a_gradient_that_is_off_names_its_input():
@@ -214,8 +216,8 @@ def test_a_gradient_that_is_off_names_its_input():
         return x * y + Blind.apply(y)  # pyright: ignore[reportOperatorIssue]
 
     given = {"x": torch.randn(2, 3, 4, 5), "y": torch.randn(2, 3, 4, 5)}
-    assert_equivariant(network, given, {"x": mirror, "y": mirror}, gradients=False)
-    with pytest.raises(AssertionError, match="not equivariant: gradient of the input y"):
+    assert_equivariant(network, given, {"x": BY_SYMMETRY, "y": BY_SYMMETRY}, gradients=False)
+    with pytest.raises(AssertionError, match="not equivariant under a flop: gradient of the input y"):
         assert_equivariant(network, given)
 
 

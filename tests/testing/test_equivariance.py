@@ -59,7 +59,7 @@ def test_accepts_stated_actions():
     ],
 )
 def test_rejects_one_wrong_term(fn):
-    with pytest.raises(AssertionError, match="not equivariant: output"):
+    with pytest.raises(AssertionError, match="not equivariant under a flop: output"):
         assert_equivariant(Layer(fn), halves())
 
 
@@ -116,7 +116,7 @@ class WrongBackward(torch.autograd.Function):
 
 def test_rejects_a_wrong_backward():
     wrong = Layer(lambda s, a: (WrongBackward.apply(s), a))
-    with pytest.raises(AssertionError, match="not equivariant: gradient"):
+    with pytest.raises(AssertionError, match="not equivariant under a flop: gradient"):
         assert_equivariant(wrong, halves())
     assert_equivariant(wrong, halves(), gradients=False)
 

@@ -6,8 +6,9 @@ from typer.testing import CliRunner
 
 from flopbench.cli import app
 from flopbench.errors import FlopbenchError
+from flopbench.models.single import KINDS
 from flopbench.suites import available_suites, load_suite
-from flopbench.symmetries.flop import FlopLinear
+from flopbench.symmetries.irreps import IrrepLinear
 from flopbench.testing.verify import candidates, verify_model, verify_suite
 
 SUITE = """
@@ -66,13 +67,13 @@ def test_a_table_line_a_network_and_exit_code_0(suite):
 
 @pytest.mark.slow
 def test_a_broken_symmetry_is_found_and_exit_code_3(suite, monkeypatch):
-    forward = FlopLinear.forward
+    forward = IrrepLinear.forward
 
     def broken(self, x):
         y = forward(self, x)
         return y._replace(s=y.s + 1e-3 * x.a[..., :1]) if y.a is not None else y
 
-    monkeypatch.setattr(FlopLinear, "forward", broken)
+    monkeypatch.setattr(IrrepLinear, "forward", broken)
     results = {result.name: result for result in verify_suite(suite)}
     assert not any(result.passed for result in results.values())
     assert results["vit_ti16.hybrid"].what == "first half"
@@ -84,16 +85,23 @@ def test_a_broken_symmetry_is_found_and_exit_code_3(suite, monkeypatch):
 
 
 def test_outputs_that_are_not_finite_never_pass(monkeypatch):
-    forward = FlopLinear.forward
-    monkeypatch.setattr(FlopLinear, "forward", lambda self, x: _poisoned(forward(self, x)))
+    forward = IrrepLinear.forward
+    monkeypatch.setattr(IrrepLinear, "forward", lambda self, x: _poisoned(forward(self, x)))
     for name in ("vit_ti16.flop", "vit_ti16.hybrid"):
         result = verify_model(name, 32)
         assert not result.passed
-        assert math.inf in result.errors.values()
+        assert any(math.inf in errors.values() for errors in result.errors.values())
 
 
 def _poisoned(y):
     return y._replace(s=torch.full_like(y.s, math.nan))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_verified_on_the_features_that_they_take(kind):
+    result = verify_model(f"{kind}_192.flop")
+    assert result.what == "layer"
+    assert result.passed
 
 
 @pytest.mark.parametrize("name", ["vit_b16", "torch.nn:Linear"])

@@ -148,7 +148,9 @@ def test_a_detector_with_our_kernels_may_find_one_more_by_rounding():
 def test_a_candidate_that_lost_its_symmetry_is_refused():
     pair = Bench.of(cell())
     weight = torch.randn(3 * 32 * 48, 10)
-    with pytest.raises(WrongOutputError, match=r"^E\(ViT-Ti/16\) is not invariant in fp32 eager:"):
+    with pytest.raises(
+        WrongOutputError, match=r"^E\(ViT-Ti/16\) is not invariant under a flop in fp32 eager:"
+    ):
         replaced(pair, "candidate", lambda images: images.flatten(1) @ weight).check()
 
 
