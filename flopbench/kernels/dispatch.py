@@ -225,7 +225,15 @@ def unlike(parts: Sequence[Tensor]) -> Why:
     shape = parts[0].shape
     if any(x.shape != shape for x in parts):
         return "parts of unlike shapes"
-    return "" if parts[0].numel() > 0 else "nothing in them"
+    return unlike_rows(parts)
+
+
+def unlike_rows(parts: Sequence[Tensor]) -> Why:
+    """A reason against what needs parts `[..., C_p]` of the same tokens that hold something."""
+    rows = parts[0].shape[:-1]
+    if any(x.shape[:-1] != rows for x in parts):
+        return "parts of unlike tokens"
+    return "" if all(x.numel() > 0 for x in parts) else "nothing in them"
 
 
 def library_is_faster(*arguments: Any) -> Why:

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from flopbench.kernels import Impl, Name
 from flopbench.kernels.autocast import autocast
-from flopbench.kernels.dispatch import Operation, Why, choose, cpp, library_is_faster, triton, unlike
+from flopbench.kernels.dispatch import (
+    Operation,
+    Why,
+    choose,
+    cpp,
+    library_is_faster,
+    triton,
+    unlike,
+    unlike_rows,
+)
 from flopbench.kernels.gelu import Activation, gelu, not_exact
 from flopbench.kernels.transform import Transform
 
@@ -52,7 +61,7 @@ def linear_parts(parts: Sequence[Tensor], maps: Maps, impl: Impl = "auto") -> li
     """
     which = choose(LINEAR, impl, parts, maps).name
     if which == "cpp":
-        return _in_cpp(parts, maps, activate=False)
+        return _in_cpp(parts, maps, None)
     if which == "triton":
         from flopbench.kernels.triton import linear as kernels
 
@@ -75,7 +84,7 @@ def linear_gelu_parts(
     Without gradients: these need what goes into the GELU, so it has to be written, by another kernel.
     """
     if which == "cpp":
-        return _in_cpp(parts, maps, activate=True)
+        return _in_cpp(parts, maps, transform)
     from flopbench.kernels.triton import linear as kernels
 
     parts, weights = autocast(*parts), autocast(*maps.weights)
@@ -83,12 +92,12 @@ def linear_gelu_parts(
     return kernels.linear_gelu(list(parts), list(weights), maps.biases[0], last, kind)
 
 
-def _in_cpp(parts: Sequence[Tensor], maps: Maps, *, activate: bool) -> list[Tensor]:
+def _in_cpp(parts: Sequence[Tensor], maps: Maps, transform: Transform | None) -> list[Tensor]:
     from flopbench.kernels.cpp import linear as kernels
 
     biased = [p for p, bias in enumerate(maps.biases) if bias is not None]
     present = [bias for bias in maps.biases if bias is not None]
-    return kernels.linear_parts(list(parts), list(maps.weights), present, biased, activate)
+    return kernels.linear_parts(list(parts), list(maps.weights), maps.of, present, biased, transform)
 
 
 def _not_in_cpp(parts: Sequence[Tensor], maps: Maps) -> Why:
@@ -101,11 +110,15 @@ def _not_in_cpp(parts: Sequence[Tensor], maps: Maps) -> Why:
         return "autocast"
     if _differentiated(parts, maps) and not all(x.requires_grad for x in (*parts, *maps.weights)):
         return "some parts or weights take no gradient"
-    return unlike(parts)
+    return unlike_rows(parts)
 
 
 def _not_with_gelu(parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation) -> Why:
-    return _with_gradients(parts, maps) or not_exact(parts, transform, kind) or _not_in_cpp(parts, maps)
+    why = _with_gradients(parts, maps) or not_exact(parts, transform, kind) or _not_in_cpp(parts, maps)
+    widths = (maps.weights[of].shape[0] // count for of, count in zip(maps.of, transform.slices, strict=True))
+    if not why and any(width % CHANNELS for width in widths):
+        return f"points that are no multiples of {CHANNELS} channels"
+    return why
 
 
 def _with_gradients(parts: Sequence[Tensor], maps: Maps) -> Why:
@@ -139,7 +152,7 @@ LINEAR_GELU = Operation(
     lambda parts, maps, transform, kind: gelu(by_part(parts, maps), transform, kind, "eager"),
     (
         triton("1", "2", "4", cannot=_not_in_epilogue),
-        cpp("1", "2", "4", cannot=_not_with_gelu, slower=library_is_faster),
+        cpp(cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,
 )

@@ -16,8 +16,8 @@ from flopbench.kernels.cpp.gelu import gelu_parts
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.gelu import gelu, pointwise_parts
 from flopbench.kernels.inductor import compiled, missing_compiler
-from flopbench.kernels.transform import HALVES, POINT, QUARTERS
-from tests.kernels.agreement import in_cpp
+from flopbench.kernels.transform import HALVES, QUARTERS
+from tests.kernels.agreement import TRANSFORMS, in_cpp
 
 # ViT-B's halves.
 BATCH, TOKENS, HALF, HEADS = 8, 197, 384, 12
@@ -36,7 +36,7 @@ def _vectors(count):
 
 
 def _gelu(*parts):
-    return pointwise_parts(parts, HALVES if len(parts) == 2 else POINT, "gelu")
+    return pointwise_parts(parts, TRANSFORMS[len(parts)], "gelu")
 
 
 # What has a version of its own on a CPU: the others are the library's products and copies there.
@@ -91,6 +91,7 @@ def test_linear_of_parts(flopbench, width, parts, gelu):
     x = [_random(BATCH, TOKENS, channels) for _ in range(parts)]
     weights = [_random(4 * channels, channels) * channels**-0.5 for _ in range(parts)]
     bias = _random(4 * channels)
+    transform = TRANSFORMS[parts] if gelu else None
     activate = compiled(_gelu, x[0])
 
     def library():
@@ -98,7 +99,9 @@ def test_linear_of_parts(flopbench, width, parts, gelu):
         return activate(*products) if gelu else products
 
     with torch.no_grad():
-        flopbench.compare(library, partial(kernels.linear_parts, x, weights, [bias], [0], gelu))
+        flopbench.compare(
+            library, partial(kernels.linear_parts, x, weights, range(parts), [bias], [0], transform)
+        )
 
 
 @pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
@@ -121,7 +124,9 @@ def test_gradients_of_linear_of_parts(flopbench, width, parts, features):
         )
 
     flopbench.compare(
-        library, partial(in_cpp("linear_parts_backward"), grads, x, weights, [0], features), grad=True
+        library,
+        partial(in_cpp("linear_parts_backward"), grads, x, weights, range(parts), [0], features),
+        grad=True,
     )
 
 
@@ -171,4 +176,5 @@ def test_gelu_of_parts(flopbench, parts, grad):
         outputs = operation(x)
         return torch.autograd.grad(outputs, x, upstream) if grad else outputs
 
-    flopbench.compare(partial(call, lambda x: activate(*x)), partial(call, gelu_parts), grad=grad)
+    fused = partial(gelu_parts, transform=TRANSFORMS[parts])
+    flopbench.compare(partial(call, lambda x: activate(*x)), partial(call, fused), grad=grad)

@@ -10,6 +10,7 @@ import torch
 from flopbench.kernels import cpp, source_digest
 from flopbench.kernels.cpp.depthwise import depthwise
 from flopbench.kernels.cpp.gelu import gelu_parts
+from flopbench.kernels.transform import POINT
 
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def test_a_kernel_that_cannot_be_compiled_is_an_error(cpp_compiler, monkeypatch, capsys):
     x = [torch.randn(3, 16)]
-    expected = gelu_parts(x)
+    expected = gelu_parts(x, POINT)
 
     def library(name):
         raise OSError(f"no compiler for {name}")
@@ -26,15 +27,15 @@ def test_a_kernel_that_cannot_be_compiled_is_an_error(cpp_compiler, monkeypatch,
         patch.setattr(cpp, "library", library)
         cpp.forget()
         with pytest.raises(RuntimeError, match=r"gelu\.cpp could not be compiled"):
-            gelu_parts(x)
+            gelu_parts(x, POINT)
     assert "no compiler for gelu" in capsys.readouterr().err
     # What was not found is looked for again.
-    torch.testing.assert_close(gelu_parts(x), expected, rtol=0, atol=0)
+    torch.testing.assert_close(gelu_parts(x, POINT), expected, rtol=0, atol=0)
 
 
 def test_other_numbers_are_refused(cpp_compiler):
     with pytest.raises(RuntimeError, match="fp32 or fp64, got Half"):
-        gelu_parts([torch.randn(3, 16).half()])
+        gelu_parts([torch.randn(3, 16).half()], POINT)
 
 
 @pytest.mark.parametrize("name", ["gelu", "operators"])
@@ -45,7 +46,7 @@ def test_signatures_that_differ_do_not_compile(cpp_compiler, monkeypatch, name):
     def changed(name, seen):
         text = source(name, seen)
         return (
-            re.sub(r"(void gelu_parts_##T)\(int64_t parts, ", r"\1(", text)
+            re.sub(r"(void gelu_parts_##T)\(int64_t count, ", r"\1(", text)
             if name == "signatures.h"
             else text
         )
@@ -61,7 +62,7 @@ def test_every_kernel_is_declared_where_operators_see_it():
 
 
 @pytest.mark.parametrize(
-    "call", [lambda x: gelu_parts([x])[0], lambda x: depthwise(x, x.new_ones(2, 1, 3, 3), None, False)]
+    "call", [lambda x: gelu_parts([x], POINT)[0], lambda x: depthwise(x, x.new_ones(2, 1, 3, 3), None, False)]
 )
 def test_what_other_sources_compiled_to_is_not_taken(cpp_compiler, call):
     """The tag is in the keys of what torch keeps on disk, which it makes when a graph is compiled."""

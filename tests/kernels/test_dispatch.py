@@ -17,7 +17,7 @@ from flopbench.kernels.dispatch import choose, observe
 from flopbench.kernels.gelu import GELU, gelu
 from flopbench.kernels.layer_norm import ADD_LAYER_NORM, LAYER_NORM, add_layer_norm_parts, layer_norm_parts
 from flopbench.kernels.linear import LINEAR, LINEAR_GELU, Maps, linear_gelu_parts, linear_parts
-from flopbench.kernels.transform import HALVES, POINT
+from flopbench.kernels.transform import HALVES, POINT, Transform
 from flopbench.models.factory import perturb
 from flopbench.models.layers import Mlp
 from flopbench.symmetries import FLOP, PLAIN, Halves
@@ -129,7 +129,7 @@ def test_reasons_against_cpp(cpu, monkeypatch):
         ([x.bfloat16()], "a tensor of bfloat16"),
         ([x.to("meta")], "a tensor on meta"),
         ([x[:0]], "nothing in them"),
-        ([x, x[:2]], "parts of unlike shapes"),
+        ([x, x[:2]], "parts of unlike tokens"),
     ):
         assert reason in (
             why(GELU, parts, POINT, "gelu"),
@@ -149,6 +149,8 @@ def test_reasons_against_cpp(cpu, monkeypatch):
     assert why(LINEAR_GELU, [x], one(w), POINT, "gelu") == "gradients need what goes into the GELU"
     with torch.no_grad():
         assert why(LINEAR_GELU, [x], one(w), POINT, "gelu") == ""
+        two = Transform((2,), (0, 1), (1, 1))
+        assert why(LINEAR_GELU, [x], one(w), two, "gelu") == "points that are no multiples of 16 channels"
     qkv = torch.empty(2, 5, 12)
     monkeypatch.setattr(attention, "_threads", lambda: 4)
     assert why(ATTENTION, [qkv], 2) == ""

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "signatures.h"
+
 #include <ATen/ATen.h>
 
 #include <initializer_list>
@@ -37,14 +39,69 @@ void check_shapes(const char* what, TensorList tensors, size_t number, IntArrayR
   for (const Tensor& x : tensors) check_shape(what, x, shape);
 }
 
-void check_mirrored(size_t parts) {
-  TORCH_CHECK(parts == 1 || parts == 2 || parts == 4, "the GELU takes 1, 2 or 4 parts, got ", parts);
-}
-
 std::vector<int64_t> with_channels(const Tensor& x, int64_t channels) {
   auto shape = x.sizes().vec();
   shape.back() = channels;
   return shape;
 }
+
+int64_t channels(const Tensor& x) { return x.size(-1); }
+int64_t rows(const Tensor& x) { return x.numel() / channels(x); }
+
+// One leading shape, which may be of any channels.
+void check_rows(const char* what, TensorList tensors) {
+  for (const Tensor& x : tensors) {
+    TORCH_CHECK(x.dim() > 0 && channels(x) > 0, what, " [..., channels], got ", x.sizes());
+    check_shape(what, x, with_channels(tensors[0], channels(x)));
+  }
+}
+
+void check_like(const char* what, TensorList tensors, TensorList like) {
+  check_number(what, tensors.size(), like.size());
+  for (size_t n = 0; n < like.size(); ++n) check_shape(what, tensors[n], like[n].sizes());
+}
+
+// Into how many slices each part falls, which point each of them is, and the points' signs.
+struct Transform {
+  IntArrayRef slices, order, signs;
+
+  void check(size_t parts) const {
+    const size_t points = order.size();
+    TORCH_CHECK(points == 1 || points == 2 || points == 4 || points == 8, "the GELU takes 1, 2, 4 or 8 points, got ",
+                points);
+    TORCH_CHECK(slices.size() == parts, "slices of each of ", parts, " parts, got ", slices);
+    size_t sum = 0;
+    for (const int64_t n : slices) {
+      TORCH_CHECK(n > 0, "at least one slice of each part, got ", slices);
+      sum += n;
+    }
+    TORCH_CHECK(sum == points, "as many slices as points, ", points, ", got ", slices);
+    std::vector<bool> seen(points);
+    for (const int64_t n : order) {
+      TORCH_CHECK(0 <= n && n < int64_t(points) && !seen[n], "an order of all slices, got ", order);
+      seen[n] = true;
+    }
+    TORCH_CHECK(signs.size() == points, "a sign of each of ", points, " points, got ", signs);
+    for (const int64_t sign : signs)
+      TORCH_CHECK(sign == 1 || (sign == -1 && points > 1), "signs 1 or, of several points, -1, got ", signs);
+  }
+
+  // The points, in their order, in parts of so many channels.
+  std::vector<Slice> points(IntArrayRef channels) const {
+    TORCH_CHECK(channels[0] % slices[0] == 0, slices[0], " slices of a part, got ", channels[0], " channels");
+    const int64_t width = channels[0] / slices[0];
+    std::vector<Slice> all, result;
+    for (size_t p = 0; p < slices.size(); ++p) {
+      TORCH_CHECK(channels[p] == slices[p] * width, slices[p], " slices of ", width, " channels in a part, got ",
+                  channels[p], " channels");
+      for (int64_t n = 0; n < slices[p]; ++n) all.push_back({int64_t(p), n * width, width, 1});
+    }
+    for (size_t n = 0; n < order.size(); ++n) {
+      result.push_back(all[order[n]]);
+      result.back().sign = signs[n];
+    }
+    return result;
+  }
+};
 
 }  // namespace

@@ -1,10 +1,12 @@
-// The GELU, its derivative, and mirror pairs.
+// The GELU, its derivative, and the transform that it is taken in.
 
 #pragma once
 
+#include "signatures.h"
 #include "vector.h"
 
 #include <cmath>
+#include <type_traits>
 
 namespace {
 
@@ -83,18 +85,58 @@ inline Vec<double> gelu_derivative(Vec<double> x) {
   return half * (one + (x * scale).erf()) + x * density;
 }
 
-// The Walsh–Hadamard transform, orthogonal: mirror pairs of halves, of both channels and tokens for quarters.
+// The signed Walsh–Hadamard transform of P points, orthogonal: mirror pairs of halves, of both channels and tokens for
+// quarters. Signs are those of what lies in parts. They cost nothing: they are in the factor that makes it orthogonal.
 template <typename T, int P>
-inline void transform(Vec<T>* x) {
-  for (int span = 1; span < P; span *= 2)
-    for (int i = 0; i < P; ++i)
-      if (!(i & span)) {
-        const Vec<T> sum = x[i] + x[i + span];
-        x[i + span] = x[i] - x[i + span];
-        x[i] = sum;
-      }
-  if (P > 1)
-    for (int i = 0; i < P; ++i) x[i] = x[i] * Vec<T>(T(1 / std::sqrt(double(P))));
+class Transform {
+ public:
+  explicit Transform(const Slice* points) {
+    for (int p = 0; p < P; ++p) factor_[p] = Vec<T>(T(points[p].sign / std::sqrt(double(P))));
+  }
+  void from_parts(Vec<T>* x) const {
+    scale(x);
+    add(x);
+  }
+  void to_parts(Vec<T>* x) const {
+    add(x);
+    scale(x);
+  }
+
+ private:
+  static void add(Vec<T>* x) {
+#pragma GCC unroll 3
+    for (int span = 1; span < P; span *= 2)
+#pragma GCC unroll 8
+      for (int i = 0; i < P; ++i)
+        if (!(i & span)) {
+          const Vec<T> sum = x[i] + x[i + span];
+          x[i + span] = x[i] - x[i + span];
+          x[i] = sum;
+        }
+  }
+  // One point has no sign, as operators check.
+  void scale(Vec<T>* x) const {
+    if constexpr (P > 1)
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) x[p] = x[p] * factor_[p];
+  }
+
+  Vec<T> factor_[P];
+};
+
+// Call `run` with the number of points, as a constant.
+template <typename Run>
+[[gnu::always_inline]] inline void with_points(int64_t points, Run run) {
+  switch (points) {
+    case 1:
+      return run(std::integral_constant<int, 1>());
+    case 2:
+      return run(std::integral_constant<int, 2>());
+    case 4:
+      return run(std::integral_constant<int, 4>());
+    default:
+      return run(std::integral_constant<int, 8>());
+  }
 }
 
 }  // namespace

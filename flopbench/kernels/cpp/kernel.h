@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "signatures.h"
+
 #include <ATen/ATen.h>
 
 #include <atomic>
@@ -24,6 +26,10 @@ int64_t argument(int64_t x) {
 }
 template <typename T>
 const int64_t* argument(IntArrayRef x) {
+  return x.data();
+}
+template <typename T>
+const Slice* argument(const std::vector<Slice>& x) {
   return x.data();
 }
 template <typename T>

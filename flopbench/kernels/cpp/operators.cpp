@@ -13,6 +13,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 namespace {
 
 using Tensors = std::vector<Tensor>;
@@ -37,10 +39,11 @@ Tensors like(TensorList tensors) {
   return result;
 }
 
-// As `tensors`, with so many channels.
-Tensors like(TensorList tensors, int64_t channels) {
+// As `tensors`, with so many channels each.
+Tensors like(TensorList tensors, IntArrayRef channels) {
   Tensors result;
-  for (const Tensor& x : tensors) result.push_back(at::empty(with_channels(x, channels), x.options()));
+  for (size_t n = 0; n < tensors.size(); ++n)
+    result.push_back(at::empty(with_channels(tensors[n], channels[n]), tensors[n].options()));
   return result;
 }
 
@@ -50,31 +53,46 @@ Tensors joined(std::initializer_list<TensorList> lists) {
   return result;
 }
 
-int64_t channels(const Tensor& x) { return x.size(-1); }
-int64_t rows(const Tensor& x) { return x.numel() / channels(x); }
 int64_t count(TensorList tensors) { return tensors.size(); }
 
+std::vector<int64_t> channels_of(TensorList tensors) {
+  std::vector<int64_t> result;
+  for (const Tensor& x : tensors) result.push_back(channels(x));
+  return result;
+}
+
+Tensors picked(TensorList tensors, IntArrayRef indices) {
+  Tensors result;
+  for (const int64_t n : indices) result.push_back(tensors[n]);
+  return result;
+}
+
 // How many there are, which is known where a compiler traces sizes as symbols too.
-void check_linear_numbers(TensorList x, TensorList weight, IntArrayRef biased) {
+void check_linear_numbers(TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased) {
   const int64_t parts = count(x), weights = count(weight);
-  TORCH_CHECK(parts > 0 && weights > 0 && parts % weights == 0,
-              "a weight for each part or for every so many, got ", weights, " for ", parts);
-  std::vector<bool> seen(parts);
+  TORCH_CHECK(count(x) == int64_t(of.size()), "a weight of each of ", parts, " parts, got ", of);
+  std::vector<bool> used(weights), seen(parts);
+  for (const int64_t w : of) {
+    TORCH_CHECK(0 <= w && w < weights, "weights of ", weights, ", got ", of);
+    used[w] = true;
+  }
+  TORCH_CHECK(std::find(used.begin(), used.end(), false) == used.end(), "parts of every one of ", weights,
+              " weights, got ", of);
   for (const int64_t p : biased) {
     TORCH_CHECK(0 <= p && p < parts && !seen[p], "biases of different parts of ", parts, ", got ", biased);
     seen[p] = true;
   }
 }
 
-void check_linear(TensorList x, TensorList weight, IntArrayRef biased) {
-  check_linear_numbers(x, weight, biased);
-  TORCH_CHECK(weight[0].dim() == 2 && x[0].dim() > 0, "weights [out, in] and parts [..., in], got ",
-              weight[0].sizes(), " and ", x[0].sizes());
-  const int64_t out = weight[0].size(0), in = weight[0].size(1);
-  TORCH_CHECK(out > 0 && in > 0 && out % CHANNELS == 0, "a multiple of ", CHANNELS, " channels out of some, got ", out,
-              " out of ", in);
-  check_shapes("weights", weight, weight.size(), {out, in});
-  check_shapes("parts", x, x.size(), with_channels(x[0], in));
+void check_linear(TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased) {
+  check_linear_numbers(x, weight, of, biased);
+  for (const Tensor& w : weight) {
+    TORCH_CHECK(w.dim() == 2, "weights [out, in], got ", w.sizes());
+    TORCH_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % CHANNELS == 0, "a multiple of ", CHANNELS,
+                " channels out of some, got ", w.size(0), " out of ", w.size(1));
+  }
+  check_rows("parts", x);
+  for (size_t p = 0; p < x.size(); ++p) check_shape("parts", x[p], with_channels(x[p], weight[of[p]].size(1)));
 }
 
 // For each part its bias, undefined for one without.
@@ -84,63 +102,86 @@ Tensors of_parts(int64_t parts, TensorList biases, IntArrayRef biased) {
   return result;
 }
 
-void multiply(const Tensors& x, const Tensors& weight, const Tensors& bias, const Tensors& y, bool transposed,
-              bool gelu) {
-  Tensors weights;
-  for (size_t p = 0; p < x.size(); ++p) weights.push_back(weight[p * weight.size() / x.size()]);
-  linear(x[0], count(x), rows(x[0]), channels(y[0]), channels(x[0]), transposed, gelu, at::get_num_threads(), x,
-         weights, bias, y);
+// All of every part; those with one weight side by side.
+std::vector<Slice> by_weight(IntArrayRef channels, IntArrayRef of) {
+  std::vector<Slice> result;
+  for (size_t p = 0; p < of.size(); ++p) result.push_back({int64_t(p), 0, channels[p], 1});
+  std::stable_sort(result.begin(), result.end(), [&](Slice a, Slice b) { return of[a.part] < of[b.part]; });
+  return result;
 }
 
-Tensors linear_parts(TensorList x, TensorList weight, TensorList bias, IntArrayRef biased, bool gelu) {
+void multiply(const std::vector<Slice>& slices, const Tensors& x, const Tensors& weight, const Tensors& bias,
+              const Tensors& y, bool transposed, bool gelu) {
+  linear(x[0], slices.size(), slices, rows(x[0]), transposed, gelu, channels_of(x), channels_of(y),
+         at::get_num_threads(), x, weight, bias, y);
+}
+
+Tensors linear_parts(TensorList x, TensorList weight, IntArrayRef of, TensorList bias, IntArrayRef biased,
+                     IntArrayRef slices, IntArrayRef order, IntArrayRef signs) {
   check_tensors({x, weight, bias});
-  check_linear(x, weight, biased);
-  check_shapes("biases", bias, biased.size(), {weight[0].size(0)});
-  if (gelu) check_mirrored(x.size());
-  const Tensors parts = dense(x), weights = dense(weight), biases = dense(bias);
-  const Tensors y = like(parts, weights[0].size(0));
-  multiply(parts, weights, of_parts(count(parts), biases, biased), y, false, gelu);
+  check_linear(x, weight, of, biased);
+  check_number("biases", bias.size(), biased.size());
+  std::vector<int64_t> out;
+  for (const int64_t w : of) out.push_back(weight[w].size(0));
+  for (size_t b = 0; b < bias.size(); ++b) check_shape("biases", bias[b], {out[biased[b]]});
+  const Transform transform{slices, order, signs};
+  const bool gelu = !order.empty();
+  if (gelu) transform.check(x.size());
+  const auto all = gelu ? transform.points(out) : by_weight(out, of);
+  TORCH_CHECK(all[0].width % CHANNELS == 0, "points of a multiple of ", CHANNELS, " channels, got ", all[0].width);
+  const Tensors parts = dense(x), weights = picked(dense(weight), of), biases = dense(bias), y = like(parts, out);
+  multiply(all, parts, weights, of_parts(count(parts), biases, biased), y, false, gelu);
   return y;
 }
 
-Tensors linear_parts_backward(TensorList grads, TensorList x, TensorList weight, IntArrayRef biased, bool features) {
+Tensors linear_parts_backward(TensorList grads, TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased,
+                              bool features) {
   check_tensors({x, grads, weight});
-  check_linear(x, weight, biased);
-  const int64_t out = weight[0].size(0), in = weight[0].size(1);
-  check_shapes("gradients", grads, x.size(), with_channels(x[0], out));
-  TORCH_CHECK(in % CHANNELS == 0, "a multiple of ", CHANNELS, " channels in, for gradients, got ", in);
+  check_linear(x, weight, of, biased);
+  const auto in = channels_of(x);
+  std::vector<int64_t> out;
+  check_number("gradients", grads.size(), x.size());
+  for (size_t p = 0; p < x.size(); ++p) {
+    out.push_back(weight[of[p]].size(0));
+    check_shape("gradients", grads[p], with_channels(x[p], out[p]));
+    TORCH_CHECK(in[p] % CHANNELS == 0, "a multiple of ", CHANNELS, " channels in, for gradients, got ", in[p]);
+  }
   const Tensors g = dense(grads), parts = dense(x), weights = dense(weight), grad_weight = like(weights);
   Tensors grad_bias, grad_x;
-  for (size_t b = 0; b < biased.size(); ++b) grad_bias.push_back(at::empty({out}, g[0].options()));
+  for (const int64_t p : biased) grad_bias.push_back(at::empty({out[p]}, g[p].options()));
   if (features) {
     grad_x = like(g, in);
-    multiply(g, weights, Tensors(g.size()), grad_x, true, false);
+    multiply(by_weight(in, of), g, picked(weights, of), Tensors(g.size()), grad_x, true, false);
   }
   const Tensors result = joined({grad_x, grad_weight, grad_bias});
   if (rows(parts[0]) > 0)
-    linear_weights(g[0], count(parts), count(weights), rows(parts[0]), out, in, at::get_num_threads(), g, parts,
+    linear_weights(g[0], count(parts), count(weights), rows(parts[0]), of, in, out, at::get_num_threads(), g, parts,
                    grad_weight, of_parts(count(g), grad_bias, biased));
   else
     for (const Tensor& sum : result) sum.zero_();
   return result;
 }
 
-Tensors gelu_parts(TensorList x) {
+std::vector<Slice> points(TensorList x, const Transform& transform) {
+  transform.check(x.size());
+  check_rows("parts", x);
+  return transform.points(channels_of(x));
+}
+
+Tensors gelu_parts(TensorList x, IntArrayRef slices, IntArrayRef order, IntArrayRef signs) {
   check_tensors({x});
-  check_mirrored(x.size());
-  check_shapes("parts", x, x.size(), x[0].sizes());
+  const auto all = points(x, {slices, order, signs});
   const Tensors parts = dense(x), y = like(parts);
-  gelu(parts[0], count(parts), parts[0].numel(), at::get_num_threads(), parts, y);
+  gelu(parts[0], all.size(), all, rows(parts[0]), channels_of(parts), at::get_num_threads(), parts, y);
   return y;
 }
 
-Tensors gelu_parts_backward(TensorList x, TensorList grads) {
+Tensors gelu_parts_backward(TensorList x, TensorList grads, IntArrayRef slices, IntArrayRef order, IntArrayRef signs) {
   check_tensors({x, grads});
-  check_mirrored(x.size());
-  check_shapes("parts", x, x.size(), x[0].sizes());
-  check_shapes("gradients", grads, x.size(), x[0].sizes());
+  const auto all = points(x, {slices, order, signs});
+  check_like("gradients", grads, x);
   const Tensors parts = dense(x), g = dense(grads), y = like(parts);
-  gelu_backward(parts[0], count(parts), parts[0].numel(), at::get_num_threads(), parts, g, y);
+  gelu_backward(parts[0], all.size(), all, rows(parts[0]), channels_of(parts), at::get_num_threads(), parts, g, y);
   return y;
 }
 
@@ -240,50 +281,54 @@ constexpr int64_t MOST_ELEMENTS = 1 << 20, MOST_FOR_FEATURES = 1 << 18;
 
 struct LinearGradient : Function<LinearGradient> {
   static auto op() {
-    using Signature = Tensors(TensorList, TensorList, TensorList, IntArrayRef, bool);
+    using Signature = Tensors(TensorList, TensorList, IntArrayRef, TensorList, IntArrayRef, IntArrayRef, IntArrayRef,
+                              IntArrayRef);
     static const auto op = named<Signature>("flopbench::linear_parts");
     return op;
   }
-  static Tensors forward(AutogradContext* context, TensorList x, TensorList weight, TensorList bias, IntArrayRef biased,
-                         bool gelu) {
-    TORCH_CHECK(!gelu, "linear_parts has no gradient with the GELU");
-    check_linear_numbers(x, weight, biased);
+  static Tensors forward(AutogradContext* context, TensorList x, TensorList weight, IntArrayRef of, TensorList bias,
+                         IntArrayRef biased) {
+    check_linear_numbers(x, weight, of, biased);
     context->save_for_backward(joined({x, weight}));
-    context->saved_data["parts"] = count(x);
+    context->saved_data["of"] = of.vec();
     context->saved_data["biased"] = biased.vec();
-    return below(op(), x, weight, bias, biased, gelu);
+    return below(op(), x, weight, of, bias, biased, IntArrayRef(), IntArrayRef(), IntArrayRef());
   }
   static Tensors backward(AutogradContext* context, Tensors grads) {
     const Tensors saved = context->get_saved_variables();
-    const int64_t parts = context->saved_data["parts"].toInt();
-    const TensorList all = saved, x = all.slice(0, parts), weight = all.slice(parts);
-    // The sizes may be a compiler's symbols.
+    const std::vector<int64_t> of = context->saved_data["of"].toIntVector();
+    const std::vector<int64_t> biased = context->saved_data["biased"].toIntVector();
+    const TensorList all = saved, x = all.slice(0, of.size()), weight = all.slice(of.size());
     const auto up_to = [&](int64_t most) {
-      return weight[0].sym_numel().sym_le(most).guard_bool(__FILE__, __LINE__);
+      for (const Tensor& w : weight)
+        // The sizes may be a compiler's symbols.
+        if (!w.sym_numel().sym_le(most).guard_bool(__FILE__, __LINE__)) return false;
+      return true;
     };
     const bool features = up_to(MOST_FOR_FEATURES), weights = up_to(MOST_ELEMENTS);
-    const std::vector<int64_t> biased = context->saved_data["biased"].toIntVector();
-    Tensors result =
-        joined({features ? Tensors() : of_features(grads, weight),
-                weights ? fused(grads, x, weight, biased, features) : of_weights(grads, x, weight, biased)});
-    result.resize(result.size() + 2);  // Of what is no tensor.
-    return result;
+    const Tensors computed =
+        joined({features ? Tensors() : of_features(grads, weight, of),
+                weights ? fused(grads, x, weight, of, biased, features) : of_weights(grads, x, weight, of, biased)});
+    // Undefined are those of what is no tensor, in the places of the arguments.
+    const TensorList result = computed;
+    const size_t inputs = x.size() + weight.size();
+    return joined({result.slice(0, inputs), Tensors(1), result.slice(inputs), Tensors(1)});
   }
-  static Tensors fused(TensorList grads, TensorList x, TensorList weight, IntArrayRef biased, bool features) {
-    using Signature = Tensors(TensorList, TensorList, TensorList, IntArrayRef, bool);
+  static Tensors fused(TensorList grads, TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased,
+                       bool features) {
+    using Signature = Tensors(TensorList, TensorList, TensorList, IntArrayRef, IntArrayRef, bool);
     static const auto op = named<Signature>("flopbench::linear_parts_backward");
-    return op.call(grads, x, weight, biased, features);
+    return op.call(grads, x, weight, of, biased, features);
   }
-  static Tensors of_features(TensorList grads, TensorList weight) {
+  static Tensors of_features(TensorList grads, TensorList weight, IntArrayRef of) {
     Tensors result;
-    for (size_t p = 0; p < grads.size(); ++p)
-      result.push_back(grads[p].matmul(weight[p * weight.size() / grads.size()]));
+    for (size_t p = 0; p < grads.size(); ++p) result.push_back(grads[p].matmul(weight[of[p]]));
     return result;
   }
-  static Tensors of_weights(TensorList grads, TensorList x, TensorList weight, IntArrayRef biased) {
+  static Tensors of_weights(TensorList grads, TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased) {
     Tensors result(weight.size());
     for (size_t p = 0; p < x.size(); ++p) {
-      Tensor& sum = result[p * weight.size() / x.size()];
+      Tensor& sum = result[of[p]];
       const Tensor product = grads[p].flatten(0, -2).t().mm(x[p].flatten(0, -2));
       sum = sum.defined() ? sum + product : product;
     }
@@ -292,28 +337,41 @@ struct LinearGradient : Function<LinearGradient> {
   }
 };
 
-Tensors linear_parts_differentiable(TensorList x, TensorList weight, TensorList bias, IntArrayRef biased, bool gelu) {
-  if (differentiated({x, weight, bias})) return LinearGradient::apply(x, weight, bias, biased, gelu);
-  return below(LinearGradient::op(), x, weight, bias, biased, gelu);
+Tensors linear_parts_differentiable(TensorList x, TensorList weight, IntArrayRef of, TensorList bias,
+                                    IntArrayRef biased, IntArrayRef slices, IntArrayRef order, IntArrayRef signs) {
+  if (!differentiated({x, weight, bias}))
+    return below(LinearGradient::op(), x, weight, of, bias, biased, slices, order, signs);
+  TORCH_CHECK(order.empty(), "linear_parts has no gradient with the GELU");
+  return LinearGradient::apply(x, weight, of, bias, biased);
 }
 
 struct GeluGradient : Function<GeluGradient> {
   static auto op() {
-    static const auto op = named<Tensors(TensorList)>("flopbench::gelu_parts");
+    static const auto op =
+        named<Tensors(TensorList, IntArrayRef, IntArrayRef, IntArrayRef)>("flopbench::gelu_parts");
     return op;
   }
-  static Tensors forward(AutogradContext* context, TensorList x) {
+  static Tensors forward(AutogradContext* context, TensorList x, IntArrayRef slices, IntArrayRef order,
+                         IntArrayRef signs) {
     context->save_for_backward(x.vec());
-    return below(op(), x);
+    context->saved_data["slices"] = slices.vec();
+    context->saved_data["order"] = order.vec();
+    context->saved_data["signs"] = signs.vec();
+    return below(op(), x, slices, order, signs);
   }
   static Tensors backward(AutogradContext* context, Tensors grads) {
-    static const auto op = named<Tensors(TensorList, TensorList)>("flopbench::gelu_parts_backward");
-    return op.call(context->get_saved_variables(), grads);
+    using Signature = Tensors(TensorList, TensorList, IntArrayRef, IntArrayRef, IntArrayRef);
+    static const auto op = named<Signature>("flopbench::gelu_parts_backward");
+    const auto saved = [&](const char* name) { return context->saved_data[name].toIntVector(); };
+    Tensors result = op.call(context->get_saved_variables(), grads, saved("slices"), saved("order"), saved("signs"));
+    result.resize(result.size() + 3);  // Of what is no tensor.
+    return result;
   }
 };
 
-Tensors gelu_parts_differentiable(TensorList x) {
-  return differentiated({x}) ? GeluGradient::apply(x) : below(GeluGradient::op(), x);
+Tensors gelu_parts_differentiable(TensorList x, IntArrayRef slices, IntArrayRef order, IntArrayRef signs) {
+  return differentiated({x}) ? GeluGradient::apply(x, slices, order, signs)
+                             : below(GeluGradient::op(), x, slices, order, signs);
 }
 
 struct AttentionGradient : Function<AttentionGradient> {

@@ -11,19 +11,30 @@ namespace {
 
 // Channels of linear maps are multiples of it: whole vectors of every CPU.
 constexpr int64_t CHANNELS = 16;
+// Of the transform that a non-linearity is taken in.
+constexpr int64_t MOST_POINTS = 8;
 
 }  // namespace
 
+// Neighbouring channels of a part, which are computed together: all of them, or one point of the transform that a
+// non-linearity is taken in, whose points are all of one width. What lies in the part is the point's value, or if the
+// sign is −1, its negative.
+struct Slice {
+  int64_t part, first, width, sign;
+};
+
+// Lists are by part where nothing else is said: `in` and `out` are their channels, weights and biases what is for them.
 #define DECLARE(T)                                                                                                   \
-  void linear_parts_##T(int64_t parts, int64_t rows, int64_t width, int64_t inner, int64_t transposed, int64_t gelu, \
-                        int64_t threads, const T* const* x, const T* const* weight, const T* const* bias,            \
-                        T* const* y);                                                                                \
-  void linear_weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, int64_t width, int64_t inner,        \
-                                  int64_t threads, const T* const* g, const T* const* x, T* const* grad,             \
-                                  T* const* grad_bias);                                                              \
-  void gelu_parts_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x, T* const* y);                 \
-  void gelu_parts_backward_##T(int64_t parts, int64_t size, int64_t threads, const T* const* x, const T* const* g,   \
-                               T* const* y);                                                                         \
+  void linear_parts_##T(int64_t count, const Slice* slices, int64_t rows, int64_t transposed, int64_t gelu,          \
+                        const int64_t* in, const int64_t* out, int64_t threads, const T* const* x,                   \
+                        const T* const* weight, const T* const* bias, T* const* y);                                  \
+  void linear_weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, const int64_t* of,                   \
+                                  const int64_t* in, const int64_t* out, int64_t threads, const T* const* g,         \
+                                  const T* const* x, T* const* grad_by_weight, T* const* grad_bias);                 \
+  void gelu_parts_##T(int64_t count, const Slice* slices, int64_t rows, const int64_t* channels, int64_t threads,    \
+                      const T* const* x, T* const* y);                                                               \
+  void gelu_parts_backward_##T(int64_t count, const Slice* slices, int64_t rows, const int64_t* channels,            \
+                               int64_t threads, const T* const* x, const T* const* g, T* const* y);                  \
   void attention_parts_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads, const int64_t* widths,       \
                            int64_t threads, const T* const* qkv, T* const* mixed, T* normaliser);                    \
   void attention_parts_backward_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads,                     \

@@ -8,6 +8,10 @@
 #include "signatures.h"
 #include "tile.h"
 
+#include <limits>
+#include <tuple>
+#include <vector>
+
 namespace {
 
 // Of the rows of g and x that are added at a time: with 48 and 96 products were up to 2 % slower.
@@ -34,61 +38,69 @@ class Ahead {
   const T* from_;
 };
 
-// grad of the weight [width, inner] from g [rows, width] and x [rows, inner] of neighbouring parts that have it.
+// grad of a weight [width, inner] from g [rows, width] and x [rows, inner] of every part that has it.
 template <typename T>
-struct WeightGradient {
-  int64_t parts, weights, rows, width, inner;
-  const T *const *g, *const *x;
-  T *const *grad, *const *grad_bias;  // Null for parts without a bias.
+class WeightGradient {
+ public:
+  WeightGradient(int64_t rows, int64_t width, int64_t inner, T* grad)
+      : rows_(rows), width_(width), inner_(inner), grad_(grad) {}
+  void add(const T* g, const T* x, T* grad_bias) { parts_.push_back({g, x, grad_bias}); }
 
-  void run(int64_t threads) const {
-    // Strips of the longer side, the same for each thread: then the shorter operand alone is read for every strip.
-    const bool wide = inner > width;
-    const int64_t unit = wide ? PANEL : ROWS, units = padded(wide ? inner : width, unit) / unit;
-    int64_t strips = std::min(units, padded(width * inner * sizeof(T), STRIP) / STRIP);
-    while (weights * strips % threads && strips < units) ++strips;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t n = 0; n < weights * strips; ++n) {
-      const int64_t w = n / strips, first = units * (n % strips) / strips * unit;
-      const int64_t last = units * (n % strips + 1) / strips * unit;
-      wide ? strip(w, 0, width, first, std::min(inner, last)) : strip(w, first, std::min(width, last), 0, inner);
-    }
+  // Strips are of the longer side: then the shorter operand alone is read for every strip.
+  int64_t most_strips() const { return padded(wide() ? inner_ : width_, unit()) / unit(); }
+  int64_t least_strips() const { return padded(width_ * inner_ * sizeof(T), STRIP) / STRIP; }
+  bool is_like(const WeightGradient& other) const {
+    return std::tuple(width_, inner_, parts_.size()) == std::tuple(other.width_, other.inner_, other.parts_.size());
+  }
+
+  // The n-th of so many strips.
+  void strip(int64_t n, int64_t strips) const {
+    const int64_t units = most_strips(), first = units * n / strips * unit(), last = units * (n + 1) / strips * unit();
+    wide() ? strip(0, width_, first, std::min(inner_, last)) : strip(first, std::min(width_, last), 0, inner_);
   }
 
  private:
   static constexpr int64_t PANEL = VECTORS * LANES<T>;
   static_assert(CHANNELS % LANES<T> == 0);
 
-  // Rows from `top` and columns from `left` of the gradient of weight w.
-  void strip(int64_t w, int64_t top, int64_t bottom, int64_t left, int64_t right) const {
-    const int64_t common = parts / weights, columns = right - left;
+  struct Part {
+    const T *g, *x;
+    T* grad_bias;  // Null for one without a bias.
+  };
+
+  bool wide() const { return inner_ > width_; }
+  int64_t unit() const { return wide() ? PANEL : ROWS; }
+
+  // Rows from `top` and columns from `left`.
+  void strip(int64_t top, int64_t bottom, int64_t left, int64_t right) const {
+    const int64_t columns = right - left;
     const int64_t tiles = padded(bottom - top, ROWS) / ROWS * (padded(columns, PANEL) / PANEL);
     Scratch<T> scratch(BLOCK * columns);
     T* const block = scratch.take(BLOCK * columns);
-    for (int64_t p = w * common; p < (w + 1) * common; ++p)
-      for (int64_t i = 0; i < rows; i += BLOCK) {
-        const int64_t count = std::min(BLOCK, rows - i), next = std::min(rows, i + BLOCK);
-        const bool adds = p > w * common || i > 0;
-        const T* const rows_g = g[p] + i * width;
+    for (const Part& part : parts_)
+      for (int64_t i = 0; i < rows_; i += BLOCK) {
+        const int64_t count = std::min(BLOCK, rows_ - i), next = std::min(rows_, i + BLOCK);
+        const bool adds = &part != parts_.data() || i > 0;
+        const T* const rows_g = part.g + i * width_;
         // g is there already, for the products.
-        if (grad_bias[p] && left == 0) sum_rows(count, bottom - top, rows_g + top, i > 0, grad_bias[p] + top);
-        pack(count, columns, x[p] + i * inner + left, block);
-        Ahead<T> of_g(std::min(BLOCK, rows - next), bottom - top, g[p] + next * width + top, width);
-        Ahead<T> of_x(std::min(BLOCK, rows - next), columns, x[p] + next * inner + left, inner);
+        if (part.grad_bias && left == 0) sum_rows(count, bottom - top, rows_g + top, i > 0, part.grad_bias + top);
+        pack(count, columns, part.x + i * inner_ + left, block);
+        Ahead<T> of_g(std::min(BLOCK, rows_ - next), bottom - top, part.g + next * width_ + top, width_);
+        Ahead<T> of_x(std::min(BLOCK, rows_ - next), columns, part.x + next * inner_ + left, inner_);
         const int64_t lines_g = (of_g.lines() + tiles - 1) / tiles, lines_x = (of_x.lines() + tiles - 1) / tiles;
         for (int64_t j = 0; j < columns; j += PANEL)
           with_vectors<T>(columns - j, [&](auto vectors) {
             for (int64_t o = top; o < bottom; o += ROWS) {
-              T* const sum = grad[w] + o * inner + left + j;
+              T* const sum = grad_ + o * inner_ + left + j;
               of_g.fetch(lines_g);
               of_x.fetch(lines_x);
               // The next tile's sums, from the second-level cache to the first.
-              const auto fetch = [next_sum = sum + (o + ROWS < bottom ? ROWS * inner : 0), width = inner](
+              const auto fetch = [next_sum = sum + (o + ROWS < bottom ? ROWS * inner_ : 0), width = inner_](
                                      int64_t k, const T* const*) __attribute__((always_inline)) {
                 if (k < ROWS * VECTORS) __builtin_prefetch(next_sum + k / VECTORS * width + k % VECTORS * LANES<T>);
               };
-              tile<T, vectors()>(std::min(ROWS, bottom - o), count, rows_g + o, 1, width, block + j * BLOCK,
-                                 vectors() * LANES<T>, nullptr, adds, sum, inner, fetch);
+              tile<T, vectors()>(std::min(ROWS, bottom - o), count, rows_g + o, 1, width_, block + j * BLOCK,
+                                 vectors() * LANES<T>, nullptr, adds, sum, inner_, fetch);
             }
           });
       }
@@ -104,14 +116,14 @@ struct WeightGradient {
       });
       for (int64_t r = 0; r < rows; ++r)
         repeat<VECTORS>(EACH(v) {
-          total.template at<v>() = total.template at<v>() + Vec<T>::loadu(from + r * width + j + v * LANES<T>);
+          total.template at<v>() = total.template at<v>() + Vec<T>::loadu(from + r * width_ + j + v * LANES<T>);
         });
       repeat<VECTORS>(EACH(v) { total.template at<v>().store(sum + j + v * LANES<T>); });
     }
     for (int64_t n; j < columns; j += n) {
       n = std::min(LANES<T>, columns - j);
       Vec<T> total = adds ? Vec<T>::loadu(sum + j, n) : Vec<T>(T(0));
-      for (int64_t r = 0; r < rows; ++r) total = total + Vec<T>::loadu(from + r * width + j, n);
+      for (int64_t r = 0; r < rows; ++r) total = total + Vec<T>::loadu(from + r * width_ + j, n);
       total.store(sum + j, n);
     }
   }
@@ -122,18 +134,48 @@ struct WeightGradient {
       with_vectors<T>(columns - j, [&](auto vectors) {
         for (int64_t r = 0; r < rows; ++r)
           for (int v = 0; v < vectors(); ++v)
-            Vec<T>::loadu(from + r * inner + j + v * LANES<T>).store(to + j * BLOCK + (r * vectors() + v) * LANES<T>);
+            Vec<T>::loadu(from + r * inner_ + j + v * LANES<T>).store(to + j * BLOCK + (r * vectors() + v) * LANES<T>);
       });
   }
+
+  int64_t rows_, width_, inner_;
+  T* grad_;
+  std::vector<Part> parts_;
 };
+
+template <typename T>
+void run(int64_t parts, int64_t weights, int64_t rows, const int64_t* of, const int64_t* in, const int64_t* out,
+         int64_t threads, const T* const* g, const T* const* x, T* const* grad_by_weight, T* const* grad_bias) {
+  std::vector<WeightGradient<T>> gradients;
+  for (int64_t w = 0; w < weights; ++w) {
+    const int64_t first = std::find(of, of + parts, w) - of;
+    gradients.emplace_back(rows, out[first], in[first], grad_by_weight[w]);
+    for (int64_t p = first; p < parts; ++p)
+      if (of[p] == w) gradients.back().add(g[p], x[p], grad_bias[p]);
+  }
+  int64_t strips = 1, most = std::numeric_limits<int64_t>::max();
+  bool alike = true;
+  for (const auto& gradient : gradients) {
+    strips = std::max(strips, gradient.least_strips());
+    most = std::min(most, gradient.most_strips());
+    alike &= gradient.is_like(gradients[0]);
+  }
+  // As much for every thread: of all weights together where they are alike, or else of every weight.
+  strips = std::min(strips, most);
+  while ((alike ? weights : 1) * strips % threads && strips < most) ++strips;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t n = 0; n < weights * strips; ++n)
+    alike ? gradients[n / strips].strip(n % strips, strips) : gradients[n % weights].strip(n / weights, strips);
+}
 
 }  // namespace
 
 #define EXPORT(T)                                                                                                  \
-  extern "C" void linear_weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, int64_t width,          \
-                                             int64_t inner, int64_t threads, const T* const* g, const T* const* x, \
-                                             T* const* grad, T* const* grad_bias) {                                \
-    WeightGradient<T>{parts, weights, rows, width, inner, g, x, grad, grad_bias}.run(threads);                     \
+  extern "C" void linear_weight_gradient_##T(int64_t parts, int64_t weights, int64_t rows, const int64_t* of,      \
+                                             const int64_t* in, const int64_t* out, int64_t threads,               \
+                                             const T* const* g, const T* const* x, T* const* grad_by_weight,       \
+                                             T* const* grad_bias) {                                                \
+    run<T>(parts, weights, rows, of, in, out, threads, g, x, grad_by_weight, grad_bias);                           \
   }
 
 EXPORT(float)
