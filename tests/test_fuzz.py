@@ -245,11 +245,18 @@ def test_checkpoints(tmp_path: Path, data: st.DataObject):
             torch.zeros(2, dtype=torch.cfloat),
         ]
     )
+    entries = [
+        "blocks.99999.x",
+        "pos_embed",
+        "pos_embed.0",
+        "head.weight",
+        "patch_embed.lift8.conv_A1.weight",
+    ]
     state = data.draw(
         st.dictionaries(
-            st.one_of(st.integers(), texts, st.sampled_from(["blocks.99999.x", "pos_embed", "head.weight"])),
+            st.one_of(st.integers(), texts, st.sampled_from(entries)),
             st.one_of(tensors, values),
-            max_size=3,
+            max_size=4,
         )
     )
     torch.save(state, tmp_path / "weights.pt")
