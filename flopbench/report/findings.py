@@ -82,17 +82,25 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     return Answer(run, first, tuple(points), tuple(_best_against_best(spoken_of, cells)))
 
 
+# So many pairs have a sentence each, and are named one by one.
+_FEW = 3
+
+
 def _best_against_best(spoken_of: Rows, cells: Rows) -> list[str]:
     """The fastest baseline against the fastest candidate, of all modes and kernels of the same arithmetic.
 
-    A speed-up within one mode is of no use to who would run either network in another one.
+    A speed-up within one mode is of no use to who would run either network in another one. Of more than a few
+    pairs, those of which that is the cell that is spoken of anyway share a sentence.
     """
-    said = []
+    said, as_spoken_of = [], []
     for top in spoken_of:
         same = [row for row in _same_work([top], cells) if _arithmetic(row) == _arithmetic(top)]
         if len(same) < 2:
             continue
         x, e = (min(same, key=lambda row: row[f"{role}_seconds"]) for role in ("baseline", "candidate"))
+        if x is e is top and len(spoken_of) > _FEW:
+            as_spoken_of.append(top)
+            continue
         if x is e:
             ratio, basis = x["speedup"], f"95 % interval {_shown(x)[1]}"
         else:
@@ -104,6 +112,15 @@ def _best_against_best(spoken_of: Rows, cells: Rows) -> list[str]:
             f"Best against best, {_pass_words(top['pass'])} at batch {top['batch_size']}: "
             f"{_fastest(e, 'candidate')} is {text.times(ratio)} as fast as {_fastest(x, 'baseline')}"
             f", {basis}{flagged}.".replace("\u00a0", " ")
+        )
+    for (pass_, batch), own in by(as_spoken_of, "pass", "batch_size").items():
+        names = [text.printable(top["pair_label"]) for top in own]
+        everyone = "all" if len(own) == len(spoken_of) else f"{len(own)} of the"
+        who = names if len(own) <= _FEW else [f"{everyone} candidates"]
+        said.append(
+            f"Best against best, {_pass_words(pass_)} at batch {batch}: "
+            f"{text.joined([*who, 'their baselines'])} are fastest as they are compared here "
+            f"({setting_words(own)})."
         )
     return said
 
@@ -166,13 +183,14 @@ def _over_torch(spoken_of: Rows, worlds: Worlds) -> list[str]:
     if not worlds.keys() >= {OURS, TORCHS}:
         return []
     lines = []
-    for top in spoken_of:
-        (ours,), (torchs,) = (_same_work([top], worlds[words]) for words in (OURS, TORCHS))
-        gain = torchs["baseline_seconds"] / ours["baseline_seconds"]
+    for (label, pass_, batch), own in by(spoken_of, "baseline_label", "pass", "batch_size").items():
+        gains = []
+        for top in own:
+            (ours,), (torchs,) = (_same_work([top], worlds[words]) for words in (OURS, TORCHS))
+            gains.append(torchs["baseline_seconds"] / ours["baseline_seconds"])
         lines.append(
-            f"{text.printable(top['baseline_label'])} itself runs {text.factor(gain)}× as fast {OURS} as "
-            f"{TORCHS}, {_pass_words(top['pass'])} at batch {top['batch_size']} "
-            "(medians of separate processes)."
+            f"{text.printable(label)} itself runs {_span(gains, text.factor, '×')} as fast {OURS} as "
+            f"{TORCHS}, {_pass_words(pass_)} at batch {batch} (medians of separate processes)."
         )
     return lines
 

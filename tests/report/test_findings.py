@@ -217,6 +217,23 @@ def test_the_best_in_one_process_keep_their_interval_and_one_setting_needs_no_su
     assert answer_of(one).in_short == answer_of(one).headline
 
 
+def test_many_pairs_that_are_fastest_as_they_are_compared_share_a_sentence(tmp_path):
+    pairs = tuple(f"vit_{size}.flop" for size in ("ti16", "s16", "b16", "l16"))
+    run = both_worlds(tmp_path / "r", pairs, ours=1.5)
+    assert answer_of(run).best == (
+        "Best against best, forward at batch 4: all candidates and their baselines are fastest as they are "
+        "compared here (fp32, compiled, with flopbench's kernels).",
+    )
+
+    def but_for_one(row):
+        if row["impl"] == "eager" and row["baseline_label"] == "ViT-L/16":
+            row["candidate_seconds"] = 1e-3
+
+    own, shared = rows_with(run, but_for_one).best
+    assert "E(ViT-L/16) (fp32, compiled, with torch's own operations, 1.00 ms)" in own
+    assert ": E(ViT-Ti/16), E(ViT-S/16), E(ViT-B/16) and their baselines are fastest as" in shared
+
+
 def test_modes_of_other_arithmetic_are_not_the_best_of_this_one(tmp_path):
     run = make_run(
         tmp_path / "r",

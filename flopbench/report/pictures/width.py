@@ -17,18 +17,29 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     figure, axes = panels(len(passes), columns=2, size=(3.8, 3.0), sharey=True)
     several = len(by(chosen, "pair", "depth")) > 1
     for axis, (pass_, own) in zip(axes, passes.items(), strict=True):
-        for index, ((pair, depth, batch), group) in enumerate(by(own, "pair", "depth", "batch_size").items()):
-            line = sorted(group, key=lambda row: row["width"])
-            prefix = f"{pair}, depth {depth}, " if several else ""
-            axis.errorbar(
-                [row["width"] for row in line],
-                [row["speedup"] for row in line],
-                yerr=whiskers(line),
-                **look(index).line,
-                label=wrapped(text.printable(f"{prefix}batch {batch}")),
+        number = 0
+        for (pair, depth), of_pair in by(own, "pair", "depth").items():
+            named = [pair, f"depth {depth}"] if depth else [pair]
+            color = look(number).color if several else MUTED
+            for batch, group in by(of_pair, "batch_size").items():
+                line = sorted(group, key=lambda row: row["width"])
+                words = [*(named if several else []), f"batch {batch}"]
+                axis.errorbar(
+                    [row["width"] for row in line],
+                    [row["speedup"] for row in line],
+                    yerr=whiskers(line),
+                    **look(number).line,
+                    label=wrapped(text.printable(", ".join(words))),
+                )
+                number += 1
+            promised = sorted({(row["width"], row["macs_ratio"]) for row in of_pair if row["macs_ratio"]})
+            axis.plot(
+                [width for width, _ in promised],
+                [ratio for _, ratio in promised],
+                color=color,
+                linestyle=(0, (2, 2)),
+                label=None if several else "MACs ratio",
             )
-        ideal = sorted({(row["width"], row["macs_ratio"]) for row in own if row["macs_ratio"]})
-        axis.plot(*zip(*ideal, strict=True), color=MUTED, linestyle=(0, (2, 2)), label="MACs ratio")
         axis.axhline(1.0, color=INK, linewidth=0.9)
         batch_axis(axis, widths)
         # Four digits each, and neighbours less than half an octave apart.
@@ -41,7 +52,9 @@ def speedup_against_width(run: Run, cells: Rows, suffix: str) -> Drawing | None:
     return Drawing(
         f"speedup-against-width{suffix}",
         f"Speed-up against width, {device}",
-        f"{setting_words(chosen)}; bars are 95 % intervals; below the line at 1 equivariance costs time.",
+        f"{setting_words(chosen)}; bars are 95 % intervals; "
+        + "dashed, the MACs ratio of the same colour's pair; " * several
+        + "below the line at 1 equivariance costs time.",
         "Speed-up of the candidate against the number of channels, a line per batch size. "
         + told(
             f"{row['pair_label']}, {row['pass']}, batch {row['batch_size']}: " + text.times(row["speedup"])
