@@ -335,12 +335,14 @@ def _group(cells: Rows, rank: str) -> str:
 def _where_it_pays(cells: Rows) -> list[str]:
     """From which width on, for each pair, depth, pass and batch size that has several widths."""
     said = []
-    for (_, depth, pass_, batch), group in by(cells, "pair", "depth", "pass", "batch_size").items():
+    several = len({row["pair"] for row in cells}) > 1
+    for (pair, depth, pass_, batch), group in by(cells, "pair", "depth", "pass", "batch_size").items():
         line = sorted((row for row in group if row["width"]), key=lambda row: row["width"])
         if len(line) > 1:
             blocks = f", depth {depth}" if depth else ""
             where = f"{_pass_words(pass_)} at batch {batch}{blocks}"
-            said.append(f"{where[0].upper()}{where[1:]}, equivariance pays {_crossover(line)}.")
+            what = text.printable(pair) if several else "equivariance"
+            said.append(f"{where[0].upper()}{where[1:]}, {what} pays {_crossover(line)}.")
     return said
 
 

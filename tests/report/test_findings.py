@@ -79,6 +79,23 @@ def test_from_which_width_on_it_pays(tmp_path, slow, said):
     assert "E(ViT-384×4/16)" in " ".join(found.points)
 
 
+def test_of_several_pairs_it_is_said_which_pays(tmp_path):
+    run = make_run(
+        tmp_path / "r",
+        device=CPU,
+        pairs=("vit_s16.flop", "vit_s16.octic"),
+        batch_sizes=(4,),
+        modes=("compile",),
+        passes=("forward",),
+        axes={"widths": [192, 384]},
+    )
+    said = [point for point in answer_of(run).points if "at every width" in point]
+    assert said == [
+        f"Forward at batch 4, vit_s16.{name} pays at every width measured, from 192 on."
+        for name in ("flop", "octic")
+    ]
+
+
 def test_the_setting_is_that_of_the_fastest_baseline(tmp_path):
     run = make_run(tmp_path / "r", pairs=("vit_s16.flop", "vit_b16.flop"), batch_sizes=(8,))
     text = answer_of(run)
