@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flopbench.flops.recorder import Shapes
+from flopbench.cost import Shapes
 from flopbench.models import convnext, resmlp, vit
 from flopbench.models.layers import Attention, Mlp
 from flopbench.private import hooked

@@ -21,10 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from flopbench.cells import Pass
+from flopbench.cost import Shapes
 from flopbench.errors import FlopbenchError
 from flopbench.flops.formulas import formulas_for
 from flopbench.flops.meta import evaluating
-from flopbench.flops.recorder import Call, Recorder, Shapes, ownership
+from flopbench.flops.recorder import Call, Recorder, ownership
 from flopbench.inputs import Inputs
 from flopbench.loss import Loss
 from flopbench.models.layers import Network

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from itertools import chain
 from math import prod
 from typing import Any
 
 import torch
 from torch import nn
 
-from flopbench.flops import operators
+from flopbench.flops import fused, operators
 
 aten = torch.ops.aten
 
@@ -21,32 +20,31 @@ def _convolution_backward(grad: Any, source: Any, weight: Any, *rest: Any, out_s
     return 2 * operators.convolution(weight, source, grad, transposed) * (mask[0] + mask[1])
 
 
-def _flops(macs: Callable[..., int], first: int = 0) -> Callable[..., int]:
-    """Twice the MACs, from the shapes of three arguments, the first of which is the `first`."""
-    return lambda *shapes, **_: 2 * macs(*shapes[first : first + 3])
+def _flops(macs: Callable[..., int], chosen: slice = slice(None)) -> Callable[..., int]:
+    """Twice the MACs, from the shapes of the chosen arguments."""
+    return lambda *shapes, **_: 2 * macs(*shapes[chosen])
 
 
 def formulas_for(model: nn.Module) -> dict[Any, Callable[..., int]]:
-    """`FORMULAS`, and those of our fused products if `model` runs them: they exist once they are imported."""
-    if all(getattr(module, "impl", None) not in ("fused", "triton") for module in model.modules()):
+    """`FORMULAS`, and those of our own products where `model` may run some: they exist once imported."""
+    if not any(_runs_ours(module) for module in model.modules()):
         return FORMULAS
+    for operation in ("attention", "depthwise", "linear"):
+        import_module(f"flopbench.kernels.cpp.{operation}")
     # Without Triton the layers say what is wrong.
     with suppress(ImportError):
-        for operation in ("linear", "attention"):
+        for operation in ("attention", "linear"):
             import_module(f"flopbench.kernels.triton.{operation}")
-        ours = {getattr(torch.ops.flopbench, name): _ours(macs) for name, macs in operators.OURS.items()}
-        return {**FORMULAS, **ours}
-    return FORMULAS
+    ours = {name: macs for name, macs in fused.MACS.items() if hasattr(torch.ops.flopbench, name)}
+    return {**FORMULAS, **{getattr(torch.ops.flopbench, name): _flops(macs) for name, macs in ours.items()}}
 
 
-def _ours(macs: Callable[[Any], int]) -> Callable[..., int]:
-    """Twice the MACs, from the shapes of all tensors, those in lists too."""
-
-    def flops(*shapes: Any, **_: Any) -> int:
-        lists = (s if isinstance(s, list) else [s] for s in shapes if isinstance(s, list | torch.Size))
-        return 2 * macs(list(chain.from_iterable(lists)))
-
-    return flops
+def _runs_ours(layer: nn.Module) -> bool:
+    """Whether it may run one of flopbench's kernels uncompiled."""
+    impl = getattr(layer, "impl", None)
+    return impl in ("fused", "cpp", "triton") or (
+        impl == "auto" and any(p.is_cuda for p in layer.parameters())
+    )
 
 
 def _contraction(*shapes: Any, out_shape: Any = None) -> int:
@@ -67,16 +65,17 @@ def _recurrent_layers(source: Any, weights: Any, *_: Any, **__: Any) -> int:
     return 2 * operators.recurrent(source, weights)
 
 
-_ATTENTION, _ATTENTION_BACKWARD = _flops(operators.attention), _flops(operators.attention_backward, first=1)
+_ATTENTION, _ATTENTION_BACKWARD = (
+    _flops(operators.attention, slice(3)),
+    _flops(operators.attention_backward, slice(1, 4)),
+)
 
 FORMULAS: dict[Any, Callable[..., int]] = {
     aten.convolution_backward: _convolution_backward,
     aten._scaled_dot_product_flash_attention_for_cpu: _ATTENTION,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _ATTENTION_BACKWARD,
     aten._scaled_dot_product_fused_attention_overrideable: _ATTENTION,
-    aten._scaled_dot_product_fused_attention_overrideable_backward: _flops(
-        operators.attention_backward, first=1
-    ),
+    aten._scaled_dot_product_fused_attention_overrideable_backward: _ATTENTION_BACKWARD,
     aten.mv: _contraction,
     aten.dot: _contraction,
     aten.vdot: _contraction,

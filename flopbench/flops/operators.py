@@ -8,8 +8,8 @@ Three kinds of operators, and a fourth that is nobody's wish:
   evaluation mode.
 - anything else is *uncounted* and reported by name.
 
-Products are in this file, what has none in `elementwise`. Names are those of ATen and torchvision without the
-namespace and without the underscore of an in-place version.
+Products are in this file, what has none in `elementwise`, flopbench's own operators in `fused`. Names are
+those of ATen and torchvision without the namespace and without the underscore of an in-place version.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,22 +27,6 @@ def contraction(left: Shape, out: Shape) -> int:
     Right for `mm`, `bmm`, `matmul` with broadcast batch axes, and `linear`.
     """
     return prod(out) * left[-1]
-
-
-def halves(shapes: Sequence[Shape]) -> int:
-    """MACs of the products of halves `[..., in/2]` with weights `[out/2, in/2]`, the third shape."""
-    return 2 * prod(shapes[0]) * shapes[2][0]
-
-
-def linear_gelu(shapes: Sequence[Shape]) -> int:
-    """MACs of the products of 1, 2 or 4 parts `[..., in]` with 1 or 2 weights `[out, in]`, then biases."""
-    parts = _parts_of(shapes)
-    return parts * prod(shapes[0]) * shapes[parts][0]
-
-
-def _parts_of(shapes: Sequence[Shape]) -> int:
-    # Of as many tensors there are a part and a weight, two of each, or four parts and two weights.
-    return 1 if len(shapes) < 4 else 2 if len(shapes) < 6 else 4
 
 
 def convolution(weight: Shape, source: Shape, out: Shape, transposed: bool = False) -> int:
@@ -76,23 +60,6 @@ def attention_elementwise(query: Shape, key: Shape) -> int:
 def attention_backward_elementwise(query: Shape, key: Shape) -> int:
     """Operations of its gradient: the softmax once more, and to multiply, sum, subtract and scale."""
     return attention_elementwise(query, key) + 4 * prod(query[:-1]) * key[-2]
-
-
-def attention_parts(shapes: Sequence[Shape]) -> int:
-    """MACs of attention from the parts of query, key and value together, `[B, N, 3·C_p]` each."""
-    batch, tokens, _ = shapes[0]
-    return 2 * batch * tokens**2 * sum(part[-1] // 3 for part in shapes)
-
-
-def attention_parts_backward(shapes: Sequence[Shape]) -> int:
-    """MACs of its gradient, counted as `attention_backward` counts it."""
-    return attention_parts(_qkv(shapes)) * 5 // 2
-
-
-def _qkv(shapes: Sequence[Shape]) -> Sequence[Shape]:
-    # They come between the gradients and what was mixed, of as many parts each; then a number per query.
-    parts = len(shapes) // 3
-    return shapes[parts : 2 * parts]
 
 
 def tensordot(left: Shape, right: Shape, out: Shape) -> int:
@@ -172,62 +139,6 @@ def _size(axes: set[str], sizes: Mapping[str, int]) -> int:
     return prod(sizes[axis] for axis in axes)
 
 
-def _norm_halves(shape: Shape) -> int:
-    # An element of either half: two means, centre, square, scale, gain; bias on one; four steps a row.
-    return 13 * prod(shape) + (1 + 1 + 4 + 4) * prod(shape[:-1])
-
-
-def _norm_halves_backward(shape: Shape) -> int:
-    return 2 * NORMALISATION["native_layer_norm_backward"] * prod(shape)
-
-
-def _mirror(shapes: Sequence[Shape], options: Sequence[Any], backward: bool = False) -> int:
-    pointwise = 6 if "quick_gelu" in options else PER_OUTPUT["gelu"]
-    # Four quarters, or two halves, in which no token has a partner.
-    paired = prod(shapes[1]) if len(shapes) == (8 if backward else 4) else 0
-    # Two transforms of four elements, 12 operations each. The gradient goes there once more and multiplies.
-    quadruples = (24 + 4 * pointwise + 16 * backward) * paired
-    # To mirror pairs of channels and back, two elements at a time.
-    return quadruples + (8 + 2 * pointwise + 6 * backward) * (prod(shapes[0]) - paired)
-
-
-def _heads(qkv: Sequence[Shape], heads: int) -> tuple[Shape, Shape]:
-    # Those of query and key.
-    batch, tokens, _ = qkv[0]
-    shape = batch, heads, tokens, sum(part[-1] for part in qkv) // (3 * heads)
-    return shape, shape
-
-
-def _linear_gelu(shapes: Sequence[Shape], options: Sequence[Any]) -> int:
-    parts = _parts_of(shapes)
-    hidden = (*shapes[0][:-1], shapes[parts][0])
-    if parts == 1:
-        return (6 if "quick_gelu" in options else PER_OUTPUT["gelu"]) * prod(hidden)
-    return _mirror([hidden] * parts, options)
-
-
-# Elementwise operations of our fused operators, from the shapes of the tensors that they read and from their
-# other arguments. Forward they are those of the eager operations; the gradients' are the kernels' own, which
-# are fewer than what autograd makes of the eager ones.
-FUSED: dict[str, Callable[[Sequence[Shape], Sequence[Any]], int]] = {
-    # How many tensors are read tells whether a branch was added, and whether it was scaled.
-    "layer_norm_halves": lambda shapes, options: (
-        _norm_halves(shapes[0]) + {5: 0, 7: 2, 9: 4}[len(shapes)] * prod(shapes[0])
-    ),
-    "layer_norm_halves_backward": lambda shapes, options: (
-        _norm_halves_backward(shapes[0]) + {6: 0, 8: 2, 12: 8}[len(shapes)] * prod(shapes[0])
-    ),
-    "mirror_gelu": _mirror,
-    "mirror_gelu_backward": lambda shapes, options: _mirror(shapes, options, backward=True),
-    "linear_gelu": _linear_gelu,
-    # How many heads there are is the last argument.
-    "flash_attention_parts": lambda shapes, options: attention_elementwise(*_heads(shapes, options[-1])),
-    "flash_attention_parts_backward": lambda shapes, options: attention_backward_elementwise(
-        *_heads(_qkv(shapes), options[-1])
-    ),
-}
-
-
 # Products whose first two tensors are the factors, and those that add a third tensor before them.
 _FACTORS_FIRST = ("mm", "bmm", "matmul", "linear", "mv", "dot", "vdot")
 _FACTORS_SECOND = ("addmm", "baddbmm", "addmv")
@@ -240,14 +151,6 @@ ATTENTION: tuple[str, ...] = (
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
 )
-
-# Ours: the products of all parts of a feature, and attention.
-OURS: dict[str, Callable[[Sequence[Shape]], int]] = {
-    "linear_halves": halves,
-    "linear_gelu": linear_gelu,
-    "flash_attention_parts": attention_parts,
-    "flash_attention_parts_backward": attention_parts_backward,
-}
 
 # Recurrent layers and a step of one → elementwise operations per element of the state and step: to add what
 # comes from the input to what comes from the state, the gates, and the new state from them.
@@ -268,7 +171,6 @@ PRODUCTS: dict[str, Callable[[list[Any], Shape], int]] = {
     **dict.fromkeys(_FACTORS_FIRST, lambda shapes, out: contraction(shapes[0], out)),
     **dict.fromkeys(_FACTORS_SECOND, lambda shapes, out: contraction(shapes[1], out)),
     **dict.fromkeys(ATTENTION, lambda shapes, out: attention(*shapes[:3])),
-    **{name: lambda shapes, out, macs=macs: macs(shapes) for name, macs in OURS.items()},
     **dict.fromkeys(("tensordot", "inner"), lambda shapes, out: tensordot(shapes[0], shapes[1], out)),
     "addbmm": lambda shapes, out: prod(shapes[1]) * shapes[2][-1],
 }

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopbench.flops import operators
+from flopbench.cost import Shapes
+from flopbench.flops import fused, operators
 from flopbench.flops.elementwise import free_names, operations
 from flopbench.private import (
     TorchDispatchMode,
@@ -67,18 +68,11 @@ class Call:
     again: bool = False
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """Of the tensors that went into a module and came out, and whether the former need a gradient.
-
-    Attributes:
-        runs: how often the forward pass called the module; the rest is of the last call.
-    """
-
-    inputs: tuple[tuple[int, ...], ...]
-    outputs: tuple[tuple[int, ...], ...]
-    input_needs_gradient: bool
-    runs: int = 1
+def _shapes(value: Any) -> Any:
+    """Tensors, alone or in a list, as their shapes; all else as it is."""
+    if isinstance(value, list | tuple):
+        return [_shapes(one) for one in value]
+    return value.shape if isinstance(value, Tensor) else value
 
 
 def _operands(values: Any) -> list[Tensor]:
@@ -122,8 +116,9 @@ class Recorder(TorchDispatchMode):
         elif name.removesuffix("_backward") in operators.ATTENTION:
             # The gradient of the output comes before q and k.
             elementwise = operators.attention_backward_elementwise(read[1].shape, read[2].shape)
-        if name in operators.FUSED:
-            elementwise = operators.FUSED[name]([x.shape for x in read], tree_leaves((args, kwargs)))
+        if func.namespace == "flopbench":
+            own = fused.ELEMENTWISE.get(name)
+            elementwise = None if own is None else own(*_shapes(args))
         moves = not _is_view(func) and name.rstrip("_") not in _ALLOCATING
         if formula is None and elementwise is None and name.rstrip("_") not in free_names():
             known_as = name if func.namespace in _NAMELESS else f"{func.namespace}::{name}"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopbench.flops import operators
+from flopbench.flops import fused, operators
 from flopbench.flops.elementwise import elementwise_names, free_names, operations
 from flopbench.flops.meta import TracedConvolutions, evaluating
 from flopbench.inputs import Inputs
@@ -151,7 +151,7 @@ def _handles() -> dict[str, Handle | None]:
         "aten::einsum": _einsum,
     }
     for name in operators.PRODUCTS:
-        handles[f"{_space(name)}::{name}"] = _product(name)
+        handles[f"aten::{name}"] = _product(name)
     for name in operators.RECURRENT:
         handles[f"aten::{name}"] = _recurrent(name)
     for name in elementwise_names():
@@ -161,13 +161,9 @@ def _handles() -> dict[str, Handle | None]:
     for name in free_names():
         handles[f"aten::{name}_"] = None
         handles |= {f"{space}::{name}": None for space in ("aten", "flopbench", "profiler")}
-    for name in operators.FUSED.keys() - operators.PRODUCTS.keys():
+    for name in fused.MACS.keys() | fused.ELEMENTWISE.keys():
         handles[f"flopbench::{name}"] = _fused(name)
     return handles
-
-
-def _space(name: str) -> str:
-    return "flopbench" if name in operators.OURS else "aten"
 
 
 def _shapes(values: list[Any]) -> list[list[int]]:
@@ -182,9 +178,6 @@ def _product(name: str) -> Handle:
         count = Counter({_KNOWN: 1, name: operators.PRODUCTS[name](shapes, get_shape(outputs[0]) or [])})
         if name in operators.ATTENTION:
             count[_APART + name] = operators.attention_elementwise(*shapes[:2])
-        if name in operators.FUSED:
-            count += _fused(name)(inputs, outputs)
-            count[_KNOWN] = 1
         return count
 
     return handle
@@ -192,10 +185,23 @@ def _product(name: str) -> Handle:
 
 def _fused(name: str) -> Handle:
     def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        options = [value.toIValue() for value in inputs if get_shape(value) is None]
-        return Counter({_KNOWN: 1, _APART + name: operators.FUSED[name](_shapes(inputs), options)})
+        arguments = [_argument(value) for value in inputs]
+        count = Counter({_KNOWN: 1})
+        if name in fused.MACS:
+            count[name] = fused.MACS[name](*arguments)
+        if name in fused.ELEMENTWISE:
+            count[_APART + name] = fused.ELEMENTWISE[name](*arguments)
+        return count
 
     return handle
+
+
+def _argument(value: Any) -> Any:
+    """What an operator was given, with a shape in the place of a tensor."""
+    if value.node().kind() == "prim::ListConstruct":
+        return [_argument(one) for one in value.node().inputs()]
+    shape = get_shape(value)
+    return value.toIValue() if shape is None else shape
 
 
 def _elementwise(name: str) -> Handle:

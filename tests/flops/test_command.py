@@ -107,10 +107,10 @@ def test_ratios_need_both_sides():
 
 def test_the_audit_covers_what_it_is_given_and_explains_each_figure_of_the_paper(monkeypatch):
     names = ["resmlp_t12", "resmlp_t12.flop"]
-    monkeypatch.setattr(audit_report, "list_models", lambda: names)
-    monkeypatch.setattr(audit_report, "STOCK_EXAMPLES", names[:1])
     printed = audit_report._printed()
     assert len(printed) == 25
+    monkeypatch.setattr(audit_report, "list_models", lambda: names)
+    monkeypatch.setattr(audit_report, "STOCK_EXAMPLES", names[:1])
     monkeypatch.setattr(audit_report, "_printed", lambda: {name: printed[name] for name in names})
     seen = []
     text = audit_report.audit_catalogue(lambda given: [seen.append(name) or name for name in given])
