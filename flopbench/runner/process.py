@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as waited_for
 from contextlib import contextmanager, suppress
@@ -282,7 +282,7 @@ def _last_line(log: Path) -> str:
 def _serve(
     sender: Connection,
     log: str,
-    symmetries: bytes,
+    symmetries: Mapping[str, bytes],
     job: Callable[..., Any] | str,
     arguments: tuple[Any, ...],
     threads: int | None,

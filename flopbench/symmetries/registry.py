@@ -12,7 +12,7 @@ installed package, which has an entry point in the group `flopbench.symmetries`:
 """
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
@@ -166,37 +166,41 @@ def load(about: About) -> Any:
     return _registered.get(about.name) or resolve_name(about.home)
 
 
-def pack() -> bytes:
-    """The registered symmetries, to be registered in another process, too: b"" if there are none.
+def pack() -> dict[str, bytes]:
+    """The registered symmetries by name, to be registered in another process, too.
 
     What was defined in the caller's script or notebook goes by value, what a module defines by its name.
 
     Raises:
         FlopbenchError: one does not pickle.
     """
-    if not _registered:
-        return b""
-    import cloudpickle
-
-    try:
-        return cloudpickle.dumps(list(_registered.values()))
-    except Exception as error:
-        raise FlopbenchError(
-            f"the symmetries {', '.join(_registered)} cannot go to another process: {in_one_line(error)}"
-        ) from error
+    return {name: _packed(symmetry) for name, symmetry in _registered.items()}
 
 
-def unpack(packed: bytes) -> None:
+def unpack(packed: Mapping[str, bytes]) -> None:
     """Register what another process has packed.
 
     Raises:
-        FlopbenchError: it cannot be read here.
+        FlopbenchError: one cannot be read here.
     """
+    for name, symmetry in packed.items():
+        try:
+            register(pickle.loads(symmetry))
+        except Exception as error:
+            raise FlopbenchError(
+                f"a fresh process cannot read the symmetry {name}: {in_one_line(error)}"
+            ) from error
+
+
+def _packed(symmetry: Described) -> bytes:
+    import cloudpickle
+
     try:
-        for symmetry in pickle.loads(packed) if packed else ():
-            register(symmetry)
+        return cloudpickle.dumps(symmetry)
     except Exception as error:
-        raise FlopbenchError(f"a registered symmetry cannot be read: {in_one_line(error)}") from error
+        raise FlopbenchError(
+            f"the symmetry {symmetry.about.name} cannot go to a fresh process: {in_one_line(error)}"
+        ) from error
 
 
 def _known(name: str) -> Version | None:

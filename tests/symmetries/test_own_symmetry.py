@@ -1,6 +1,7 @@
 """A symmetry of somebody's own: one file defines it, and nothing else knows that there is such a thing."""
 
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,16 @@ def test_registered_again_a_symmetry_takes_the_place_of_the_former(script):
     assert len([name for name in SPECS["vit_b16"].names if "vertical" in name]) == 3
 
 
+def test_a_symmetry_of_a_module_that_a_fresh_process_does_not_find_is_told(script, monkeypatch):
+    # As of a module that was made by hand: what goes by its name is the class.
+    monkeypatch.setitem(sys.modules, "ghost", types.ModuleType("ghost"))
+    monkeypatch.setattr(sys.modules["ghost"], "Vertical", script["Vertical"], raising=False)
+    monkeypatch.setattr(script["Vertical"], "__module__", "ghost")
+    with told("a fresh process cannot read the symmetry vertical: ModuleNotFoundError: .*ghost"):
+        measured("vit_ti16.vertical")
+
+
 def test_a_symmetry_that_does_not_pickle_is_told(script):
     script["VERTICAL"].stuck = (tensor for tensor in [Tensor()])
-    with told("the symmetries vertical cannot go to another process: TypeError"):
+    with told("the symmetry vertical cannot go to a fresh process: TypeError"):
         measured("vit_ti16.vertical")
