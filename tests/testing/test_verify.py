@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,9 +7,11 @@ from typer.testing import CliRunner
 
 from flopbench.cli import app
 from flopbench.errors import FlopbenchError
+from flopbench.models.factory import create_model
 from flopbench.models.single import KINDS
 from flopbench.suites import available_suites, load_suite
 from flopbench.symmetries.irreps import IrrepLinear
+from flopbench.testing import verify
 from flopbench.testing.verify import candidates, verify_model, verify_suite
 
 SUITE = """
@@ -26,6 +29,12 @@ def suite(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text(SUITE, encoding="utf-8")
     return str(path)
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Networks of two blocks, which are checked as deep ones are."""
+    monkeypatch.setattr(verify, "create_model", partial(create_model, depth=2))
 
 
 def test_candidates_are_all_that_promise_a_symmetry(suite):
@@ -55,6 +64,7 @@ def test_paper_suite_has_the_papers_protocol():
     assert [cell.attention for cell in cells if cell.pair.candidate == "vit_b16.flop"] == ["unfused", "fused"]
 
 
+@pytest.mark.usefixtures("shallow")
 def test_a_table_line_a_network_and_exit_code_0(suite):
     result = CliRunner().invoke(app, ["verify", "--suite", suite, "--quick"])
     assert result.exit_code == 0
@@ -84,6 +94,7 @@ def test_a_broken_symmetry_is_found_and_exit_code_3(suite, monkeypatch):
     assert "0 of 4 networks" in result.output
 
 
+@pytest.mark.usefixtures("shallow")
 def test_outputs_that_are_not_finite_never_pass(monkeypatch):
     forward = IrrepLinear.forward
     monkeypatch.setattr(IrrepLinear, "forward", lambda self, x: _poisoned(forward(self, x)))
