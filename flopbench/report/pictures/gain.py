@@ -175,14 +175,10 @@ def _label(axis: "Axes", points: Rows, unit: float) -> None:
                 words = _name(row) if last else size_of(row["candidate_label"])
                 place = row["baseline_macs"] / unit, _gain(row["speedup"])
                 labels.append(Label(*place, words, looks[name].color, bold=last))
-    measured = {row["baseline_label"] for row in points}
     for name, line in _lines(_published(points)):
         for network in line:
-            assert network.baseline
-            if network is line[-1]:
-                labels.append(Label(*_place(network), f"{name}, published", MUTED))
-            elif network.baseline.label not in measured:
-                labels.append(Label(*_place(network), size_of(network.label), MUTED))
+            words = f"{name}, published" if network is line[-1] else size_of(network.label)
+            labels.append(Label(*_place(network), words, MUTED))
     place_labels(axis, labels)
 
 
