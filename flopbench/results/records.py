@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, TypeAdapter, model_validator
 
 from flopbench.cells import Cell
 from flopbench.frozen import Frozen
 from flopbench.kernels import Ran, has_ours
 from flopbench.results.percentiles import percentile_interval
 from flopbench.suites import Profile
+from flopbench.symmetries.registry import About, describe
 
 SCHEMA = 2
 """2 says which kernels ran, and what they were compiled with. Runs of 1 are read; they do not say."""
@@ -318,8 +319,11 @@ class Environment(Frozen):
         ]
 
 
+_ABOUT = TypeAdapter(About)
+
+
 class RunInfo(Frozen):
-    """`run.json`."""
+    """`run.json`. What its symmetries are called is in it, but for flopbench's own."""
 
     schema_: Schema = SCHEMA
     id: str
@@ -333,3 +337,12 @@ class RunInfo(Frozen):
     command: str
     created: str
     environment: Environment
+    symmetries: tuple[About, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_symmetries(cls, data: Any) -> Any:
+        """The profile's networks have names that only they explain."""
+        for about in data.get("symmetries", ()) if isinstance(data, dict) else ():
+            describe(_ABOUT.validate_python(about))
+        return data

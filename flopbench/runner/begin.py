@@ -19,6 +19,7 @@ from flopbench.results import Environment, Run, RunExistsError, RunInfo
 from flopbench.runner.process import Launch
 from flopbench.runner.sweep import check_cells, probe_environment, shard_of
 from flopbench.suites import Profile, Suite, Variant, load_suite, override
+from flopbench.symmetries.registry import others
 
 # What must be the same for two parts of one run to be measurements of one thing.
 RESUME_FIELDS = (
@@ -184,6 +185,7 @@ def new_run(
         command=command,
         created=created.isoformat(timespec="seconds"),
         environment=environment,
+        symmetries=others(name.version.about for pair in profile.pairs for name in pair.names),
     )
     if results is None:
         temporary = Path(tempfile.mkdtemp(prefix="flopbench-"))

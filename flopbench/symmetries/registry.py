@@ -12,11 +12,12 @@ installed package, which has an entry point in the group `flopbench.symmetries`:
 """
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from flopbench.errors import FlopbenchError, in_one_line
 
@@ -88,7 +89,10 @@ class Version:
 class Described(Protocol):
     """A `flopbench.symmetries.Symmetry`, as far as can be said without torch."""
 
-    about: ClassVar[About]
+    @property
+    def about(self) -> About:
+        """What is known of it without its layers."""
+        ...
 
 
 Own = TypeVar("Own", bound=Described)
@@ -161,9 +165,37 @@ def register(symmetry: Own) -> Own:
     return symmetry
 
 
+class _FromRecord:
+    """A symmetry of which a record tells what its networks are called, and nobody here its layers."""
+
+    def __init__(self, about: About) -> None:
+        self.about = about
+
+
+def describe(about: About) -> None:
+    """Make the names of a record's networks known, unless they are: what was measured is read anywhere."""
+    with suppress(FlopbenchError):
+        if find(about.versions[0].name) is None:
+            register(_FromRecord(about))
+
+
+def others(symmetries: Iterable[About]) -> tuple[About, ...]:
+    """Those of some symmetries that are not flopbench's, each once."""
+    return tuple(about for about in dict.fromkeys(symmetries) if about.name not in BUILTIN)
+
+
 def load(about: About) -> Any:
-    """The symmetry itself, with its layers: a `flopbench.symmetries.Symmetry`."""
-    return _registered.get(about.name) or resolve_name(about.home)
+    """The symmetry itself, with its layers: a `flopbench.symmetries.Symmetry`.
+
+    Raises:
+        FlopbenchError: all that is known of it is from a record.
+    """
+    found = _registered.get(about.name)
+    if isinstance(found, _FromRecord):
+        raise FlopbenchError(
+            f"the layers of the symmetry {about.name} are not known here: import what registers it"
+        )
+    return found or resolve_name(about.home)
 
 
 def pack() -> dict[str, bytes]:
@@ -174,7 +206,8 @@ def pack() -> dict[str, bytes]:
     Raises:
         FlopbenchError: one does not pickle.
     """
-    return {name: _packed(symmetry) for name, symmetry in _registered.items()}
+    own = {name: each for name, each in _registered.items() if not isinstance(each, _FromRecord)}
+    return {name: _packed(symmetry) for name, symmetry in own.items()}
 
 
 def unpack(packed: Mapping[str, bytes]) -> None:

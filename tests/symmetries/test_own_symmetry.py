@@ -72,7 +72,7 @@ def test_the_file_is_short():
     assert len(FILE.read_text(encoding="utf-8").splitlines()) < 200
 
 
-def test_a_script_benchmarks_a_network_with_its_own_symmetry(script, tmp_path: Path):
+def test_a_script_benchmarks_a_network_with_its_own_symmetry(script, tmp_path: Path, monkeypatch):
     result = measured("vit_ti16.vertical")
     (record,) = result.records
     assert record.status == "ok", record.reason
@@ -87,6 +87,18 @@ def test_a_script_benchmarks_a_network_with_its_own_symmetry(script, tmp_path: P
     assert 1.8 < record.baseline.macs / record.candidate.macs < 2
     assert not record.candidate.uncounted_operators
     assert "V(ViT-64×2/16)" in result.report(tmp_path).markdown.read_text(encoding="utf-8")
+
+    # Where nobody has registered it, what was measured is read all the same.
+    saved = result.save(tmp_path / "run")
+    monkeypatch.setattr(registry, "_registered", {})
+    read = flopbench.load_run(saved or tmp_path / "run")
+    assert read.records[0].cell.labels == record.cell.labels
+    assert "V(ViT-64×2/16)" in read.report(tmp_path / "read").markdown.read_text(encoding="utf-8")
+    assert registry.pack() == {}
+    with told("the layers of the symmetry vertical are not known here: import what registers it"):
+        flopbench.create_model("vit_ti16.vertical")
+    assert register(script["VERTICAL"])
+    assert flopbench.create_model("vit_ti16.vertical", depth=1)
 
 
 def test_a_suite_knows_the_symmetry_of_an_installed_package(installed, tmp_path: Path):
