@@ -1,7 +1,10 @@
 """Operators in C++: kernels are looked for when they are needed."""
 
+import platform
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,24 @@ def test_any_change_of_a_source_is_in_the_digest(tmp_path):
         before = source_digest(copied)
         (copied / name).write_text((copied / name).read_text() + "\n")
         assert source_digest(copied) != before
+
+
+FAULTS = """
+import resource
+import torch
+from flopbench.kernels.cpp import load
+
+load()
+for done in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    parts = [torch.ones(1 << 20) for _ in range(12)]
+    del parts
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another library's heap")
+def test_features_in_parts_do_not_fault_their_pages_in_anew(cpp_compiler):
+    """In a process that has freed nothing large; 12 parts have 12 × 1024 pages."""
+    faults = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
+    assert int(faults.stdout) < 1024

@@ -51,6 +51,7 @@ def _tag() -> str:
 def _operators() -> ctypes.CDLL:
     operators = library("operators")
     operators.find_kernels_by(_find)
+    operators.keep_freed_memory()
     return operators
 
 
