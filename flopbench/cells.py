@@ -231,6 +231,12 @@ class Cell(Frozen):
         return {**attention, **parsed.sized(self.width, self.depth, divisor)}
 
     @property
+    def pair_label(self) -> str:
+        """What `Pair.label` is at this width and depth."""
+        baseline, candidate = self.labels
+        return candidate if self.pair.tells_baseline else f"{candidate} against {baseline}"
+
+    @property
     def words(self) -> list[str]:
         """`batch 4`, `forward`, `bf16 autocast`, `compiled`; what is as usual is left out."""
         return [words for axis in AXES.values() if (words := axis.say(axis.of(self)))]

@@ -115,6 +115,17 @@ class Pair(Frozen):
         return label_of(self.baseline), label_of(self.candidate)
 
     @property
+    def label(self) -> str:
+        """As short as it can be: the candidate's label; both, where that says another baseline."""
+        return self.labels[1] if self.tells_baseline else self.spoken
+
+    @property
+    def tells_baseline(self) -> bool:
+        """Whether the candidate's label leaves no other baseline to think of: E(X) is against X."""
+        candidate = parse_name(self.candidate)
+        return not candidate.has_symmetry or self.baseline == candidate.base
+
+    @property
     def spoken(self) -> str:
         """In a sentence: "E(ViT-B/16) against ViT-B/16"."""
         return " against ".join(reversed(self.labels))

@@ -36,7 +36,7 @@ def _profiles(suite: Suite) -> str:
 
 def _pairs(suite: Suite) -> str:
     profiles = (*suite.profiles.values(), *suite.full.values())
-    pairs = (pair.labels[1] for profile in profiles for pair in profile.pairs)
+    pairs = (pair.label for profile in profiles for pair in profile.pairs)
     return ", ".join(dict.fromkeys(pairs))
 
 

@@ -19,7 +19,7 @@ from flopbench.runner.needs import warnings
 def describe_record(record: CellRecord) -> str:
     """One line on how a cell ended."""
     cell = record.cell
-    what = "  ".join((cell.labels[1], *cell.words, *filter(None, [record.world])))
+    what = "  ".join((cell.pair_label, *cell.words, *filter(None, [record.world])))
     if record.unresolved:
         return f"{what}  {UNRESOLVED}: {record.unresolved}"
     if record.status != "ok" or record.speedup is None:
@@ -187,7 +187,7 @@ class LiveProgress(LogProgress):
     def cell(self, cell: Cell) -> None:
         """See `Observer.cell`."""
         super().cell(cell)
-        self.current = ", ".join((cell.labels[1], *cell.words))
+        self.current = ", ".join((cell.pair_label, *cell.words))
         self.progress.update(self.task, now=self.current)
 
     def report(self, kind: str, value: object) -> None:
@@ -248,7 +248,7 @@ class NotebookProgress(LogProgress):
     def cell(self, cell: Cell) -> None:
         """See `Observer.cell`."""
         super().cell(cell)
-        self._now = f"[{self.done + 1}/{self.total}] {', '.join((cell.labels[1], *cell.words))} …"
+        self._now = f"[{self.done + 1}/{self.total}] {', '.join((cell.pair_label, *cell.words))} …"
         self._show()
 
     def report(self, kind: str, value: object) -> None:

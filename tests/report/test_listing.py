@@ -21,3 +21,9 @@ def test_macs_are_not_counted_unasked(monkeypatch):
     monkeypatch.setattr(listing, "list_models", lambda: ["vit_ti16"])
     monkeypatch.setattr(listing, "_counted", None)
     assert "5 721 832" in listing.models_table().markdown().replace("\u202f", " ").replace("\u00a0", " ")
+
+
+def test_of_pairs_against_another_baseline_suites_name_both():
+    (octic,) = [line for line in listing.suites_table().markdown().splitlines() if "| octic |" in line]
+    assert "D8(ViT-B/16), H8" in octic
+    assert "D8(ViT-B/16) against E(ViT-B/16)" in octic
