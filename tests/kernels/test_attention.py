@@ -54,7 +54,14 @@ def test_scores_stay_in_memory_when_compiled(cpp_compiler):
 
 
 # Batch, tokens, heads, channels of a head by part: less than a tile, whole tiles, ragged ones, several parts.
-PARTS = [(1, 1, 1, (1,)), (2, 6, 3, (16,)), (1, 100, 2, (32, 32)), (2, 37, 1, (7, 9, 2)), (1, 197, 2, (64,))]
+PARTS = [
+    (1, 1, 1, (1,)),
+    (2, 6, 3, (16,)),
+    (1, 100, 2, (32, 32)),
+    (2, 37, 1, (7, 9, 2)),
+    (1, 197, 2, (64,)),
+    (1, 21, 4, (8, 8, 8, 8, 16, 16)),
+]
 
 
 def in_cpp(qkv, heads):

@@ -64,6 +64,10 @@ inline void scaled(const T* x, T* y, int64_t n, Vec<T> scale) {
 // The same for rows of n, `x_step` and `y_step` apart: those of a few whole vectors with no loop for each.
 template <typename T>
 void scaled(int64_t rows, const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n, Vec<T> scale) {
+  if (n < LANES<T>) {
+    for (int64_t r = 0; r < rows; ++r) (Vec<T>::loadu(x + r * x_step, n) * scale).store(y + r * y_step, n);
+    return;
+  }
   if (n % LANES<T> || n > VECTORS * LANES<T>) {
     for (int64_t r = 0; r < rows; ++r) scaled<T>(x + r * x_step, y + r * y_step, n, scale);
     return;
@@ -213,9 +217,18 @@ class Fetch {
   }
   void advance() {
     row_ = 0, line_ += LINE<T>;
-    if (line_ >= shape_.widths[part_]) line_ = 0, ++part_;
-    if (part_ == shape_.parts) part_ = 0, ++source_;
+    if (line_ >= shape_.widths[part_]) {
+      line_ = 0;
+      do
+        if (++part_ == shape_.parts) part_ = 0, ++source_;
+      while (source_ < count_ && fetched());
+    }
     source_ < count_ ? begin() : void(step_ = source_ = 0);
+  }
+  // Whether the head before has it in its own line. There are not so many tiles that they could fetch it again.
+  bool fetched() const {
+    const int64_t first = shape_.offset(sources_[source_].slot, item_, rows_, part_) % LINE<T>;
+    return first > 0 && first + shape_.widths[part_] <= LINE<T>;
   }
 
   const Heads<T>& shape_;
