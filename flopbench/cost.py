@@ -103,6 +103,9 @@ def per_element(operations: float) -> Form:
 free = per_element(0)
 """The form of a layer whose cost is its children's, or that costs nothing in evaluation mode."""
 
+layer_norm = per_element(LAYER_NORM)
+"""The form of an `nn.LayerNorm`."""
+
 
 def linear(layer: Any, shapes: Shapes) -> Cost:
     """The form of an `nn.Linear`: every vector that comes in meets the matrix."""

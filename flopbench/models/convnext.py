@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flopbench.models.layers import Mlp, Network, init_linear
+from flopbench.cost import free
+from flopbench.models.layers import Mlp, Network, init_linear, mean_over_the_grid
 from flopbench.symmetries import Head, MemoryFormat, Symmetry, schedule
 
 EPS = 1e-6
@@ -39,6 +40,8 @@ class Block(nn.Module):
         """`[B, H, W, C]` to the same shape."""
         return self.residual(x, self.mlp(self.norm(self.dwconv(x))))
 
+    cost = free
+
 
 class Downsample(nn.Module):
     """Layer norm, then a 2×2 convolution of stride 2."""
@@ -51,6 +54,8 @@ class Downsample(nn.Module):
     def forward(self, x: Any) -> Any:
         """`[B, H, W, C]` to `[B, H/2, W/2, C']`."""
         return self.conv(self.norm(x))
+
+    cost = free
 
 
 class Stage(nn.Module):
@@ -76,6 +81,8 @@ class Stage(nn.Module):
                 x = self.join(x)
             x = run_block(block, x)
         return x
+
+    cost = free
 
 
 class ConvNeXt(Network):
@@ -117,6 +124,7 @@ class ConvNeXt(Network):
     ) -> None:
         super().__init__()
         depth = sum(depths)
+        self.stride = patch_size * 2 ** (len(widths) - 1)
         plan = schedule(symmetry, depth)
         if plan.invariant and plan.switch < depth:
             raise ValueError("a ConvNeXt has no early-invariant version: its grid still moves with the image")
@@ -160,3 +168,5 @@ class ConvNeXt(Network):
         for stage in self.stages:
             x = stage(x, self.run_block)
         return self.head(self.norm(self.last.pooled(x, self.head_kind)))
+
+    cost = mean_over_the_grid

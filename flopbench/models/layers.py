@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from flopbench.cost import SOFTMAX, Cost, Shapes, free
 from flopbench.kernels import Impl
 from flopbench.kernels.attention import attention_parts
 from flopbench.symmetries import Activation, Dropout, Symmetry, together
@@ -35,6 +36,8 @@ class Mlp(nn.Module):
         """`[..., C]` to the same shape."""
         return self.fc2(self.drop(self.symmetry.activated(self.fc1, self.act, x)))
 
+    cost = free
+
 
 class Attention(nn.Module):
     """Multi-head self-attention; the products are the same for every symmetry."""
@@ -57,11 +60,24 @@ class Attention(nn.Module):
         mixed = together(lambda qkv: attention_parts(qkv, self.heads, impl), self.qkv(x))
         return self.proj(mixed)
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """q kᵀ and its product with v, whatever the symmetry: irreps lie side by side within a head."""
+        batch, tokens, _ = shapes.inputs[0]
+        channels = sum(shape[-1] for shape in shapes.inputs)
+        product = batch * tokens * tokens * channels
+        scores = batch * self.heads * tokens * tokens
+        # A gradient of each factor of each product; a fused kernel computes the scores again before.
+        backward = 4 * product + (product if self.fused else 0)
+        operations = batch * tokens * channels + SOFTMAX * scores
+        return Cost(mixing=2 * product, mixing_backward=backward, elementwise=operations)
+
 
 class Network(nn.Module):
     """Shared by the families: the switch for gradient checkpointing, and what weight decay leaves out."""
 
     grad_checkpointing = False
+    stride: int
+    """Pixels per cell of the grid at its end, each way."""
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them."""
@@ -79,6 +95,13 @@ class Network(nn.Module):
         Vectors (norms, biases, layer scales) are left out by optimisers' usual rule of dimension.
         """
         return {name for name, _ in self.named_parameters() if name.startswith(("cls_token.", "pos_embed."))}
+
+
+def mean_over_the_grid(network: Any, shapes: Shapes) -> Cost:
+    """The form of a network whose own work is the mean in front of its head, over the invariant channels."""
+    batch, _, height, width = shapes.inputs[0]
+    cells = (height // network.stride) * (width // network.stride)
+    return Cost(elementwise=batch * cells * network.head.in_features)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -130,7 +130,7 @@ def _tokens(state: State, symmetry: str) -> int:
 
 def _invariants(columns: int, width: int) -> str:
     """Which invariants so many columns of `invariant_proj` are for."""
-    known = {eighths * width // 8: kind for kind, (_, eighths) in INVARIANTS.items()}
+    known = {own.eighths * width // 8: kind for kind, own in INVARIANTS.items()}
     if columns in known:
         return known[columns]
     other = {2 * width: "max filtering", width: "canonisation"}.get(columns)

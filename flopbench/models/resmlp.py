@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flopbench.models.layers import Mlp, Network, init_linear
+from flopbench.cost import free
+from flopbench.models.layers import Mlp, Network, init_linear, mean_over_the_grid
 from flopbench.symmetries import PLAIN, Activation, Head, Symmetry, schedule
 
 
@@ -39,6 +40,8 @@ class Block(nn.Module):
         """`[B, N, C]` to the same shape."""
         x = self.residual1(x, self.mix(self.norm1(x)))
         return self.residual2(x, self.mlp(self.norm2(x)))
+
+    cost = free
 
 
 class ResMLP(Network):
@@ -78,6 +81,7 @@ class ResMLP(Network):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
+        self.stride = patch_size
         grid = (image_size[0] // patch_size, image_size[1] // patch_size)
         images = schedule(symmetry, depth)
         plan = images.with_tokens(grid)
@@ -114,3 +118,5 @@ class ResMLP(Network):
             x = self.run_block(block, x)
         # The mean of an affine map is the affine map of the mean: of N tokens one is left to scale.
         return self.head(self.norm(self.last.pooled(x, self.head_kind)))
+
+    cost = mean_over_the_grid

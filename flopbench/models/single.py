@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flopbench.cost import free
 from flopbench.models.catalog import LAYER_PATCH
 from flopbench.models.layers import Attention, Mlp
 from flopbench.symmetries import Symmetry, schedule
@@ -101,3 +102,5 @@ class SingleLayer(nn.Module):
         shapes = self.first.shapes(shape, C)
         parts = pixels.split([B * prod(one) for one in shapes])
         return self.first.feature_of(part.view(B, *one) for part, one in zip(parts, shapes, strict=True))
+
+    cost = free

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from flopbench.cost import Cost, Shapes, free
 from flopbench.models.layers import Attention, Mlp, Network, init_linear
 from flopbench.private import compiled_alone
 from flopbench.symmetries import Head, Symmetry, apart, each, schedule
@@ -47,6 +48,8 @@ class Block(nn.Module):
         normed = self.norm1(x) if normed is None else normed
         x, normed = self.residual1(x, self.attn(normed), self.norm2)
         return self.residual2(x, self.mlp(normed), following, ahead=True)
+
+    cost = free
 
 
 class VisionTransformer(Network):
@@ -92,6 +95,7 @@ class VisionTransformer(Network):
         super().__init__()
         plan = schedule(symmetry, depth)
         stem, last = plan.first, plan.last
+        self.stride = patch_size
         grid = (image_size[0] // patch_size, image_size[1] // patch_size)
         self.patch_embed = stem.patch_embed(3, width, patch_size)
         self.pos_embed = stem.position_embedding(width, grid)
@@ -150,3 +154,11 @@ class VisionTransformer(Network):
         if apart(Block, *pair) or any(map(compiled_alone, pair)):
             return None
         return pair[1].get_submodule("norm1")
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """Nothing of its own; where it ends with `join`, published networks have that on every token."""
+        if self.switch < len(self.blocks):
+            return Cost()
+        batch, _, height, width = shapes.inputs[0]
+        others = (height // self.stride) * (width // self.stride)
+        return Cost(published=batch * others * sum(p.numel() for p in self.join.parameters() if p.ndim > 1))

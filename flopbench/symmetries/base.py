@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
+from flopbench.cost import Cost, Shapes, free, gelu_operations
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import Why, choose
 from flopbench.kernels.gelu import Activation, gelu
@@ -90,6 +91,11 @@ class Gelu(nn.Module):
     def extra_repr(self) -> str:
         """Shown by `print(module)`."""
         return self.kind
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """The non-linearity and the transform there and back."""
+        signs = self.transform.signs
+        return Cost(elementwise=shapes.read // len(signs) * gelu_operations(self.kind, signs))
 
 
 class Symmetry:
@@ -277,6 +283,8 @@ class DropPath(nn.Module):
         """Shown by `print(module)`."""
         return f"{self.probability}"
 
+    cost = free
+
 
 class Dropout(nn.Module):
     """Dropout with an independent mask for each part of a feature.
@@ -292,3 +300,5 @@ class Dropout(nn.Module):
     def forward(self, x: Any) -> Any:
         """`[...]` to the same shape."""
         return each(self.drop, x)
+
+    cost = free

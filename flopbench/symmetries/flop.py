@@ -4,12 +4,14 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Halves` and commutes with s(h, w) ↦ s(h, W−1−w), a(h, w) ↦ −a(h, W−1−w).
 """
 
+from math import prod
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flopbench.cost import Cost, Shapes, per_element
 from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.depthwise import depthwise
@@ -73,6 +75,14 @@ class FlopPatchEmbed(nn.Module):
         a = F.linear(difference.flatten(3), self.weight_a.flatten(1) * self.scale)
         return Halves(s, a)
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """Products with the folded patch, and a sum and a difference for every pair of mirrored pixels."""
+        P, (_, colours, *_) = self.patch_size, shapes.inputs[0]
+        s, a = map(prod, shapes.outputs)
+        rows = colours * P
+        folded = s * rows * (P - P // 2) + a * rows * (P // 2)
+        return Cost(folded, elementwise=shapes.read * 2 * (P // 2) // P, published=(s + a) * rows * P)
+
 
 class FlopPositionEmbedding(Positions):
     """Learnt for the left half of the grid: s += [e_s, mirror(e_s)], a += [e_a, −mirror(e_a)].
@@ -103,6 +113,10 @@ class FlopPositionEmbedding(Positions):
         """The left half, of s with the centre column."""
         columns = whole.s.shape[2] // 2
         return Halves(whole.s[:, :, : whole.s.shape[2] - columns], whole.a[:, :, :columns])
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """A sum per element."""
+        return Cost(elementwise=shapes.written)
 
 
 MirroredKernels = tuple[Tensor, ...]
@@ -173,6 +187,10 @@ class FlopDepthwise(nn.Module, Foldable):
         """Shown by `print(module)`."""
         return f"{self.width}, kernel_size={self.kernel_size}"
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """A kernel per channel, as without symmetry: mirroring ties weights and saves no product."""
+        return Cost(shapes.written * self.kernel_size**2)
+
 
 class FoldedDepthwise(nn.Module):
     """`FlopDepthwise` for inference alone: the whole kernels are its weights, so none can be out of date."""
@@ -218,6 +236,12 @@ class FlopDownsample(nn.Module):
             F.linear(a, self.weight_a.flatten(1)),
         )
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """Each output meets all channels of two rows of folded columns; unfolded, of two rows and columns."""
+        channels = sum(shape[-1] for shape in shapes.inputs)
+        folded = shapes.written * 2 * channels
+        return Cost(folded, elementwise=shapes.read, published=2 * folded)
+
 
 def _corner(x: Tensor, column: int) -> Tensor:
     """One column of each 2×2 window: `[B, H, W, C]` to a view `[B, H/2, W/2, 2, C]`, rows before channels."""
@@ -231,6 +255,9 @@ class FlopToPlain(nn.Module):
         """Halves of `[..., C]` to a tensor `[..., C]`."""
         return torch.cat(to_mirror_pairs(x.s, x.a), dim=-1)
 
+    # A sum or a difference, and a factor.
+    cost = per_element(2)
+
 
 class FlopInvariantise(nn.Module):
     """x = [s, |a|] along the channels: whatever follows, the network is invariant."""
@@ -238,6 +265,8 @@ class FlopInvariantise(nn.Module):
     def forward(self, x: Halves) -> Tensor:
         """Halves of `[..., C]` to a tensor `[..., C]`."""
         return torch.cat([x.s, x.a.abs()], dim=-1)
+
+    cost = per_element(1 / 2)
 
 
 class Flop(Group):

@@ -4,11 +4,13 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Quarters` and commutes with the change of sign of sa and as.
 """
 
+from math import prod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from flopbench.cost import Cost, Shapes, gelu_operations, per_element
 from flopbench.kernels.gelu import gelu
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.kernels.transform import HALVES, QUARTERS, Transform, to_mirror_pairs
@@ -60,6 +62,9 @@ class SplitTokens(nn.Module):
             t_s = torch.cat([t_s, x[:, :, half]], dim=1)
         return t_s, t_a
 
+    # A sum or a difference, and a factor.
+    cost = per_element(2)
+
 
 class JoinTokens(nn.Module):
     """The inverse of `SplitTokens`, then mirror pairs of channels: row-major tokens for plain layers."""
@@ -79,6 +84,9 @@ class JoinTokens(nn.Module):
         centre = [t_s[:, paired:].unsqueeze(2)] if self.columns % 2 else []
         return torch.cat([left, *centre, right.flip(2)], dim=2)
 
+    # To mirror pairs of tokens, then of channels.
+    cost = per_element(4)
+
 
 class InvariantiseTokens(nn.Module):
     """[ss, |as|] before [aa, |sa|]: the tokens of each irrep with all channels, all of them invariant."""
@@ -88,6 +96,8 @@ class InvariantiseTokens(nn.Module):
         invariant = torch.cat([x.ss, x.aa], dim=1)
         absolute = torch.cat([x.as_.abs(), x.sa.abs()], dim=1)
         return torch.cat([invariant, absolute], dim=-1)
+
+    cost = per_element(1 / 2)
 
 
 class FlopTokensAffine(nn.Module):
@@ -109,6 +119,11 @@ class FlopTokensAffine(nn.Module):
             torch.addcmul(self.bias_a, self.weight_a, x.aa),
         )
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """A factor for all, a shift for what is invariant."""
+        ss, _, _, aa = map(prod, shapes.inputs)
+        return Cost(elementwise=shapes.read + ss + aa)
+
 
 class TokensGelu(Gelu):
     """A GELU in mirror pairs of channels of mirror pairs of tokens."""
@@ -123,6 +138,12 @@ class TokensGelu(Gelu):
         ss, sa, as_, aa = gelu(pairs, QUARTERS, self.kind, self.impl)
         s, a = gelu((x.ss[:, paired:], x.as_[:, paired:]), HALVES, self.kind, self.impl)
         return Quarters(torch.cat([ss, s], 1), sa, torch.cat([as_, a], 1), aa)
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """That of pairs of pairs; where tokens have no partner, the transform is of two points."""
+        ss, sa, *_ = map(prod, shapes.inputs)
+        pairs = sa * gelu_operations(self.kind, QUARTERS.signs)
+        return Cost(elementwise=pairs + (ss - sa) * gelu_operations(self.kind, HALVES.signs))
 
 
 class FlopTokensMixing(nn.Module):
@@ -148,6 +169,10 @@ class FlopTokensMixing(nn.Module):
             token_linear(x.as_, v_s, None, n_s),
             token_linear(x.aa, v_a, a.bias, n_a),
         )
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """Each irrep's tokens meet those of the same irrep; the matrices are children, which this covers."""
+        return Cost(sum(prod(shape) * shape[1] for shape in shapes.inputs), whole=True)
 
 
 def _mean(one: Tensor, two: Tensor) -> Tensor:

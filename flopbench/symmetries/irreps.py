@@ -8,11 +8,13 @@ turns: *Octic Vision Transformers* (arXiv:2505.15441).
 """
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from flopbench.cost import Cost, Shapes, elements, free, layer_norm_operations
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import Choice, choose, note
 from flopbench.kernels.layer_norm import (
@@ -118,6 +120,13 @@ class IrrepLinear(nn.Module):
             note(LINEAR, Choice("torch", why))
         return bool(why)
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """Every part meets its matrix; those are children, which this covers."""
+        weights, of, _ = self.maps
+        parts = self.rows.invariant if self.invariant_only else range(len(of))
+        products = (prod(shapes.inputs[part][:-1]) * weights[of[part]].numel() for part in parts)
+        return Cost(sum(products), whole=True)
+
 
 def without_shift(layer: nn.Module, x: Tensor) -> Tensor:
     """W x of an affine map W x + b, whatever module that is."""
@@ -149,6 +158,10 @@ class IrrepLayerNorm(nn.Module):
     def extra_repr(self) -> str:
         """Shown by `print(module)`."""
         return f"{self.width}, eps={self.eps}"
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """The norm's operations."""
+        return Cost(elementwise=layer_norm_operations(shapes.inputs, self.rows.dimensions))
 
 
 class IrrepResidual(nn.Module):
@@ -185,6 +198,11 @@ class IrrepResidual(nn.Module):
         """Whether one kernel adds and normalises."""
         return not apart(IrrepLayerNorm, norm) and choose(ADD_LAYER_NORM, self.impl, parts).name != "torch"
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """A sum per element, and a factor; the sums come first, and their norm is another layer."""
+        scaled = any(True for _ in self.parameters())
+        return Cost(elementwise=(1 + scaled) * elements(shapes.outputs[: len(self.rows.of)]))
+
 
 class IrrepClassToken(nn.Module):
     """A learnt invariant token; its other parts are zero, for where it lies nothing moves it."""
@@ -203,6 +221,8 @@ class IrrepClassToken(nn.Module):
         token = weight.expand(first.shape[0], -1, -1).to(first.dtype)
         zeros = (torch.cat([part.new_zeros(part.shape[0], 1, part.shape[2]), part], dim=1) for part in others)
         return like(x, (torch.cat([token, first], dim=1), *zeros))
+
+    cost = free
 
 
 class Group(Symmetry):

@@ -7,12 +7,14 @@ components of E as [[0, −1], [1, 0]] and diag(−1, 1).
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flopbench.cost import ROOT, Cost, Shapes, free
 from flopbench.errors import unknown
 from flopbench.kernels.transform import Transform
 from flopbench.symmetries.folding import Foldable, Folded
@@ -108,6 +110,15 @@ class OcticPatchEmbed(nn.Module, Foldable):
         weight = _triangle(weight + sign * weight.tril(-1).mT, self.patch_size // 2, sign)
         return self.scale * weight.flatten(1)
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """Products with the folded patch; a sum for each pixel and fold, of squares and then of triangles."""
+        colours, n = shapes.inputs[0][1], self.patch_size // 2
+        over, under, square = n * (n + 1) // 2, n * (n - 1) // 2, n * n
+        inner = (over, under, under, over, square, square)
+        folded = colours * sum(prod(out) * size for out, size in zip(shapes.outputs, inner, strict=True))
+        published = colours * self.patch_size**2 * shapes.written
+        return Cost(folded, elementwise=shapes.read * 5 // 2, published=published)
+
 
 def _patches(patch_size: int, images: Tensor, *kernels: Tensor) -> Octic:
     """What `OcticPatchEmbed` computes with its matrices and its bias."""
@@ -172,6 +183,10 @@ class OcticPositionEmbedding(Positions):
         n = self.grid[0] // 2
         *corners, e = (part[..., :n, :n, :] for part in whole[:5])
         return [*(corner / 2 for corner in corners), e]
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """A sum per element."""
+        return Cost(elementwise=shapes.written)
 
 
 def _unfold(corner: Tensor, across: int, down: int) -> Tensor:
@@ -250,13 +265,27 @@ def polynomial(x: Octic) -> list[Tensor]:
     ]
 
 
-INVARIANTS: dict[str, tuple[Callable[[Octic], list[Tensor]], int]] = {
-    "power_spectrum": (power_spectrum, 6),
-    "linear": (linear, 1),
-    "third_order": (third_order, 15),
-    "polynomial": (polynomial, 32),
+class Invariants(NamedTuple):
+    """Invariants of a feature.
+
+    Attributes:
+        of: from the feature to them.
+        eighths: of its width, that they have.
+        operations: elementwise, per position and channel of an eighth.
+    """
+
+    of: Callable[[Octic], list[Tensor]]
+    eighths: int
+    operations: int
+
+
+INVARIANTS = {
+    "power_spectrum": Invariants(power_spectrum, 6, 3 + 2 * (2 + 1 + ROOT)),
+    "linear": Invariants(linear, 1, 1),
+    "third_order": Invariants(third_order, 15, 50),
+    "polynomial": Invariants(polynomial, 32, 146),
 }
-"""By name: invariants of a feature, and how many eighths of its width they have."""
+"""By name."""
 
 
 class OcticInvariantise(nn.Module):
@@ -266,17 +295,20 @@ class OcticInvariantise(nn.Module):
         super().__init__()
         if kind not in INVARIANTS:
             raise unknown("invariants", str(kind), INVARIANTS)
-        self.invariants, eighths = INVARIANTS[kind]
         self.kind = kind
-        self.proj = nn.Linear(eighths * width // 8, width)
+        self.proj = nn.Linear(INVARIANTS[kind].eighths * width // 8, width)
 
     def forward(self, x: Octic) -> Tensor:
         """`[..., C]` to an ordinary tensor `[..., C]`."""
-        return self.proj(torch.cat(self.invariants(x), dim=-1))
+        return self.proj(torch.cat(INVARIANTS[self.kind].of(x), dim=-1))
 
     def extra_repr(self) -> str:
         """Shown by `print(module)`."""
         return self.kind
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """The invariants; the linear map is a child."""
+        return Cost(elementwise=INVARIANTS[self.kind].operations * prod(shapes.inputs[0]))
 
 
 class OcticToPlain(nn.Module):
@@ -285,6 +317,8 @@ class OcticToPlain(nn.Module):
     def forward(self, x: Octic) -> Tensor:
         """`[..., C]` to an ordinary tensor `[..., C]`."""
         return torch.cat(_eighths(x), dim=-1)
+
+    cost = free
 
 
 class OcticGroup(Group):

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from flopbench.cost import Cost, Shapes, convolution, elements, free, layer_norm, linear, per_element
 from flopbench.kernels import Impl
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import choose
@@ -29,6 +30,8 @@ class PatchEmbed(nn.Module):
         """`[B, channels, H, W]` to `[B, H/P, W/P, width]`."""
         return self.proj(images).permute(0, 2, 3, 1)
 
+    cost = free
+
 
 class PositionEmbedding(Positions):
     """A learnt vector per position, row-major `[1, H·W, C]`."""
@@ -46,6 +49,10 @@ class PositionEmbedding(Positions):
         """All of it."""
         return (whole,)
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """A sum per element."""
+        return Cost(elementwise=shapes.written)
+
 
 class ClassToken(nn.Module):
     """A learnt token in front of the others."""
@@ -58,6 +65,8 @@ class ClassToken(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, N, C]` to `[B, 1 + N, C]`."""
         return torch.cat([self.weight.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
+
+    cost = free
 
 
 class Residual(nn.Module):
@@ -75,6 +84,10 @@ class Residual(nn.Module):
         x = add_scaled(x, self.drop_path(branch), self.gamma)
         return x if norm is None else (x, None if ahead else norm(x))
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """A sum per element, and a factor; a norm is another layer."""
+        return Cost(elementwise=(1 + (self.gamma is not None)) * elements(shapes.outputs[:1]))
+
 
 class Affine(nn.Module):
     """Scale and shift of each channel."""
@@ -87,6 +100,8 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[..., C]` to the same shape."""
         return torch.addcmul(self.bias, self.weight, x)
+
+    cost = per_element(2)
 
 
 class Linear(nn.Linear):
@@ -107,6 +122,8 @@ class Linear(nn.Linear):
         """It has no modules that could be."""
         return False
 
+    cost = linear
+
 
 class LayerNorm(nn.LayerNorm):
     """Torch's, one kernel already."""
@@ -117,6 +134,8 @@ class LayerNorm(nn.LayerNorm):
         """`[..., C]` to the same shape."""
         choose(LAYER_NORM, self.impl, (input,))
         return super().forward(input)
+
+    cost = layer_norm
 
 
 class TokenLinear(nn.Linear, Foldable):
@@ -131,6 +150,11 @@ class TokenLinear(nn.Linear, Foldable):
         self.weight = nn.Parameter(aligned(self.weight.detach()), requires_grad=False)
         return self
 
+    def cost(self, shapes: Shapes) -> Cost:
+        """Every channel's tokens meet the matrix."""
+        batch, _, channels = shapes.inputs[0]
+        return Cost(batch * channels * self.in_features * self.out_features)
+
 
 class Flatten(nn.Module):
     """The grid's tokens in row-major order."""
@@ -138,6 +162,8 @@ class Flatten(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, H, W, C]` to `[B, H·W, C]`."""
         return x.flatten(1, 2)
+
+    cost = free
 
 
 class GridConv2d(nn.Conv2d):
@@ -153,6 +179,8 @@ class GridConv2d(nn.Conv2d):
         """`[B, H, W, C]` to `[B, H', W', C']`."""
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
+    cost = convolution
+
 
 class Depthwise(GridConv2d):
     """A convolution of each channel, padded to the same shape."""
@@ -166,6 +194,8 @@ class Depthwise(GridConv2d):
     def forward(self, input: Tensor) -> Tensor:
         """`[B, H, W, C]` to the same shape."""
         return depthwise(input, self.weight, self.bias, contiguous=self.contiguous, impl=self.impl)
+
+    cost = convolution
 
 
 class Plain(Symmetry):

@@ -7,18 +7,23 @@ import torch.nn.functional as F
 from torch import nn
 
 import flopbench
+from flopbench.cost import Cost
 from flopbench.errors import FlopbenchError
-from flopbench.flops import build_on_meta, closed_form
+from flopbench.flops import build_on_meta
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, audit
+from flopbench.flops.closed_form import closed_form
+from flopbench.flops.dispatch import observe
 from flopbench.inputs import inputs_for
+from flopbench.models.layers import Attention
 from tests.flops.conftest import NAMES
 
-REFERENCE = Path(flopbench.__file__).parent / "data" / "models.csv"
+DATA = Path(flopbench.__file__).parent / "data"
 VERSIONS = {"X": "", "E(X)": ".flop", "H(X)": ".hybrid", "I(X)": ".early_invariant"}
+OCTIC = {"D8(X)": ".octic", "H8(X)": ".octic_hybrid", "I8(X)": ".octic_early_invariant"}
 
 
 def reference(family, size, version):
-    with REFERENCE.open(encoding="utf-8") as file:
+    with (DATA / "models.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if (row["family"], row["size"], row["version"]) == (family, size, version):
                 return int(row["macs"]), int(row["macs_plus_elementwise"])
@@ -73,6 +78,32 @@ def test_the_papers_convention_gives_the_authors_counts(name, family, size, vers
     assert result.paper_sum == pytest.approx(total, rel=0.006)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "version"),
+    [("vit_ti16", "Ti/16", "D8(X)"), ("vit_m16", "M/16", "H8(X)"), ("vit_ti16", "Ti/16", "I8(X)")],
+)
+def test_octic_networks_count_as_their_authors_definition(name, size, version):
+    with (DATA / "octic-models.csv").open(encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if (row["size"], row["version"]) == (size, version))
+    model = build_on_meta(name + OCTIC[version])
+    ran = observe(model, inputs_for(model))
+    costs, unknown = closed_form(model, ran.shapes)
+    assert not unknown
+    assert sum(cost.as_published for cost in costs.values()) == int(row["macs"])
+    assert sum(cost.weighted + cost.mixing for cost in costs.values()) == ran.macs
+    # At the end of D8 this makes one token invariant, the authors' network all of them.
+    others = costs[""].published or 0
+    assert ran.macs + others == int(row["macs_folded"])
+    assert (others > 0) is (version == "D8(X)")
+
+
+def test_polynomial_invariants_count_too(build):
+    model, size = build("vit_ti16.octic", invariants="polynomial")
+    result = audit(model, "polynomial", inputs_for(model, None, 64, size))
+    assert result.disagreement == 0
+    assert result.ran_elementwise == pytest.approx(result.elementwise, rel=0.03)
+
+
 def test_elementwise_operations_of_the_plain_vit_are_the_authors_to_the_last():
     _, total = reference("ViT", "Ti/16", "X")
     model = build_on_meta("vit_ti16")
@@ -84,9 +115,9 @@ def test_elementwise_operations_of_the_plain_vit_are_the_authors_to_the_last():
 
 def test_a_disagreement_is_an_error_that_names_the_layer_and_its_operators(build, monkeypatch):
     model, size = build("vit_ti16.flop")
-    right = closed_form.FORMS[flopbench.flops.closed_form.Attention]
-    halved = lambda layer, shapes: closed_form.Cost(mixing=right(layer, shapes).mixing // 2)  # noqa: E731
-    monkeypatch.setitem(closed_form.FORMS, closed_form.Attention, halved)
+    right = Attention.cost
+    halved = lambda layer, shapes: Cost(mixing=right(layer, shapes).mixing // 2)  # noqa: E731
+    monkeypatch.setattr(Attention, "cost", halved)
     with pytest.raises(
         FlopbenchError, match=r"blocks\.[01]\.attn \(Attention, .*flash_attention.*\), forward"
     ):
@@ -131,3 +162,50 @@ def test_frozen_weights_and_the_first_layer_have_fewer_gradients():
     )
     model[0].requires_grad_(False)
     assert audit(model, "x", inputs_for(model, None, 1, (16, 16))).backward[FLOP_COUNTER].macs == last
+
+
+class Doubled(nn.Module):
+    """A layer that says what it costs."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.linear(x) * 2
+
+    def cost(self, shapes):
+        return Cost(elementwise=2 * shapes.written)
+
+
+class Silent(Doubled):
+    """Another forward pass, of which nothing is said."""
+
+    def forward(self, x):
+        return x @ x.mT @ super().forward(x)
+
+
+class Priced(nn.Module):
+    """Means something else by the word."""
+
+    def forward(self, x):
+        return x
+
+    def cost(self, target, price):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("layer", "unknown"), [(Doubled, {}), (Silent, {f"{__name__}.Silent": 1}), (Priced, {})]
+)
+def test_somebodys_own_layer_is_counted_as_it_says_itself(layer, unknown):
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 8, 1), layer(), nn.Flatten())
+    result = audit(model, "own", inputs_for(model, None, 1, (4, 4)))
+    closed = result.forward[CLOSED_FORM]
+    assert closed.uncounted == unknown
+    assert (closed.coverage == 1) is (layer is not Silent)
+    assert (result.published is None) is (layer is not Doubled)
+    if layer is Doubled:
+        assert result.elementwise == 2 * 16 * 8
+        assert result.macs == closed.macs == result.published
