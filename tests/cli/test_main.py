@@ -9,26 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flopbench.cli import main
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.runner import counting
+from tests.cli.conftest import Call
 
 ROOT = Path(__file__).parents[2]
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Call `flopbench` in this process: its exit code, its stdout and its stderr."""
-
-    def flopbench(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["flopbench", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return (end.value.code, *capsys.readouterr())  # pyright: ignore[reportReturnType]
-
-    return flopbench
 
 
 def raising(error: BaseException) -> Callable[..., None]:
@@ -74,6 +59,51 @@ def test_every_end_has_a_line_and_a_code(
     assert "\x1b" not in last
     # Of Ctrl-C and a closed pipe typer keeps no stack.
     assert bool(stack) == ("--debug" in words and code not in (130, 141))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--suite", "vitt"], "unknown suite 'vitt'; did you mean vit"),
+        (["run", "--suite", "absent/x.toml"], "no suite file at absent/x.toml"),
+        (["run", "--batch-size", "0"], "--batch-size: input should be greater than or equal to 1, got '0'"),
+        (["run", "--batch-size", "many"], "--batch-size: input should be a valid integer"),
+        (["run", "--image-size", "225"], "image height 225 does not suit"),
+        (["run", "--image-size", "big"], "--image-size: not an image size; write 224 or 224x192"),
+        (["run", "--mode", "warp"], "--mode: input should be 'eager', 'compile'"),
+        (["run", "--device", "tpu"], "--device 'tpu': choose cpu or cuda"),
+        (["run", "--device", "cpu", "--dtype", "tf32"], "dtype tf32 exists on CUDA only"),
+        (["run", "--pair", "vit_s16"], "pair 'vit_s16' has no baseline"),
+        (["run", "--quick", "--full"], "--quick and --full exclude one another: choose one, or neither"),
+        (["run", "--full", "--suite", "gate"], "suite 'gate' has no full profile for"),
+        (["run", "--budget", "soon"], "--budget 'soon' is not a duration; write 90s, 5m or 1.5h"),
+        (["run", "--shard", "3/2"], "--shard 3/2"),
+        (["run", "--resume", "absent"], "absent is not a run: it has no run.json"),
+        (["run", "--format", "xml"], "--format 'xml': choose one of table"),
+        (["list", "things"], "cannot list 'things': choose suites, models or all"),
+        (["merge", "absent", "other", "--out", "x"], "absent is not a run"),
+        (["report", "absent"], "absent is not a run"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["flops"], "Missing argument 'MODEL|PAIR'"),
+        (["flops", "--audit"], "No such option: --audit"),
+        (["profile", "vit_s16.flop", "--width", "30"], "--width: input should be a multiple of 4, got '30'"),
+        (["flops", "audit", "vit_b16"], "unexpected extra argument"),
+        (["profile", "predict", "vit_s16.flop"], "Missing option '--calibration'"),
+        (["profile", "check", "absent"], "absent holds no runs"),
+        (["gate", "self-tset"], "unexpected extra argument"),
+        (["gate", "--trials", "5"], "No such option: --trials"),
+        (["gate", "self-test", "--tier", "all"], "No such option: --tier"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+):
+    monkeypatch.chdir(tmp_path)
+    code, printed, complained = call(*words)
+    assert (code, printed) == (2, "")
+    assert message in complained
+    assert len(complained.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -175,7 +205,7 @@ def test_what_networks_print_goes_to_stderr():
 
 @pytest.mark.parametrize(
     ("words", "closed", "code"),
-    [("list suites", ">&-", 0), ("list suites", "<&- >&- 2>&-", 0), ("nonsense", ">&- 2>&-", 2)],
+    [("--version", ">&-", 0), ("list suites", "<&- >&- 2>&-", 0), ("nonsense", ">&- 2>&-", 2)],
 )
 def test_closed_streams_are_no_regression(words: str, closed: str, code: int):
     script = f'"{sys.executable}" -m flopbench {words} {closed}'

@@ -1,5 +1,7 @@
 """Fused kernels run in Triton's interpreter; on a GPU they do in tests/gpu."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch._inductor import config as inductor
@@ -12,6 +14,15 @@ from flopbench.kernels.inductor import missing_compiler
 def seed() -> None:
     """The noise of every test is the same in every run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Kernels divide their work, also where a worker of pytest-xdist has one thread to compute with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(2, before))
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
