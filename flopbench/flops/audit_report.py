@@ -40,7 +40,7 @@ def audit_catalogue(each: Callable[[list[str]], Iterable[str]] = iter) -> str:
     audits = [audit(model, name, inputs_for(model)) for name, model in models]
     for result in audits:
         _complete(result)
-    paper, authors = _paper_table(audits), _authors_table(audits)
+    paper, authors, octic = _paper_table(audits), _authors_table(audits), _octic_table(audits)
     return "\n".join(
         [
             "# Audit of the FLOP counts",
@@ -51,6 +51,7 @@ def audit_catalogue(each: Callable[[list[str]], Iterable[str]] = iter) -> str:
             *_section("Backward and train", _NOTE_BACKWARD, _backward_table(audits)),
             *_section("What is kept apart from the MACs", _NOTE_APART, Table("", _APART, audits)),
             *_section("The authors' networks", _NOTE_AUTHORS, authors),
+            *_section("The authors' octic networks", _NOTE_OCTIC, octic),
             *_section("The paper's figures", _NOTE_PAPER, paper),
             *_section("What the counters say as they come", _NOTE_STOCK, _stock_table()),
         ]
@@ -180,6 +181,34 @@ def _authors_table(audits: list[Audit]) -> Table:
     return Table.of("", (_NETWORK, *columns, Column("difference", write=_CHANGE)), rows)
 
 
+_NOTE_OCTIC = """
+The same of the networks of *Octic Vision Transformers* (`flopbench/data/octic-models.csv`), with the power
+spectrum as invariants. Parameters and MACs must agree to the last one, with the patch embedding as the
+convolution that it is there; folded, it takes 3/16 of these. D8 makes the class token alone invariant, where
+theirs has that map on every token.
+"""
+
+
+def _octic_table(audits: list[Audit]) -> Table:
+    known = {(row["family"], row["size"], row["version"]): row for row in _read("octic-models.csv")}
+    rows = []
+    for result in audits:
+        row = known.get(_key(result.name))
+        if row is None:
+            continue
+        parameters, macs, folded = (
+            int(row[name]) for name in ("trainable_parameters", "macs", "macs_folded")
+        )
+        if (result.parameters, result.published) != (parameters, macs) or result.macs > folded:
+            raise FlopbenchError(
+                f"{result.name} has {result.parameters:,} parameters and {result.published:,} MACs unfolded, "
+                f"{result.macs:,} folded; the authors' definition {parameters:,}, {macs:,} and {folded:,}"
+            )
+        rows.append((label_of(result.name), result.parameters, result.published, result.macs, folded))
+    headers = ("parameters", "MACs unfolded", "MACs", "theirs, folded")
+    return Table.of("", (_NETWORK, *(Column(header, write=text.exact) for header in headers)), rows)
+
+
 _NOTE_PAPER = """
 GFLOPs of the paper's convention against those in the paper's figures (`flopbench/data/published.csv`). These
 have two or three digits: a difference beyond 1.5 % must be their rounding.
@@ -252,11 +281,16 @@ def _read(name: str) -> list[dict[str, str]]:
 
 def _authors(name: str) -> tuple[int, int] | None:
     """MACs, and MACs plus elementwise operations, of the authors' definition."""
-    parsed = parse_name(name)
-    assert parsed.spec is not None
-    key = (_family(parsed.spec), parsed.spec.size, parsed.version.label("X"))
+    key = _key(name)
     rows = (row for row in _read("models.csv") if (row["family"], row["size"], row["version"]) == key)
     return next(((int(row["macs"]), int(row["macs_plus_elementwise"])) for row in rows), None)
+
+
+def _key(name: str) -> tuple[str, str, str]:
+    """Family, size and version, as the files of authors' counts have them."""
+    parsed = parse_name(name)
+    assert parsed.spec is not None
+    return _family(parsed.spec), parsed.spec.size, parsed.version.label("X")
 
 
 def _family(spec: Spec) -> str:

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from flopbench.errors import FlopbenchError
 from flopbench.flops import audit_report, command, present
 from flopbench.flops.audit import audit
 from flopbench.flops.costs import LayerCost
+from flopbench.flops.meta import build_on_meta
 from flopbench.flops.tree import Row
-from flopbench.inputs import Inputs
+from flopbench.inputs import Inputs, inputs_for
 
 
 def reads_values():
@@ -117,6 +119,16 @@ def test_the_audit_covers_what_it_is_given_and_explains_each_figure_of_the_paper
     assert seen == names
     assert "| E(ResMLP-T12) | 1.562 | 1.6 | −2.37 % | 1.562 is printed as 1.6 |" in text
     assert "1 504 869 888" in text
+
+
+def test_octic_networks_stand_beside_their_authors_counts():
+    name = "vit_ti16.octic"
+    model = build_on_meta(name)
+    result = audit(model, name, inputs_for(model))
+    (row,) = audit_report._octic_table([result]).rows
+    assert tuple(row.values())[1:] == (929_608, 409_451_520, 380_550_144, 385_969_152)
+    with pytest.raises(FlopbenchError, match="authors' definition"):
+        audit_report._octic_table([replace(result, parameters=1)])
 
 
 def test_a_figure_of_the_paper_that_is_missed_is_an_error():
