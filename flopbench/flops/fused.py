@@ -108,37 +108,13 @@ def _layer_norm_backward(
     return (8 + more) * elements(tuple(part) for part in x)
 
 
-def _of_halves(s: Shape, a: Shape, weight_s: Shape, *rest: Any) -> int:
-    return linear_parts([s, a], [weight_s], (0, 0))
-
-
-def _any_linear_gelu(x: Shapes, weight: Shapes, *rest: Any) -> int:
-    return linear_parts(x, weight, rest[0]) if len(rest) > 3 else linear_parts(x, weight[:1], [0] * len(x))
-
-
-def _any_linear_gelu_elementwise(x: Shapes, weight: Shapes, *given: Any) -> int:
-    rest: list[Any] = list(given)
-    if len(rest) > 3:
-        return _linear_gelu(x, weight, *rest)
-    return _mirror_gelu([(*part[:-1], weight[0][0]) for part in x], rest[2])
-
-
-def _mirror_gelu(parts: Shapes, kind: str) -> int:
-    return _gelu(parts, (), (), (1,) * len(parts), kind)
-
-
-def _mirror_gelu_backward(parts: Shapes, grads: Shapes, kind: str) -> int:
-    return _gelu_backward(parts, grads, (), (), (1,) * len(parts), kind)
-
-
 Costs = Callable[..., int]
 
 MACS: dict[str, Costs] = {
     "linear_parts": linear_parts,
     "linear_parts_backward": _linear_parts_backward,
     "tiled_linear_parts": linear_parts,
-    "linear_gelu": _any_linear_gelu,
-    "linear_halves": _of_halves,
+    "linear_gelu": linear_parts,
     "attention_parts": attention_parts,
     "attention_parts_backward": _attention_parts_backward,
     "flash_attention_parts": attention_parts,
@@ -150,13 +126,7 @@ MACS: dict[str, Costs] = {
 
 ELEMENTWISE: dict[str, Costs] = {
     "linear_parts": _linear_gelu,
-    "linear_gelu": _any_linear_gelu_elementwise,
-    "mirror_gelu": _mirror_gelu,
-    "mirror_gelu_backward": _mirror_gelu_backward,
-    "layer_norm_halves": lambda x, branch, gammas, affine, eps: _layer_norm(
-        x, branch, gammas, affine, (1, 1), eps
-    ),
-    "layer_norm_halves_backward": _layer_norm_backward,
+    "linear_gelu": _linear_gelu,
     "attention_parts": _attention,
     "attention_parts_backward": _attention_backward,
     "flash_attention_parts": _attention,

@@ -94,6 +94,10 @@ def _idle_threads(parts: Sequence[Tensor], heads: int) -> Why:
     return "fewer heads than threads" if parts[0].shape[0] * heads < _threads() else ""
 
 
+def _many_parts(parts: Sequence[Tensor]) -> Why:
+    return "written for 1 and 2 parts" if len(parts) > 2 else ""
+
+
 def _too_wide(parts: Sequence[Tensor], heads: int) -> Why:
     channels = len(parts) * parts[0].shape[-1] // (3 * heads)
     return unlike(parts) or (f"more than {MOST_CHANNELS} channels a head" if channels > MOST_CHANNELS else "")
@@ -120,7 +124,7 @@ ATTENTION = Operation(
     "attention",
     by_heads,
     (
-        triton("1", "2", cannot=_too_wide),
+        triton(_many_parts, _too_wide),
         cpp(cannot=_many_tokens, slower=_idle_threads),
         Implementation("unfused", slower=_fused_is_faster),
     ),

@@ -55,4 +55,4 @@ def _autocast(parts: Sequence[Tensor]) -> Why:
     return "autocast" if torch.is_autocast_enabled("cpu") else ""
 
 
-DEPTHWISE = Operation("depthwise", convolve, (cpp("1", cannot=_autocast),))
+DEPTHWISE = Operation("depthwise", convolve, (cpp(cannot=_autocast),))

@@ -46,8 +46,7 @@ class Implementation:
 
     Attributes:
         name: what it is.
-        parts: for features of how many parts it is written; none for any. Words, for to a compiler that
-            traces `choose` a number may be a symbol.
+        unwritten: why there is none of it for so many parts, so that who asks for it by name is not refused.
         cannot: why it cannot run on these.
         slower: why something else was found faster on these, which only a request by name overrules.
         unasked: why "auto" leaves it; gets the first of the parts alone, and comes first.
@@ -57,7 +56,7 @@ class Implementation:
     """
 
     name: Name
-    parts: tuple[str, ...] = ()
+    unwritten: Callable[[Sequence[Tensor]], Why] = _never
     cannot: Callable[..., Why] = _never
     slower: Callable[..., Why] = _never
     unasked: Callable[[Tensor], Why] = _never
@@ -126,10 +125,8 @@ def _choose(
         named = impl == one.name
         if not named and impl not in ("auto", "fused"):
             continue
-        lacking, found = "", ""
-        if one.parts and str(len(parts)) not in one.parts:
-            why = f"written for {' and '.join(one.parts)} parts"
-        else:
+        lacking, found, why = "", "", one.unwritten(parts)
+        if not why:
             why = (
                 (one.unasked(parts[0]) if impl == "auto" else "")
                 or one.cannot(parts, *arguments)
@@ -157,7 +154,9 @@ def _refuse(problem: str) -> None:
 # What the common kinds of implementation need.
 
 
-def triton(*parts: str, cannot: Callable[..., Why] = _never) -> Implementation:
+def triton(
+    unwritten: Callable[[Sequence[Tensor]], Why] = _never, cannot: Callable[..., Why] = _never
+) -> Implementation:
     """A Triton kernel, for CUDA tensors; `auto` takes it where it was measured to be faster on the card."""
 
     def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
@@ -169,12 +168,10 @@ def triton(*parts: str, cannot: Callable[..., Why] = _never) -> Implementation:
         exported = torch.compiler.is_compiling() and _exporting()
         return "what is exported keeps to torch's own" if exported else ""
 
-    return Implementation("triton", parts, unable, unasked=unasked, lacks=_no_triton, measured=True)
+    return Implementation("triton", unwritten, unable, unasked=unasked, lacks=_no_triton, measured=True)
 
 
-def cpp(
-    *parts: str, cannot: Callable[..., Why] = _never, slower: Callable[..., Why] = _never
-) -> Implementation:
+def cpp(*, cannot: Callable[..., Why] = _never, slower: Callable[..., Why] = _never) -> Implementation:
     """C++ on a CPU, in fp32 and fp64; `auto` takes it where torch.compile traces: both need a compiler."""
 
     def unasked(x: Tensor) -> Why:
@@ -185,19 +182,19 @@ def cpp(
             return "what is exported keeps to torch's own"
         return _on_a_cpu(parts, (torch.float32, torch.float64)) or cannot(parts, *arguments)
 
-    return Implementation("cpp", parts, unable, slower, unasked, _no_compiler)
+    return Implementation("cpp", _never, unable, slower, unasked, _no_compiler)
 
 
-def inductor(*, cannot: Callable[..., Why] = _never) -> Implementation:
+def inductor(unwritten: Callable[[Sequence[Tensor]], Why] = _never) -> Implementation:
     """The specification compiled by inductor, on a CPU; a compiler that traces the network does so itself."""
 
     def unable(parts: Sequence[Tensor], *arguments: Any) -> Why:
         if torch.compiler.is_compiling():
             return "the compiler that traces the network fuses it"
-        return _on_a_cpu(parts, (*_LOW, torch.float64)) or cannot(parts, *arguments)
+        return _on_a_cpu(parts, (*_LOW, torch.float64))
 
     return Implementation(
-        "inductor", (), unable, unasked=lambda x: "waits for a compiler", lacks=_no_compiler
+        "inductor", unwritten, unable, unasked=lambda x: "waits for a compiler", lacks=_no_compiler
     )
 
 
@@ -234,6 +231,11 @@ def unlike_rows(parts: Sequence[Tensor]) -> Why:
     if any(x.shape[:-1] != rows for x in parts):
         return "parts of unlike tokens"
     return "" if all(x.numel() > 0 for x in parts) else "nothing in them"
+
+
+def one_part(parts: Sequence[Tensor]) -> Why:
+    """A reason against what of one part is a single kernel of torch's."""
+    return "one kernel already" if len(parts) == 1 else ""
 
 
 def library_is_faster(*arguments: Any) -> Why:

@@ -15,8 +15,8 @@ from flopbench.kernels.dispatch import (
     cpp,
     inductor,
     library_is_faster,
+    one_part,
     triton,
-    unlike,
     unlike_rows,
 )
 from flopbench.kernels.inductor import compiled
@@ -26,7 +26,7 @@ Pointwise = Callable[[Tensor], Tensor]
 Activation = Literal["gelu", "quick_gelu"]
 
 MOST_POINTS = 8
-"""Of a transform in C++."""
+"""Of a transform in C++ and in Triton."""
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -59,9 +59,9 @@ def gelu(
     """
     which = choose(GELU, impl, parts, transform, kind).name
     if which == "triton":
-        from flopbench.kernels.triton import mirror_gelu as kernels
+        from flopbench.kernels.triton import gelu as kernels
 
-        return kernels.mirror_gelu(list(parts), kind)
+        return kernels.gelu(list(parts), *transform.lists, kind)
     if which == "cpp":
         from flopbench.kernels.cpp.gelu import gelu_parts
 
@@ -70,27 +70,22 @@ def gelu(
     return run(parts, transform, kind)
 
 
+def cannot_transform(parts: Sequence[Tensor], transform: Transform, kind: Activation) -> Why:
+    """A reason against what transforms a few points of parts that have the same tokens."""
+    return f"more than {MOST_POINTS} points" if len(transform.order) > MOST_POINTS else unlike_rows(parts)
+
+
 def not_exact(parts: Sequence[Tensor], transform: Transform, kind: Activation) -> Why:
-    """A reason against what has the exact GELU alone."""
-    if len(transform.order) > MOST_POINTS:
-        return f"more than {MOST_POINTS} points"
-    return unlike_rows(parts) if kind == "gelu" else f"{kind} is not the exact GELU"
-
-
-def _one_part(parts: Sequence[Tensor], *arguments: object) -> Why:
-    return "one kernel already" if len(parts) == 1 else ""
-
-
-def _unlike(parts: Sequence[Tensor], *arguments: object) -> Why:
-    return unlike(parts)
+    """A reason against what of these has the exact GELU alone."""
+    return cannot_transform(parts, transform, kind) if kind == "gelu" else f"{kind} is not the exact GELU"
 
 
 GELU = Operation(
     "gelu",
     pointwise_parts,
     (
-        triton("2", "4", cannot=_unlike),
+        triton(one_part, cannot_transform),
         cpp(cannot=not_exact, slower=library_is_faster),
-        inductor(cannot=_one_part),
+        inductor(one_part),
     ),
 )

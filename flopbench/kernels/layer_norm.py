@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import Operation, Why, choose, inductor, triton
+from flopbench.kernels.dispatch import Operation, choose, inductor, one_part, triton
 from flopbench.kernels.inductor import compiled
 from flopbench.kernels.residual import add_scaled
 
@@ -43,7 +43,7 @@ def layer_norm_parts(
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
-        return list(kernels.layer_norm_halves(list(x), [], [], list(affine), eps))
+        return kernels.layer_norm_parts(list(x), [], [], list(affine), list(dimensions), eps)
     run = compiled(norm_parts, *x) if which == "inductor" else norm_parts
     return run(x, affine, eps, dimensions)
 
@@ -89,7 +89,8 @@ def add_layer_norm_parts(
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
-        return list(kernels.layer_norm_halves(list(x), list(branch), list(gammas), list(affine), eps))
+        lists = list(x), list(branch), list(gammas), list(affine), list(dimensions)
+        return kernels.layer_norm_parts(*lists, eps)
     run = compiled(add_norm_parts, *x) if which == "inductor" else add_norm_parts
     return run(x, branch, gammas, affine, eps, dimensions)
 
@@ -111,14 +112,10 @@ def add_norm_parts(
     return [*sums, *norm_parts(sums, affine, eps, dimensions)]
 
 
-def _one_part(parts: Sequence[Tensor]) -> Why:
-    return "one kernel already" if len(parts) == 1 else ""
-
-
-LAYER_NORM = Operation("layer_norm", norm_parts, (triton("2"), inductor(cannot=_one_part)))
+LAYER_NORM = Operation("layer_norm", norm_parts, (triton(one_part), inductor(one_part)))
 """Of one part it is `torch.nn.LayerNorm`."""
 
-ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_parts, (triton("4"), inductor()), composed=True)
+ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_parts, (triton(), inductor()), composed=True)
 """Its parts are those of the feature and of the branch."""
 
 

@@ -23,11 +23,11 @@ from flopbench.kernels.dispatch import (
     choose,
     cpp,
     library_is_faster,
+    one_part,
     triton,
-    unlike,
     unlike_rows,
 )
-from flopbench.kernels.gelu import Activation, gelu, not_exact
+from flopbench.kernels.gelu import Activation, cannot_transform, gelu, not_exact
 from flopbench.kernels.transform import Transform
 
 CHANNELS = 16
@@ -61,11 +61,13 @@ def linear_parts(parts: Sequence[Tensor], maps: Maps, impl: Impl = "auto") -> li
     """
     which = choose(LINEAR, impl, parts, maps).name
     if which == "cpp":
-        return _in_cpp(parts, maps, None)
+        from flopbench.kernels.cpp.linear import linear_parts as in_cpp
+
+        return in_cpp(*_as_operators_take(parts, maps), None)
     if which == "triton":
         from flopbench.kernels.triton import linear as kernels
 
-        return kernels.linear_halves(*autocast(*parts, *maps.weights), maps.biases[0])
+        return kernels.tiled_linear_parts(*_as_operators_take(parts, maps))
     return by_part(parts, maps)
 
 
@@ -84,20 +86,21 @@ def linear_gelu_parts(
     Without gradients: these need what goes into the GELU, so it has to be written, by another kernel.
     """
     if which == "cpp":
-        return _in_cpp(parts, maps, transform)
+        from flopbench.kernels.cpp.linear import linear_parts as in_cpp
+
+        return in_cpp(*_as_operators_take(parts, maps), transform)
     from flopbench.kernels.triton import linear as kernels
 
-    parts, weights = autocast(*parts), autocast(*maps.weights)
-    last = maps.biases[3] if len(parts) == 4 else None
-    return kernels.linear_gelu(list(parts), list(weights), maps.biases[0], last, kind)
+    return kernels.linear_gelu(*_as_operators_take(parts, maps), *transform.lists, kind)
 
 
-def _in_cpp(parts: Sequence[Tensor], maps: Maps, transform: Transform | None) -> list[Tensor]:
-    from flopbench.kernels.cpp import linear as kernels
-
+def _as_operators_take(
+    parts: Sequence[Tensor], maps: Maps
+) -> tuple[list[Tensor], list[Tensor], list[int], list[Tensor], list[int]]:
+    """Parts, weights and the weight of each part, biases and the part of each; in autocast's dtype."""
     biased = [p for p, bias in enumerate(maps.biases) if bias is not None]
     present = [bias for bias in maps.biases if bias is not None]
-    return kernels.linear_parts(list(parts), list(maps.weights), maps.of, present, biased, transform)
+    return list(autocast(*parts)), list(autocast(*maps.weights)), list(maps.of), present, biased
 
 
 def _not_in_cpp(parts: Sequence[Tensor], maps: Maps) -> Why:
@@ -130,28 +133,28 @@ def _differentiated(parts: Sequence[Tensor], maps: Maps) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _not_halves(parts: Sequence[Tensor], maps: Maps) -> Why:
-    return "" if maps.of == (0, 1) and maps.biases[1] is None else "not the weights of two halves"
+def _unlike_rows(parts: Sequence[Tensor], maps: Maps) -> Why:
+    return unlike_rows(parts)
 
 
 def _not_in_epilogue(parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation) -> Why:
-    """Parts of one shape, two for each weight where there are four, and biases on what is invariant."""
-    elsewhere = any(bias is not None for part, bias in enumerate(maps.biases) if part % 3)
-    if len(maps.weights) != min(len(parts), 2) or elsewhere:
+    """In Triton every slice of a part has as many channels in, and as many out."""
+    slices = zip(maps.of, transform.slices, strict=True)
+    if len({tuple(size / count for size in maps.weights[of].shape) for of, count in slices}) > 1:
         return "not the weights of a symmetry's irreps"
-    return _with_gradients(parts, maps) or unlike(parts)
+    return _with_gradients(parts, maps) or cannot_transform(parts, transform, kind)
 
 
 LINEAR = Operation(
     "linear",
     by_part,
-    (triton("2", cannot=_not_halves), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
+    (triton(one_part, _unlike_rows), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
 )
 LINEAR_GELU = Operation(
     "linear_gelu",
     lambda parts, maps, transform, kind: gelu(by_part(parts, maps), transform, kind, "eager"),
     (
-        triton("1", "2", "4", cannot=_not_in_epilogue),
+        triton(cannot=_not_in_epilogue),
         cpp(cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,

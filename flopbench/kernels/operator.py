@@ -40,7 +40,8 @@ def operator(
     Args:
         fake: the same function for tensors without content: their number, shapes and dtypes.
         save: `(ctx, inputs, output)`, keeps what the gradient needs as `torch.autograd.Function` does.
-        gradient: `(ctx, grads)`, of the outputs, to a gradient per input: a list for a list, None for none.
+        gradient: `(ctx, grads)`, of the outputs, to a gradient per input: a list for a list, None for none
+            and for a list of numbers, which if empty is one of tensors to torch: an empty list for that.
     """
 
     def declare(run: Run) -> Run:
@@ -93,13 +94,14 @@ class _Differentiable(torch.autograd.Function):
         outs = kernel.run(*args)
         if kernel.save is not None:
             kernel.save(ctx, args, outs)
-        ctx.gradient = kernel.gradient
+        ctx.gradient, ctx.sizes = kernel.gradient, sizes
         ctx.needs_input_grad = _grouped(ctx.needs_input_grad[2:], sizes)
         return tuple(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return None, None, *_flat(ctx.gradient(ctx, list(grads)))
+        gradients = zip(ctx.gradient(ctx, list(grads)), ctx.sizes, strict=True)
+        return None, None, *_flat([None] * size if size and g is None else g for g, size in gradients)
 
 
 def _flat(args: Iterable[Any]) -> list[Any]:

@@ -28,6 +28,11 @@ class Transform:
     order: tuple[int, ...]
     signs: tuple[int, ...]
 
+    @property
+    def lists(self) -> tuple[list[int], list[int], list[int]]:
+        """The attributes as operators of torch's take them."""
+        return list(self.slices), list(self.order), list(self.signs)
+
     def points(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Parts `[..., slices·c]` to n points `[..., c]`."""
         pieces: list[Tensor] = []

@@ -16,13 +16,16 @@ from flopbench.kernels.attention import attention_parts
 from flopbench.kernels.dispatch import choose
 from flopbench.kernels.gelu import gelu
 from flopbench.kernels.layer_norm import add_layer_norm_parts, layer_norm_parts
-from flopbench.kernels.linear import LINEAR_GELU, Maps, linear_gelu_parts, linear_parts
-from flopbench.kernels.transform import HALVES, POINT, QUARTERS
+from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts, linear_parts
+from tests.kernels.agreement import TRANSFORMS, linear_inputs, parts_and_maps
 
 Impl = Literal["eager", "triton", "fused"]
 
 DEVICE: Literal["cpu", "cuda"] = "cpu" if os.environ.get("DEVICE") == "cpu" else "cuda"
 CUDA = DEVICE == "cuda"
+
+# Dimensions of the irreps of a mirroring, and of mirroring and quarter turns.
+HALVES, OCTIC = (1, 1), (1, 1, 1, 1, 2)
 
 
 class Size(NamedTuple):
@@ -76,16 +79,21 @@ class Inputs:
         C, N, _ = self.size
         return [self.noise(self.batch, N, int(width * C)) for _ in range(count)]
 
-    def gains(self, count: int) -> list[Tensor]:
-        """Vectors about 1 for the channels of a half."""
-        return [1 + 0.1 * self.noise(self.size.channels // 2) for _ in range(count)]
+    def octic(self, widen: int = 1) -> list[Tensor]:
+        """The six parts of an octic feature, of `widen` times its channels."""
+        return [part for d in OCTIC for _ in range(d) for part in self.parts(1, widen * d / 8)]
 
-    def linear(self, widen: int, parts: int = 2) -> list[Tensor]:
-        """Parts, their weights, and the biases of what is invariant."""
-        channels = self.size.channels
-        out = widen * channels // 2
-        weights = [channels**-0.5 * self.noise(out, channels // 2) for _ in range(min(parts, 2))]
-        return [*self.parts(parts), *weights, *(self.noise(out) for _ in range(2 if parts == 4 else 1))]
+    def gains(self, dimensions: tuple[int, ...], times: int = 1) -> list[Tensor]:
+        """Vectors about 1 for the channels of irreps, so many times, and at last one more for the first."""
+        channels = self.size.channels // sum(d * d for d in dimensions)
+        return [1 + 0.1 * self.noise(d * channels) for d in (*times * dimensions, 1)]
+
+    def linear(self, parts: int) -> list[Tensor]:
+        """Parts, their weights, and the biases of what is invariant, to four times the channels."""
+        C, N, _ = self.size
+        # Of four quarters each has half of the channels, of half of the tokens.
+        channels = C // min(2, parts) if parts < 6 else C // 8
+        return linear_inputs(parts, (self.batch, N), channels, 4 * channels, self.noise)
 
 
 @dataclass(frozen=True)
@@ -105,52 +113,71 @@ class Case:
     slack: float = 1.0
 
 
-def linear(impl: Impl, s: Tensor, a: Tensor, w_s: Tensor, w_a: Tensor, bias: Tensor) -> Sequence[Tensor]:
-    """The linear map of both halves."""
-    return linear_parts((s, a), Maps((w_s, w_a), (0, 1), (bias, None)), impl)
-
-
-OF = {1: (0,), 2: (0, 1), 4: (0, 0, 1, 1)}
-TRANSFORMS = {1: POINT, 2: HALVES, 4: QUARTERS}
+def linear(impl: Impl, parts: int, *x: Tensor) -> Sequence[Tensor]:
+    """The linear map of all parts."""
+    return linear_parts(*parts_and_maps(parts, x), impl)
 
 
 def linear_gelu(impl: Impl, parts: int, *x: Tensor) -> Sequence[Tensor]:
-    """The same with the GELU after it, of one part, two halves or four quarters."""
-    end = parts + min(parts, 2)
-    first, *last = x[end:]
-    biases = [first, *[None] * (parts - 1 - len(last)), *last]
-    maps = Maps(x[parts:end], OF[parts], biases)
-    given = x[:parts], maps, TRANSFORMS[parts], "gelu"
+    """The same with the GELU after it."""
+    given = *parts_and_maps(parts, x), TRANSFORMS[parts], "gelu"
     which = choose(LINEAR_GELU, impl, *given).name if impl == "fused" else impl
     return LINEAR_GELU.specification(*given) if which == "eager" else linear_gelu_parts(*given, which)
 
 
+def add_layer_norm(impl: Impl, group: tuple[int, ...], *x: Tensor) -> Sequence[Tensor]:
+    """The layer norm of a residual sum, of a group with irreps of such dimensions."""
+    parts, affine = sum(group), -1 - len(group)
+    given = x[:parts], x[parts : 2 * parts], x[2 * parts : affine], x[affine:]
+    return add_layer_norm_parts(*given, 1e-6, group, impl)
+
+
+def attention(impl: Impl, size: Size, *x: Tensor) -> Sequence[Tensor]:
+    """Attention of heads of all parts."""
+    return attention_parts(x, size.heads, impl)
+
+
+def _gelu(impl: Impl, _: Size, *x: Tensor) -> Sequence[Tensor]:
+    return gelu(x, TRANSFORMS[len(x)], "gelu", impl)
+
+
 CASES = {
     "layer_norm": Case(
-        lambda impl, _, *x: layer_norm_parts(x[:2], x[2:], 1e-6, (1, 1), impl),
-        lambda i: [*i.parts(2), *i.gains(3)],
+        lambda impl, _, *x: layer_norm_parts(x[:2], x[2:], 1e-6, HALVES, impl),
+        lambda i: [*i.parts(2), *i.gains(HALVES)],
+    ),
+    "layer_norm of octic parts": Case(
+        lambda impl, _, *x: layer_norm_parts(x[:6], x[6:], 1e-6, OCTIC, impl),
+        lambda i: [*i.octic(), *i.gains(OCTIC)],
     ),
     "add_layer_norm": Case(
-        lambda impl, _, *x: add_layer_norm_parts(x[:2], x[2:4], x[4:6], x[6:], 1e-6, (1, 1), impl),
-        lambda i: [*i.parts(4), *i.gains(5)],
+        lambda impl, _, *x: add_layer_norm(impl, HALVES, *x), lambda i: [*i.parts(4), *i.gains(HALVES, 2)]
     ),
-    "gelu of halves": Case(lambda impl, _, *x: gelu(x, HALVES, "gelu", impl), lambda i: i.parts(2, 2)),
-    "gelu of quarters": Case(lambda impl, _, *x: gelu(x, QUARTERS, "gelu", impl), lambda i: i.parts(4)),
-    "attention": Case(
-        lambda impl, size, *x: attention_parts(x, size.heads, impl), lambda i: i.parts(1, 3), slack=2
+    "add_layer_norm of octic parts": Case(
+        lambda impl, _, *x: add_layer_norm(impl, OCTIC, *x),
+        lambda i: [*i.octic(), *i.octic(), *i.gains(OCTIC, 2)],
     ),
-    "attention of halves": Case(
-        lambda impl, size, *x: attention_parts(x, size.heads, impl), lambda i: i.parts(2, 1.5), slack=2
-    ),
-    "linear": Case(lambda impl, _, *x: linear(impl, *x), lambda i: i.linear(4), slack=4),
+    "gelu of halves": Case(_gelu, lambda i: i.parts(2, 2)),
+    "gelu of quarters": Case(_gelu, lambda i: i.parts(4)),
+    "gelu of octic parts": Case(_gelu, lambda i: i.octic(4)),
+    "attention": Case(attention, lambda i: i.parts(1, 3), slack=2),
+    "attention of halves": Case(attention, lambda i: i.parts(2, 1.5), slack=2),
+    **{
+        f"linear of {parts} parts": Case(
+            lambda impl, _, *x, parts=parts: linear(impl, parts, *x),
+            lambda i, parts=parts: i.linear(parts),
+            slack=4,
+        )
+        for parts in (2, 6)
+    },
     **{
         f"linear_gelu of {parts} parts": Case(
             lambda impl, _, *x, parts=parts: linear_gelu(impl, parts, *x),
-            lambda i, parts=parts: i.linear(4, parts),
+            lambda i, parts=parts: i.linear(parts),
             backward=False,
             slack=4,
         )
-        for parts in (1, 2, 4)
+        for parts in TRANSFORMS
     },
 }
 

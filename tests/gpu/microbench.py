@@ -59,9 +59,11 @@ def compiled_gelu(s: Tensor, a: Tensor) -> Any:
 
 
 @torch.compile(dynamic=False)
-def compiled_add_norm(*halves: list[Tensor]) -> Any:
+def compiled_add_norm(
+    x: list[Tensor], branch: list[Tensor], gammas: list[Tensor], affine: list[Tensor]
+) -> Any:
     """As inductor fuses E(X)'s."""
-    return add_layer_norm_parts(*halves, 1e-6, (1, 1), "eager")
+    return add_layer_norm_parts(x, branch, gammas, affine, 1e-6, (1, 1), "eager")
 
 
 class Sheet:

@@ -11,16 +11,23 @@ from torch.library import opcheck
 from flopbench.cells import Cell
 from flopbench.kernels.cpp import load
 from flopbench.kernels.gelu import pointwise_parts
-from flopbench.kernels.linear import Maps, linear_parts
+from flopbench.kernels.linear import Maps
 from flopbench.kernels.transform import HALVES, POINT, QUARTERS
+from flopbench.symmetries import OCTIC
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 Operation = Callable[..., Any]
 
-TRANSFORMS = {1: POINT, 2: HALVES, 4: QUARTERS}
+TRANSFORMS = {1: POINT, 2: HALVES, 4: QUARTERS, 6: OCTIC.transform}
 """By the number of parts."""
+
+OF = {1: (0,), 2: (0, 1), 4: (0, 0, 1, 1), 6: (0, 1, 2, 3, 4, 4)}
+"""The weight of each part, likewise."""
+
+BIASED = {1: (0,), 2: (0,), 4: (0, 3), 6: (0,)}
+"""The parts that are invariant, likewise."""
 
 PARTS = tuple(TRANSFORMS)
 
@@ -30,9 +37,26 @@ def gelus(*parts: Tensor) -> Sequence[Tensor]:
     return pointwise_parts(parts, TRANSFORMS[len(parts)], "gelu")
 
 
-def linear_halves(s: Any, a: Any, weight_s: Any, weight_a: Any, bias: Any, impl: Any = "auto") -> Any:
-    """The linear map of both halves, with a bias on s."""
-    return linear_parts((s, a), Maps((weight_s, weight_a), (0, 1), (bias, None)), impl)
+def linear_inputs(
+    parts: int, front: Sequence[int], inner: int, out: int, normal: Callable[..., Tensor]
+) -> list[Tensor]:
+    """Parts, weights and biases of a linear map of `inner` to `out` channels for every slice of a part."""
+    slices, of = TRANSFORMS[parts].slices, OF[parts]
+    widths = [slices[of.index(weight)] for weight in range(max(of) + 1)]
+    return [
+        *(normal(*front, inner * count) for count in slices),
+        *((normal(out * n, inner * n) * (inner * n) ** -0.5).detach() for n in widths),
+        *(normal(out * slices[p]) for p in BIASED[parts]),
+    ]
+
+
+def parts_and_maps(parts: int, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Maps]:
+    """What `linear_inputs` gives, as operations take it."""
+    last = parts + max(OF[parts]) + 1
+    biases: list[Tensor | None] = [None] * parts
+    for part, bias in zip(BIASED[parts], tensors[last:], strict=True):
+        biases[part] = bias
+    return tensors[:parts], Maps(tensors[parts:last], OF[parts], biases)
 
 
 def in_cpp(operator: str) -> Operation:

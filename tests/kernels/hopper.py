@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,10 +26,11 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import compiler as nvidia
 from triton.compiler import ASTSource
 
-from flopbench.kernels.triton import attention, layer_norm, linear, mirror_gelu
+from flopbench.kernels.triton import attention, gelu, layer_norm, linear
 from flopbench.report.table import Column, Table, words
+from tests.kernels.agreement import BIASED, OF, TRANSFORMS, linear_inputs, parts_and_maps
 
-MODULES = (layer_norm, mirror_gelu, attention, linear)
+MODULES = (layer_norm, gelu, attention, linear)
 WIDTHS = (768, 384, 1280)
 """Channels of ViT-B, S and H."""
 
@@ -106,20 +108,18 @@ class Compiler:
             self._compile(kernel.fn, args, meta | config.all_kwargs(), f"{said}, {config.num_stages} stages")
 
     def _compile(self, kernel: Any, args: tuple[Any, ...], meta: dict[str, Any], config: str) -> None:
-        dtype = next(name_of(x) for x in args if isinstance(x, Tensor))
+        dtype = next(name_of(x) for x in _leaves(args) if isinstance(x, Tensor))
         key = kernel.__name__, self.case, dtype, config
         if key in self.known:
             return
         options = {name: meta.pop(name) for name in list(meta) if name not in kernel.arg_names}
-        signature, constants, attributes = {}, {}, {}
+        constants = {(kernel.arg_names.index(name),): value for name, value in meta.items()}
+        attributes: dict[tuple[int, ...], Any] = {}
+        signature = {}
         for index, name in enumerate(kernel.arg_names):
-            value = meta[name] if name in meta else args[index]
-            if name in meta or value is None:
-                signature[name], constants[index,] = "constexpr", value
-                continue
-            signature[name] = f"*{name_of(value)}" if isinstance(value, Tensor) else _scalar(value)
-            if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
-                attributes[index,] = ALIGNED
+            signature[name] = "constexpr"
+            if name not in meta:
+                signature[name] = _signature(args[index], (index,), constants, attributes)
         source = ASTSource(kernel, signature, constants, attributes)
         code: Any = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
         registers, spilled = _resources(code.asm["cubin"])
@@ -139,8 +139,26 @@ def name_of(x: Tensor) -> str:
     return next(name for name, dtype in DTYPES.items() if dtype == x.dtype)
 
 
-def _scalar(value: float) -> str:
-    return "i32" if isinstance(value, int) else "fp32"
+def _leaves(value: Any) -> list[Any]:
+    """What is in a tuple and in the tuples in it."""
+    return [leaf for one in value for leaf in _leaves(one)] if isinstance(value, tuple) else [value]
+
+
+def _signature(
+    value: Any,
+    path: tuple[int, ...],
+    constants: dict[tuple[int, ...], Any],
+    attributes: dict[tuple[int, ...], Any],
+) -> Any:
+    """The type of an argument, after noting at its path what Triton would compile a kernel for."""
+    if isinstance(value, tuple):
+        return tuple(_signature(one, (*path, at), constants, attributes) for at, one in enumerate(value))
+    if value is None or (isinstance(value, int) and value == 1):
+        constants[path] = value
+        return "constexpr"
+    if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+        attributes[path] = ALIGNED
+    return f"*{name_of(value)}" if isinstance(value, Tensor) else "i32" if isinstance(value, int) else "fp32"
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
@@ -163,52 +181,45 @@ def parts_of(count: int) -> str:
 def calls(dtype: torch.dtype, channels: int) -> Iterator[tuple[str, Callable[[], object]]]:
     """Every operator on features of so many channels; what the kernels compute is not looked at."""
     ops = torch.ops.flopbench
-    half = channels // 2
-    s, a, branch_s, branch_a = torch.zeros(4, 2, 197, half, dtype=dtype).unbind()
-    vectors = torch.zeros(3, half, dtype=dtype).unbind()
-    x, branch, gains, affine = [s, a], [branch_s, branch_a], list(vectors[:2]), list(vectors[:3])
-    norm = f"norm of {channels} channels"
-    yield norm, lambda: ops.layer_norm_halves(x, [], [], affine, 1e-6)
-    yield norm, lambda: ops.layer_norm_halves_backward(x, x, [], [], gains, 1e-6)
-    yield f"sum and {norm}", lambda: ops.layer_norm_halves(x, branch, gains, affine, 1e-6)
-    yield (
-        f"sum and {norm}",
-        lambda: ops.layer_norm_halves_backward([*x, *x], x, branch, gains, gains, 1e-6),
-    )
-    for kind in ("gelu", "quick_gelu"):
-        for parts in (x, [s, a[:, 8:], branch_s, branch_a[:, 8:]]):
-            case = f"{kind} of {parts_of(len(parts))}"
-            yield case, lambda parts=parts, kind=kind: ops.mirror_gelu(parts, kind)
-            yield (
-                f"{case}, gradient",
-                lambda parts=parts, kind=kind: ops.mirror_gelu_backward(parts, parts, kind),
-            )
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(*shape, dtype=dtype)
+
+    for dimensions in ([1, 1], [1, 1, 1, 1, 2]):
+        slice_ = channels // sum(d * d for d in dimensions)
+        x = [zeros(2, 197, d * slice_) for d in dimensions for _ in range(d)]
+        gains, bias = [zeros(d * slice_) for d in dimensions], zeros(slice_)
+        norm = f"norm of {parts_of(len(x))} of {channels} channels"
+        last = dimensions, 1e-6
+        given = {
+            norm: (([], [], [*gains, bias]), (x, x, [], [])),
+            f"sum and {norm}": ((x, gains, [*gains, bias]), ([*x, *x], x, x, gains)),
+        }
+        for case, (forward, backward) in given.items():
+            yield case, partial(ops.layer_norm_parts, x, *forward, *last)
+            yield case, partial(ops.layer_norm_parts_backward, *backward, gains, *last)
     # Of ViT-H's 16 heads each has 80 channels, of the others' 64.
     heads, tokens = (16, 257) if channels == 1280 else (channels // 64, 197)
     for count in (1, 2):
-        qkv = list(s.new_zeros(count, 1, tokens, 3 * channels // count))
+        qkv = [zeros(1, tokens, 3 * channels // count) for _ in range(count)]
+        mixed = [zeros(1, tokens, channels // count) for _ in range(count)]
+        log = torch.zeros(1, heads, tokens)
         case = f"{parts_of(count)} of heads of {channels // heads}"
-        yield case, lambda qkv=qkv, heads=heads: ops.flash_attention_parts(qkv, heads)
-        mixed = list(s.new_zeros(count, 1, tokens, channels // count))
-        log = s.new_zeros(1, heads, tokens, dtype=torch.float32)
-        yield (
-            case,
-            lambda qkv=qkv, mixed=mixed, log=log, heads=heads: ops.flash_attention_parts_backward(
-                mixed, qkv, mixed, log, heads
-            ),
-        )
-    weight = s.new_zeros(4 * half, half)
-    yield "products", lambda: ops.linear_halves(s, a, weight, weight, weight[:, 0])
-    for kind in ("gelu", "quick_gelu"):
-        for parts in ([s], x, [*x, *branch]):
-            given = (
-                parts,
-                [weight] * min(2, len(parts)),
-                weight[:, 0],
-                weight[:, 0] if len(parts) == 4 else None,
-            )
-            case = f"products and {kind} of {parts_of(len(parts))}"
-            yield case, lambda given=given, kind=kind: ops.linear_gelu(*given, kind)
+        yield case, partial(ops.flash_attention_parts, qkv, heads)
+        yield case, partial(ops.flash_attention_parts_backward, mixed, qkv, mixed, log, heads)
+    for count, transform in TRANSFORMS.items():
+        slice_ = channels // len(transform.order)
+        x, maps = parts_and_maps(count, linear_inputs(count, (2, 197), slice_, 4 * slice_, zeros))
+        biased = list(BIASED[count])
+        given = x, maps.weights, list(OF[count]), [maps.biases[p] for p in biased], biased
+        if count > 1:
+            yield f"products of {parts_of(count)}", partial(ops.tiled_linear_parts, *given)
+        for kind in ("gelu", "quick_gelu"):
+            case = f"{kind} of {parts_of(count)}"
+            yield f"products and {case}", partial(ops.linear_gelu, *given, *transform.lists, kind)
+            if count > 1:
+                yield case, partial(ops.gelu, x, *transform.lists, kind)
+                yield f"{case}, gradient", partial(ops.gelu_backward, x, x, *transform.lists, kind)
 
 
 def compile_all(*dtypes: str, channels: Sequence[int] = WIDTHS) -> list[Compiled]:

@@ -185,11 +185,14 @@ def test_what_is_asked_for_by_name_and_cannot_run_is_refused(cpu):
         choose(GELU, "triton", [x.to("meta")] * 2, HALVES, "gelu")
     # Two in one run apart.
     assert choose(LINEAR_GELU, "cpp", [x], one(x), POINT, "gelu").name == "torch"
-    maps = Maps([x], (0, 0), [None] * 2)
-    shared = choose(LINEAR_GELU, "triton", [x.to("meta")] * 2, maps, HALVES, "gelu")
-    assert shared == ("torch", "triton: not the weights of a symmetry's irreps")
+    maps = Maps([x, x[1:]], (0, 1), [None] * 2)
+    unlike = choose(LINEAR_GELU, "triton", [x.to("meta")] * 2, maps, HALVES, "gelu")
+    assert unlike == ("torch", "triton: not the weights of a symmetry's irreps")
     # And where there is none of that name for so many parts, nothing was refused.
-    assert choose(LAYER_NORM, "triton", [x]) == ("torch", "triton: written for 2 parts")
+    assert choose(LAYER_NORM, "triton", [x]) == ("torch", "triton: one kernel already")
+    assert choose(GELU, "inductor", [x], POINT, "gelu") == ("torch", "inductor: one kernel already")
+    octic = features(1, 4, 6, parts=6)
+    assert choose(ATTENTION, "triton", octic, 1) == ("torch", "triton: written for 1 and 2 parts")
     assert choose(LAYER_NORM, "cpp", [x, x]) == ("torch", "there is none of cpp")
 
 

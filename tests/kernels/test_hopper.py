@@ -11,14 +11,13 @@ PRODUCTS = {
     "attention_kernel",
     "attention_query_gradient_kernel",
     "attention_key_gradient_kernel",
-    "linear_halves_kernel",
+    "linear_parts_kernel",
     "linear_gelu_kernel",
 }
 OTHERS = {
-    "layer_norm_halves_kernel",
-    "layer_norm_halves_backward_kernel",
-    "mirror_gelu_kernel",
-    "mirror_gelu_tokens_kernel",
+    "layer_norm_kernel",
+    "layer_norm_backward_kernel",
+    "gelu_kernel",
 }
 
 

@@ -1,4 +1,4 @@
-"""The fused products of both halves, and the GELU in their epilogue."""
+"""The fused products of all parts of a feature, and the GELU in their epilogue."""
 
 from functools import partial
 from importlib import import_module
@@ -11,102 +11,129 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 
 from flopbench.errors import FlopbenchError
-from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts
+from flopbench.kernels.linear import LINEAR_GELU, Maps, linear_gelu_parts, linear_parts
+from flopbench.kernels.transform import POINT
 from tests.kernels.agreement import (
+    BIASED,
     DTYPES,
+    OF,
     PARTS,
     TOLERANCE,
+    TRANSFORMS,
     assert_agrees,
     assert_traceable,
     check_operator,
-    linear_halves,
+    linear_inputs,
     normal,
+    parts_and_maps,
 )
 
 # Shape in front, channels in, channels out: less than a tile, ragged tiles, more than a group of tiles.
 SHAPES = [((1,), 1, 1), ((2, 9), 17, 5), ((150,), 16, 40)]
+# The widest parts are as many tiles of fewer rows.
+OF_PARTS = [(parts, shape) for parts in PARTS for shape in (SHAPES if parts < 6 else SHAPES[1:2])]
 
 
-def inputs(front, inner, out, **options) -> list[Any]:
-    scale = inner**-0.5
-    halves = [normal(*front, inner, **options) for _ in range(2)]
-    weights = [(normal(out, inner, **options) * scale).detach().requires_grad_() for _ in range(2)]
-    return [*halves, *weights, normal(out, **options)]
+def linear(*tensors, parts, impl=None):
+    if impl is None:
+        *tensors, impl = tensors
+    return linear_parts(*parts_and_maps(parts, tensors), impl)
+
+
+def inputs(parts, front, inner, out, **options) -> list[Any]:
+    return [x.requires_grad_() for x in linear_inputs(parts, front, inner, out, partial(normal, **options))]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_products(device, shape, dtype):
-    given = inputs(*shape, dtype=dtype, device=device)
-    assert_agrees(linear_halves, given)
-    assert_agrees(linear_halves, [*given[:4], None])
+@pytest.mark.parametrize(("parts", "shape"), [given for given in OF_PARTS if given[0] in (2, 6)])
+def test_products(device, parts, shape, dtype):
+    assert_agrees(partial(linear, parts=parts), inputs(parts, *shape, dtype=dtype, device=device))
+
+
+def test_products_without_a_bias_or_with_one_for_each_part(device):
+    s, a, weight, _, bias = inputs(2, (3, 4), 6, 5, device=device)
+
+    def shared(s, a, weight, *given):
+        *biases, impl = given
+        return linear_parts([s, a], Maps([weight], (0, 0), biases), impl)
+
+    assert_agrees(shared, [s, a, weight, None, None])
+    assert_agrees(shared, [s, a, weight, bias, normal(5, device=device)])
 
 
 @pytest.mark.parametrize("kind", ["gelu", "quick_gelu"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize(("parts", "shape"), OF_PARTS)
 def test_gelu_in_the_epilogue(device, parts, shape, dtype, kind):
-    front, inner, out = shape
-    options: dict[str, Any] = {"dtype": dtype, "device": device}
-    x = [normal(*front, inner, **options).detach() for _ in range(parts)]
-    weights = [normal(out, inner, **options).detach() * inner**-0.5 for _ in range(min(parts, 2))]
-    # As the symmetries have them: on what is invariant.
-    biases = [normal(out, **options).detach() if p in (0, 3) else None for p in range(parts)]
-    given = x, weights, biases
-    fused = linear_gelu_parts(*given, kind, "triton")
-    wide = [[None if x is None else x.double() for x in tensors] for tensors in given]
-    expected = LINEAR_GELU.specification(*wide, kind)
+    given = [x.detach() for x in inputs(parts, *shape, dtype=dtype, device=device)]
+    fused = linear_gelu_parts(*parts_and_maps(parts, given), TRANSFORMS[parts], kind, "triton")
+    wide = parts_and_maps(parts, [x.double() for x in given])
+    expected = LINEAR_GELU.specification(*wide, TRANSFORMS[parts], kind)
     for one, two in zip(fused, expected, strict=True):
         torch.testing.assert_close(one.double(), two, rtol=TOLERANCE[dtype], atol=3 * TOLERANCE[dtype])
 
 
 def test_strided_inputs_and_no_rows(device):
-    given = inputs((3, 4), 6, 5, device=device)
+    given = inputs(2, (3, 4), 6, 5, device=device)
     given[0] = normal(4, 3, 6, device=device).transpose(0, 1)
     given[2] = normal(6, 5, device=device).T
-    assert_agrees(linear_halves, given)
-    assert_agrees(linear_halves, inputs((0,), 3, 4, device=device))
+    assert_agrees(partial(linear, parts=2), given)
+    nothing = inputs(2, (0,), 3, 4, device=device)
+    assert_agrees(partial(linear, parts=2), nothing)
+    x, maps = parts_and_maps(2, nothing)
+    (s, a) = torch.ops.flopbench.tiled_linear_parts(x, maps.weights, [0, 1], [], [])
+    assert s.shape == a.shape == (0, 4)
 
 
 def test_autocast_takes_the_products_to_low_precision(device):
-    given = inputs((5,), 8, 4, dtype=torch.float32, device=device)
+    given = inputs(2, (5,), 8, 4, dtype=torch.float32, device=device)
     with torch.autocast(device.type, torch.bfloat16):
-        fused, eager = (linear_halves(*given, impl=impl) for impl in ("fused", "eager"))
+        fused, eager = (linear(*given, parts=2, impl=impl) for impl in ("fused", "eager"))
     assert fused[0].dtype == eager[0].dtype == torch.bfloat16
     torch.testing.assert_close(fused, eager, rtol=2e-2, atol=2e-2)
 
 
 def test_gradcheck(device):
-    assert gradcheck(partial(linear_halves, impl="fused"), inputs((3,), 2, 2, device=device))
+    assert gradcheck(partial(linear, parts=6, impl="fused"), inputs(6, (1,), 1, 1, device=device))
 
 
-def test_operators(device):
-    given = inputs((3,), 4, 5, dtype=torch.float32, device=device)
-    check_operator(torch.ops.flopbench.linear_halves.default, *given)
-    s, a, *weights, bias = (x.detach() for x in given)
-    check_operator(torch.ops.flopbench.linear_gelu.default, [s, a], weights, bias, None, "gelu")
+@pytest.mark.parametrize("parts", [2, 6])
+def test_operators_and_traces(device, parts):
+    given = inputs(parts, (3,), 4, 5, dtype=torch.float32, device=device)
+    x, maps = parts_and_maps(parts, given)
+    of, biased = list(OF[parts]), list(BIASED[parts])
+    biases = [maps.biases[p] for p in biased]
+    operators = torch.ops.flopbench
+    check_operator(operators.tiled_linear_parts.default, x, maps.weights, of, biases, biased)
+    check_operator(operators.tiled_linear_parts.default, x, maps.weights, of, [], [])
+    detached = ([y.detach() for y in tensors] for tensors in (x, maps.weights, biases))
+    x, weights, biases = detached
+    lists = TRANSFORMS[parts].lists
+    check_operator(operators.linear_gelu.default, x, weights, of, biases, biased, *lists, "gelu")
+    assert_traceable(partial(linear, parts=parts), given)
 
 
-def test_traced(device):
-    assert_traceable(linear_halves, inputs((3,), 4, 5, device=device))
+def fused(parts):
+    """What a config of the products with a GELU is looked at for."""
+    return {"SLICES": TRANSFORMS[parts].slices, "OF": OF[parts]}
 
 
 @pytest.mark.parametrize("parts", PARTS)
 def test_tuning_times_what_neither_spills_nor_lacks_shared_memory(device, monkeypatch, parts):
     kernels = import_module("flopbench.kernels.triton.linear")
-    given = {"weight_s_ptr": torch.empty(1, dtype=torch.bfloat16)}
-    configs = kernels._fitting(kernels._CONFIGS, given, PARTS=parts)
-    assert 2 <= len(configs) <= 5 - parts // 2
+    fitting = partial(kernels._fitting, kernels._CONFIGS, **fused(parts))
+    given = {"x": (torch.empty(1, dtype=torch.bfloat16),)}
+    configs = fitting(given)
+    points = len(TRANSFORMS[parts].order)
+    assert len(configs) == {1: 4, 2: 3, 4: 2, 8: 1}[points]
     for config in configs:
         tile = config.kwargs["ROWS"] * config.kwargs["COLUMNS"]
         # Half of the registers that a thread can have are left to everything else.
-        assert parts * tile <= 128 * 32 * config.num_warps
+        assert points * tile <= 128 * 32 * config.num_warps
     monkeypatch.setattr(kernels, "tuned", False)
-    assert kernels._fitting(kernels._CONFIGS, given, PARTS=parts) == configs[:1]
+    assert fitting(given) == configs[:1]
     monkeypatch.setattr(kernels, "tuned", True)
-    given = {"weight_s_ptr": torch.empty(1)}
-    assert kernels._fitting(kernels._CONFIGS, given, PARTS=parts) == [kernels._SMALL]
+    assert fitting({"x": (torch.empty(1),)}) == [kernels._SMALL]
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -116,12 +143,14 @@ def test_what_is_tried_finds_room_on_smaller_gpus(device, monkeypatch, parts, sh
     properties = SimpleNamespace(shared_memory_per_block_optin=shared * 1024)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     with FakeTensorMode():
-        given = {"weight_s_ptr": torch.empty(1, dtype=torch.bfloat16, device="cuda")}
-    configs = kernels._fitting(kernels._CONFIGS, given, PARTS=parts)
+        given = {"x": (torch.empty(1, dtype=torch.bfloat16, device="cuda"),)}
+    configs = kernels._fitting(kernels._CONFIGS, given, **fused(parts))
     assert configs
     for config in configs:
         rows, columns, inner = (config.kwargs[name] for name in ("ROWS", "COLUMNS", "INNER"))
-        lines = parts * rows + min(parts, 2) * columns
+        # Of the parts of like width, and of their weights.
+        features, weights = {1: (1, 1), 2: (2, 2), 4: (4, 2), 6: (4, 4)}[parts]
+        lines = features * rows + weights * columns
         assert config.num_stages * lines * inner * 2 <= shared * 1024
 
 
@@ -151,5 +180,5 @@ def test_another_batch_of_like_size_is_not_tuned_again(device, monkeypatch):
     monkeypatch.setattr(kernels, "launch", launch)
     for rows in (197 * 33, 197 * 40, 197 * 64):
         x, weight = torch.empty(rows, 16), torch.empty(32, 16)
-        linear_gelu_parts([x], [weight], [None], "gelu", "triton")
+        linear_gelu_parts([x], Maps([weight], (0,), [None]), POINT, "gelu", "triton")
     assert sizes[0] == sizes[1] != sizes[2]

@@ -78,11 +78,11 @@ def test_what_runs_where(device):
     blocks = len(model.blocks)  # pyright: ignore[reportArgumentType]
     # In a block the second norm rides on a residual sum and the GELU on a product; the last norm is alone.
     assert ran["linear_gelu"] == blocks
-    assert ran["layer_norm_halves"] == 2 * blocks + 1
+    assert ran["layer_norm_parts"] == 2 * blocks + 1
     assert ran["flash_attention_parts"] == blocks
     # The parts go from one product through attention to the other, and nothing is put side by side.
     assert {call.operator for call in calls if call.module.endswith(".attn")} == {"flash_attention_parts"}
-    assert ran["linear_halves"] == 3 * blocks
+    assert ran["tiled_linear_parts"] == 3 * blocks
 
 
 def test_stochastic_depth_drops_the_same_branches(device):

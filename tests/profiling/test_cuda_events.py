@@ -72,7 +72,7 @@ def eager_training_step() -> Trace:
     trace.host("aten::addmm", 13, 28, sequence_nr=5)
     trace.launch(15, ("nvjet_tst_128x256_64x4_1x2_h_bz_coopA_TNT", 20, 45), ("splitKreduce_kernel", 45, 50))
     # Launched by Triton's own launcher, with no operator around it: the profiler knows no thread.
-    trace.launch(35, ("mirror_gelu_kernel", 50, 60), thread=NO_THREAD, call="cuLaunchKernelEx")
+    trace.launch(35, ("gelu_kernel", 50, 60), thread=NO_THREAD, call="cuLaunchKernelEx")
     trace.host(BACKWARD + "AddmmBackward0", 50, 70, thread=2, sequence_nr=5)
     trace.host("aten::mm", 52, 68, thread=2)
     trace.launch(55, ("nvjet_tst_64x64_64x4_1x2_h_bz_NNT", 70, 110), thread=2)
@@ -90,7 +90,7 @@ def test_time_by_operator_is_the_kernels_and_no_more():
         "aten::mm": ("matrix products", 40, 1),
         "aten::addmm": ("matrix products", 30, 2),
         "aten::mul": ("normalisation", 10, 1),
-        "mirror_gelu_kernel": ("elementwise", 10, 1),
+        "gelu_kernel": ("elementwise", 10, 1),
         "Memcpy DtoH (Device -> Pinned)": ("layout", 10, 1),
     }
     assert sum(summary.groups.values()) == pytest.approx(170e-6)
@@ -107,7 +107,7 @@ def test_a_kernel_belongs_to_the_layer_whose_call_launched_it():
 def test_a_kernels_stack_is_that_of_its_launch():
     stacks = eager_training_step().summary().stacks
     assert stacks["blocks.*.mlp;blocks.0.mlp.fc1;aten::linear;aten::addmm;splitKreduce_kernel"] == 5
-    assert stacks["blocks.*.mlp;blocks.0.mlp;mirror_gelu_kernel"] == 10
+    assert stacks["blocks.*.mlp;blocks.0.mlp;gelu_kernel"] == 10
 
 
 def test_kernels_of_a_graph_go_by_their_own_names():
@@ -120,7 +120,7 @@ def test_kernels_of_a_graph_go_by_their_own_names():
         # A second stream of the graph, at the same time.
         ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64>>()", 35, 60),
         ("triton_poi_fused_gelu_view_4", 60, 65),
-        ("linear_halves_kernel", 65, 75),
+        ("linear_parts_kernel", 65, 75),
         ("ours_under_a_name_that_says_nothing", 75, 80),
     )
     trace.launch(2, *kernels, call="cudaGraphLaunch")

@@ -7,9 +7,10 @@ fuses nothing into it. Without a GPU the kernels are tested in Triton's interpre
 this is imported).
 """
 
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -44,6 +45,31 @@ def launch(kernel: Any, grid: Any, on: Tensor, *args: Any, **meta: Any) -> None:
         raise FlopbenchError(
             f"a Triton kernel does not fit {name} ({short}); use impl='auto' or 'eager'"
         ) from error
+
+
+class Slices(NamedTuple):
+    """Where equal slices of channels are, which parts of whatever widths consist of.
+
+    Attributes:
+        part: which part.
+        at: which of the part's slices.
+        of: how many it has.
+    """
+
+    part: tuple[int, ...]
+    at: tuple[int, ...]
+    of: tuple[int, ...]
+
+    @classmethod
+    def of_parts(cls, counts: Sequence[int], order: Sequence[int] | None = None) -> "Slices":
+        """Of parts of so many slices, one part after the other, or in another order of these."""
+        places = [(part, at, count) for part, count in enumerate(counts) for at in range(count)]
+        return cls(*zip(*(places if order is None else [places[k] for k in order]), strict=True))
+
+    def of_each(self, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        """For each slice the part that it is of, dense; nothing of no parts."""
+        parts = [x.contiguous() for x in tensors]
+        return tuple(parts[p] for p in self.part) if parts else ()
 
 
 @cache

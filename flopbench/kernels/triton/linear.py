@@ -1,16 +1,20 @@
 """Products of all parts of a feature in one launch, and the GELU in their epilogue.
 
 Not timed on a GPU yet, and not what "auto" runs: the library's products are hard to beat. The arithmetic is
-theirs. What is predicted of an H100: both halves' products in one launch have one last, partly filled wave of
-tiles where two launches have two, of 132 tiles each; that is what small batches lose. The halves share
-neither features nor weights, so one half's tiles all come before the other's, and the cache holds one
-weight at a time. With the GELU the accumulators of all parts of a tile are at hand, and the hidden features
-are written once, where product and GELU apart write, read and write them: a third of the bytes, for one
-part, two halves and four quarters alike.
+theirs. What is predicted of an H100: the products of all parts in one launch have one last, partly filled
+wave of tiles where a launch for each part has as many, of 132 tiles each; that is what small batches lose.
+Parts share no features, and weights at most with the next, so one part's tiles all come before the next
+one's, the widest first, and the cache holds one weight at a time. With the GELU the accumulators of all
+points of a tile are at hand, and the hidden features are written once, where product and GELU apart write,
+read and write them: a third of the bytes, of however many parts.
 """
 
 # ruff: noqa: ANN001, ANN201, N803
+# Triton declares its constants by a type that has no length, and its unrolled range as what never returns.
+# pyright: reportPossiblyUnboundVariable=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportAttributeAccessIssue=false
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -20,8 +24,8 @@ import triton.language as tl
 from torch import Tensor
 
 from flopbench.kernels.operator import operator
-from flopbench.kernels.triton import INTERPRETED, launch, tiles, wide
-from flopbench.kernels.triton.mirror_gelu import value
+from flopbench.kernels.triton import INTERPRETED, Slices, launch, tiles, wide
+from flopbench.kernels.triton.gelu import activated
 
 tuned = True
 """Whether configs are timed against each other when a shape is new; else the first that fits is taken."""
@@ -42,54 +46,61 @@ _CONFIGS = [
     _config(128, 128, 64, 8, 3),
     _config(128, 256, 64, 8, 3),
 ]
+# The accumulators of 8 points leave the registers no more than this.
+_MANY = _config(64, 64, 32, 8, 3)
 # Wide types are for checks, not for speed; and some GPU has no room for any of those above.
 _SMALL = _config(64, 64, 16, 8, 2)
 
 
 def _fitting(configs: list[triton.Config], given: dict[str, Any], **meta: Any) -> list[triton.Config]:
-    """Those that spill no registers and find room in shared memory with so many parts' accumulators."""
-    weight = given["weight_s_ptr"]
-    if weight.element_size() > 2:
+    """Those that spill no registers and find room in shared memory with so many points' accumulators."""
+    x = given["x"][0]
+    if x.element_size() > 2:
         return [_SMALL]
     shared = _SHARED
-    if weight.is_cuda:
-        shared = torch.cuda.get_device_properties(weight.device).shared_memory_per_block_optin
-    fitting = [config for config in configs if _fits(config, meta.get("PARTS", 1), shared)] or [_SMALL]
-    return fitting if tuned else fitting[:1]
+    if x.is_cuda:
+        shared = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+    # Without a GELU a program has one part.
+    slices, of = meta.get("SLICES", (1,)), meta.get("OF", (0,))
+    fitting = [config for config in (*configs, _MANY) if _fits(config, slices, of, shared)]
+    several = [config for config in fitting if config is not _MANY]
+    return (several if tuned else several[:1]) or fitting or [_SMALL]
 
 
-def _fits(config: triton.Config, parts: int, shared: int) -> bool:
+def _fits(config: triton.Config, slices: Sequence[int], of: Sequence[int], shared: int) -> bool:
     rows, columns, inner = (config.kwargs[name] for name in ("ROWS", "COLUMNS", "INNER"))
-    accumulators = parts * rows * columns / (32 * config.num_warps)
-    step = 2 * inner * (parts * rows + min(parts, 2) * columns)
-    return accumulators <= 128 and config.num_stages * step <= shared
+    accumulators = sum(slices) * rows * columns / (32 * config.num_warps)
+    lines = 0
+    for count in set(slices):
+        like = [weight for weight, slices_ in zip(of, slices, strict=True) if slices_ == count]
+        lines = max(lines, len(like) * rows + len(set(like)) * count * columns)
+    return accumulators <= 128 and config.num_stages * 2 * inner * lines <= shared
 
 
-# SIZE is all that a batch changes: another one as large runs what was found best. The interpreter has nothing
-# to time, and one config is taken untimed.
+# SIZE is all that a batch changes: another one as large runs what was found best. Of tensors in tuples the
+# tuner sees no dtype, so that it is named. The interpreter has nothing to time: one config is taken untimed.
 _tune = triton.autotune(
     configs=[_config(16, 16, 16, 4, 1)] if INTERPRETED else _CONFIGS,
-    key=["size", "out", "inner", "PARTS", "KIND"],
+    key=["size", "out", "inner", "SLICES", "KIND", "TYPE"],
     prune_configs_by={"early_config_prune": _fitting},
 )
 _jit = triton.jit(do_not_specialize=["rows", "size"])
 
 # The interpreter takes the bits of a bf16 for an integer in its products.
 _WIDEN = tl.constexpr(INTERPRETED)
-_SQRT_HALF = tl.constexpr(0.5**0.5)
 
 
 @triton.jit
-def _corner(rows, out, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr):
-    """The first row and the first column of this program's tile, in 64 bits.
+def _corner(tile, rows, out, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr):
+    """The first row and the first column of a tile, in 64 bits.
 
     GROUP tiles below each other come before the next column of tiles: their weights stay in the cache.
     """
     high = (rows + ROWS - 1) // ROWS
     span = GROUP * ((out + COLUMNS - 1) // COLUMNS)
-    first = tl.program_id(0) // span * GROUP
+    first = tile // span * GROUP
     size = tl.minimum(high - first, GROUP)
-    within = tl.program_id(0) % span
+    within = tile % span
     return (first + within % size).to(tl.int64) * ROWS, (within // size).to(tl.int64) * COLUMNS
 
 
@@ -120,243 +131,269 @@ def _dot(x, weight, acc, TF32: tl.constexpr):
 
 @_tune
 @_jit
-def linear_halves_kernel(
-    s_ptr,
-    a_ptr,
-    weight_s_ptr,
-    weight_a_ptr,
-    bias_ptr,
-    out_s_ptr,
-    out_a_ptr,
+def linear_parts_kernel(
+    x,
+    weights,
+    biases,
+    outs,
+    inner,
+    out,
     rows,
     size,
-    out,
-    inner,
+    BIASED: tl.constexpr,
     EVEN: tl.constexpr,
     TF32: tl.constexpr,
+    TYPE: tl.constexpr,
     WIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """A tile of one half, that of the grid's second axis."""
-    row, column = _corner(rows, out, ROWS, COLUMNS, GROUP)
-    x_ptr = s_ptr
-    weight_ptr = weight_s_ptr
-    out_ptr = out_s_ptr
-    if tl.program_id(1) == 1:
-        x_ptr = a_ptr
-        weight_ptr = weight_a_ptr
-        out_ptr = out_a_ptr
-    x_ptr += row * inner
-    weight_ptr += column * inner
-    below = _lines(rows - row, inner, ROWS, INNER)
-    beside = _lines(out - column, inner, COLUMNS, INNER)
+    """A tile of one part; the tiles of all parts come one part after the other.
+
+    All is by part; where one is not BIASED another's bias stands for its own, if there is any.
+    """
+    tile = tl.program_id(0)
+    x_ptr = x[0]
+    weight_ptr = weights[0]
+    out_ptr = outs[0]
+    length = inner[0]
+    width = out[0]
+    biased = BIASED[0]
+    if len(biases) > 0:
+        bias_ptr = biases[0]
+    for p in tl.static_range(1, len(x)):
+        past = ((rows + ROWS - 1) // ROWS) * ((width + COLUMNS - 1) // COLUMNS)
+        if tile >= past:
+            tile -= past
+            x_ptr = x[p]
+            weight_ptr = weights[p]
+            out_ptr = outs[p]
+            length = inner[p]
+            width = out[p]
+            if len(biases) > 0:
+                bias_ptr = biases[p]
+                biased = BIASED[p]
+    row, column = _corner(tile, rows, width, ROWS, COLUMNS, GROUP)
+    x_ptr += row * length
+    weight_ptr += column * length
+    below = _lines(rows - row, length, ROWS, INNER)
+    beside = _lines(width - column, length, COLUMNS, INNER)
     acc = tl.full((ROWS, COLUMNS), 0.0, WIDE)
-    for k in range(0, inner, INNER):
-        x = _load(x_ptr, below, k, inner, INNER, EVEN, WIDE)
-        acc = _dot(x, _load(weight_ptr, beside, k, inner, INNER, EVEN, WIDE), acc, TF32)
-    inside = tl.arange(0, COLUMNS) < out - column
-    if bias_ptr is not None:
-        symmetric = inside & (tl.program_id(1) == 0)
-        bias = tl.load(bias_ptr + column + tl.arange(0, COLUMNS), mask=symmetric, other=0.0)
+    for k in range(0, length, INNER):
+        one = _load(x_ptr, below, k, length, INNER, EVEN, WIDE)
+        acc = _dot(one, _load(weight_ptr, beside, k, length, INNER, EVEN, WIDE), acc, TF32)
+    inside = tl.arange(0, COLUMNS) < width - column
+    if len(biases) > 0:
+        bias = tl.load(bias_ptr + column + tl.arange(0, COLUMNS), mask=inside & biased, other=0.0)
         acc += bias.to(WIDE)[None, :]
-    at = tl.arange(0, ROWS)[:, None] * out + tl.arange(0, COLUMNS)[None, :]
+    at = tl.arange(0, ROWS)[:, None] * width + tl.arange(0, COLUMNS)[None, :]
     inside = (tl.arange(0, ROWS) < rows - row)[:, None] & inside[None, :]
-    tl.store(out_ptr + row * out + column + at, acc, mask=inside)
+    tl.store(out_ptr + row * width + column + at, acc.to(TYPE), mask=inside)
 
 
 @triton.jit
-def _sides(x):
-    """The left half of the columns and the right half."""
-    return x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1).split()
-
-
-@triton.jit
-def _bias(ptr, left, WIDE: tl.constexpr, COLUMNS: tl.constexpr):
-    column = tl.arange(0, COLUMNS)
-    return tl.load(ptr + column, mask=column < left, other=0.0).to(WIDE)[None, :]
-
-
-@triton.jit
-def _finish(
-    ss,
-    sa,
-    as_,
-    aa,
-    bias_s_ptr,
-    bias_a_ptr,
-    out_ss_ptr,
-    out_sa_ptr,
-    out_as_ptr,
-    out_aa_ptr,
-    start,
-    column,
-    below,
-    out,
-    PARTS: tl.constexpr,
-    KIND: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    """Biases, GELU and stores of some columns of a tile, as `mirror_gelu` has it."""
-    ROWS: tl.constexpr = ss.shape[0]
-    COLUMNS: tl.constexpr = ss.shape[1]
-    row = tl.arange(0, ROWS)[:, None]
-    inside = (row < below) & (tl.arange(0, COLUMNS) < out - column)[None, :]
-    at = start + column + (row * out + tl.arange(0, COLUMNS)[None, :])
-    if bias_s_ptr is not None:
-        ss += _bias(bias_s_ptr + column, out - column, WIDE, COLUMNS)
-    if bias_a_ptr is not None:
-        aa += _bias(bias_a_ptr + column, out - column, WIDE, COLUMNS)
-    if PARTS == 1:
-        tl.store(out_ss_ptr + at, value(ss, KIND), mask=inside)
-    elif PARTS == 2:
-        plus = value((ss + as_) * _SQRT_HALF, KIND)
-        minus = value((ss - as_) * _SQRT_HALF, KIND)
-        tl.store(out_ss_ptr + at, (plus + minus) * _SQRT_HALF, mask=inside)
-        tl.store(out_as_ptr + at, (plus - minus) * _SQRT_HALF, mask=inside)
-    else:
-        one = value((ss + sa + as_ + aa) * 0.5, KIND)
-        two = value((ss - sa + as_ - aa) * 0.5, KIND)
-        three = value((ss + sa - as_ - aa) * 0.5, KIND)
-        four = value((ss - sa - as_ + aa) * 0.5, KIND)
-        tl.store(out_ss_ptr + at, (one + two + three + four) * 0.5, mask=inside)
-        tl.store(out_sa_ptr + at, (one - two + three - four) * 0.5, mask=inside)
-        tl.store(out_as_ptr + at, (one + two - three - four) * 0.5, mask=inside)
-        tl.store(out_aa_ptr + at, (one - two - three + four) * 0.5, mask=inside)
+def _side(x, RIGHT: tl.constexpr):
+    """The left half of the columns, or the right one."""
+    y = ()
+    for k in tl.static_range(len(x)):
+        left, right = x[k].reshape(x[k].shape[0], 2, x[k].shape[1] // 2).permute(0, 2, 1).split()
+        y += (right if RIGHT else left,)
+    return y
 
 
 @_tune
 @_jit
 def linear_gelu_kernel(
-    ss_ptr,
-    sa_ptr,
-    as_ptr,
-    aa_ptr,
-    weight_s_ptr,
-    weight_a_ptr,
-    bias_s_ptr,
-    bias_a_ptr,
-    out_ss_ptr,
-    out_sa_ptr,
-    out_as_ptr,
-    out_aa_ptr,
+    x,
+    weights,
+    biases,
+    outs,
+    inner,
+    out,
     rows,
     size,
-    out,
-    inner,
-    PARTS: tl.constexpr,
+    OF: tl.constexpr,
+    SLICES: tl.constexpr,
+    MOST: tl.constexpr,
+    ORDER: tl.constexpr,
+    SIGNS: tl.constexpr,
+    SLICE: tl.constexpr,
+    COUNT: tl.constexpr,
     KIND: tl.constexpr,
     EVEN: tl.constexpr,
     TF32: tl.constexpr,
+    TYPE: tl.constexpr,
     WIDE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """A tile of every part. One part is ss, two halves are ss and as; what is not there is None."""
-    row, column = _corner(rows, out, ROWS, COLUMNS, GROUP)
-    below = _lines(rows - row, inner, ROWS, INNER)
-    beside = _lines(out - column, inner, COLUMNS, INNER)
-    row_of_x = row * inner
-    row_of_weight = column * inner
-    ss = tl.full((ROWS, COLUMNS), 0.0, WIDE)
-    sa = ss
-    as_ = ss
-    aa = ss
-    # All products of a step together: tensor cores have the others' while they wait for one's operands.
-    for k in range(0, inner, INNER):
-        weight = _load(weight_s_ptr + row_of_weight, beside, k, inner, INNER, EVEN, WIDE)
-        ss = _dot(_load(ss_ptr + row_of_x, below, k, inner, INNER, EVEN, WIDE), weight, ss, TF32)
-        if PARTS > 2:
-            sa = _dot(_load(sa_ptr + row_of_x, below, k, inner, INNER, EVEN, WIDE), weight, sa, TF32)
-        if PARTS > 1:
-            weight = _load(weight_a_ptr + row_of_weight, beside, k, inner, INNER, EVEN, WIDE)
-            as_ = _dot(_load(as_ptr + row_of_x, below, k, inner, INNER, EVEN, WIDE), weight, as_, TF32)
-        if PARTS > 2:
-            aa = _dot(_load(aa_ptr + row_of_x, below, k, inner, INNER, EVEN, WIDE), weight, aa, TF32)
+    """A tile of every point of the transform.
+
+    Features are by part, of so many SLICES of `inner` channels, MOST at the most; the weight of each is OF
+    these. Results and biases, None where there is none, are by point: of the part's COUNT slices of `out`
+    channels it is SLICE.
+    """
+    row, column = _corner(tl.program_id(0), rows, out, ROWS, COLUMNS, GROUP)
+    acc = (tl.full((ROWS, COLUMNS), 0.0, WIDE),) * len(ORDER)
+    for count in tl.static_range(1, MOST + 1):
+        length = count * inner
+        below = _lines(rows - row, length, ROWS, INNER)
+        beside = _lines(out - column, length, COLUMNS, INNER)
+        # All products of a step together: tensor cores have the others' while they wait for one's operands.
+        for k in range(0, length, INNER):
+            sums = ()
+            for p in tl.static_range(len(x)):
+                if SLICES[p] == count:
+                    one = _load(x[p] + row * length, below, k, length, INNER, EVEN, WIDE)
+                for j in tl.static_range(MOST):
+                    if j < SLICES[p] and SLICES[p] == count:
+                        weight_ptr = weights[OF[p]] + (j * out + column) * length
+                        weight = _load(weight_ptr, beside, k, length, INNER, EVEN, WIDE)
+                        sums += (_dot(one, weight, acc[len(sums)], TF32),)
+                    elif j < SLICES[p]:
+                        sums += (acc[len(sums)],)
+            acc = sums
     # One side of the columns after the other: the GELU of all at once needs more registers than there are.
-    ss, other_ss = _sides(ss)
-    sa, other_sa = _sides(sa)
-    as_, other_as = _sides(as_)
-    aa, other_aa = _sides(aa)
-    start = row * out
-    biases = (bias_s_ptr, bias_a_ptr)
-    outs = (out_ss_ptr, out_sa_ptr, out_as_ptr, out_aa_ptr)
-    place = (rows - row, out)
-    _finish(ss, sa, as_, aa, *biases, *outs, start, column, *place, PARTS, KIND, WIDE)
-    column += COLUMNS // 2
-    _finish(other_ss, other_sa, other_as, other_aa, *biases, *outs, start, column, *place, PARTS, KIND, WIDE)
+    for side in tl.static_range(2):
+        half = _side(acc, side)
+        first = column + side * (COLUMNS // 2)
+        beside = tl.arange(0, COLUMNS // 2)
+        inside = beside < out - first
+        points = ()
+        for k in tl.static_range(len(ORDER)):
+            point = half[ORDER[k]]
+            if biases[k] is not None:
+                at = SLICE[k] * out + first + beside
+                point += tl.load(biases[k] + at, mask=inside, other=0.0).to(WIDE)[None, :]
+            points += (point,)
+        points = activated(points, SIGNS, KIND)
+        below = tl.arange(0, ROWS)[:, None]
+        for k in tl.static_range(len(ORDER)):
+            at = ((row + below) * COUNT[k] + SLICE[k]) * out + first + beside[None, :]
+            tl.store(outs[k] + at, points[k].to(TYPE), mask=(below < rows - row) & inside[None, :])
 
 
-def _run(kernel: Any, x: Tensor, weight: Tensor, pointers: list[Tensor | None], **meta: Any) -> None:
-    """Launch `kernel`: a program for all parts of a tile or, without PARTS, one for each half."""
-    out, inner = weight.shape
-    rows = prod(x.shape[:-1])
+def _run(kernel: Any, x: Sequence[Tensor], *pointers: Any, out: Any, inner: Any, **meta: Any) -> None:
+    """Launch `kernel` on the features x, from `inner` to `out` channels of each part or of each slice."""
+    rows = prod(x[0].shape[:-1])
     if not rows:
         return
+    widths, lengths = (sizes if isinstance(sizes, tuple) else (sizes,) for sizes in (out, inner))
 
-    def grid(meta: dict[str, int]) -> tuple[int, int]:
-        return tiles(rows, meta["ROWS"]) * tiles(out, meta["COLUMNS"]), 1 if "PARTS" in meta else 2
+    def grid(config: dict[str, int]) -> tuple[int]:
+        return (tiles(rows, config["ROWS"]) * sum(tiles(width, config["COLUMNS"]) for width in widths),)
 
-    meta["EVEN"] = inner % 64 == 0
+    meta["EVEN"] = all(length % 64 == 0 for length in lengths)
     meta["TF32"] = torch.get_float32_matmul_precision() != "highest"
-    meta["WIDE"] = wide(x)
-    launch(kernel, grid, x, *pointers, rows, 1 << (rows - 1).bit_length(), out, inner, **meta)
+    meta["TYPE"] = getattr(tl, str(x[0].dtype).removeprefix("torch."))
+    size = 1 << (rows - 1).bit_length()
+    launch(kernel, grid, x[0], tuple(x), *pointers, inner, out, rows, size, WIDE=wide(x[0]), **meta)
 
 
-def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if x is None else x.contiguous() for x in tensors]
+def _dense(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [x.contiguous() for x in tensors]
 
 
-def _outs(parts: list[Tensor], weight: Tensor) -> list[Tensor]:
-    return [x.new_empty(*x.shape[:-1], weight.shape[0]) for x in parts]
+def _outs(x, weight, of, *_):
+    return [one.new_empty(*one.shape[:-1], weight[i].shape[0]) for one, i in zip(x, of, strict=True)]
 
 
 def _save(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:4])
+    x, weight, ctx.of, _, ctx.biased = inputs
+    ctx.save_for_backward(*x, *weight)
 
 
 def _gradient(ctx, grads):
-    """The library's products, as of two linear layers."""
-    s, a, weight_s, weight_a = ctx.saved_tensors
-    needs = ctx.needs_input_grad
-    g_s, g_a = (grad.reshape(-1, grad.shape[-1]) for grad in grads)
+    """The library's products, as of a linear layer for each part."""
+    of = ctx.of
+    x, weight = ctx.saved_tensors[: len(of)], ctx.saved_tensors[len(of) :]
+    of_x, of_weight, _, of_bias, _ = ctx.needs_input_grad
+    grads = [grad.reshape(-1, grad.shape[-1]) for grad in grads]
+    for_weight: list[Tensor | None] = [None] * len(weight)
+    for p, i in enumerate(of):
+        if of_weight[i]:
+            known, rows = for_weight[i], x[p].reshape(-1, x[p].shape[-1])
+            for_weight[i] = grads[p].T @ rows if known is None else known.addmm(grads[p].T, rows)
     return (
-        (g_s @ weight_s).view_as(s) if needs[0] else None,
-        (g_a @ weight_a).view_as(a) if needs[1] else None,
-        g_s.T @ s.reshape(-1, s.shape[-1]) if needs[2] else None,
-        g_a.T @ a.reshape(-1, a.shape[-1]) if needs[3] else None,
-        g_s.sum(0) if needs[4] else None,
+        [(grads[p] @ weight[i]).view_as(x[p]) if of_x[p] else None for p, i in enumerate(of)],
+        for_weight,
+        None,
+        [grads[p].sum(0) if needed else None for p, needed in zip(ctx.biased, of_bias, strict=True)],
+        None if ctx.biased else [],
     )
 
 
-@operator(fake=lambda s, a, weight_s, weight_a, bias: _outs([s, a], weight_s), save=_save, gradient=_gradient)
-def linear_halves(
-    s: Tensor, a: Tensor, weight_s: Tensor, weight_a: Tensor, bias: Tensor | None
+@operator(fake=_outs, save=_save, gradient=_gradient)
+def tiled_linear_parts(
+    x: list[Tensor], weight: list[Tensor], of: list[int], bias: list[Tensor], biased: list[int]
 ) -> list[Tensor]:
-    """`flopbench.kernels.linear.linear_parts` of two halves."""
-    outs = _outs([s, a], weight_s)
-    _run(linear_halves_kernel, s, weight_s, [*_dense(s, a, weight_s, weight_a, bias), *outs])
+    """`flopbench.kernels.linear.linear_parts`.
+
+    Args:
+        x: the parts `[..., in_p]`.
+        weight: the distinct ones `[out_p, in_p]`.
+        of: the weight of each part.
+        bias: of some parts `[out_p]`.
+        biased: these parts.
+    """
+    outs = _outs(x, weight, of)
+    # The widest first: what is left to the last, partly filled wave of tiles should be short.
+    order = sorted(range(len(x)), key=lambda p: -x[p].shape[-1])
+    weights, biases = _dense(weight), dict(zip(biased, _dense(bias), strict=True))
+    out, inner = zip(*(weight[of[p]].shape for p in order), strict=True)
+    _run(
+        linear_parts_kernel,
+        _dense([x[p] for p in order]),
+        tuple(weights[of[p]] for p in order),
+        tuple(biases.get(p, biases[biased[0]]) for p in order) if biases else (),
+        tuple(outs[p] for p in order),
+        out=out,
+        inner=inner,
+        BIASED=tuple(p in biases for p in order),
+    )
     return outs
 
 
-@operator(fake=lambda parts, weights, bias_s, bias_a, kind: _outs(parts, weights[0]))
+@operator(fake=_outs)
 def linear_gelu(
-    parts: list[Tensor], weights: list[Tensor], bias_s: Tensor | None, bias_a: Tensor | None, kind: str
+    x: list[Tensor],
+    weight: list[Tensor],
+    of: list[int],
+    bias: list[Tensor],
+    biased: list[int],
+    slices: list[int],
+    order: list[int],
+    signs: list[int],
+    kind: str,
 ) -> list[Tensor]:
-    """`flopbench.kernels.linear.linear_gelu_parts` of 1, 2 or 4 parts, without a gradient: it keeps nothing.
+    """`flopbench.kernels.linear.linear_gelu_parts`, without a gradient: it keeps nothing.
 
-    `bias_s` is the first part's, `bias_a` that of the last of four.
+    The arguments of `tiled_linear_parts` and of `flopbench.kernels.triton.gelu.gelu`. The weight of a part of
+    d slices has d times as many channels, both ways, as that of one of a single slice.
     """
-    outs = _outs(parts, weights[0])
-    x: list[Tensor | None] = [None] * 4
-    y: list[Tensor | None] = [None] * 4
-    # Where the kernel has them: the first, the first and the third, or all.
-    x[:: 4 // len(parts)] = _dense(*parts)
-    y[:: 4 // len(parts)] = outs
-    pointers = [*x, *_dense(weights[0], weights[1] if len(weights) > 1 else None, bias_s, bias_a), *y]
-    _run(linear_gelu_kernel, parts[0], weights[0], pointers, PARTS=len(parts), KIND=kind)
+    outs = _outs(x, weight, of)
+    at = Slices.of_parts(slices, order)
+    biases = dict(zip(biased, _dense(bias), strict=True))
+    out, inner = (size // slices[0] for size in weight[of[0]].shape)
+    _run(
+        linear_gelu_kernel,
+        _dense(x),
+        tuple(_dense(weight)),
+        tuple(biases.get(p) for p in at.part),
+        at.of_each(outs),
+        out=out,
+        inner=inner,
+        OF=tuple(of),
+        SLICES=tuple(slices),
+        MOST=max(slices),
+        ORDER=tuple(order),
+        SIGNS=tuple(signs),
+        SLICE=at.at,
+        COUNT=at.of,
+        KIND=kind,
+    )
     return outs
