@@ -11,6 +11,11 @@ from flopbench.flops.audit import CLOSED_FORM, audit
 from flopbench.flops.dispatch import observe
 from flopbench.flops.meta import build_on_meta
 from flopbench.inputs import inputs_for
+from flopbench.kernels.cpp import attention, gelu, linear
+from flopbench.kernels.cpp.attention import attention_parts
+from flopbench.kernels.cpp.gelu import gelu_parts
+from flopbench.kernels.cpp.linear import linear_parts
+from flopbench.symmetries.octic import OcticGroup
 
 
 class Net(nn.Module):
@@ -314,3 +319,50 @@ def test_a_weight_may_be_a_modules_argument():
     inputs = inputs_for(model, None, 1, (4, 4))
     assert observe(model, inputs).macs == 0
     assert not observe(model, inputs, "backward").unreached
+
+
+class InCpp(nn.Module):
+    """One of flopbench's operators in C++, on octic parts made of the images."""
+
+    impl = "cpp"
+
+    def __init__(self, fn):
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x):
+        x = x.flatten(1).unsqueeze(1).to("meta")
+        return tuple(self.fn([x[..., :16]] * 4 + [x[..., :32]] * 2))
+
+
+OCTIC = OcticGroup.transform
+LINEAR_MACS = 2 * (4 * 16 * 32 + 2 * 32 * 64)
+POINTS_AND_BACK = 8 * 8 + 2 * (8 * 4 + 1)
+
+
+def in_cpp(x, transform):
+    weights = [part.new_zeros(2 * part.shape[-1], part.shape[-1]) for part in x[:5]]
+    return linear_parts(x, weights, (0, 1, 2, 3, 4, 4), [x[0].new_zeros(32)], (0,), transform)
+
+
+# Two images of a token of 128 channels.
+@pytest.mark.parametrize(
+    ("fn", "macs", "elementwise"),
+    [
+        (lambda x: in_cpp(x, None), LINEAR_MACS, 0),
+        (lambda x: in_cpp(x, OCTIC), LINEAR_MACS, 2 * 32 * POINTS_AND_BACK),
+        (lambda x: gelu_parts(x, OCTIC), 0, 2 * 16 * POINTS_AND_BACK),
+        # Two heads, a score for each: q is scaled, and a softmax takes 5.
+        (lambda x: attention_parts([part.repeat(1, 1, 3) for part in x], 2), 2 * 2 * 128, 2 * (128 + 2 * 5)),
+    ],
+)
+def test_operators_in_cpp_count_parts_as_they_come(fn, macs, elementwise, monkeypatch):
+    for module in (linear, gelu, attention):
+        # Tensors without content need no compiler.
+        monkeypatch.setattr(module, "load", lambda: None)
+    model = InCpp(fn)
+    counted = both(model, (6, 8))
+    assert counted.macs == macs
+    assert sum(counted.elementwise.values()) == elementwise
+    ran = observe(model, inputs_for(model, None, 2, (6, 8)))
+    assert sum(call.elementwise or 0 for call in ran.calls) == elementwise
