@@ -135,6 +135,7 @@ ELEMENTWISE: dict[str, Costs] = {
     "gelu_parts_backward": _gelu_backward,
     "gelu": _gelu,
     "gelu_backward": _gelu_backward,
+    "layer_norm_rows": _layer_norm,
     "layer_norm_parts": _layer_norm,
     "layer_norm_parts_backward": _layer_norm_backward,
 }

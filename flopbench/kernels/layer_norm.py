@@ -6,7 +6,17 @@ import torch
 from torch import Tensor
 
 from flopbench.kernels import Impl
-from flopbench.kernels.dispatch import Operation, choose, inductor, one_part, triton
+from flopbench.kernels.dispatch import (
+    Operation,
+    Why,
+    choose,
+    cpp,
+    inductor,
+    library_is_faster,
+    one_part,
+    triton,
+    unlike_rows,
+)
 from flopbench.kernels.inductor import compiled
 from flopbench.kernels.residual import add_scaled
 
@@ -39,7 +49,9 @@ def layer_norm_parts(
     Returns:
         The parts in the dtype they came in.
     """
-    which = choose(LAYER_NORM, impl, x).name
+    which = choose(LAYER_NORM, impl, x, affine).name
+    if which == "cpp":
+        return _in_cpp(x, [], [], affine, eps, dimensions)
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
@@ -85,7 +97,9 @@ def add_layer_norm_parts(
     Returns:
         All sums, then the norms of all.
     """
-    which = choose(ADD_LAYER_NORM, impl, (*x, *branch)).name
+    which = choose(ADD_LAYER_NORM, impl, (*x, *branch), (*gammas, *affine)).name
+    if which == "cpp":
+        return _in_cpp(x, branch, gammas, affine, eps, dimensions)
     if which == "triton":
         from flopbench.kernels.triton import layer_norm as kernels
 
@@ -112,10 +126,33 @@ def add_norm_parts(
     return [*sums, *norm_parts(sums, affine, eps, dimensions)]
 
 
-LAYER_NORM = Operation("layer_norm", norm_parts, (triton(one_part), inductor(one_part)))
+def _in_cpp(
+    x: Sequence[Tensor],
+    branch: Sequence[Tensor],
+    gammas: Sequence[Tensor],
+    affine: Sequence[Tensor],
+    eps: float,
+    dimensions: tuple[int, ...],
+) -> list[Tensor]:
+    from flopbench.kernels.cpp.layer_norm import layer_norm_rows as kernel
+
+    return kernel(list(x), list(branch), list(gammas), list(affine), dimensions, eps)
+
+
+def _not_in_cpp(parts: Sequence[Tensor], vectors: Sequence[Tensor] = ()) -> Why:
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (*parts, *vectors)):
+        return "gradients"
+    if any(x.dtype != parts[0].dtype for x in (*parts, *vectors)):
+        return "tensors of several dtypes"
+    return one_part(parts) or unlike_rows(parts)
+
+
+_CPP = cpp(cannot=_not_in_cpp, slower=library_is_faster)
+
+LAYER_NORM = Operation("layer_norm", norm_parts, (triton(one_part), _CPP, inductor(one_part)))
 """Of one part it is `torch.nn.LayerNorm`."""
 
-ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_parts, (triton(), inductor()), composed=True)
+ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_parts, (triton(), _CPP, inductor()), composed=True)
 """Its parts are those of the feature and of the branch."""
 
 

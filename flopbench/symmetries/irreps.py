@@ -7,7 +7,7 @@ shifted. Source for mirroring: *Flopping for FLOPs* (arXiv:2502.05169), section 
 turns: *Octic Vision Transformers* (arXiv:2505.15441).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, ClassVar, NamedTuple
 
@@ -181,8 +181,8 @@ class IrrepResidual(nn.Module):
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm."""
         branch = self.drop_path(branch)
         gammas = self.rows.parameters(self, "gamma")
-        if norm is not None and self._with(norm, *x, *branch):
-            scales = [] if gammas[0] is None else gammas
+        scales = [] if gammas[0] is None else gammas
+        if norm is not None and self._with(norm, (*x, *branch), scales):
             given = norm.affine, norm.eps, norm.rows.dimensions
             both = add_layer_norm_parts(x, branch, scales, *given, self.impl)
             return like(x, both[: len(x)]), like(x, both[len(x) :])
@@ -194,9 +194,11 @@ class IrrepResidual(nn.Module):
             # What the branch lacks the sum lacks.
             yield None if more is None else add_scaled(part, more, gammas[of])
 
-    def _with(self, norm: nn.Module, *parts: Tensor) -> bool:
+    def _with(self, norm: Any, parts: Sequence[Tensor], scales: Sequence[Tensor]) -> bool:
         """Whether one kernel adds and normalises."""
-        return not apart(IrrepLayerNorm, norm) and choose(ADD_LAYER_NORM, self.impl, parts).name != "torch"
+        if apart(IrrepLayerNorm, norm):
+            return False
+        return choose(ADD_LAYER_NORM, self.impl, parts, (*scales, *norm.affine)).name != "torch"
 
     def cost(self, shapes: Shapes) -> Cost:
         """A sum per element, and a factor; the sums come first, and their norm is another layer."""

@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include <atomic>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -21,7 +22,11 @@ struct Starts : std::vector<T*> {
   operator T* const*() const { return this->data(); }
 };
 template <typename T>
-int64_t argument(int64_t x) {
+double argument(double x) {
+  return x;
+}
+template <typename T, typename Whole, std::enable_if_t<std::is_integral_v<Whole>, int> = 0>
+int64_t argument(Whole x) {
   return x;
 }
 template <typename T>

@@ -24,6 +24,7 @@ auto linear = KERNEL(linear, linear_parts);
 auto linear_weights = KERNEL(weight_gradient, linear_weight_gradient);
 auto gelu = KERNEL(gelu, gelu_parts);
 auto gelu_backward = KERNEL(gelu, gelu_parts_backward);
+auto layer_norm = KERNEL(layer_norm, layer_norm_rows);
 auto attention = KERNEL(attention, attention_parts);
 auto attention_backward = KERNEL(attention, attention_parts_backward);
 auto depthwise_weights = KERNEL(depthwise, depthwise_weight_gradient);
@@ -184,6 +185,38 @@ Tensors gelu_parts_backward(TensorList x, TensorList grads, IntArrayRef slices, 
   const Tensors parts = dense(x), g = dense(grads), y = like(parts);
   gelu_backward(parts[0], all.size(), all, rows(parts[0]), channels_of(parts), at::get_num_threads(), parts, g, y);
   return y;
+}
+
+// The irrep of each part: one of dimension d has d rows.
+std::vector<int64_t> irreps_of(IntArrayRef dimensions) {
+  std::vector<int64_t> result;
+  for (size_t n = 0; n < dimensions.size(); ++n) {
+    TORCH_CHECK(dimensions[n] > 0, "dimensions of irreps, got ", dimensions);
+    result.insert(result.end(), dimensions[n], n);
+  }
+  return result;
+}
+
+Tensors layer_norm_rows(TensorList x, TensorList branch, TensorList gamma, TensorList affine, IntArrayRef dimensions,
+                         double eps) {
+  check_tensors({x, branch, gamma, affine});
+  check_rows("parts", x);
+  const auto irreps = irreps_of(dimensions);
+  TORCH_CHECK(irreps.size() == x.size() && count(x) <= MOST_PARTS, "up to ", MOST_PARTS, " parts, of dimensions ",
+              dimensions, ", got ", x.size());
+  if (!branch.empty()) check_like("parts of a branch", branch, x);
+  if (!gamma.empty()) check_number("scales of a branch", gamma.size(), dimensions.size());
+  check_number("gains and a shift", affine.size(), dimensions.size() + 1);
+  for (size_t p = 0; p < x.size(); ++p) {
+    check_shape("gains", affine[irreps[p]], {channels(x[p])});
+    if (!gamma.empty()) check_shape("scales", gamma[irreps[p]], {channels(x[p])});
+  }
+  check_shape("the shift", affine.back(), {channels(x[0])});
+  const Tensors parts = dense(x), more = dense(branch), scales = dense(gamma), gains = dense(affine);
+  const Tensors y = like(parts), sums = branch.empty() ? Tensors() : like(parts);
+  layer_norm(parts[0], count(parts), rows(parts[0]), channels_of(parts), irreps, dimensions, eps, !sums.empty(),
+             !scales.empty(), at::get_num_threads(), parts, more, scales, gains, gains.back(), sums, y);
+  return joined({sums, y});
 }
 
 void check_attention(TensorList qkv, int64_t heads) {
@@ -409,6 +442,7 @@ TORCH_LIBRARY_IMPL(flopbench, CPU, library) {
   library.impl("linear_parts_backward", &linear_parts_backward);
   library.impl("gelu_parts", &gelu_parts);
   library.impl("gelu_parts_backward", &gelu_parts_backward);
+  library.impl("layer_norm_rows", &layer_norm_rows);
   library.impl("attention_parts", &attention_parts);
   library.impl("attention_parts_backward", &attention_parts_backward);
   library.impl("depthwise_weight_gradient", &depthwise_weight_gradient);

@@ -13,6 +13,8 @@ namespace {
 constexpr int64_t CHANNELS = 16;
 // Of the transform that a non-linearity is taken in.
 constexpr int64_t MOST_POINTS = 8;
+// Of a feature whose norm is taken.
+constexpr int64_t MOST_PARTS = 8;
 
 }  // namespace
 
@@ -35,6 +37,10 @@ struct Slice {
                       const T* const* x, T* const* y);                                                               \
   void gelu_parts_backward_##T(int64_t count, const Slice* slices, int64_t rows, const int64_t* channels,            \
                                int64_t threads, const T* const* x, const T* const* g, T* const* y);                  \
+  void layer_norm_rows_##T(int64_t parts, int64_t rows, const int64_t* widths, const int64_t* irreps,                \
+                           const int64_t* dimensions, double eps, int64_t added, int64_t scaled, int64_t threads,    \
+                           const T* const* x, const T* const* branch, const T* const* gamma, const T* const* gain,   \
+                           const T* shift, T* const* sums, T* const* y);                                             \
   void attention_parts_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads, const int64_t* widths,       \
                            int64_t threads, const T* const* qkv, T* const* mixed, T* normaliser);                    \
   void attention_parts_backward_##T(int64_t parts, int64_t batch, int64_t tokens, int64_t heads,                     \
