@@ -2,27 +2,49 @@
 
 Of their own, for Triton decides once in a process whether it compiles kernels or interprets them. DEVICE=cpu
 and TRITON_INTERPRET=1 take that run to the CPU, tiny: a GPU's minutes are not to be lost to a typing error.
+
+The whole suite, and a folder of it, is shared out to processes (pytest-xdist). What measures, is slow or of a
+GPU has the machine to itself. `-n` says otherwise.
 """
 
 import os
 import re
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from unittest import mock
 
 import pytest
 import torch
 
+# Each of them imports torch, and compiles at times: memory is to suffice also where there are many cores.
+MOST_WORKERS = 4
+
+
+@pytest.hookimpl(optionalhook=True)  # A GPU's machine may lack pytest-xdist.
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes share the tests out; with 0 they run in this one."""
+    alone = _asks_for(config, "cuda|slow") or config.getoption("benchmark_enable", False)
+    few = all(Path(argument.partition("::")[0]).is_file() for argument in config.args)
+    return 0 if alone or few else min(_cores(), MOST_WORKERS)
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide the GPU, also from the processes that tests start: commands without `--device` would take it."""
-    if not _of_a_gpu(config):
+    """Hide the GPU, also from the processes that tests start: commands without `--device` would take it.
+
+    Workers share the cores: each, and what it starts, computes with as many threads as fall to it.
+    """
+    if not _asks_for(config, "cuda"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # Readline, which pytest imports, tells the workers how wide a terminal is: tests say so themselves.
+    os.environ.pop("COLUMNS", None)
+    if workers := config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // workers)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the tests of a GPU where there is none."""
-    if not _of_a_gpu(config):
+    if not _asks_for(config, "cuda"):
         reason = "needs a GPU in a run of its own: pytest -m cuda"
     elif os.environ.get("DEVICE") != "cpu" and not torch.cuda.is_available():
         reason = "no GPU is visible"
@@ -33,8 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _of_a_gpu(config: pytest.Config) -> bool:
-    return re.search(r"(?<!not )\bcuda\b", config.option.markexpr) is not None
+def _asks_for(config: pytest.Config, marks: str) -> bool:
+    return re.search(rf"(?<!not )\b({marks})\b", config.option.markexpr) is not None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,13 @@ class TestClass:
 
 
 @pytest.fixture
+def pytester(pytester, monkeypatch):
+    """Pytest by itself, also where this test runs in a worker: pytest-benchmark measures nothing in one."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    return pytester
+
+
+@pytest.fixture
 def run(pytester):
     pytester.makepyfile(TESTS)
     return lambda *options: pytester.runpytest(*OPTIONS, *options)
