@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from flopbench.kernels import dispatch, layer_norm
 from flopbench.kernels.attention import by_heads, unfused_attention
 from flopbench.kernels.cpp import linear as kernels
+from flopbench.kernels.cpp.attention import attention_parts
 from flopbench.kernels.cpp.gelu import gelu_parts
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.gelu import gelu, pointwise_parts
@@ -77,7 +78,7 @@ def test_attention_of_parts(flopbench, parts, grad):
         mixed = operation(qkv, HEADS)[:parts]
         return torch.autograd.grad(mixed, qkv, upstream) if grad else mixed
 
-    flopbench.compare(partial(call, by_heads), partial(call, in_cpp("attention_parts")), grad=grad)
+    flopbench.compare(partial(call, by_heads), partial(call, attention_parts), grad=grad)
 
 
 @pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
