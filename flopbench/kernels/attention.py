@@ -52,7 +52,7 @@ def unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attention_parts(qkv: Sequence[Tensor], heads: int, impl: Impl | Name = "auto") -> list[Tensor]:
     """softmax(q kᵀ/√d) v of heads that are the concatenation of the same head of all parts.
 
-    So the scores of halves are q·k = q_s·k_s + q_a·k_a: irreps lie side by side within a head.
+    So its scores are q·k = Σ_p q_p·k_p: parts lie side by side within a head.
 
     Args:
         qkv: `[B, N, 3·C_p]` each, channels ordered (q, k, v) × head × C_p/heads.

@@ -20,6 +20,9 @@ from flopbench.kernels.dispatch import (
 from flopbench.kernels.inductor import compiled
 from flopbench.kernels.residual import add_scaled
 
+MOST_PARTS = 8
+"""Of a feature in C++."""
+
 
 def irreps_of_parts(dimensions: Sequence[int]) -> tuple[int, ...]:
     """The irrep of each part: one of dimension d has d rows, which are a part each."""
@@ -139,7 +142,9 @@ def _in_cpp(
     return kernel(list(x), list(branch), list(gammas), list(affine), dimensions, eps)
 
 
-def _not_in_cpp(parts: Sequence[Tensor], vectors: Sequence[Tensor] = ()) -> Why:
+def _not_in_cpp(parts: Sequence[Tensor], vectors: Sequence[Tensor] = (), features: int = 1) -> Why:
+    if len(parts) > features * MOST_PARTS:
+        return f"more than {MOST_PARTS} parts"
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*parts, *vectors)):
         return "gradients"
     if any(x.dtype != parts[0].dtype for x in (*parts, *vectors)):
@@ -147,12 +152,23 @@ def _not_in_cpp(parts: Sequence[Tensor], vectors: Sequence[Tensor] = ()) -> Why:
     return one_part(parts) or unlike_rows(parts)
 
 
-_CPP = cpp(cannot=_not_in_cpp, slower=library_is_faster)
+def _not_both_in_cpp(parts: Sequence[Tensor], vectors: Sequence[Tensor] = ()) -> Why:
+    return _not_in_cpp(parts, vectors, features=2)
 
-LAYER_NORM = Operation("layer_norm", norm_parts, (triton(one_part), _CPP, inductor(one_part)))
+
+LAYER_NORM = Operation(
+    "layer_norm",
+    norm_parts,
+    (triton(one_part), cpp(cannot=_not_in_cpp, slower=library_is_faster), inductor(one_part)),
+)
 """Of one part it is `torch.nn.LayerNorm`."""
 
-ADD_LAYER_NORM = Operation("add_layer_norm", add_norm_parts, (triton(), _CPP, inductor()), composed=True)
+ADD_LAYER_NORM = Operation(
+    "add_layer_norm",
+    add_norm_parts,
+    (triton(), cpp(cannot=_not_both_in_cpp, slower=library_is_faster), inductor()),
+    composed=True,
+)
 """Its parts are those of the feature and of the branch."""
 
 

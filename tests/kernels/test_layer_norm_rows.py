@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from flopbench.kernels.inductor import missing_compiler
-from flopbench.kernels.layer_norm import add_layer_norm_parts, add_norm_parts, layer_norm_parts, norm_parts
+from flopbench.kernels.layer_norm import (
+    ADD_LAYER_NORM,
+    LAYER_NORM,
+    add_layer_norm_parts,
+    add_norm_parts,
+    layer_norm_parts,
+    norm_parts,
+)
 from tests.kernels.agreement import check_operator, in_cpp
 
 pytestmark = [
@@ -78,6 +85,17 @@ def test_wrong_operands_are_refused(change, message):
         given[name] = value if name == "dimensions" else given[name][:value]
     with pytest.raises(RuntimeError, match=message):
         in_cpp("layer_norm_rows")(x, *given.values(), 1e-6)
+
+
+def test_more_parts_than_it_holds_are_left_to_torch(no_triton):
+    irreps = 9
+    x, branch, gammas, affine = operands((1,) * irreps, (16,) * irreps, torch.float32)
+    for operation, parts in ((LAYER_NORM, x), (ADD_LAYER_NORM, (*x, *branch))):
+        (in_cpp,) = (one for one in operation.implementations if one.name == "cpp")
+        assert in_cpp.cannot(parts, affine) == "more than 8 parts"
+        assert in_cpp.cannot(parts[: len(parts) - len(parts) // irreps], affine) == ""
+    both = add_layer_norm_parts(x, branch, gammas, affine, 1e-6, (1,) * irreps, "cpp")
+    torch.testing.assert_close(both, add_norm_parts(x, branch, gammas, affine, 1e-6, (1,) * irreps))
 
 
 def test_gradients_are_not_its(no_triton):

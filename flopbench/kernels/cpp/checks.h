@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <vector>
 
@@ -34,17 +35,13 @@ void check_number(const char* what, size_t number, size_t expected) {
   TORCH_CHECK(number == expected, expected, " ", what, ", got ", number);
 }
 
-void check_shapes(const char* what, TensorList tensors, size_t number, IntArrayRef shape) {
-  check_number(what, tensors.size(), number);
-  for (const Tensor& x : tensors) check_shape(what, x, shape);
-}
-
 std::vector<int64_t> with_channels(const Tensor& x, int64_t channels) {
   auto shape = x.sizes().vec();
   shape.back() = channels;
   return shape;
 }
 
+int64_t count(TensorList tensors) { return tensors.size(); }
 int64_t channels(const Tensor& x) { return x.size(-1); }
 int64_t rows(const Tensor& x) { return x.numel() / channels(x); }
 
@@ -59,6 +56,83 @@ void check_rows(const char* what, TensorList tensors) {
 void check_like(const char* what, TensorList tensors, TensorList like) {
   check_number(what, tensors.size(), like.size());
   for (size_t n = 0; n < like.size(); ++n) check_shape(what, tensors[n], like[n].sizes());
+}
+
+// How many there are, which is known where a compiler traces sizes as symbols too.
+void check_linear_numbers(TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased) {
+  const int64_t parts = count(x), weights = count(weight);
+  TORCH_CHECK(count(x) == int64_t(of.size()), "a weight of each of ", parts, " parts, got ", of);
+  std::vector<bool> used(weights), seen(parts);
+  for (const int64_t w : of) {
+    TORCH_CHECK(0 <= w && w < weights, "weights of ", weights, ", got ", of);
+    used[w] = true;
+  }
+  TORCH_CHECK(std::find(used.begin(), used.end(), false) == used.end(), "parts of every one of ", weights,
+              " weights, got ", of);
+  for (const int64_t p : biased) {
+    TORCH_CHECK(0 <= p && p < parts && !seen[p], "biases of different parts of ", parts, ", got ", biased);
+    seen[p] = true;
+  }
+}
+
+void check_linear(TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased) {
+  check_linear_numbers(x, weight, of, biased);
+  for (const Tensor& w : weight) {
+    TORCH_CHECK(w.dim() == 2, "weights [out, in], got ", w.sizes());
+    TORCH_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % CHANNELS == 0, "a multiple of ", CHANNELS,
+                " channels out of some, got ", w.size(0), " out of ", w.size(1));
+  }
+  check_rows("parts", x);
+  for (size_t p = 0; p < x.size(); ++p) check_shape("parts", x[p], with_channels(x[p], weight[of[p]].size(1)));
+}
+
+// The irrep of each part: one of dimension d has d rows.
+std::vector<int64_t> irreps_of(IntArrayRef dimensions) {
+  std::vector<int64_t> result;
+  for (size_t n = 0; n < dimensions.size(); ++n) {
+    TORCH_CHECK(dimensions[n] > 0, "dimensions of irreps, got ", dimensions);
+    result.insert(result.end(), dimensions[n], n);
+  }
+  return result;
+}
+
+void check_layer_norm(TensorList x, TensorList branch, TensorList gamma, TensorList affine, IntArrayRef dimensions,
+                      IntArrayRef irreps) {
+  check_rows("parts", x);
+  TORCH_CHECK(irreps.size() == x.size() && count(x) <= MOST_PARTS, "up to ", MOST_PARTS, " parts, of dimensions ",
+              dimensions, ", got ", x.size());
+  if (!branch.empty()) check_like("parts of a branch", branch, x);
+  if (!gamma.empty()) check_number("scales of a branch", gamma.size(), dimensions.size());
+  check_number("gains and a shift", affine.size(), dimensions.size() + 1);
+  for (size_t p = 0; p < x.size(); ++p) {
+    check_shape("gains", affine[irreps[p]], {channels(x[p])});
+    if (!gamma.empty()) check_shape("scales", gamma[irreps[p]], {channels(x[p])});
+  }
+  check_shape("the shift", affine.back(), {channels(x[0])});
+}
+
+void check_attention(TensorList qkv, int64_t heads) {
+  TORCH_CHECK(heads > 0, "at least one head, got ", heads);
+  TORCH_CHECK(qkv[0].dim() == 3, "parts [batch, tokens, channels], got ", qkv[0].sizes());
+  for (const Tensor& x : qkv) {
+    check_shape("parts", x, with_channels(qkv[0], channels(x)));
+    const int64_t width = channels(x) / 3;
+    TORCH_CHECK(width > 0 && channels(x) % 3 == 0 && width % heads == 0, "q, k and v of ", heads,
+                " heads side by side, got ", channels(x), " channels");
+  }
+}
+
+void check_attention_gradient(TensorList grads, TensorList qkv, TensorList mixed, const Tensor& normaliser,
+                              int64_t heads) {
+  check_attention(qkv, heads);
+  check_shape("the normaliser", normaliser, {qkv[0].size(0), heads, qkv[0].size(1)});
+  check_number("gradients", grads.size(), qkv.size());
+  check_number("mixed parts", mixed.size(), qkv.size());
+  for (size_t p = 0; p < qkv.size(); ++p) {
+    const auto shape = with_channels(qkv[p], channels(qkv[p]) / 3);
+    check_shape("gradients", grads[p], shape);
+    check_shape("mixed parts", mixed[p], shape);
+  }
 }
 
 // Into how many slices each part falls, which point each of them is, and the points' signs.

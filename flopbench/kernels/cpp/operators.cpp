@@ -55,8 +55,6 @@ Tensors joined(std::initializer_list<TensorList> lists) {
   return result;
 }
 
-int64_t count(TensorList tensors) { return tensors.size(); }
-
 std::vector<int64_t> channels_of(TensorList tensors) {
   std::vector<int64_t> result;
   for (const Tensor& x : tensors) result.push_back(channels(x));
@@ -67,34 +65,6 @@ Tensors picked(TensorList tensors, IntArrayRef indices) {
   Tensors result;
   for (const int64_t n : indices) result.push_back(tensors[n]);
   return result;
-}
-
-// How many there are, which is known where a compiler traces sizes as symbols too.
-void check_linear_numbers(TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased) {
-  const int64_t parts = count(x), weights = count(weight);
-  TORCH_CHECK(count(x) == int64_t(of.size()), "a weight of each of ", parts, " parts, got ", of);
-  std::vector<bool> used(weights), seen(parts);
-  for (const int64_t w : of) {
-    TORCH_CHECK(0 <= w && w < weights, "weights of ", weights, ", got ", of);
-    used[w] = true;
-  }
-  TORCH_CHECK(std::find(used.begin(), used.end(), false) == used.end(), "parts of every one of ", weights,
-              " weights, got ", of);
-  for (const int64_t p : biased) {
-    TORCH_CHECK(0 <= p && p < parts && !seen[p], "biases of different parts of ", parts, ", got ", biased);
-    seen[p] = true;
-  }
-}
-
-void check_linear(TensorList x, TensorList weight, IntArrayRef of, IntArrayRef biased) {
-  check_linear_numbers(x, weight, of, biased);
-  for (const Tensor& w : weight) {
-    TORCH_CHECK(w.dim() == 2, "weights [out, in], got ", w.sizes());
-    TORCH_CHECK(w.size(0) > 0 && w.size(1) > 0 && w.size(0) % CHANNELS == 0, "a multiple of ", CHANNELS,
-                " channels out of some, got ", w.size(0), " out of ", w.size(1));
-  }
-  check_rows("parts", x);
-  for (size_t p = 0; p < x.size(); ++p) check_shape("parts", x[p], with_channels(x[p], weight[of[p]].size(1)));
 }
 
 // For each part its bias, undefined for one without.
@@ -187,47 +157,16 @@ Tensors gelu_parts_backward(TensorList x, TensorList grads, IntArrayRef slices, 
   return y;
 }
 
-// The irrep of each part: one of dimension d has d rows.
-std::vector<int64_t> irreps_of(IntArrayRef dimensions) {
-  std::vector<int64_t> result;
-  for (size_t n = 0; n < dimensions.size(); ++n) {
-    TORCH_CHECK(dimensions[n] > 0, "dimensions of irreps, got ", dimensions);
-    result.insert(result.end(), dimensions[n], n);
-  }
-  return result;
-}
-
 Tensors layer_norm_rows(TensorList x, TensorList branch, TensorList gamma, TensorList affine, IntArrayRef dimensions,
                          double eps) {
   check_tensors({x, branch, gamma, affine});
-  check_rows("parts", x);
   const auto irreps = irreps_of(dimensions);
-  TORCH_CHECK(irreps.size() == x.size() && count(x) <= MOST_PARTS, "up to ", MOST_PARTS, " parts, of dimensions ",
-              dimensions, ", got ", x.size());
-  if (!branch.empty()) check_like("parts of a branch", branch, x);
-  if (!gamma.empty()) check_number("scales of a branch", gamma.size(), dimensions.size());
-  check_number("gains and a shift", affine.size(), dimensions.size() + 1);
-  for (size_t p = 0; p < x.size(); ++p) {
-    check_shape("gains", affine[irreps[p]], {channels(x[p])});
-    if (!gamma.empty()) check_shape("scales", gamma[irreps[p]], {channels(x[p])});
-  }
-  check_shape("the shift", affine.back(), {channels(x[0])});
+  check_layer_norm(x, branch, gamma, affine, dimensions, irreps);
   const Tensors parts = dense(x), more = dense(branch), scales = dense(gamma), gains = dense(affine);
   const Tensors y = like(parts), sums = branch.empty() ? Tensors() : like(parts);
   layer_norm(parts[0], count(parts), rows(parts[0]), channels_of(parts), irreps, dimensions, eps, !sums.empty(),
              !scales.empty(), at::get_num_threads(), parts, more, scales, gains, gains.back(), sums, y);
   return joined({sums, y});
-}
-
-void check_attention(TensorList qkv, int64_t heads) {
-  TORCH_CHECK(heads > 0, "at least one head, got ", heads);
-  TORCH_CHECK(qkv[0].dim() == 3, "parts [batch, tokens, channels], got ", qkv[0].sizes());
-  for (const Tensor& x : qkv) {
-    check_shape("parts", x, with_channels(qkv[0], channels(x)));
-    const int64_t width = channels(x) / 3;
-    TORCH_CHECK(width > 0 && channels(x) % 3 == 0 && width % heads == 0, "q, k and v of ", heads,
-                " heads side by side, got ", channels(x), " channels");
-  }
 }
 
 std::vector<int64_t> widths(const Tensors& qkv, int64_t heads) {
@@ -254,16 +193,8 @@ Tensors attention_parts(TensorList qkv, int64_t heads) {
 Tensors attention_parts_backward(TensorList grads, TensorList qkv, TensorList mixed, const Tensor& normaliser,
                                  int64_t heads) {
   check_tensors({qkv, grads, mixed, normaliser});
-  check_attention(qkv, heads);
+  check_attention_gradient(grads, qkv, mixed, normaliser, heads);
   const int64_t batch = qkv[0].size(0), tokens = qkv[0].size(1);
-  check_shape("the normaliser", normaliser, {batch, heads, tokens});
-  check_number("gradients", grads.size(), qkv.size());
-  check_number("mixed parts", mixed.size(), qkv.size());
-  for (size_t p = 0; p < qkv.size(); ++p) {
-    const auto shape = with_channels(qkv[p], channels(qkv[p]) / 3);
-    check_shape("gradients", grads[p], shape);
-    check_shape("mixed parts", mixed[p], shape);
-  }
   const Tensors g = dense(grads), parts = dense(qkv), m = dense(mixed), y = like(parts);
   if (tokens > 0)
     attention_backward(parts[0], count(parts), batch, tokens, heads, widths(parts, heads), at::get_num_threads(), g,
