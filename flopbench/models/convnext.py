@@ -86,7 +86,7 @@ class Stage(nn.Module):
 
 
 class ConvNeXt(Network):
-    """A ConvNeXt; `symmetry` is one of plain, flop, hybrid.
+    """A ConvNeXt; `symmetry` is the name of a version: plain, flop, hybrid, ...
 
     One stage makes it isotropic, which has no norm after the patch embedding. In a hybrid network the
     downsampling that opens a stage has the symmetry of that stage's first block.

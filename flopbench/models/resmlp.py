@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class ResMLP(Network):
-    """A ResMLP; `symmetry` is the name of a version: plain, flop, hybrid, early_invariant.
+    """A ResMLP; `symmetry` is the name of a version: plain, flop, hybrid, ...
 
     Args:
         image_size: pixels (height, width), multiples of `patch_size`.

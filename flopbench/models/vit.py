@@ -63,7 +63,8 @@ class VisionTransformer(Network):
         depth: number of blocks.
         heads: attention heads, C/heads channels each.
         symmetry: which version of the network.
-        head: what the classifier sees of an equivariant network: "invariant" s, "absolute" [s, |a|].
+        head: what the classifier sees of an equivariant network: the "invariant" channels, or with "absolute"
+            the absolute values of the others beside them.
         invariants: which of them a version has that becomes invariant before its end, where its symmetry has
             several; None for the usual ones.
         attention: "fused" scaled-dot-product attention, or "unfused" as in the paper's timings.

@@ -144,7 +144,7 @@ class Symmetry:
     def patch_embed(self, channels: int, width: int, patch_size: int, *, normalise: bool = True) -> nn.Module:
         """Images `[B, channels, H, W]` to patches' embeddings `[B, H/P, W/P, width]`.
 
-        `normalise` keeps the 1/√2 that ViT and ConvNeXt have on both irreps and ResMLP has not.
+        `normalise` keeps the factor 1/√|G| on the kernels, which ViT and ConvNeXt have and ResMLP has not.
         """
         return self._layer("patch embedding", channels, self.check_channels(width), patch_size, normalise)
 
@@ -289,8 +289,8 @@ class DropPath(nn.Module):
 class Dropout(nn.Module):
     """Dropout with an independent mask for each part of a feature.
 
-    A given mask does not commute with a flop, its distribution does: the network is equivariant in
-    evaluation, and in distribution while training.
+    A given mask does not commute with the group, its distribution does where the group gives parts signs:
+    there the network is equivariant in evaluation, and in distribution while training.
     """
 
     def __init__(self, probability: float) -> None:

@@ -231,7 +231,7 @@ class Group(Symmetry):
     """A symmetry whose features are made of the rows of its group's irreps."""
 
     rows: ClassVar[Rows]
-    """The NamedTuple of its parts."""
+    """Which irreps the parts of its features are rows of."""
     class_token_deviation: ClassVar[float] = 0.02
     """With which a class token is drawn."""
     layers: ClassVar[dict[str, type[nn.Module]]] = {"linear layer": IrrepLinear}

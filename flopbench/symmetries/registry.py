@@ -174,8 +174,12 @@ class _FromRecord:
 
 def describe(about: About) -> None:
     """Make the names of a record's networks known, unless they are: what was measured is read anywhere."""
-    with suppress(FlopbenchError):
-        if find(about.versions[0].name) is None:
+    name = about.versions[0].name
+    if _known(name) is None:
+        # A package whose symmetry cannot be loaded is no reason not to read a record of another.
+        _register_installed()
+    if _known(name) is None:
+        with suppress(FlopbenchError):
             register(_FromRecord(about))
 
 

@@ -192,6 +192,12 @@ def test_a_package_that_cannot_be_loaded_is_told_where_a_version_is_not_known(in
         parse_name("vit_b16.vertical")
 
 
+def test_a_package_that_cannot_be_loaded_hides_no_record(installed: Path):
+    (installed / "entry_points.txt").write_text("[flopbench.symmetries]\nbroken = nowhere:BROKEN\n")
+    registry.describe(About("vertical", ("V",), 2))
+    assert parse_name("vit_b16.vertical").label() == "V(ViT-B/16)"
+
+
 @pytest.mark.parametrize(
     ("about", "message"),
     [
