@@ -151,7 +151,8 @@ def register(symmetry: Own) -> Own:
         The same symmetry. It takes the place of one that was registered by its name before.
 
     Raises:
-        FlopbenchError: its name, or that of one of its versions, is another's already.
+        FlopbenchError: its name, or that of one of its versions, is another's already; or a label is one of
+            flopbench's, and nobody could tell the networks apart in a report.
     """
     own = symmetry.about
     taken = {version.name: version.about.name for version in versions()}
@@ -160,6 +161,13 @@ def register(symmetry: Own) -> Own:
             raise FlopbenchError(
                 f"the symmetry {own.name} cannot be registered: the symmetry {taken[name]} "
                 f"has a version {name} already"
+            )
+    labels = {version.label("X"): version.name for about in BUILTIN.values() for version in about.versions}
+    for label in (version.label("X") for version in own.versions):
+        if label in labels:
+            raise FlopbenchError(
+                f"the symmetry {own.name} cannot be registered: {label} stands for the version "
+                f"{labels[label]} already"
             )
     _registered[own.name] = symmetry
     return symmetry

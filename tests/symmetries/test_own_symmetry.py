@@ -204,6 +204,9 @@ def test_a_package_that_cannot_be_loaded_hides_no_record(installed: Path):
         (About("flop", ("F",), 2), "has a version flop already"),
         (About("hybrid", ("F",), 2), "the symmetry flop has a version hybrid already"),
         (About("own", ("F",), 2, names=("own", "octic", "third")), "the symmetry octic has a version octic"),
+        (About("own", ("E",), 2), r"E\(X\) stands for the version flop already"),
+        (About("own", ("V", "H8", "I_V"), 2), r"H8\(X\) stands for the version octic_hybrid already"),
+        (About("own", ("",), 2), "X stands for the version plain already"),
     ],
 )
 def test_a_name_that_is_taken_is_told(about, message):
