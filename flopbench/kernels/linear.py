@@ -1,4 +1,4 @@
-"""The linear maps of a feature's parts, and the first half of an MLP (paper: see `symmetries.flop`).
+"""The linear maps of a feature's parts, and the first half of an MLP (see `symmetries.irreps`).
 
 In fp32, on a CPU where it was found faster, all parts are computed in one call in C++; without gradients the
 GELU too, in the cache (`kernels.cpp.linear`). For the first product of the MLPs of ViT-S and B, 8 × 197

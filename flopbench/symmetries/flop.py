@@ -15,7 +15,6 @@ from flopbench.cost import Cost, Shapes, per_element
 from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.depthwise import depthwise
-from flopbench.kernels.mirror_kernel import antisymmetric_kernel, symmetric_kernel
 from flopbench.kernels.transform import HALVES, SQRT_HALF, Transform, to_mirror_pairs
 from flopbench.symmetries.base import Head, MemoryFormat, Symmetry, each
 from flopbench.symmetries.flop_tokens import FlopTokens
@@ -117,6 +116,16 @@ class FlopPositionEmbedding(Positions):
     def cost(self, shapes: Shapes) -> Cost:
         """A sum per element."""
         return Cost(elementwise=shapes.written)
+
+
+def symmetric_kernel(half: Tensor) -> Tensor:
+    """[w, centre, mirror(w)]: `[..., (K+1)/2]`, the centre column last, to `[..., K]`."""
+    return torch.cat([half, half[..., :-1].flip(-1)], dim=-1)
+
+
+def antisymmetric_kernel(half: Tensor) -> Tensor:
+    """[w, 0, −mirror(w)]: `[..., (K−1)/2]` to `[..., K]`."""
+    return torch.cat([half, half.new_zeros(*half.shape[:-1], 1), -half.flip(-1)], dim=-1)
 
 
 MirroredKernels = tuple[Tensor, ...]

@@ -12,6 +12,7 @@ from torch import nn
 from flopbench.kernels.attention import attention_parts
 from flopbench.models.factory import perturb
 from flopbench.symmetries import FLOP, PLAIN, Halves, each
+from flopbench.symmetries.flop import antisymmetric_kernel, symmetric_kernel
 from flopbench.testing import assert_equivariant
 
 ROOT = 0.5**0.5
@@ -242,3 +243,9 @@ def test_mirror_refuses_what_it_cannot_tell():
         flop(halves(2, 5, 6))
     with pytest.raises(TypeError, match="state the action"):
         flop(torch.zeros(2, 5, 6))
+
+
+def test_kernels_are_mirrored():
+    half = torch.tensor([[1.0, 2.0, 3.0]])
+    assert symmetric_kernel(half).tolist() == [[1, 2, 3, 2, 1]]
+    assert antisymmetric_kernel(half).tolist() == [[1, 2, 3, 0, -3, -2, -1]]
