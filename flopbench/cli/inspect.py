@@ -12,7 +12,7 @@ from flopbench.errors import FlopbenchError
 def list_(
     what: Annotated[str, typer.Argument(help="suites, models, or all of it.")] = "all",
     macs: Annotated[
-        bool, typer.Option("--macs", help="Count the MACs of each model, too: half a minute.")
+        bool, typer.Option("--macs", help="Count the MACs of each model, too, which takes longer.")
     ] = False,
 ) -> None:
     """List the suites and the models, with their parameters."""

@@ -92,7 +92,7 @@ def _schedule(found: Recognised, join: Join | None) -> ScheduleName:
     if found.schedule == "equivariant":
         if join is not None:
             raise FlopbenchError(
-                f"join={join!r} is for H(X) and I(X), the checkpoint is of {found.symmetry} X"
+                f"join={join!r} is for networks of two halves: all blocks of this one are {found.symmetry}"
             )
         return found.schedule
     if found.schedule is None:

@@ -87,7 +87,7 @@ def recognise(state: State, num_heads: int | None) -> Recognised:
     except (IndexError, ValueError) as error:
         raise FlopbenchError(f"the entries of the checkpoint make no network: {error}") from None
     some = listed(list(state)[:4]) or "none"
-    raise FlopbenchError(f"the checkpoint is of no network of the paper; its first entries: {some}")
+    raise FlopbenchError(f"the checkpoint is of no network of the papers; its first entries: {some}")
 
 
 def listed(names: list[str]) -> str:

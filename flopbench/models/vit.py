@@ -1,7 +1,8 @@
 """The vision transformer of DeiT III, once for every symmetry.
 
 Layer scale, class token, biased qkv, layer norm ε = 1e-6. Baseline: Touvron et al., *DeiT III*, 2022.
-Equivariant, hybrid and early-invariant versions: *Flopping for FLOPs*, sections 3 and 4.
+Equivariant, hybrid and early-invariant versions: *Flopping for FLOPs*, sections 3 and 4, and *Octic Vision
+Transformers*.
 """
 
 from typing import Any, Literal

@@ -216,7 +216,7 @@ def without(key):
         (released.random_state(released.vit_shapes("E")), VIT, "cls_token.1 must be zero"),
         (without("head.weight"), VIT, "lacks head.weight"),
         (state_of(released.vit_shapes("E") | {"pos_embed.0": (1, 7, 8)}), VIT, "no square grid"),
-        ({"layer1.0.conv1.weight": torch.zeros(1)}, {}, "of no network of the paper"),
+        ({"layer1.0.conv1.weight": torch.zeros(1)}, {}, "of no network of the papers"),
         ({"model": {"epoch": 1}}, {}, "this is neither"),
         ("nowhere/network.pth", {}, "no checkpoint at nowhere/network.pth"),
     ],

@@ -217,6 +217,8 @@ def test_initial_values():
         assert weight.abs().max() > 0.9 * (3 * 8 * 8) ** -0.5
     for weight in positions.parameters():
         assert weight.std().item() == pytest.approx(0.16 / 2**0.5, rel=0.05)
+    (token,) = OCTIC.class_token(65536).parameters()
+    assert token.std().item() == pytest.approx(0.16, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", INVARIANTS)

@@ -187,7 +187,7 @@ def _run(
     if count:
         at = Slices.of_parts(slices, order)
         lists = (at.of_each(x) for x in (parts, grads or (), outs))
-        # Of bf16 a thread loads 16 bytes a point, of 8 points half as many: else they fill the registers.
+        # Of bf16 a thread loads 16 bytes per point, of 8 points half as many: else they fill the registers.
         block = 256 if INTERPRETED else 1024 if len(order) < 8 else 512
         launch(
             gelu_kernel,

@@ -26,7 +26,7 @@ from flopbench.kernels.layer_norm import irreps_of_parts
 from flopbench.kernels.operator import operator
 from flopbench.kernels.triton import INTERPRETED, Slices, launch, programs, tiles, total, wide
 
-# Elements of all parts that a program holds: 16 a thread of 8 warps, and few for the interpreter.
+# How many elements of all parts a program holds: 16 per thread of 8 warps, and few for the interpreter.
 _TILE = 128 if INTERPRETED else 4096
 
 

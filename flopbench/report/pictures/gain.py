@@ -193,7 +193,7 @@ def _series(points: Rows) -> dict[str, list[Row]]:
 
 
 def _looks(points: Rows) -> dict[str, Look]:
-    """A look a series: that of its version; of networks that are not ours, by number."""
+    """One look per series: that of its version; of networks that are not ours, by number."""
     series = _series(points)
     if family_of(points[0]["baseline_label"]):
         return {name: version_look(version_of(group[0]["candidate_label"])) for name, group in series.items()}
