@@ -11,6 +11,7 @@ A name is one of
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -243,24 +244,35 @@ class ModelName:
             label = f"{label.removesuffix(self.spec.size)}{size}{slash}{patch}"
         return self.version.label(label)
 
-    def check_image_size(self, image_size: tuple[int, int]) -> None:
+    def check_image_size(self, image_size: tuple[int, int], options: Mapping[str, Any] | None = None) -> None:
         """Raise unless the network takes images of `image_size` (height, width) in pixels.
+
+        Args:
+            image_size: pixels.
+            options: of `create_model`, which may give it patches of another size.
 
         Raises:
             FlopbenchError: a side is no multiple of the stride, or the grid is not what the symmetry wants.
         """
         if self.spec is None:
             return
-        stride = self.spec.stride
+        patch_size = (options or {}).get("patch_size", self.spec.patch_size)
+        if not isinstance(patch_size, int) or patch_size < 1:
+            raise FlopbenchError(
+                f"patch_size of {self.raw} must be a positive number of pixels, got {patch_size!r}"
+            )
+        stride = self.spec.stride * patch_size // self.spec.patch_size
+        square_even = self.version.about.square_even
+        unit = 2 * stride if square_even else stride
         for side, pixels in zip(("height", "width"), image_size, strict=True):
             if pixels < stride or pixels % stride:
                 raise FlopbenchError(
                     f"image {side} {pixels} does not suit {self.raw}: "
-                    f"it must be a multiple of {stride}, e.g. {_near(pixels, stride)}"
+                    f"it must be a multiple of {unit}, e.g. {_near(pixels, unit)}"
                 )
         height, width = image_size
-        if self.version.about.square_even and (height != width or height % (2 * stride)):
-            near = _near((height + width) / 2, 2 * stride)
+        if square_even and (height != width or height % unit):
+            near = _near((height + width) / 2, unit)
             raise FlopbenchError(
                 f"image size {height}×{width} does not suit {self.raw}: {self.version.about.name} wants a "
                 f"square with an even number of cells of {stride} pixels each way, e.g. {near}×{near}"

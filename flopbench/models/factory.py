@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -52,9 +52,16 @@ def create_model(
     """
     parsed = parse_name(name)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    parsed.check_image_size(size)
+    sides = size if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise FlopbenchError(f"image_size must be pixels, or two of (height, width), got {image_size!r}")
+    parsed.check_image_size(size, options)
+    _check_choice("impl", impl, get_args(Impl))
     if parsed.spec is not None:
         family = _load(_FAMILIES[parsed.spec.family])
+        for option, hint in get_type_hints(family.__init__).items():
+            if option in options and get_origin(hint) is Literal:
+                _check_choice(option, options[option], get_args(hint))
         arguments = {**parsed.spec.config, "symmetry": parsed.version.name, **options}
         build = family
         arguments |= {"image_size": size, "num_classes": num_classes}
@@ -91,6 +98,11 @@ class Called(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
         return self.function(*args, **kwargs)
+
+
+def _check_choice(option: str, given: Any, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise unknown(option, str(given), known)
 
 
 def num_parameters(model: nn.Module) -> int:

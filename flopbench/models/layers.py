@@ -46,7 +46,7 @@ class Attention(nn.Module):
 
     def __init__(self, symmetry: Symmetry, width: int, heads: int, *, fused: bool) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(f"width {width} does not split into {heads} heads")
         symmetry.check_channels(width // heads, "channels a head")
         self.heads = heads

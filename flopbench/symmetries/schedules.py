@@ -63,7 +63,10 @@ def schedule(version: str, depth: int) -> Schedule:
 
     Raises:
         FlopbenchError: no such version.
+        ValueError: no block.
     """
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1 block, got {depth}")
     found = find(version)
     if found is None:
         raise unknown("symmetry", version, [known.name for known in versions()])

@@ -104,6 +104,8 @@ def _actions(action_in: Action, action_out: Action, symmetry: Symmetry | str) ->
     if not any(leaf is BY_SYMMETRY for leaf in leaves((action_in, action_out))):
         return [("", action_in, action_out)]
     group = schedule(symmetry, 1).first if isinstance(symmetry, str) else symmetry
+    if not isinstance(group, Symmetry):
+        raise FlopbenchError(f"symmetry must be a name, e.g. 'octic', or a Symmetry, got {symmetry!r}")
     if not group.generators:
         raise FlopbenchError(f"the symmetry {group.name} moves nothing: there is nothing to check")
     found = []

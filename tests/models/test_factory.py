@@ -32,6 +32,12 @@ def test_options_reach_the_class():
     assert model.blocks[0].residual1.drop_path.probability == pytest.approx(0.2)
 
 
+def test_the_grid_is_that_of_the_patches_that_are_asked_for():
+    with torch.device("meta"):
+        model = flopbench.create_model("vit_ti16.octic", image_size=40, num_classes=7, patch_size=4)
+        assert model(torch.empty(2, 3, 40, 40)).shape == (2, 7)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -75,6 +81,20 @@ def test_options_reach_the_class():
             {"width": 189},
             r"cannot build vit_ti16\.flop: flop needs a positive multiple of 2",
         ),
+        ("vit_b16.octic", {"image_size": 50}, r"image height 50 .* multiple of 32, e\.g\. 64"),
+        ("vit_b16.octic", {"image_size": 224, "patch_size": 32}, r"cells of 32 pixels each way, e\.g\. "),
+        ("vit_b16", {"patch_size": 0}, r"patch_size of vit_b16 must be a positive number of pixels, got 0"),
+        (
+            "vit_b16",
+            {"image_size": "224"},
+            r"image_size must be pixels, or two of \(height, width\), got '224'",
+        ),
+        ("vit_b16", {"image_size": (3, 224, 224)}, r"image_size must be pixels, or two .* \(3, 224, 224\)"),
+        ("vit_ti16.octic", {"head": "invariants"}, r"unknown head 'invariants'; did you mean invariant\?"),
+        ("vit_ti16", {"attention": "flash"}, r"unknown attention 'flash'; known: fused, unfused"),
+        ("vit_ti16.octic", {"impl": "fast"}, r"unknown impl 'fast'"),
+        ("vit_ti16.octic", {"heads": 0}, r"width 192 does not split into 0 heads"),
+        ("vit_ti16.octic", {"depth": 0}, r"depth must be at least 1 block, got 0"),
         ("resmlp_t12.flop", {"image_size": (224, 16)}, r"two columns of tokens or more, got 14×1"),
         ("no.such.module:thing", {}, r"cannot import no\.such\.module:thing"),
         ("torch.nn:Nothing", {}, r"module torch\.nn has no 'Nothing'"),

@@ -144,5 +144,9 @@ def test_what_is_turned_has_to_be_square():
 def test_a_symmetry_that_moves_nothing_or_is_unknown_is_refused():
     with pytest.raises(FlopbenchError, match="plain moves nothing"):
         assert_equivariant(lambda x: x, torch.randn(2, 3, 4, 4), symmetry="plain")
+    with pytest.raises(
+        FlopbenchError, match=r"symmetry must be a name, e\.g\. 'octic', or a Symmetry, got 8"
+    ):
+        assert_equivariant(lambda x: x, torch.randn(2, 3, 4, 4), symmetry=8)  # pyright: ignore[reportArgumentType]
     with pytest.raises(FlopbenchError, match="unknown symmetry 'flip'"):
         assert_equivariant(lambda x: x, torch.randn(2, 3, 4, 4), symmetry="flip")
