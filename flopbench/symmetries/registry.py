@@ -42,6 +42,9 @@ class About:
         families: of networks that it has layers for; "layer" for single layers.
         square_even: whether it wants a square grid with an even number of cells each way.
         home: where its layers are, `module:ATTRIBUTE`; none for what `register` was given.
+
+    Raises:
+        FlopbenchError: labels or names that are not those of its schedules.
     """
 
     name: str
@@ -51,6 +54,14 @@ class About:
     families: tuple[str, ...] = ("vit", "layer")
     square_even: bool = False
     home: str = ""
+
+    def __post_init__(self) -> None:
+        count = len(SCHEDULES)
+        if not 1 <= len(self.labels) <= count or len(self.names) not in (0, count):
+            raise FlopbenchError(
+                f"the symmetry {self.name} has {len(self.labels)} labels and {len(self.names)} names: "
+                f"give a label or up to {count}, and a name for each of {', '.join(SCHEDULES)} or none"
+            )
 
     @property
     def versions(self) -> tuple["Version", ...]:
@@ -253,9 +264,11 @@ def _known(name: str) -> Version | None:
 
 
 def _register_installed() -> list[FlopbenchError]:
-    """Register what installed packages name, and say what could not be loaded."""
+    """Register what installed packages name and nobody has, and say what could not be loaded."""
     problems: list[FlopbenchError] = []
     for point in entry_points(group=GROUP):
+        if not isinstance(_registered.get(point.name), _FromRecord | None):
+            continue
         try:
             register(point.load())
         except Exception as error:

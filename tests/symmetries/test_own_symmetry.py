@@ -239,3 +239,18 @@ def test_a_symmetry_that_does_not_pickle_is_told(script):
     script["VERTICAL"].stuck = (tensor for tensor in [Tensor()])
     with told("the symmetry vertical cannot go to a fresh process: TypeError"):
         measured("vit_ti16.vertical")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"labels": ()}, {"labels": ("A", "B", "C", "D")}, {"names": ("one", "two")}]
+)
+def test_labels_and_names_are_those_of_schedules(wrong):
+    with told("the symmetry own has .* labels and .* names: give a label or up to 3"):
+        About(**{"name": "own", "labels": ("O",), "divisor": 2, **wrong})
+
+
+def test_what_a_script_registered_is_not_replaced_by_a_package(installed, script):
+    own = registry._registered["vertical"]
+    with told("horizontal"):
+        parse_name("vit_ti16.horizontal")
+    assert registry._registered["vertical"] is own
