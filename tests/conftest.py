@@ -9,9 +9,11 @@ GPU has the machine to itself. `-n` says otherwise.
 
 import os
 import re
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -67,8 +69,20 @@ def _cores() -> int:
 def interpreter() -> None:
     """Our kernels in Triton's interpreter, which has to be asked for before they are defined."""
     pytest.importorskip("triton", reason="Triton is not installed: this build of torch is for the CPU")
+    assert _interpreted().INTERPRETED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interpreted_in_workers(request: pytest.FixtureRequest) -> None:
+    """A worker begins anywhere: none of its tests may define kernels for a GPU before one interprets them."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not _asks_for(request.config, "cuda"):
+        with suppress(ImportError):
+            _interpreted()
+
+
+def _interpreted() -> Any:
     with mock.patch.dict(os.environ, {"TRITON_INTERPRET": "1"}):
         room = import_module("flopbench.kernels.triton")
         for module in iter_modules(room.__path__, f"{room.__name__}."):
             import_module(module.name)
-    assert room.INTERPRETED
+    return room
