@@ -91,8 +91,7 @@ class IrrepLinear(nn.Module):
         if self.called_apart():
             outputs = {part: self._alone(part, x[part]) for part in parts}
         else:
-            weights, of, biases = self.maps
-            maps = Maps(weights, tuple(of[part] for part in parts), [biases[part] for part in parts])
+            maps = _restricted(self.maps, parts)
             given = [x[part] for part in parts]
             outputs = dict(zip(parts, linear_parts(given, maps, self.impl), strict=True))
         return like(x, (outputs.get(part) for part in range(len(self.rows.of))))
@@ -126,6 +125,13 @@ class IrrepLinear(nn.Module):
         parts = self.rows.invariant if self.invariant_only else range(len(of))
         products = (prod(shapes.inputs[part][:-1]) * weights[of[part]].numel() for part in parts)
         return Cost(sum(products), whole=True)
+
+
+def _restricted(maps: Maps, parts: Sequence[int]) -> Maps:
+    """Those of some parts, with no weight that is for none of them."""
+    used = sorted({maps.of[part] for part in parts})
+    of = tuple(used.index(maps.of[part]) for part in parts)
+    return Maps([maps.weights[index] for index in used], of, [maps.biases[part] for part in parts])
 
 
 def without_shift(layer: nn.Module, x: Tensor) -> Tensor:

@@ -119,6 +119,20 @@ def one(weight: torch.Tensor) -> Maps:
     return Maps([weight], (0,), [None])
 
 
+@pytest.mark.parametrize("symmetry", [FLOP, FLOP.with_tokens((2, 2))])
+def test_what_is_invariant_alone_is_computed_in_cpp(cpu, symmetry):
+    layer: Any = symmetry.linear(32, 32, invariant_only=True)
+    x = symmetry.feature_of(torch.randn(1, 2, 16) for _ in symmetry.rows.of)
+    expected = layer(x)
+    layer.impl = "cpp"
+    with torch.no_grad():
+        got = layer(x)
+    for part, wanted in zip(got, expected, strict=True):
+        assert (part is None) == (wanted is None)
+        if part is not None:
+            torch.testing.assert_close(part, wanted.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_reasons_against_cpp(cpu, monkeypatch):
     def why(operation, parts, *given):
         found = choose(operation, "fused", parts, *given)
