@@ -69,7 +69,7 @@ def regular(*irreps: Irrep) -> Rows:
 
 
 class IrrepLinear(nn.Module):
-    """x_p ↦ W x_p, one W per irrep: of |G| channels to as many, Σ d³ / |G|² of the MACs of a dense map.
+    """x_p ↦ W x_p, one W per irrep: Σ d³ / |G|² of the MACs of a dense map, summed over the irreps.
 
     A bias is on what is invariant. It has a child per irrep, called as that is.
     """
@@ -90,6 +90,8 @@ class IrrepLinear(nn.Module):
         parts = self.rows.invariant if self.invariant_only else range(len(self.rows.of))
         if self.called_apart():
             outputs = {part: self._alone(part, x[part]) for part in parts}
+        elif not self.invariant_only:
+            return like(x, linear_parts(x, self.maps, self.impl))
         else:
             maps = _restricted(self.maps, parts)
             given = [x[part] for part in parts]
