@@ -6,7 +6,6 @@ of that product, for one pair, is a cell.
 """
 
 import hashlib
-import tomllib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
@@ -20,6 +19,7 @@ from flopbench.errors import FlopbenchError, brief, unknown
 from flopbench.frozen import Frozen, complaint, place
 from flopbench.kernels import Impl
 from flopbench.pairs import Pair
+from flopbench.toml import read_toml
 
 # Of a year at most: what waits counts in floats, and overflows far beyond.
 Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
@@ -268,15 +268,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         if path.suffix == ".toml" or len(path.parts) > 1:
             raise FlopbenchError(f"no suite file at {path}")
         raise unknown("suite", str(name_or_path), known)
-    try:
-        # Some editors begin a file with a byte order mark, which is no part of the TOML.
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise FlopbenchError(f"{path.name} cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise FlopbenchError(f"{path.name} is not valid TOML: it is nested too deeply") from None
-    except ValueError as error:  # not TOML, no UTF-8, or a number of thousands of digits
-        raise FlopbenchError(f"{path.name} is not valid TOML: {error}") from None
+    raw = read_toml(path)
     return parse_suite(raw, name=path.stem, where=path.name)
 
 

@@ -1,0 +1,215 @@
+"""The records of what was evaluated, trained and raced: frozen, typed, and the schema of what is on disk."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from flopbench.frozen import Frozen
+from flopbench.recipes import Race, Recipe
+from flopbench.results.records import SCHEMA, Environment, Finite, Flag, Implemented, Interval, Schema, Status
+from flopbench.symmetries.registry import About
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DataInfo(Frozen):
+    """A data set as a record names it: without a path of the machine.
+
+    `images` and `classes` are how many, `digest` twelve hexadecimal digits of the content where it is known
+    (sets that fit into memory), `left_out` what was left out and why: reason → images.
+    """
+
+    name: str
+    split: str
+    images: int
+    classes: int
+    digest: str | None = None
+    left_out: dict[str, int] = {}
+
+
+class Scores(Finite):
+    """Of predictions: the shares that are right at once and among the five likeliest, and the mean negative
+    log-likelihood of the right class, in nats. `top5` is None where there are no more than five classes.
+    """
+
+    top1: Share
+    top5: Share | None = None
+    nll: float
+
+
+class Accuracy(Finite):
+    """What a network makes of a data set's images and of their mirror images.
+
+    `flip_consistency` is the share of images whose prediction is that of their mirror image. `averaged` is
+    of the mean probabilities of both, mirror test-time augmentation, at twice the cost; None where it was
+    not asked for.
+    """
+
+    images: int
+    plain: Scores
+    mirrored: Scores
+    flip_consistency: Share
+    averaged: Scores | None = None
+
+
+class EvaluationRecord(Implemented):
+    """`evaluation.json`: a network's accuracy on a data set, and how fast it is on the same device.
+
+    `options` are those of the network's class, `weights` the file's name, `weights_digest` twelve hexadecimal
+    digits of its content. Images were resized so that a centre crop of `image_size` is `crop` of their
+    shorter side. `throughput` is images per second of the forward pass alone at `batch_size`, from `samples`,
+    seconds per call; of mirror test-time augmentation, which runs it twice, half of that. `seconds` is what
+    the evaluation took with reading the images.
+    """
+
+    schema_: Schema = SCHEMA
+    id: str
+    created: str
+    command: str
+    name: str
+    label: str
+    options: dict[str, Any] = {}
+    weights: str
+    weights_digest: str
+    parameters: int
+    macs: int | None = None
+    data: DataInfo
+    image_size: tuple[int, int]
+    crop: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    accuracy: Accuracy
+    batch_size: int
+    dtype: str
+    mode: str
+    impl: str
+    world_size: int = 1
+    throughput: Interval | None = None
+    samples: tuple[float, ...] = ()
+    seconds: float
+    environment: Environment
+    symmetries: tuple[About, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+
+class Point(Finite):
+    """One evaluation within a training.
+
+    `seconds` is the time of training up to here, evaluations, compilation and checkpoints apart, `joules`
+    the energy of that time where the device tells, `macs` the multiply-accumulates spent in it; `rate` images
+    per second since the point before and `loss` the mean over these steps. `ema` is the accuracy of the
+    averaged weights.
+    """
+
+    step: int
+    samples: int
+    seconds: float
+    joules: float | None = None
+    macs: int
+    rate: float | None = None
+    loss: float | None = None
+    accuracy: Accuracy
+    ema: Accuracy | None = None
+
+    @property
+    def best(self) -> Accuracy:
+        """Of the averaged weights where there are some: what one would deploy."""
+        return self.ema or self.accuracy
+
+
+class TrainingInfo(Frozen):
+    """`training.json`: what is trained on what. Beside it `points.jsonl` has a line per evaluation."""
+
+    schema_: Schema = SCHEMA
+    id: str
+    created: str
+    command: str
+    name: str
+    label: str
+    options: dict[str, Any] = {}
+    seed: int
+    recipe: Recipe
+    recipe_digest: str
+    data: DataInfo
+    validation: DataInfo
+    parameters: int
+    macs: int | None = None
+    world_size: int = 1
+    accumulation: int = 1
+    sharded: bool = False
+    environment: Environment
+    symmetries: tuple[About, ...] = ()
+
+
+Role = Literal["baseline", "candidate", "mirror", "wide", "half-width", "half-depth"]
+
+
+class Entrant(Frozen):
+    """Who runs in a race. `key` is its role, `mirror` its share of mirrored training images."""
+
+    key: Role
+    name: str
+    label: str
+    options: dict[str, Any] = {}
+    mirror: float
+    parameters: int
+    linear_parameters: int
+    macs: int
+
+
+class RaceInfo(Frozen):
+    """One race of a run: as it was declared, with its recipe, its data and who runs."""
+
+    key: str
+    declared: Race
+    recipe: Recipe
+    data: DataInfo
+    validation: DataInfo
+    entrants: tuple[Entrant, ...]
+
+    def entrant(self, key: Role) -> Entrant | None:
+        """The entrant of a role, if it runs."""
+        return next((entrant for entrant in self.entrants if entrant.key == key), None)
+
+
+class RacesInfo(Frozen):
+    """`races.json`: what is raced on what. Beside it `trials.jsonl` has a line per training that ended."""
+
+    schema_: Schema = SCHEMA
+    id: str
+    suite: str
+    title: str
+    command: str
+    created: str
+    environment: Environment
+    races: tuple[RaceInfo, ...]
+    symmetries: tuple[About, ...] = ()
+
+
+class Trial(Implemented):
+    """One line of `trials.jsonl`: one entrant of one race trained with one seed.
+
+    `place` counts the trials of the race in the order in which they ran. `compile_seconds` is the time before
+    the clock started, in which everything that is compiled was; `wall_seconds` that of the whole trial.
+    """
+
+    schema_: Schema = SCHEMA
+    race: str
+    entrant: Role
+    seed: int
+    place: int
+    status: Status
+    reason: str = ""
+    started: str
+    wall_seconds: float
+    compile_seconds: float | None = None
+    peak_bytes: int | None = None
+    points: tuple[Point, ...] = ()
+    device_state: dict[str, Any] = {}
+    flags: tuple[Flag, ...] = ()
+
+    @property
+    def id(self) -> tuple[str, Role, int]:
+        """What the record is about."""
+        return self.race, self.entrant, self.seed
