@@ -1,4 +1,4 @@
-"""Recipes and races, declared in TOML: how networks are trained, and which against which. Imports no torch."""
+"""Recipes and races in TOML: how networks are trained, and which against which. Imports no torch."""
 
 import hashlib
 from collections.abc import Mapping
