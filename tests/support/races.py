@@ -78,6 +78,7 @@ FINALS: dict[str, dict[Role, float]] = {
 }
 """Top-1 at the end, by data set and role."""
 
+_ASYMMETRY = {"animal-shape-mnist": 0.004, "fashion-mnist": 0.05, "digits": 0.12}
 _IMAGES = {"animal-shape-mnist": (8_716, 1_000), "fashion-mnist": (60_000, 10_000), "digits": (1_437, 360)}
 
 PARAMETERS, MACS = 5_717_416, 1_300_000_000
@@ -158,10 +159,8 @@ def make_races(
                 target=target,
             ),
             recipe=used,
-            data=DataInfo(name=name, split="training", images=images, classes=10, digest="0123456789ab"),
-            validation=DataInfo(
-                name=name, split="validation", images=held_out, classes=10, digest="ba9876543210"
-            ),
+            data=_data(name, "training", images),
+            validation=_data(name, "validation", held_out),
             entrants=tuple(_entrant(role, network) for role in roles),
         )
         races.append(race)
@@ -222,6 +221,18 @@ def write_races(path: Path, info: RacesInfo, trials: Sequence[Trial]) -> Path:
     lines = [trial.model_dump_json(by_alias=True) + "\n" for trial in trials]
     (path / "trials.jsonl").write_text("".join(lines), encoding="utf-8")
     return path
+
+
+def _data(name: str, split: str, images: int) -> DataInfo:
+    return DataInfo(
+        name=name,
+        split=split,
+        images=images,
+        classes=10,
+        digest="0123456789ab",
+        mirror_asymmetry=_ASYMMETRY.get(name),
+        oriented=name == "digits" if name in _ASYMMETRY else None,
+    )
 
 
 def _entrant(role: Role, network: str) -> Entrant:
