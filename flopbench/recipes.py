@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -102,6 +102,9 @@ class Expected(Frozen):
 class Recipe(Frozen):
     """How a network is trained: a TOML file of these fields.
 
+    Or of `extends = "NAME"`, a recipe's name or file, and what differs from that one; what was `expected` of
+    it does not hold here.
+
     Attributes:
         name: that of the file.
         title: what it is for.
@@ -136,6 +139,15 @@ class Recipe(Frozen):
     evaluation: Evaluation = Evaluation()
     options: dict[str, dict[str, Any]] = {}
     expected: dict[str, Expected] = {}
+
+    @model_validator(mode="after")
+    def _rises_before_its_end(self) -> Self:
+        if self.schedule.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs must be fewer than the {self.epochs:g} epochs, "
+                f"got {self.schedule.warmup_epochs:g}"
+            )
+        return self
 
     @property
     def digest(self) -> str:
@@ -220,14 +232,34 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     Raises:
         FlopbenchError: no such recipe, not TOML, or a mistake in it, with the place and the remedy.
     """
+    path = _file_of(name_or_path)
+    raw = _merged(_read(path), overrides or {})
+    return parse(Recipe, {**raw, "name": path.stem}, path.name)
+
+
+def _file_of(name_or_path: str | Path) -> Path:
     known = available_recipes()
     path = known.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         if path.suffix == ".toml" or len(path.parts) > 1:
             raise FlopbenchError(f"no recipe file at {path}")
         raise unknown("recipe", str(name_or_path), known)
-    raw = _merged(read_toml(path), overrides or {})
-    return parse(Recipe, {**raw, "name": path.stem}, path.name)
+    return path
+
+
+def _read(path: Path, before: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe's tables, over those of the recipe that it `extends`, whose results are not its own."""
+    own = read_toml(path)
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        raise FlopbenchError(f"{path.name}: extends must be the name or the file of a recipe, got {base!r}")
+    beside = path.parent / base
+    file = beside if beside.is_file() else _file_of(base)
+    if file in (*before, path):
+        raise FlopbenchError(f"{path.name}: recipes extend one another in a circle, over {file.name}")
+    return _merged({**_read(file, (*before, path)), "expected": {}}, own)
 
 
 def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
