@@ -1,4 +1,4 @@
-"""One pair on one device: built, called, checked, warmed up and sampled, in one way whoever asks for it."""
+"""One pair, or one model, on one device: called, checked, warmed up and sampled, whoever asks for it."""
 
 import time
 from collections import Counter
@@ -26,7 +26,7 @@ from flopbench.timing.flags import find_flags
 from flopbench.timing.memory import Peak, peak_memory
 from flopbench.timing.outputs import state_of
 from flopbench.timing.pacing import PACING, Pace
-from flopbench.timing.sampling import ROLES, Rounds, sample_pair, warm_up
+from flopbench.timing.sampling import ROLES, Rounds, sample_rounds, warm_up
 from flopbench.timing.serving import single_calls
 from flopbench.timing.uncompiled import compiled_again, flagged, left_out
 from flopbench.timing.workload import (
@@ -53,6 +53,8 @@ class Sampled(NamedTuple):
 @dataclass
 class Bench:
     """A pair that is taken through its steps in order: first calls, check, warm-up, (memory,) sampling.
+
+    A model alone, as the baseline, takes the same steps but for the check, which compares two.
 
     Attributes:
         workloads: the models by role, baseline and candidate.
@@ -187,19 +189,21 @@ class Bench:
         max_rounds: int = 1000,
         on_round: Callable[[Rounds], object] = lambda rounds: None,
     ) -> Sampled:
-        """Time both models in rounds A B B A; called again, it adds to the rounds that are there.
+        """Time both models in rounds A B B A, or one alone; called again, it adds to what is there.
 
         Args:
-            seconds, precision, min_rounds, max_rounds: what ends it, as in `sample_pair`; a precision that
+            seconds, precision, min_rounds, max_rounds: what ends it, as in `sample_rounds`; a precision that
                 is missed is flagged.
             on_round: told all rounds after each.
         """
         device_watch = self._watch
         pacing = PACING[self.device]
-        plan = pacing.plan({role: Pace(self.pace[role], self._whole[role]) for role in ROLES}, seconds)
+        plan = pacing.plan(
+            {role: Pace(self.pace[role], self._whole[role]) for role in self.workloads}, seconds
+        )
         self.clock.glance = device_watch.glance
         with self._phase("sampling"):
-            sample_pair(
+            sample_rounds(
                 self.clock,
                 self.workloads,
                 plan=plan,
@@ -260,9 +264,9 @@ class Bench:
         """What was seen of the baseline's blocks, to a candidate with some alike, not traced again."""
         kinds = [
             {tuple(map(type, unit.modules())) for unit in compiled_units(self.workloads[role].model, cell)}
-            for role in ROLES
+            for role in self.workloads
         ]
-        if kinds[0] & kinds[1]:
+        if len(kinds) > 1 and kinds[0] & kinds[1]:
             for operation, names in self.ran["baseline"].items():
                 self.ran["candidate"][operation] = names | self.ran["candidate"].get(operation, {})
             self.not_compiled["candidate"] |= self.not_compiled["baseline"]

@@ -50,8 +50,8 @@ def _too_little(rounds: Rounds, precision: float) -> Iterator[Flag]:
             message=f"only {len(rounds.baseline)} rounds fitted, {MIN_ROUNDS} make an interval reliable",
             remedy="give the cell more time (--cell-seconds) or a smaller batch",
         )
-    if rounds.stop != "precision" and rounds.speedup and rounds.speedup.half_width > precision:
-        width = rounds.speedup.half_width
+    if rounds.stop != "precision" and rounds.interval and rounds.interval.half_width > precision:
+        width = rounds.interval.half_width
         yield Flag(
             kind=UNRESOLVED if width > TOO_WIDE * precision else "noisy",
             message=f"the interval is ±{width:.1%}, wider than the ±{precision:.1%} asked for",

@@ -1,4 +1,7 @@
-"""Warm-up and rounds: both models of a pair in turn, A B B A, until the speed-up is known well enough."""
+"""Warm-up and rounds: both models of a pair in turn, A B B A, until the speed-up is known well enough.
+
+A model alone is sampled in the same way, A A, until its time is.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +12,7 @@ from typing import Literal
 from flopbench.results import Interval
 from flopbench.timing.clock import Clock, Timed
 from flopbench.timing.pacing import PACING, Pacing, Plan
-from flopbench.timing.statistics import MIN_ROUNDS, ratio_interval
+from flopbench.timing.statistics import MIN_ROUNDS, ratio_interval, time_interval
 from flopbench.timing.workload import Workload
 
 Stop = Literal["precision", "time", "rounds"]
@@ -20,12 +23,14 @@ ROUND = ("baseline", "candidate", "candidate", "baseline")
 
 @dataclass
 class Rounds:
-    """Raw samples of both models, a list per round.
+    """Raw samples of both models, a list per round; of a model alone, of the baseline.
 
     Attributes:
         baseline, candidate: seconds per call, the first half of a round's from the model's first turn in it.
         baseline_host, candidate_host: seconds that the host took to dispatch the first call of each turn.
         baseline_waited, candidate_waited: per call, whether the device may have waited for the host.
+        speedup: of a pair, from two rounds on.
+        seconds: of a model alone, per call, likewise.
     """
 
     baseline: list[list[float]] = field(default_factory=list)
@@ -35,7 +40,21 @@ class Rounds:
     baseline_waited: list[list[bool]] = field(default_factory=list)
     candidate_waited: list[list[bool]] = field(default_factory=list)
     speedup: Interval | None = None
+    seconds: Interval | None = None
     stop: Stop = "time"
+
+    @property
+    def interval(self) -> Interval | None:
+        """What is to be known well enough."""
+        return self.speedup or self.seconds
+
+    def settle(self) -> Interval:
+        """The interval of all rounds, two or more."""
+        if self.candidate:
+            found = self.speedup = ratio_interval(self.baseline, self.candidate)
+        else:
+            found = self.seconds = time_interval(self.baseline)
+        return found
 
 
 def warm_up(
@@ -73,7 +92,7 @@ def _settled(calls: list[float], tolerance: float, block: int) -> bool:
     return abs(after / before - 1) <= tolerance
 
 
-def sample_pair(
+def sample_rounds(
     clock: Clock,
     workloads: Mapping[str, Workload],
     *,
@@ -87,11 +106,11 @@ def sample_pair(
     after_round: Callable[[Rounds], object] = lambda rounds: None,
     turn: Callable[[str, int], AbstractContextManager[None]] = lambda role, calls: nullcontext(),
 ) -> Rounds:
-    """Time both models in alternating rounds A B B A.
+    """Time both models in alternating rounds A B B A, or one model alone.
 
     Args:
         clock: of the device.
-        workloads: A and B by role, baseline and candidate.
+        workloads: A and B by role, baseline and candidate; or the baseline alone.
         precision: stop once the 95 % interval lies within ± this, relative.
         seconds: stop before a round would end after so many seconds.
         plan: of the turns; a round holds two of each model.
@@ -104,7 +123,7 @@ def sample_pair(
         turn: each turn's calls run within what it gives for their role and number.
 
     Returns:
-        All samples, the speed-up with its interval, and what ended the sampling.
+        All samples, the speed-up or the time with its interval, and what ended the sampling.
     """
     rounds = rounds or Rounds()
     before = len(rounds.baseline)
@@ -113,8 +132,8 @@ def sample_pair(
     previous = ""
     while True:
         begun = clock.now()
-        turns: dict[str, list[Timed]] = {role: [] for role in ROLES}
-        for role in ROUND:
+        turns: dict[str, list[Timed]] = {role: [] for role in workloads}
+        for role in filter(workloads.__contains__, ROUND):
             lead = (plan.again if role == previous else plan.lead)[role]
             with turn(role, lead + plan.calls):
                 turns[role].append(clock.time(workloads[role], plan.calls, lead))
@@ -132,9 +151,8 @@ def sample_pair(
             # Looking after every round would stop on lucky streaks; a growing step keeps looks few.
             check_at = max(count + 1, round(count * 1.25))
             if count >= 2:
-                rounds.speedup = ratio_interval(rounds.baseline, rounds.candidate)
-                enough = count >= MIN_ROUNDS and elapsed >= at_least
-                if enough and rounds.speedup.half_width <= precision:
+                known = rounds.settle().half_width <= precision
+                if known and count >= MIN_ROUNDS and elapsed >= at_least:
                     rounds.stop = "precision"
                     return rounds
         if out_of_time or count >= max_rounds:

@@ -8,7 +8,7 @@ import pytest
 from flopbench.timing.clock import CudaClock
 from flopbench.timing.flags import find_flags
 from flopbench.timing.pacing import PACING, Pace, Pacing, Plan
-from flopbench.timing.sampling import ROLES, Rounds, sample_pair, warm_up
+from flopbench.timing.sampling import ROLES, Rounds, sample_rounds, warm_up
 from flopbench.timing.statistics import MIN_ROUNDS
 from tests.support.gpu import LATENCY, SimulatedGpu
 
@@ -40,7 +40,7 @@ def measure(gpu: SimulatedGpu, pacing: Pacing, seconds: float = 10.0) -> tuple[R
     def after_round(rounds: Rounds) -> None:
         gpu.host += pause
 
-    return sample_pair(clock, models, seconds=seconds, after_round=after_round, **options), plan
+    return sample_rounds(clock, models, seconds=seconds, after_round=after_round, **options), plan
 
 
 def truth(gpu: SimulatedGpu) -> float:
@@ -138,7 +138,7 @@ def test_a_full_queue_is_not_taken_for_a_slow_host(dispatch: float, kernels: int
     model = gpu.workload(1e-3 if kernels == 20 else 1e-2, kernels=kernels, dispatch=dispatch)
     models = dict.fromkeys(ROLES, model)
     paces = dict.fromkeys(ROLES, Pace(1e-2, 1e-2))
-    rounds = sample_pair(
+    rounds = sample_rounds(
         clock, models, plan=CUDA.plan(paces, 1.0), precision=1.0, seconds=1.0, max_rounds=MIN_ROUNDS
     )
     state = {"throttle_reasons": []}

@@ -9,7 +9,7 @@ from flopbench.results import UNRESOLVED
 from flopbench.timing.clock import Timed
 from flopbench.timing.flags import find_flags
 from flopbench.timing.pacing import Plan
-from flopbench.timing.sampling import sample_pair, warm_up
+from flopbench.timing.sampling import sample_rounds, warm_up
 from flopbench.timing.statistics import MIN_ROUNDS
 
 
@@ -45,7 +45,7 @@ def noisy(*seconds: float) -> Callable[[], float]:
 
 def run(clock: ScriptedClock, **options):
     settings = {"precision": 0.01, "seconds": 1000.0, **options}
-    return sample_pair(clock, {"baseline": "A", "candidate": "B"}, **settings)  # type: ignore[arg-type]
+    return sample_rounds(clock, {"baseline": "A", "candidate": "B"}, **settings)  # type: ignore[arg-type]
 
 
 def test_rounds_alternate_a_b_b_a():
@@ -59,6 +59,24 @@ def test_a_turn_after_the_other_model_has_a_longer_lead():
     plan = Plan(1, lead={"baseline": 2, "candidate": 4}, again={"baseline": 0, "candidate": 1})
     run(clock, plan=plan, max_rounds=2)
     assert clock.order == "aaA" + "bbbbB" + "bB" + "aaA" + "A" + "bbbbB" + "bB" + "aaA"
+
+
+def test_a_model_alone_is_sampled_until_its_time_is_known():
+    clock = ScriptedClock(A=always(2.0))
+    rounds = sample_rounds(clock, {"baseline": "A"}, precision=0.01, seconds=1000.0)  # type: ignore[arg-type]
+    assert clock.order == "AA" * MIN_ROUNDS
+    assert (rounds.stop, rounds.speedup, rounds.candidate) == ("precision", None, [])
+    assert rounds.seconds is not None
+    assert rounds.seconds.estimate == pytest.approx(2.0)
+    assert find_flags(rounds, {}, precision=0.01) == ()
+
+
+def test_a_model_alone_whose_time_varies_is_flagged():
+    clock = ScriptedClock(A=noisy(1.0, 2.0, 3.0))
+    rounds = sample_rounds(clock, {"baseline": "A"}, precision=0.001, seconds=60.0)  # type: ignore[arg-type]
+    assert rounds.seconds is not None
+    assert 1 <= rounds.seconds.low < rounds.seconds.high <= 3
+    assert UNRESOLVED in {flag.kind for flag in find_flags(rounds, {}, precision=0.001)}
 
 
 def test_no_precision_is_enough_before_the_least_time():

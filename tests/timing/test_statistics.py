@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flopbench.timing.clock import Timed
-from flopbench.timing.sampling import sample_pair
+from flopbench.timing.sampling import sample_rounds
 from flopbench.timing.statistics import (
     expanded_tail,
     location_interval,
@@ -76,7 +76,7 @@ def test_stopping_at_the_wanted_precision_keeps_the_coverage():
     trials = 300
     for _ in range(trials):
         clock = SimulatedClock(rng, 0.02)
-        rounds = sample_pair(
+        rounds = sample_rounds(
             clock,
             {"baseline": "A", "candidate": "B"},  # type: ignore[dict-item]
             precision=0.01,
