@@ -10,7 +10,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS
 
 if TYPE_CHECKING:
-    from flopbench.report.reported import Reported
+    from flopbench.report.result import Result
 
 
 def report(
@@ -46,9 +46,11 @@ def check_format(format_: str) -> None:
         raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
 
 
-def print_tables(result: "Reported", format_: str, console: Any) -> None:
-    """Print a result's tables for people, or its figures for a pipe."""
+def print_tables(result: "Result", format_: str, console: Any) -> None:
+    """Print a result's tables for people, or its frame for a pipe."""
+    from flopbench.report.tables import format_frame
+
     if format_ == "table":
         console.print(*result.tables())
     else:
-        echo(result.formatted(format_))
+        echo(format_frame(result.frame(), format_))

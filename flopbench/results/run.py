@@ -1,35 +1,60 @@
 """Runs on disk: `run.json` says what was run on what, `cells.jsonl` holds a line a measured cell.
 
-The raw data is append-only: a line is written and flushed as soon as its cell is done, and nothing
-ever rewrites it. A cell that was measured again (a resumed run) has its later line count.
+A cell that was measured again (a resumed run) has its later line count.
 """
 
-import fcntl
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import itertools
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TypeVar
 
 from flopbench.errors import FlopbenchError
-from flopbench.frozen import Frozen
-from flopbench.results.files import (
-    Record,
-    as_json,
-    is_newer,
-    read_record,
-    what_is_wrong,
-    write_atomically,
-    write_record,
-)
+from flopbench.results.files import read_record, write_record
+from flopbench.results.lines import append_line, locked, read_lines, set_torn_line_aside
 from flopbench.results.profiles import Calibration, ProfileRecord
 from flopbench.results.records import CellRecord, FrontierRecord, RunInfo
+
+Folder = TypeVar("Folder")
 
 
 class RunExistsError(FlopbenchError):
     """There is a folder where a new run was to be."""
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of a new run.
+
+    Raises:
+        RunExistsError: there is one.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise RunExistsError(f"run folder {path} exists already; use --resume {path}") from None
+
+
+def make_under(results: Path | None, name: str, create: Callable[[Path], Folder]) -> Folder:
+    """A new run folder under `results`, called `name`, or `name-2` and so on where that is taken.
+
+    Args:
+        results: None: a temporary folder, which lasts as long as what `create` returns.
+        name: of the new folder.
+        create: makes it; raises RunExistsError where there is one.
+    """
+    if results is None:
+        temporary = Path(tempfile.mkdtemp(prefix="flopbench-"))
+        folder = create(temporary / name)
+        weakref.finalize(folder, shutil.rmtree, temporary, ignore_errors=True)
+        return folder
+    # A number for those that are begun within one second.
+    for path in itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2))):
+        with suppress(RunExistsError):
+            return create(results / path)
+    raise AssertionError("unreachable")
 
 
 class Run:
@@ -46,10 +71,7 @@ class Run:
         Raises:
             RunExistsError: the folder exists already.
         """
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            raise RunExistsError(f"run folder {path} exists already; use --resume {path}") from None
+        make_folder(path)
         write_record(path / "run.json", info)
         (path / "cells.jsonl").touch()
         return cls(path, info)
@@ -73,29 +95,21 @@ class Run:
         Raises:
             FlopbenchError: another process measures it.
         """
-        # Not for reading alone: a network's file system asks for more to lock a file.
-        with (self.path / "run.json").open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FlopbenchError(f"{self.path} is being measured by another flopbench") from None
-            except OSError:
-                # A file system without locks, where nobody can tell.
-                pass
+        with locked(self.path / "run.json", f"{self.path} is being measured by another flopbench"):
             yield
 
     def append(self, record: CellRecord) -> None:
         """Add a record; it is on disk when this returns."""
-        _append_line(self.path / "cells.jsonl", record)
+        append_line(self.path / "cells.jsonl", record)
 
     def append_frontier(self, record: FrontierRecord) -> None:
         """Add a frontier; it is on disk when this returns."""
-        _append_line(self.path / "frontier.jsonl", record)
+        append_line(self.path / "frontier.jsonl", record)
 
     def frontiers(self) -> list[FrontierRecord]:
         """The memory frontiers found, if the suite asked for them; damaged lines as in `lines`."""
         path = self.path / "frontier.jsonl"
-        return list(_read_lines(path, FrontierRecord)) if path.is_file() else []
+        return list(read_lines(path, FrontierRecord)) if path.is_file() else []
 
     def lines(self) -> Iterator[CellRecord]:
         """Every record in the order of writing, later measurements of a cell included.
@@ -108,20 +122,12 @@ class Run:
         path = self.path / "cells.jsonl"
         if not path.is_file():
             raise FlopbenchError(f"{self.path} is not a run: it has no cells.jsonl")
-        yield from _read_lines(path, CellRecord)
+        yield from read_lines(path, CellRecord)
 
     def set_torn_lines_aside(self) -> None:
         """Move unfinished last lines to `cells.torn` and `frontier.torn`; whole ones stay."""
         for name, kind in (("cells", CellRecord), ("frontier", FrontierRecord)):
-            path = self.path / f"{name}.jsonl"
-            whole, newline, torn = (path.read_bytes() if path.is_file() else b"").rpartition(b"\n")
-            if not torn or _is_whole(torn, kind):
-                continue
-            aside = path.with_suffix(".torn")
-            warnings.warn(f"{path}: the last line was torn and is set aside in {aside.name}", stacklevel=2)
-            with aside.open("ab") as file:
-                file.write(torn + b"\n")
-            write_atomically(path, whole + newline)
+            set_torn_line_aside(self.path / f"{name}.jsonl", kind)
 
     def records(self) -> list[CellRecord]:
         """The last record of each cell and replicate, in the order in which the cells first appeared."""
@@ -146,32 +152,6 @@ class Run:
             FlopbenchError: one is damaged.
         """
         return [read_record(file, ProfileRecord) for file in sorted(self.path.glob("profile*.json"))]
-
-
-def _read_lines(path: Path, kind: type[Record]) -> Iterator[Record]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FlopbenchError(f"{path} cannot be read: {error.strerror}") from None
-    # Bytes, for str.splitlines() also splits within a string that holds U+2028.
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield kind.model_validate_json(line)
-        except ValidationError as error:
-            problem = f"{path}, line {number} {what_is_wrong(error)}"
-            if is_newer(error):
-                raise FlopbenchError(problem) from None
-            warnings.warn(f"{problem}; passed over", stacklevel=2)
-
-
-def _is_whole(line: bytes, kind: type[Frozen]) -> bool:
-    try:
-        kind.model_validate_json(line)
-    except ValidationError as error:
-        return is_newer(error)
-    return True
 
 
 def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:
@@ -210,14 +190,3 @@ def merge_runs(runs: Sequence[Run], path: Path, alike: Iterable[str]) -> Run:
         for frontier in run.frontiers():
             merged.append_frontier(frontier)
     return merged
-
-
-def _append_line(path: Path, record: Frozen) -> None:
-    with path.open("ab+") as file:
-        if file.tell():
-            # A last line that was cut short must not swallow this one.
-            file.seek(-1, os.SEEK_END)
-        glued = file.read(1) not in (b"", b"\n")
-        file.write(b"\n" * glued + as_json(record).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())

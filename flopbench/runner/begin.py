@@ -1,13 +1,8 @@
 """What of a suite is to be measured, and the run that is begun with it or resumed. Imports no torch."""
 
-import itertools
 import re
 import shlex
-import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +10,8 @@ from typing import Any
 
 from flopbench.cells import Cell, DeviceKind
 from flopbench.errors import FlopbenchError
-from flopbench.results import Environment, Run, RunExistsError, RunInfo
+from flopbench.results import Environment, Run, RunInfo
+from flopbench.results.run import make_under
 from flopbench.runner.process import Launch
 from flopbench.runner.sweep import check_cells, probe_environment, shard_of
 from flopbench.suites import Profile, Suite, Variant, load_suite, override
@@ -187,17 +183,7 @@ def new_run(
         environment=environment,
         symmetries=others(name.version.about for pair in profile.pairs for name in pair.names),
     )
-    if results is None:
-        temporary = Path(tempfile.mkdtemp(prefix="flopbench-"))
-        run = Run.create(temporary / info.id, info)
-        weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
-        return run
-    for count in itertools.count(2):
-        with suppress(RunExistsError):
-            return Run.create(results / info.id, info)
-        # Two runs begun in one second.
-        info = info.model_copy(update={"id": f"{name}-{count}"})
-    raise AssertionError("unreachable")
+    return make_under(results, name, lambda path: Run.create(path, info.model_copy(update={"id": path.name})))
 
 
 def check_resumable(run: Run, suite: Suite | None, environment: Environment) -> None:

@@ -1,6 +1,6 @@
-"""The pictures of reports, from what is drawn to files."""
+"""Every picture of a report, each answering one question."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from flopbench.report.cells import Rows, measured
 from flopbench.report.labels import family_of
@@ -8,35 +8,40 @@ from flopbench.report.pictures.drawing import Drawing, Picture, finish
 from flopbench.report.published import with_accuracy
 from flopbench.results import Run
 
-__all__ = ["Drawing", "Picture", "draw", "draw_all", "missing", "of_runs"]
+__all__ = ["Drawing", "Picture", "draw", "draw_all"]
 
 
-def draw(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Drawing]:
-    """What is drawn where there is data for it."""
+def draw(runs: Sequence[Run], rows: Rows) -> list[Drawing]:
+    """The pictures that the runs have data for as figures; what they are of as for `draw_all`."""
     from flopbench.report.pictures.style import style
 
     with style():
-        return _there_are(drawings)
+        return list(_drawings(runs, rows))
 
 
-def draw_all(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Picture]:
-    """What is drawn where there is data for it, rendered: for pages, and narrow for phones."""
+def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]:
+    """The pictures that the runs have data for, and a sentence for each kind that they have none for.
+
+    Args:
+        runs: the runs of the report.
+        rows: all their cells (`cells.rows_of`).
+    """
     from flopbench.report.pictures.style import style
 
     drawn = []
     for phone in (False, True):
         with style(phone=phone):
-            drawn.append(_there_are(drawings))
+            drawn.append(list(_drawings(runs, rows)))
     with style():
-        return [finish(wide, narrow) for wide, narrow in zip(*drawn, strict=True)]
+        pictures = [finish(wide, narrow) for wide, narrow in zip(*drawn, strict=True)]
+    return pictures, _missing(pictures, rows)
 
 
-def _there_are(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Drawing]:
-    return [drawing for drawing in drawings() if drawing is not None]
+def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing]:
+    return (drawing for drawing in _all(runs, rows) if drawing is not None)
 
 
-def of_runs(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
-    """Every picture of runs and of all their cells (`cells.rows_of`), each answering one question."""
+def _all(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
     from flopbench.report.pictures import accuracy, batch, gain, latency, machine, share, speedups, width
 
     cells = measured(rows)
@@ -68,8 +73,7 @@ _REMEDIES = {
 }
 
 
-def missing(pictures: Sequence[Picture], rows: Rows) -> list[str]:
-    """A sentence in Markdown for each kind of picture of runs that there is no data for."""
+def _missing(pictures: Sequence[Picture], rows: Rows) -> list[str]:
     drawn = {picture.name.partition("-")[0] for picture in pictures}
     families = {family_of(network.label) for network in with_accuracy()}
     if not any(family_of(row["baseline_label"]) in families for row in rows):
