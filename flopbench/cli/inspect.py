@@ -10,20 +10,22 @@ from flopbench.errors import FlopbenchError
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="suites, models, or all of it.")] = "all",
+    what: Annotated[str, typer.Argument(help="suites, recipes, models, or all of it.")] = "all",
     macs: Annotated[
         bool, typer.Option("--macs", help="Count the MACs of each model, too, which takes longer.")
     ] = False,
 ) -> None:
-    """List the suites and the models, with their parameters."""
+    """List the suites, the recipes of training, and the models with their parameters."""
 
-    from flopbench.report.listing import models_table, suites_table
+    from flopbench.report.listing import models_table, recipes_table, suites_table
 
-    if what not in ("suites", "models", "all"):
-        raise FlopbenchError(f"cannot list {what!r}: choose suites, models or all")
+    if what not in ("suites", "recipes", "models", "all"):
+        raise FlopbenchError(f"cannot list {what!r}: choose suites, recipes, models or all")
     console = make_console()
     if what in ("suites", "all"):
         console.print(suites_table())
+    if what in ("recipes", "all"):
+        console.print(recipes_table())
     if what in ("models", "all"):
         console.print(models_table(macs=macs))
 

@@ -1,4 +1,4 @@
-"""What there is to run: suites and models, as tables."""
+"""What there is to run: suites, recipes and models, as tables."""
 
 from functools import cache
 from typing import Any
@@ -10,6 +10,7 @@ from flopbench.cells import DeviceKind
 from flopbench.models import label_of, list_models
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters
+from flopbench.recipes import available_recipes, load_recipe
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
 from flopbench.suites import VARIANTS, Suite, available_suites, load_suite
@@ -38,6 +39,20 @@ def _pairs(suite: Suite) -> str:
     profiles = (*suite.profiles.values(), *suite.full.values())
     pairs = (pair.label for profile in profiles for pair in profile.pairs)
     return ", ".join(dict.fromkeys(pairs))
+
+
+def recipes_table() -> Table:
+    """Every recipe that ships with flopbench: what it is for, and how long and by what it trains."""
+    columns = (
+        words("recipe", "name"),
+        words("what it is for", "title", rank=1, wraps=True),
+        Column("epochs", write=lambda epochs: f"{epochs:g}"),
+        Column("batch", "batch_size", text.exact),
+        words("pixels", lambda recipe: "×".join(map(str, recipe.image_size)), rank=2),
+        words("optimiser", lambda recipe: recipe.optimiser.name, rank=2),
+        words("arithmetic", lambda recipe: f"{recipe.dtype} {recipe.mode}", rank=2),
+    )
+    return Table("Recipes", columns, [load_recipe(name) for name in available_recipes()])
 
 
 def models_table(*, macs: bool = False) -> Table:

@@ -80,7 +80,7 @@ def test_every_end_has_a_line_and_a_code(
         (["run", "--shard", "3/2"], "--shard 3/2"),
         (["run", "--resume", "absent"], "absent is not a run: it has no run.json"),
         (["run", "--format", "xml"], "--format 'xml': choose one of table"),
-        (["list", "things"], "cannot list 'things': choose suites, models or all"),
+        (["list", "things"], "cannot list 'things': choose suites, recipes, models or all"),
         (["merge", "absent", "other", "--out", "x"], "absent is not a run"),
         (["report", "absent"], "absent is not a run"),
         (["frobnicate"], "No such command 'frobnicate'"),

@@ -1,6 +1,6 @@
 """The table of models: every version, its parameters, and its MACs if they are asked for."""
 
-from flopbench.report import listing
+from flopbench.report import listing, text
 from tests.support.counts import published_counts
 
 
@@ -27,3 +27,10 @@ def test_of_pairs_against_another_baseline_suites_name_both():
     (octic,) = [line for line in listing.suites_table().markdown().splitlines() if "| octic |" in line]
     assert "D8(ViT-B/16), H8" in octic
     assert "D8(ViT-B/16) against E(ViT-B/16)" in octic
+
+
+def test_recipes_are_listed_with_how_long_they_train():
+    (deit,) = [line for line in listing.recipes_table().markdown().splitlines() if "| deit3-400 |" in line]
+    assert [cell.strip() for cell in deit.split("|")][3:-1] == [
+        "400", text.exact(2048), "224×224", "lamb", "autocast-fp16 compile"
+    ]  # fmt: skip
