@@ -32,6 +32,20 @@ class DataInfo(Frozen):
     oriented: bool | None = None
 
 
+class NetworkInfo(Frozen):
+    """What a file of weights says of their network: what `create_model` is to be called with, and images.
+
+    `mean` and `std` are what images are normalised by, per channel, of values between 0 and 1.
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+    image_size: tuple[int, int]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class Scores(Finite):
     """Of predictions: the shares that are right at once and among the five likeliest, and the mean negative
     log-likelihood of the right class, in nats. `top5` is None where there are no more than five classes.
