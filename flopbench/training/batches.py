@@ -1,0 +1,82 @@
+"""Batches, and which images are in them: functions of the seed, the epoch and the place within it alone."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flopbench.errors import FlopbenchError
+from flopbench.training.world import World
+
+
+class Batch(NamedTuple):
+    """Images [B, 3, H, W], fp32 and normalised, and their labels [B], int64, on the device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Order(NamedTuple):
+    """Which image stands at each place of an epoch [N], and as which of its versions [N]; both int64."""
+
+    indices: np.ndarray
+    versions: np.ndarray
+
+
+def generator(*key: int) -> np.random.Generator:
+    """Random numbers that are a function of `key`, whose numbers are not negative."""
+    return np.random.default_rng(key)
+
+
+def epoch_order(images: int, repeats: int, seed: int, epoch: int) -> Order:
+    """A permutation of the images; with repeats so many versions of each one after another, and as many
+    fewer images, so that an epoch is as long as without: what the RASampler of DeiT does.
+    """
+    places = np.arange(images)
+    permutation = generator(seed, epoch).permutation(images)
+    return Order(permutation[places // repeats], places % repeats)
+
+
+def share(step: int, batch_size: int, world: World) -> slice:
+    """The places of an epoch that fall to this process in a step: an image's versions go to several."""
+    return slice(step * batch_size + world.rank, (step + 1) * batch_size, world.size)
+
+
+def whole_steps(name: str, images: int, batch_size: int, world: World) -> int:
+    """How many steps of whole batches an epoch has.
+
+    Raises:
+        FlopbenchError: none, or the batch cannot be shared out evenly.
+    """
+    if batch_size % world.size:
+        raise FlopbenchError(f"{world.size} processes cannot share batches of {batch_size} images evenly")
+    if batch_size > images:
+        raise FlopbenchError(f"a batch of {batch_size} images is more than {name} has for training: {images}")
+    return images // batch_size
+
+
+def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images of bytes [B, 3 or 1, H, W] as fp32 [B, 3, H, W], by the mean and standard deviation [3, 1, 1]
+    of values between 0 and 1. Grey ones have three equal channels.
+    """
+    return (images.float() / 255 - mean) / std
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Within it the global generators of Python, numpy and torch begin where `key` says; then as before."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    first, second = np.random.SeedSequence(key).generate_state(2)
+    random.seed(int(first))
+    np.random.seed(first)
+    torch.default_generator.manual_seed(int(second))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -1,0 +1,136 @@
+"""Data sets by their names: images and labels as batches on the device, shared out among processes.
+
+- `animal-shape-mnist`, `fashion-mnist`, `digits`: small sets that packages ship, see `builtin`; `NAME:FOLDER`
+  reads the same files from another folder.
+- `FOLDER`: `train/CLASS/IMAGE` and `val/CLASS/IMAGE`; for an evaluation also `CLASS/IMAGE`.
+- `hfds/NAME`, `wds/FOLDER`, `tfds/NAME`, `torch/NAME`: what timm reads by that name; `torch/NAME:FOLDER` and
+  the like say where it lies.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from flopbench.errors import unknown
+from flopbench.recipes import Recipe
+from flopbench.results.trainings import DataInfo
+from flopbench.training.batches import Batch
+from flopbench.training.builtin import SETS
+from flopbench.training.memory import InMemory, refuse_others
+from flopbench.training.world import World
+
+
+class ValidationData(Protocol):
+    """Images that accuracy is measured on.
+
+    Attributes:
+        validation: which, and how many.
+        classes: names in the order of the labels.
+        mean, std: of the three channels, of values between 0 and 1: what images are normalised by.
+    """
+
+    validation: DataInfo
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def validating(self, batch_size: int) -> Iterator[Batch]:
+        """This process's share of the images, up to `batch_size` at a time; all processes together have each
+        image once.
+
+        Raises:
+            FlopbenchError: an image that cannot be read, or a label without a class, naming the file.
+        """
+        ...
+
+
+class Data(ValidationData, Protocol):
+    """Images to train on as well; `info` says which, and how many."""
+
+    info: DataInfo
+
+    def steps(self, batch_size: int) -> int:
+        """Whole batches per epoch, of `batch_size` images over all processes.
+
+        Raises:
+            FlopbenchError: there are fewer images, or the processes cannot share a batch evenly.
+        """
+        ...
+
+    def training(
+        self, epoch: int, start: int, batch_size: int, *, seed: int, mirror: float | None = None
+    ) -> Iterator[Batch]:
+        """This process's share of every batch of an epoch, from step `start` to its end.
+
+        What is in them is a function of the seed, the epoch and the place within it: not of where one began,
+        how many processes share a batch, or how many workers read.
+
+        Args:
+            epoch: from 0.
+            start: the first step, from 0.
+            batch_size: images per step over all processes.
+            seed: not negative.
+            mirror: the share of images that are mirrored; None: the recipe's.
+
+        Raises:
+            FlopbenchError: as `steps` and `validating`.
+        """
+        ...
+
+
+def open_data(name: str, recipe: Recipe, world: World, *, workers: int | None = None) -> Data:
+    """A set to train on by a recipe, which says how images are augmented and how large they are.
+
+    Args:
+        name: see the module.
+        recipe: for its `image_size`, `augmentation` and `evaluation`.
+        world: the processes that share it, and the device.
+        workers: processes that read images for this one; None: what suits the machine.
+
+    Raises:
+        FlopbenchError: no such set, a package that it needs is not installed, what its files have does not
+            fit together, or the recipe wants of it what it cannot give.
+    """
+    base, _, folder = name.partition(":")
+    if base in SETS:
+        refuse_others(base, recipe)
+        return InMemory(
+            SETS[base](Path(folder) if folder else None), recipe.image_size, world, recipe.augmentation
+        )
+    raise unknown("data set", name, SETS)
+
+
+def open_validation(
+    name: str,
+    *,
+    image_size: tuple[int, int],
+    world: World,
+    crop: float = 1.0,
+    interpolation: str = "bicubic",
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    num_classes: int | None = None,
+    workers: int | None = None,
+) -> ValidationData:
+    """A set to measure accuracy on.
+
+    Args:
+        name: see the module.
+        image_size: pixels, (height, width).
+        world: the processes that share it, and the device.
+        crop: images are resized so that a centre crop of `image_size` is this share of their shorter side;
+            sets that fit into memory are neither resized nor cropped.
+        interpolation: bilinear or bicubic.
+        mean, std: what images are normalised by; None: of ImageNet, or of the set's training split where it
+            fits into memory.
+        num_classes: how many the network has. Folders that are named after ImageNet's synsets, or by numbers,
+            then have its labels, be they ever so few; None: those of the folders in their order.
+        workers: processes that read images for this one; None: what suits the machine.
+
+    Raises:
+        FlopbenchError: as `open_data`; the set's labels are not those of a network of `num_classes`.
+    """
+    base, _, folder = name.partition(":")
+    if base in SETS:
+        return InMemory(SETS[base](Path(folder) if folder else None), image_size, world, mean=mean, std=std)
+    raise unknown("data set", name, SETS)
