@@ -57,16 +57,16 @@ def test_changes_no_setting():
 ROOMS = """
     cost errors private structures results.percentiles
     symmetries.registry
-    kernels frozen models.catalog
-    pairs cells suites
+    kernels frozen toml models.catalog
+    pairs cells suites recipes
     symmetries models
-    results
+    results timing.statistics
     report
     testing.invariance inputs given loss
     flops
     timing
     runner
-    profiling regression
+    profiling regression training
     testing
     api __init__
     cli __main__
