@@ -10,7 +10,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS
 
 if TYPE_CHECKING:
-    from flopbench.report.result import Result
+    from flopbench.report.reported import Reported
 
 
 def report(
@@ -46,11 +46,9 @@ def check_format(format_: str) -> None:
         raise FlopbenchError(f"--format {format_!r}: choose one of {', '.join(FORMATS)}")
 
 
-def print_tables(result: "Result", format_: str, console: Any) -> None:
-    """Print a result's tables for people, or its frame for a pipe."""
-    from flopbench.report.tables import format_frame
-
+def print_tables(result: "Reported", format_: str, console: Any) -> None:
+    """Print a result's tables for people, or its figures for a pipe."""
     if format_ == "table":
         console.print(*result.tables())
     else:
-        echo(format_frame(result.frame(), format_))
+        echo(result.formatted(format_))

@@ -142,7 +142,7 @@ def save_pictures(drawings: "Sequence[Drawing | None]", folder: Path) -> "list[P
 
 def write_page(path: Path, context: Mapping[str, Any]) -> Path:
     """Render the room's Markdown template; what is missing of `context` is empty."""
-    from flopbench.report.render import markdown_templates
+    from flopbench.report.page import markdown_templates
 
     templates = markdown_templates("flopbench.profiling")
     empty = {"pictures": (), "notes": (), "sentences": (), "tables": (), "data": ""}

@@ -1,112 +1,22 @@
-"""The report's files: Markdown, one self-contained page, tables as data, pictures."""
+"""The report of runs: what of their cells goes where on its page."""
 
-import hashlib
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
 
-from flopbench.errors import FlopbenchError
-from flopbench.report import tables, text
-from flopbench.report.cells import Rows, measured, rows_of, serving
+from flopbench.report import tables
+from flopbench.report.cells import Rows, measured, serving
 from flopbench.report.findings import Answer, answer
-from flopbench.report.table import Table, words
-from flopbench.results import POWER_LIMIT, CellRecord, Run, RunInfo, to_frame, write_atomically
+from flopbench.report.page import (
+    Origin,
+    Page,
+    environment_table,
+    flag_groups,
+)
+from flopbench.results import POWER_LIMIT, CellRecord, Flag, Run, RunInfo
 
-if TYPE_CHECKING:
-    from jinja2 import Environment as Templates
-
-    from flopbench.report.pictures import Picture
-
-
-@dataclass(frozen=True)
-class ReportFiles:
-    """Where a report's files are, and what it says."""
-
-    markdown: Path
-    html: Path
-    csv: Path
-    json: Path
-    pictures: tuple[Path, ...]
-    answers: tuple[Answer, ...]
-    """What it says of each run."""
-
-
-@dataclass(frozen=True)
-class FlagGroup:
-    """One kind of flag with the remedies and the cells that have it."""
-
-    kind: str
-    remedy: str
-    cells: tuple[tuple[str, str], ...]
-    """(cell, message); a cell of which both models have the flag is there twice."""
-
-    @property
-    def counted(self) -> str:
-        """`1 cell`, `2 cells`."""
-        return text.counted(len({cell for cell, _ in self.cells}), "cell")
-
-
-def render_report(runs: Sequence[Run], out: Path) -> ReportFiles:
-    """Write the report of one run, or of several side by side, into a folder of its own under `out`.
-
-    The folder is called after the run (several: after all of them), so that a report is replaced by
-    its own later version and by nothing else. The same runs give the same bytes.
-
-    Raises:
-        FlopbenchError: no run was given, or two with the same id.
-    """
-    from flopbench.report.pictures import draw_all
-    from flopbench.report.pictures.style import dark_css
-
-    folder = out / folder_name(checked_ids(runs))
-    records = {run.info.id: run.records() for run in runs}
-    frame = to_frame(runs)
-    rows = rows_of(frame)
-    pictures, missing = draw_all(runs, rows)
-    answers = answers_of(runs, rows)
-    context = _context(runs, records, rows, pictures, missing) | {"answers": answers}
-    files = ReportFiles(
-        markdown=folder / "report.md",
-        html=folder / "report.html",
-        csv=folder / "table.csv",
-        json=folder / "table.json",
-        pictures=tuple(folder / f"{picture.name}.{kind}" for picture in pictures for kind in ("png", "svg")),
-        answers=tuple(answers),
-    )
-    write_atomically(files.csv, tables.format_frame(frame, "csv") + "\n")
-    write_atomically(files.json, tables.format_frame(frame, "json") + "\n")
-    for picture in pictures:
-        write_atomically(folder / f"{picture.name}.png", picture.png)
-        write_atomically(folder / f"{picture.name}.svg", picture.svg)
-    write_atomically(files.markdown, markdown_templates().get_template("report.md.j2").render(context))
-    write_atomically(
-        files.html, html_templates().get_template("report.html.j2").render(context | {"dark_css": dark_css()})
-    )
-    return files
-
-
-def checked_ids(runs: Sequence[Run]) -> list[str]:
-    """The ids of runs that can stand side by side.
-
-    Raises:
-        FlopbenchError: no run was given, or two with the same id.
-    """
-    ids = [run.info.id for run in runs]
-    if not runs:
-        raise FlopbenchError("a report needs at least one run")
-    if len(set(ids)) < len(ids):
-        raise FlopbenchError(f"the runs of a report must differ, got {', '.join(ids)}")
-    return ids
-
-
-def folder_name(ids: Sequence[str]) -> str:
-    """A folder for runs with these ids: safe as a file name whatever they hold, and not too long."""
-    name = "+".join(re.sub(r"[^\w.-]+", "_", run).lstrip(".") or "run" for run in ids)
-    if len(name) <= 120:
-        return name
-    return f"{name[:100]}-{hashlib.sha256('+'.join(ids).encode()).hexdigest()[:12]}"
+LEGEND = (
+    "The speed-up is the time of the baseline over the time of the candidate. The realised share is "
+    "(speed-up − 1) / (MACs ratio − 1). 1 MAC = 2 FLOPs."
+)
 
 
 def answers_of(runs: Sequence[Run], rows: Rows) -> list[Answer]:
@@ -120,26 +30,40 @@ def answers_of(runs: Sequence[Run], rows: Rows) -> list[Answer]:
     return answers
 
 
-def _context(
-    runs: Sequence[Run],
-    records: dict[str, list[CellRecord]],
-    rows: Rows,
-    pictures: "Sequence[Picture]",
-    missing: Sequence[str],
-) -> dict[str, Any]:
-    cells = measured(rows)
-    return {
-        "title": " · ".join(dict.fromkeys(run.info.title for run in runs)),
-        "runs": [run.info for run in runs],
-        "tables": [environment_table([run.info for run in runs]), *tables.run_tables(rows, cells)],
-        "flags": flag_groups(records),
-        "pictures": pictures,
-        "missing": missing,
-        "notes": [
-            note for note in (_serving(rows), _beforehand(records), _at_the_power_limit(records)) if note
-        ],
-        "replicated": any(row["replicate"] for row in rows),
-    }
+def page_of(runs: Sequence[Run], rows: Rows) -> Page:
+    """The report of runs, of all their cells (`cells.rows_of`)."""
+    from flopbench.report.pictures import draw_all, missing, of_runs
+
+    records = {run.info.id: run.records() for run in runs}
+    origins = [_origin(run.info) for run in runs]
+    pictures = draw_all(lambda: of_runs(runs, rows))
+    notes = [_serving(rows), _beforehand(records), _at_the_power_limit(records), _replicated(rows)]
+    return Page(
+        title=" · ".join(dict.fromkeys(run.info.title for run in runs)),
+        origins=origins,
+        answers=answers_of(runs, rows),
+        tables=[environment_table(origins), *tables.run_tables(rows, measured(rows))],
+        pictures=pictures,
+        legend=LEGEND,
+        missing=missing(pictures, rows),
+        notes=[note for note in notes if note],
+        flags=flag_groups(_flagged(records)),
+    )
+
+
+def _origin(run: RunInfo) -> Origin:
+    return Origin(
+        run.id, run.created, f"suite {run.suite} ({run.suite_digest})", run.command, run.environment
+    )
+
+
+def _flagged(records: dict[str, list[CellRecord]]) -> Iterator[tuple[str, Iterable[Flag]]]:
+    """Each record's flags, by the name of its cell: with its run, where there are several."""
+    for run, cells in records.items():
+        prefix = f"{run}: " if len(records) > 1 else ""
+        for record in cells:
+            replicate = f" (replicate {record.replicate})" if record.replicate else ""
+            yield prefix + record.cell.id + replicate, record.flags
 
 
 def _serving(rows: Rows) -> str:
@@ -181,87 +105,11 @@ def _at_the_power_limit(records: dict[str, list[CellRecord]]) -> str:
     )
 
 
-_ENVIRONMENT = {
-    "device_name": "device",
-    "device_memory_bytes": "device memory",
-    "driver": "driver",
-    "cuda": "CUDA",
-    "cudnn": "cuDNN",
-    "cpu": "CPU",
-    "cores": "cores",
-    "threads": "threads",
-    "memory_bytes": "memory",
-    "allocator": "allocator",
-    "os": "system",
-    "python": "Python",
-    "torch": "torch",
-    "triton": "Triton",
-    "cpu_capability": "vector instructions",
-    "compiler": "C++ compiler",
-    "kernels": "kernels' sources",
-    "fvcore": "fvcore",
-    "flopbench": "flopbench",
-    "commit": "commit",
-}
-
-
-def environment_table(runs: Sequence[RunInfo]) -> Table:
-    """What is known of the machines and the software, a column per run."""
-    rows = []
-    for field, name in _ENVIRONMENT.items():
-        values = [getattr(run.environment, field) for run in runs]
-        show = text.size if field.endswith("_bytes") else text.printable
-        if any(value is not None for value in values):
-            rows.append((name, *(None if value is None else show(value) for value in values)))
-    columns = (words("what"), *(words(run.id, f"run {run.id}") for run in runs))
-    return Table.of("Environment", columns, rows)
-
-
-def flag_groups(records: dict[str, list[CellRecord]]) -> list[FlagGroup]:
-    """The flags of all cells by kind and remedy, the most frequent first."""
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for run, cells in records.items():
-        prefix = f"{run}: " if len(records) > 1 else ""
-        for record in cells:
-            replicate = f" (replicate {record.replicate})" if record.replicate else ""
-            for flag in record.flags:
-                where = prefix + record.cell.id + replicate
-                groups.setdefault((flag.kind, flag.remedy), []).append((where, flag.message))
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    return [FlagGroup(kind, remedy, tuple(cells)) for (kind, remedy), cells in ordered]
-
-
-def _templates(package: str, **options: Any) -> "Templates":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader(package),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
+def _replicated(rows: Rows) -> str:
+    """What the row of a replicated cell is, in a sentence; empty where none is."""
+    if not any(row["replicate"] for row in rows):
+        return ""
+    return (
+        "Replicates of a cell are one row: medians, the geometric mean of the speed-ups, and an interval "
+        "from the lowest to the highest end of theirs."
     )
-
-
-def html_templates() -> "Templates":
-    """The room's templates, escaped for HTML; `| backticks` makes code of what stands in those."""
-    from markupsafe import Markup, escape
-
-    templates = _templates("flopbench.report", autoescape=True)
-    templates.filters["backticks"] = lambda value: Markup(
-        re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value)))
-    )
-    return templates
-
-
-def markdown_templates(package: str = "flopbench.report") -> "Templates":
-    """A room's templates, escaped for Markdown; `| safe` marks what is Markdown already."""
-    from markupsafe import Markup
-
-    templates = _templates(
-        package, finalize=lambda value: value if isinstance(value, Markup) else text.markdown_escape(value)
-    )
-    templates.filters["fenced"] = lambda value: Markup(text.fenced(text.printable(value), "sh"))
-    templates.filters["code"] = lambda value: Markup(text.code(value))
-    return templates

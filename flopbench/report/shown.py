@@ -48,7 +48,7 @@ class Shown:
         return str(self)
 
     def _repr_html_(self) -> str:
-        from flopbench.report.render import html_templates
+        from flopbench.report.page import html_templates
 
         parts = [part if isinstance(part, Table) else printable(part) for part in self.shown()]
         return html_templates().get_template("shown.html.j2").render(parts=parts)

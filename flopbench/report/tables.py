@@ -16,7 +16,6 @@ from flopbench.report.cells import (
     items_of,
     measured,
     models,
-    rows_of,
     serving,
     uncounted,
     verdict,
@@ -163,20 +162,21 @@ _OFTEN_THE_SAME = {"run", *(axis.label for axis in AXES.values() if not axis.alw
 
 
 def format_frame(frame: "pd.DataFrame", fmt: str) -> str:
-    """A run's frame (`results.to_frame`) as text for a pipe.
-
-    JSON and CSV hold every column and row; Markdown is the readable table.
+    """A frame as text for a pipe, with every column and row.
 
     Raises:
-        FlopbenchError: a format that is none of json, csv, markdown.
+        FlopbenchError: a format that is neither json nor csv.
     """
     if fmt == "json":
         return frame.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) or "[]"
     if fmt == "csv":
         return frame.map(text.defused).to_csv(index=False, lineterminator="\n").rstrip("\n")
-    if fmt == "markdown":
-        return runs_table("", measured(rows_of(frame)), CELL_COLUMNS).markdown() or NOTHING
     raise FlopbenchError(f"--format {fmt!r}: choose one of {', '.join(FORMATS)}")
+
+
+def runs_markdown(cells: Rows) -> str:
+    """The readable table of cells with a speed-up, or that there is none."""
+    return runs_table("", cells, CELL_COLUMNS).markdown() or NOTHING
 
 
 def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:

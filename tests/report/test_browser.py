@@ -2,7 +2,7 @@
 
 import pytest
 
-from flopbench.report.render import render_report
+from flopbench.report.result import Result
 from tests.support import browser
 from tests.support.runs import CPU, make_run
 
@@ -23,7 +23,7 @@ def page(tmp_path_factory):
             reason="out_of_memory_in_one_word_" * 8,
         ),
     ]
-    files = render_report(runs, folder / "reports")
+    files = Result(runs).report(folder / "reports")
     with browser.page() as tab:
         tab.open(files.html)
         yield tab

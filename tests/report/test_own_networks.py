@@ -7,11 +7,11 @@ import pytest
 
 from flopbench.report.cells import measured, rows_of
 from flopbench.report.findings import answer
-from flopbench.report.pictures import draw
+from flopbench.report.pictures import draw, of_runs
 from flopbench.report.pictures.batch import _unit as memory_unit
 from flopbench.report.pictures.style import style
-from flopbench.report.render import render_report
-from flopbench.report.tables import CELL_COLUMNS, format_frame, run_tables, runs_table
+from flopbench.report.result import Result
+from flopbench.report.tables import CELL_COLUMNS, run_tables, runs_markdown, runs_table
 from flopbench.report.text import shortened
 from flopbench.results import to_frame
 from tests.support.runs import CPU, make_run
@@ -67,7 +67,7 @@ def test_without_macs_there_is_no_ratio_and_it_is_said_why(tmp_path, macs, why):
     text = said(run)
     assert why in text
     assert "of the MACs" not in text
-    files = render_report([run], tmp_path / "reports")
+    files = Result([run]).report(tmp_path / "reports")
     assert why in files.markdown.read_text(encoding="utf-8")
     assert "MACs ratio" not in "".join(
         p.read_text(encoding="utf-8") for p in files.pictures if p.suffix == ".svg"
@@ -76,7 +76,7 @@ def test_without_macs_there_is_no_ratio_and_it_is_said_why(tmp_path, macs, why):
 
 def test_what_operators_were_left_out_of_is_marked_wherever_it_stands(tmp_path):
     run = own_run(tmp_path, models=LEFT_OUT, slowdown=0.5, overhead=0.0, batch_sizes=(1, 4))
-    files = render_report([run], tmp_path / "reports")
+    files = Result([run]).report(tmp_path / "reports")
     markdown, page = (path.read_text(encoding="utf-8") for path in (files.markdown, files.html))
     for text in (markdown, page):
         assert "aten::fft" in text.replace("\\", "")
@@ -92,7 +92,7 @@ def test_what_operators_were_left_out_of_is_marked_wherever_it_stands(tmp_path):
     assert any("MACs ratio ≈2.50" in svg for svg in svgs)
     (_, row) = rows_of(to_frame([run]))
     assert (row["baseline_uncounted"], row["candidate_uncounted"]) == ("", "aten::fft_rfft (12)")
-    assert "≈2.50" in format_frame(to_frame([run]), "markdown")
+    assert "≈2.50" in runs_markdown(measured(rows_of(to_frame([run]))))
 
 
 def test_what_was_counted_in_full_has_no_mark(tmp_path):
@@ -135,7 +135,7 @@ def test_names_are_shown_as_they_are(tmp_path):
     run = own_run(tmp_path, pair=pair, models=models, batch_sizes=(1, 4), passes=("forward", "backward"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files = render_report([run], tmp_path / "reports")
+        files = Result([run]).report(tmp_path / "reports")
     page, markdown = (path.read_text(encoding="utf-8") for path in (files.html, files.markdown))
     assert "<b>*bold*" not in page
     assert "a|b &lt;b&gt;*bold*&lt;/b&gt; `x` [link](http://x) 😀 long" in page
@@ -182,7 +182,7 @@ def test_a_baseline_that_all_are_compared_with_is_named_once(tmp_path):
     assert "| big |" in models.markdown()
     assert "big" not in cells.markdown()
     # Which stands alone there.
-    assert "| big |" in format_frame(to_frame([run]), "markdown")
+    assert "| big |" in runs_markdown(measured(rows_of(to_frame([run]))))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,11 @@ def test_a_baseline_that_all_are_compared_with_is_named_once(tmp_path):
 )
 def test_pictures_of_small_networks_have_small_units(tmp_path, macs, written):
     run = own_run(tmp_path, models={BIG: {"macs": macs}})
-    (gain,) = (one for one in draw([run], rows_of(to_frame([run]))) if one.name == "gain-against-macs")
+    (gain,) = (
+        one
+        for one in draw(lambda: of_runs([run], rows_of(to_frame([run]))))
+        if one.name == "gain-against-macs"
+    )
     assert gain.figure.axes[0].get_xlabel() == f"MACs of the baseline, one sample {written}"
 
 

@@ -9,7 +9,8 @@ from markdown_it import MarkdownIt
 
 from flopbench.errors import FlopbenchError
 from flopbench.pairs import Pair
-from flopbench.report.render import FlagGroup, folder_name, render_report
+from flopbench.report.page import FlagGroup, folder_name
+from flopbench.report.result import Result
 from flopbench.results import (
     Calibration,
     CellRecord,
@@ -35,7 +36,7 @@ def small(tmp_path_factory):
         statuses={"vit_b16.flop/*/b4/backward/*": "oom"},
         **SMALL,
     )
-    return run, render_report([run], folder / "reports")
+    return run, Result([run]).report(folder / "reports")
 
 
 def test_every_file_is_there_and_linked_relatively(small):
@@ -79,7 +80,7 @@ def test_it_starts_with_the_answer_and_ends_with_how_to_reproduce(small):
 
 def test_the_same_run_gives_the_same_bytes(small, tmp_path):
     run, files = small
-    again = render_report([run], tmp_path)
+    again = Result([run]).report(tmp_path)
     for path in files.markdown.parent.iterdir():
         assert path.read_bytes() == (again.markdown.parent / path.name).read_bytes(), path.name
 
@@ -138,17 +139,17 @@ def test_calibration_and_profile_make_roofline_and_time(tmp_path):
         }
     )
     (run.path / "profile-0.json").write_text(profile.model_dump_json(by_alias=True), encoding="utf-8")
-    files = render_report([run], tmp_path / "reports")
+    files = Result([run]).report(tmp_path / "reports")
     assert {"roofline", "time-by-operator"} <= {path.stem for path in files.pictures}
     assert "No roofline" not in files.markdown.read_text(encoding="utf-8")
     (run.path / "profile-0.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FlopbenchError, match=r"profile-0\.json is damaged: cell"):
-        render_report([run], tmp_path / "reports")
+        Result([run]).report(tmp_path / "reports")
 
 
 def test_serving_figures_have_a_table_a_picture_and_a_note(small, tmp_path):
     run = make_run(tmp_path / "served", device=CPU, serving=400, watts=(40.0, 30.0), **SMALL)
-    files = render_report([run], tmp_path / "reports")
+    files = Result([run]).report(tmp_path / "reports")
     for text in (files.markdown.read_text(encoding="utf-8"), files.html.read_text(encoding="utf-8")):
         assert "Serving: calls one at a time, and starting" in text
         assert "Latencies are of calls one at a time" in text
@@ -162,7 +163,7 @@ def test_serving_figures_have_a_table_a_picture_and_a_note(small, tmp_path):
 
 def test_several_widths_make_a_picture(tmp_path):
     run = make_run(tmp_path / "run", **SMALL, axes={"widths": [192, 768], "depths": [2, 4]})
-    files = render_report([run], tmp_path / "reports")
+    files = Result([run]).report(tmp_path / "reports")
     assert "speedup-against-width" in {path.stem for path in files.pictures}
     rows = json.loads(files.json.read_text(encoding="utf-8"))
     assert {(row["width"], row["depth"]) for row in rows} == {(192, 2), (192, 4), (768, 2), (768, 4)}
@@ -171,7 +172,7 @@ def test_several_widths_make_a_picture(tmp_path):
 def test_several_runs_stand_side_by_side(small, tmp_path):
     run, _ = small
     other = make_run(tmp_path / "vit-h200", **SMALL)
-    files = render_report([run, other], tmp_path / "reports")
+    files = Result([run, other]).report(tmp_path / "reports")
     assert files.markdown.parent.name == "vit-cpu+vit-h200"
     text = files.markdown.read_text(encoding="utf-8")
     assert "**On an Intel Xeon" in text
@@ -180,12 +181,12 @@ def test_several_runs_stand_side_by_side(small, tmp_path):
     names = {path.stem for path in files.pictures}
     assert {"side-by-side", "speedup-against-batch-1", "speedup-against-batch-2"} <= names
     with pytest.raises(FlopbenchError, match="must differ"):
-        render_report([run, run], tmp_path / "reports")
+        Result([run, run]).report(tmp_path / "reports")
 
 
 def test_a_run_with_nothing_measured_still_has_a_report(tmp_path):
     run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), batch_sizes=(1,), statuses={"*": "failed"})
-    files = render_report([run], tmp_path / "reports")
+    files = Result([run]).report(tmp_path / "reports")
     assert files.pictures == ()
     assert "no cell has a speed-up" in files.html.read_text(encoding="utf-8")
 
@@ -212,7 +213,7 @@ def hostile_run(folder) -> Run:
 
 
 def test_text_from_files_is_escaped(tmp_path):
-    files = render_report([hostile_run(tmp_path)], tmp_path / "reports")
+    files = Result([hostile_run(tmp_path)]).report(tmp_path / "reports")
     assert files.markdown.parent.parent == tmp_path / "reports"
     page = files.html.read_text(encoding="utf-8")
     assert "<script>alert" not in page
@@ -234,9 +235,9 @@ def test_it_says_what_was_compiled_beforehand(tmp_path):
     run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), passes=("forward",))
     record = next(one for one in run.records() if one.cell.mode == "compile")
     sentence = "were compiled beforehand, by 8 processes side by side"
-    assert sentence not in render_report([run], tmp_path / "before").markdown.read_text()
+    assert sentence not in Result([run]).report(tmp_path / "before").markdown.read_text()
     run.append(record.model_copy(update={"compiled_beforehand": 8}))
-    files = render_report([run], tmp_path / "after")
+    files = Result([run]).report(tmp_path / "after")
     for file in (files.markdown, files.html):
         assert f"Of 3 compiled cells 1 {sentence}" in file.read_text()
 
@@ -288,7 +289,7 @@ def test_ones_own_networks_get_no_caption_of_the_papers(tmp_path):
         for role, name in (("baseline", pair.baseline), ("candidate", pair.candidate))
     }
     run.append(record.model_copy(update={"cell": record.cell.model_copy(update={"pair": pair}), **models}))
-    text = render_report([run], tmp_path / "reports").markdown.read_text(encoding="utf-8")
+    text = Result([run]).report(tmp_path / "reports").markdown.read_text(encoding="utf-8")
     assert "Throughput gain" in text
     assert "published" not in text
     assert "paper" not in text

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 
 from flopbench.errors import FlopbenchError
 from flopbench.report.cells import failures, measured, models, rows_of, serving, what_ran
-from flopbench.report.tables import CELL_COLUMNS, format_frame, runs_table, summary
+from flopbench.report.tables import CELL_COLUMNS, format_frame, runs_markdown, runs_table, summary
 from flopbench.report.text import (
     change,
     code,
@@ -121,7 +121,7 @@ def test_formats_agree(frame):
     assert table["speedup"].tolist() == pytest.approx(
         [float("nan") if row["speedup"] is None else row["speedup"] for row in rows], nan_ok=True
     )
-    markdown = format_frame(frame, "markdown").splitlines()
+    markdown = runs_markdown(measured(rows_of(frame))).splitlines()
     assert len(markdown) == 2 + 12
     assert len({line.count("|") for line in markdown}) == 1
     with pytest.raises(FlopbenchError, match=r"--format 'xml': choose one of table, json, csv, markdown"):
@@ -206,10 +206,10 @@ def test_what_ran_is_a_column_and_a_table_of_its_own(tmp_path):
 
 def test_throughput_per_watt_is_shown_where_it_is_known(tmp_path):
     known = to_frame([make_run(tmp_path / "known", watts=(600.0, 450.0), replicates=2)])
-    assert "images/s/W" in format_frame(known, "markdown")
+    assert "images/s/W" in runs_markdown(measured(rows_of(known)))
     (row, *_) = measured(rows_of(known))
-    assert significant(row["candidate_throughput"] / 450, 2) in format_frame(known, "markdown")
-    assert "images/s/W" not in format_frame(to_frame([make_run(tmp_path / "unknown")]), "markdown")
+    assert significant(row["candidate_throughput"] / 450, 2) in runs_markdown(measured(rows_of(known)))
+    assert "images/s/W" not in runs_markdown(measured(rows_of(to_frame([make_run(tmp_path / "unknown")]))))
 
 
 SERVED: Any = {"device": CPU, "pairs": ("vit_s16.flop",), "batch_sizes": (1,), "modes": ("eager",)}

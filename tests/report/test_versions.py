@@ -4,8 +4,8 @@ import pytest
 
 from flopbench.report.cells import measured, models, rows_of
 from flopbench.report.findings import answer
-from flopbench.report.pictures import draw
-from flopbench.report.tables import format_frame, run_tables
+from flopbench.report.pictures import draw, of_runs
+from flopbench.report.tables import run_tables, runs_markdown
 from flopbench.results import to_frame
 from tests.support.runs import CPU, make_run
 
@@ -40,7 +40,7 @@ def test_no_two_rows_of_a_table_are_called_alike(run, rows):
     _, cells, *_ = run_tables(rows, measured(rows))
     named = [line.split("|")[1].strip() for line in cells.markdown().splitlines() if "ViT" in line]
     assert len(set(named)) == len(named) == len(PAIRS)
-    for table in (cells.markdown(), format_frame(to_frame([run]), "markdown")):
+    for table in (cells.markdown(), runs_markdown(measured(rows_of(to_frame([run]))))):
         # The candidates say what their baselines are.
         assert "| baseline |" not in table.replace("<br>", " ")
 
@@ -62,7 +62,7 @@ def test_the_answer_tells_both_pairs_apart(run, rows):
 
 
 def test_pictures_have_a_place_per_pair(run, rows):
-    pictures = {one.name: one.figure for one in draw([run], rows)}
+    pictures = {one.name: one.figure for one in draw(lambda: of_runs([run], rows))}
     for name in ("realised-share", "speedups"):
         (axis,) = pictures[name].axes
         places = [label.get_text() for label in axis.get_yticklabels()]
@@ -77,7 +77,7 @@ def test_pictures_have_a_place_per_pair(run, rows):
 
 
 def test_published_figures_are_credited_to_their_source(run, rows):
-    captions = {one.name: one.caption for one in draw([run], rows)}
+    captions = {one.name: one.caption for one in draw(lambda: of_runs([run], rows))}
     assert "Flopping for FLOPs (A100-40GB, batch 64" in captions["gain-against-macs"]
     assert "X, E(X) and H(X) by Flopping for FLOPs" in captions["accuracy"]
     assert "H8(X) and I8(X) by Octic" in captions["accuracy"]

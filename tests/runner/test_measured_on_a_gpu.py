@@ -10,7 +10,7 @@ import torch
 from flopbench.cells import Cell
 from flopbench.inputs import Inputs
 from flopbench.pairs import Pair
-from flopbench.report.render import render_report
+from flopbench.report.result import Result
 from flopbench.results import POWER_LIMIT, ModelResult
 from flopbench.results.percentiles import samples_needed
 from flopbench.runner import worker
@@ -112,7 +112,7 @@ def test_a_cell_gets_its_record_and_its_report(gpu: SimulatedGpu, tmp_path: Path
     run = make_run(tmp_path / "run", device=H200, statuses={"*": "skipped"}, **axes)
     run.append(record)
     assert run.records() == [record]
-    text = render_report([run], tmp_path / "reports").markdown.read_text(encoding="utf-8")
+    text = Result([run]).report(tmp_path / "reports").markdown.read_text(encoding="utf-8")
     for words in ("images/s/W", "(uncaptured)", "In 1 of 1 measured cells the GPU ran at its power limit"):
         assert words in text
     assert "What to take with care" not in text

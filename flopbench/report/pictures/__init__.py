@@ -1,6 +1,6 @@
-"""Every picture of a report, each answering one question."""
+"""The pictures of reports, from what is drawn to files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flopbench.report.cells import Rows, measured
 from flopbench.report.labels import family_of
@@ -8,40 +8,35 @@ from flopbench.report.pictures.drawing import Drawing, Picture, finish
 from flopbench.report.published import with_accuracy
 from flopbench.results import Run
 
-__all__ = ["Drawing", "Picture", "draw", "draw_all"]
+__all__ = ["Drawing", "Picture", "draw", "draw_all", "missing", "of_runs"]
 
 
-def draw(runs: Sequence[Run], rows: Rows) -> list[Drawing]:
-    """The pictures that the runs have data for as figures; what they are of as for `draw_all`."""
+def draw(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Drawing]:
+    """What is drawn where there is data for it."""
     from flopbench.report.pictures.style import style
 
     with style():
-        return list(_drawings(runs, rows))
+        return _there_are(drawings)
 
 
-def draw_all(runs: Sequence[Run], rows: Rows) -> tuple[list[Picture], list[str]]:
-    """The pictures that the runs have data for, and a sentence for each kind that they have none for.
-
-    Args:
-        runs: the runs of the report.
-        rows: all their cells (`cells.rows_of`).
-    """
+def draw_all(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Picture]:
+    """What is drawn where there is data for it, rendered: for pages, and narrow for phones."""
     from flopbench.report.pictures.style import style
 
     drawn = []
     for phone in (False, True):
         with style(phone=phone):
-            drawn.append(list(_drawings(runs, rows)))
+            drawn.append(_there_are(drawings))
     with style():
-        pictures = [finish(wide, narrow) for wide, narrow in zip(*drawn, strict=True)]
-    return pictures, _missing(pictures, rows)
+        return [finish(wide, narrow) for wide, narrow in zip(*drawn, strict=True)]
 
 
-def _drawings(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing]:
-    return (drawing for drawing in _all(runs, rows) if drawing is not None)
+def _there_are(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Drawing]:
+    return [drawing for drawing in drawings() if drawing is not None]
 
 
-def _all(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
+def of_runs(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
+    """Every picture of runs and of all their cells (`cells.rows_of`), each answering one question."""
     from flopbench.report.pictures import accuracy, batch, gain, latency, machine, share, speedups, width
 
     cells = measured(rows)
@@ -73,7 +68,8 @@ _REMEDIES = {
 }
 
 
-def _missing(pictures: Sequence[Picture], rows: Rows) -> list[str]:
+def missing(pictures: Sequence[Picture], rows: Rows) -> list[str]:
+    """A sentence in Markdown for each kind of picture of runs that there is no data for."""
     drawn = {picture.name.partition("-")[0] for picture in pictures}
     families = {family_of(network.label) for network in with_accuracy()}
     if not any(family_of(row["baseline_label"]) in families for row in rows):
