@@ -53,7 +53,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         cells: its measured cells (`cells.measured`).
         total: how many cells it has in all, measured or not.
     """
-    device = _with_article(text.printable(device_name))
+    device = text.with_article(text.printable(device_name))
     chosen = headline(cells)
     if not chosen:
         return Answer(run, f"On {device}, no cell has a speed-up.", ())
@@ -149,10 +149,6 @@ def _with_care(cells: Rows) -> list[str]:
     else:
         which = f"{len(flagged)} of these {len(cells)} {'is' if len(flagged) == 1 else 'are'}"
     return [f"{which} flagged ({kinds}): see below what to take with care."]
-
-
-def _with_article(device: str) -> str:
-    return f"{'an' if device.startswith(('NVIDIA', *'AEIOaeio')) else 'a'} {device}"
 
 
 def _shown(row: Row) -> tuple[str, str]:

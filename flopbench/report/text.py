@@ -70,6 +70,17 @@ def percent(value: float, decimals: int = 0) -> str:
     return f"{round(value * 100, decimals) + 0.0:.{decimals}f}\u00a0%".replace("-", "−")
 
 
+def percent_interval(estimate: float, low: float, high: float) -> str:
+    """A share with its 95 % interval: 78.3 % [77.9, 78.6]."""
+    ends = [percent(end, 1).removesuffix("\u00a0%") for end in (low, high)]
+    return f"{percent(estimate, 1)}\u00a0[{ends[0]},\u00a0{ends[1]}]"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points with its sign: +0.4, −1.2."""
+    return change(value).removesuffix("\u00a0%")
+
+
 def coverage(value: float) -> str:
     """`100 %`, `99.87 %`: never rounded up to all of it."""
     return percent(value) if value == 1 else percent(min(value, 0.9999), 2)
@@ -162,6 +173,11 @@ def fenced(text: str, language: str = "") -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
+
+
+def with_article(name: str) -> str:
+    """`an NVIDIA H200`, `a CPU`."""
+    return f"{'an' if name.startswith(('NVIDIA', *'AEIOaeio')) else 'a'} {name}"
 
 
 def joined(words: list[str], last: str = "and") -> str:

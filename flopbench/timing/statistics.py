@@ -107,6 +107,15 @@ def time_interval(rows: Rows, *, level: float = 0.95, seed: int = 0) -> Interval
     return Interval(estimate=math.exp(estimate), low=math.exp(low), high=math.exp(high))
 
 
+def share_interval(share: float, count: int, *, level: float = 0.95) -> Interval:
+    """A share of `count` independent things with Wilson's score interval, which stays within 0 and 1."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre, weight = (share + z * z / (2 * count), 1 + z * z / count)
+    reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = max((centre - reach) / weight, 0.0), min((centre + reach) / weight, 1.0)
+    return Interval(estimate=share, low=min(low, share), high=max(high, share))
+
+
 def outliers(values: Array) -> NDArray[np.bool_]:
     """Which values lie over 5 robust deviations (1.4826 × MAD) from the median. Marked, never dropped."""
     centre = np.median(values)

@@ -1,0 +1,98 @@
+"""Evaluations, shown and reported."""
+
+import json
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+
+from flopbench.errors import FlopbenchError
+from flopbench.report.evaluations import Evaluations
+from tests.support.evaluations import make_evaluation, write_evaluation
+
+HOSTILE = '<script>alert(1)</script>|`x`**b**"[l](http://e.com)"'
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return Evaluations(
+        [
+            make_evaluation("vit_s16", top1=0.78, averaged=True),
+            make_evaluation("vit_s16.flop", top1=0.80),
+        ]
+    )
+
+
+def test_one_evaluation_says_what_was_right_at_which_speed():
+    (answer,) = Evaluations([make_evaluation("vit_s16", top1=0.78, averaged=True)]).answers
+    assert answer.headline == (
+        "On an Intel Xeon @ 2.80 GHz, of the 10\u202f000 images of photographs (validation) ViT-S/16 gets "
+        "78.0 % (95 % interval 77.2 % to 78.8 %) right, at 60.0 images per second."
+    )
+    mirrored, averaged = answer.points
+    assert "gets 77.0 % right" in mirrored
+    assert "93.00 %" in mirrored
+    assert "78.6 % right (+0.6 points), at twice the cost: 30.0 images per second" in averaged
+
+
+def test_a_pair_is_compared_on_the_same_images_alone(pair):
+    (answer,) = pair.answers
+    assert "E(ViT-S/16) gets the most right, 80.0 %" in answer.headline
+    (said,) = (point for point in answer.points if " against " in point)
+    assert said.startswith("E(ViT-S/16) against ViT-S/16: +2.0 points of top-1 (95 % interval +0.9 to +3.1,")
+    assert said.endswith("1.50× as many images per second.")
+    apart = Evaluations([make_evaluation("vit_s16"), make_evaluation("vit_s16.flop", data="digits")])
+    assert len(apart.answers) == 2
+    assert not any(" against " in point for answer in apart.answers for point in answer.points)
+
+
+def test_speeds_of_unlike_settings_are_not_compared():
+    unlike = Evaluations([make_evaluation("vit_s16"), make_evaluation("vit_s16.flop", batch_size=1)])
+    (said,) = (point for point in unlike.answers[0].points if " against " in point)
+    assert "as many images per second" not in said
+
+
+def test_the_frame_has_a_row_per_evaluation(pair):
+    frame = pair.frame()
+    assert frame["label"].tolist() == ["ViT-S/16", "E(ViT-S/16)"]
+    assert frame["averaged_throughput"].tolist() == [30.0, 45.0]
+    assert frame["averaged_top1"].isna().tolist() == [False, True]
+    assert json.loads(pair.formatted("json"))[0]["top1_low"] == pytest.approx(0.7718, abs=1e-4)
+
+
+def test_what_is_alike_is_not_shown_twice(pair):
+    shown = pair.formatted("markdown")
+    assert "photographs" not in shown
+    assert "photographs" in Evaluations(pair.records[:1]).formatted("markdown")
+
+
+def test_folders_are_opened_and_others_refused(tmp_path, pair):
+    folders = [write_evaluation(tmp_path / record.name, record) for record in pair.records]
+    assert Evaluations.open(*folders).records == pair.records
+    with pytest.raises(FlopbenchError, match="nowhere is not an evaluation: it has no"):
+        Evaluations.open("nowhere")
+    with pytest.raises(FlopbenchError, match="the evaluations of a report must differ"):
+        Evaluations.open(*folders, folders[0])
+    with pytest.raises(FlopbenchError, match="at least one evaluation"):
+        Evaluations([])
+
+
+def test_the_report_has_its_files(tmp_path, pair):
+    files = pair.report(tmp_path)
+    text = files.markdown.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (files.markdown.parent / link).is_file(), link
+    assert "flopbench evaluate vit_s16.flop" in text
+    assert "NLL the mean negative log-likelihood" in text
+
+
+def test_names_are_shown_as_they_are_and_nothing_else(tmp_path):
+    record = make_evaluation("vit_s16", data=HOSTILE, weights=HOSTILE, label=HOSTILE)
+    files = Evaluations([record]).report(tmp_path)
+    rendered = MarkdownIt("commonmark").enable("table").render(files.markdown.read_text(encoding="utf-8"))
+    page = files.html.read_text(encoding="utf-8")
+    for text in (rendered, page):
+        assert "<script>alert" not in text
+        assert "<strong>b</strong>" not in text
+        assert 'href="http://e.com' not in text
+    assert "&lt;script&gt;alert(1)" in page
