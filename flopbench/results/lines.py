@@ -3,6 +3,7 @@
 A line is written and flushed as soon as what it is about is done, and nothing ever rewrites it.
 """
 
+import errno
 import fcntl
 import os
 import warnings
@@ -18,15 +19,26 @@ from flopbench.results.files import Record, as_json, is_newer, what_is_wrong, wr
 
 
 def append_line(path: Path, record: Frozen) -> None:
-    """Add a record; it is on disk when this returns."""
-    with path.open("ab+") as file:
-        if file.tell():
+    """Add a record; it is on disk when this returns.
+
+    Raises:
+        OSError: it cannot be written, on a full disk for example; the file is as it was.
+    """
+    # Unbuffered: what a full disk did not take would be written once more when the file is closed.
+    with path.open("ab+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
             # A last line that was cut short must not swallow this one.
             file.seek(-1, os.SEEK_END)
         glued = file.read(1) not in (b"", b"\n")
-        file.write(b"\n" * glued + as_json(record).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        line = b"\n" * glued + as_json(record).encode() + b"\n"
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def read_lines(path: Path, kind: type[Record]) -> Iterator[Record]:

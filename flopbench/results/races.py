@@ -10,7 +10,7 @@ from pathlib import Path
 from flopbench.errors import FlopbenchError
 from flopbench.results.files import read_record, write_record
 from flopbench.results.lines import append_line, locked, read_lines, set_torn_line_aside
-from flopbench.results.run import make_folder
+from flopbench.results.run import made_folder
 from flopbench.results.trainings import RaceInfo, RacesInfo, Role, Trial
 
 RACES, TRIALS = "races.json", "trials.jsonl"
@@ -30,9 +30,9 @@ class RacesFolder:
         Raises:
             RunExistsError: it exists already.
         """
-        make_folder(path)
-        write_record(path / RACES, info)
-        (path / TRIALS).touch()
+        with made_folder(path):
+            write_record(path / RACES, info)
+            (path / TRIALS).touch()
         return cls(path, info)
 
     @classmethod

@@ -25,8 +25,9 @@ class RunExistsError(FlopbenchError):
     """There is a folder where a new run was to be."""
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder of a new run.
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make the folder of a new run, whose first files are written within; where that fails, none is left.
 
     Raises:
         RunExistsError: there is one.
@@ -35,6 +36,11 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True)
     except FileExistsError:
         raise RunExistsError(f"run folder {path} exists already; use --resume {path}") from None
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def make_under(results: Path | None, name: str, create: Callable[[Path], Folder]) -> Folder:
@@ -71,9 +77,9 @@ class Run:
         Raises:
             RunExistsError: the folder exists already.
         """
-        make_folder(path)
-        write_record(path / "run.json", info)
-        (path / "cells.jsonl").touch()
+        with made_folder(path):
+            write_record(path / "run.json", info)
+            (path / "cells.jsonl").touch()
         return cls(path, info)
 
     @classmethod

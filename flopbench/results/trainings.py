@@ -138,7 +138,10 @@ class Point(Finite):
 
 
 class TrainingInfo(Frozen):
-    """`training.json`: what is trained on what. Beside it `points.jsonl` has a line per evaluation."""
+    """`training.json`: what is trained on what. Beside it `points.jsonl` has a line per evaluation.
+
+    `macs` are multiply-accumulates that training takes per image, forward and backward.
+    """
 
     schema_: Schema = SCHEMA
     id: str
