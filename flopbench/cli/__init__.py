@@ -29,6 +29,7 @@ from flopbench.cli import (
 from flopbench.cli.stops import stops_heeded
 from flopbench.cli.subcommands import Command, with_subcommands
 from flopbench.errors import ExitCode, FlopbenchError
+from flopbench.ranks import tell_torchrun, tells
 from flopbench.report.text import printable
 
 DEBUG = "--debug"
@@ -109,6 +110,8 @@ def main() -> NoReturn:
                 traceback.print_exception(error)
             message, code = _last_words(error)
             if message:
+                tell_torchrun(message)
+            if message and tells(error):
                 _say(message)
             _drop_output()
     sys.exit(code)

@@ -1,15 +1,29 @@
 """The processes that train or evaluate together: one by itself, or those that `torchrun` started."""
 
 import os
+import signal
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
 from flopbench.cells import DeviceKind
+from flopbench.errors import ExitCode, FlopbenchError, gist, in_one_line
+from flopbench.ranks import Place, claim, place
+from flopbench.timing.environment import choose_device
+
+# How long a process waits for another: one that compiles may keep the others waiting for minutes.
+_PATIENCE = timedelta(minutes=10)
+# Seconds that a process whose work failed waits for the others to let it go.
+_LEAVING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -48,17 +62,134 @@ class World:
 
 @contextmanager
 def world(kind: DeviceKind) -> Iterator[World]:
-    """This process's world: of `torchrun` where that started it, by NCCL on GPUs and gloo on CPUs."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """This process's world: of `torchrun` where that started it, by NCCL on GPUs and gloo on CPUs.
+
+    Within it the first process alone prints to stdout and warns. Where one process fails, all end: that one
+    with its error, the others without a word.
+
+    Raises:
+        FlopbenchError: no such device, more processes than GPUs, or torchrun's variables are wrong.
+        SystemExit: another process failed.
+    """
+    choose_device(kind)
+    if dist.is_initialized():
+        # By whoever called, who also ends it.
+        yield World(
+            torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind),
+            dist.get_rank(),
+            dist.get_world_size(),
+        )
+        return
+    where = place()
+    if where is None:
         yield World(torch.device(kind))
         return
-    device = torch.device(kind)
-    if kind == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    try:
-        yield World(device, dist.get_rank(), size)
-    finally:
+    device = _device(kind, where)
+    store = _meet(device, where)
+    with _one_speaks(where), _killable():
+        try:
+            yield World(device, where.rank, where.size)
+        except BaseException as error:
+            first = _fails_first(store)
+            _leave(error if first else None)
+            if not first:
+                # What the failure of another has done to this one is nothing to tell.
+                raise SystemExit(ExitCode.USAGE) from None
+            claim(error)
+            raise
         dist.destroy_process_group()
+
+
+def _device(kind: DeviceKind, where: Place) -> torch.device:
+    """The device of this process, and of no other on this machine where it is a GPU.
+
+    Raises:
+        FlopbenchError: there are fewer GPUs than processes.
+    """
+    if kind == "cpu":
+        return torch.device(kind)
+    if where.local_size > (count := torch.cuda.device_count()):
+        raise FlopbenchError(
+            f"{where.local_size} processes on this machine and {count} GPU{'s' * (count != 1)}: "
+            f"start torchrun with --nproc-per-node={count}"
+        )
+    return torch.device(kind, where.local_rank)
+
+
+def _meet(device: torch.device, where: Place) -> Store:
+    """Wait for the other processes; what all of them can write to and read.
+
+    Raises:
+        FlopbenchError: some did not come.
+    """
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("flopbench", store),
+            rank=where.rank,
+            world_size=where.size,
+            timeout=_PATIENCE,
+            device_id=device if device.type == "cuda" else None,
+        )
+    except dist.DistError as error:
+        raise FlopbenchError(f"the {where.size} processes did not meet: {gist(str(error))}") from error
+    return store
+
+
+def _fails_first(store: Store) -> bool:
+    """Whether no other process has failed before this one, as far as can be known."""
+    try:
+        return store.add("failures", 1) == 1
+    except dist.DistError:
+        return True
+
+
+def _leave(error: BaseException | None) -> None:
+    """Leave the others in the middle of work, and wait for them for seconds, not for ever.
+
+    Args:
+        error: what to say if there is no time for more.
+    """
+
+    def give_up() -> None:
+        if error is not None:
+            print(f"flopbench: {in_one_line(error)}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code if isinstance(error, FlopbenchError) else ExitCode.INTERNAL)
+
+    late = threading.Timer(_LEAVING_SECONDS, give_up)
+    late.daemon = True
+    late.start()
+    # A connection that is lost already.
+    with suppress(RuntimeError):
+        dist.destroy_process_group()
+    late.cancel()
+
+
+@contextmanager
+def _one_speaks(where: Place) -> Iterator[None]:
+    """Within it, processes other than the first neither print to stdout nor warn."""
+    if where.rank == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _killable() -> Iterator[None]:
+    """Within it SIGTERM, by which torchrun ends processes when one has failed, ends this one at once.
+
+    Python would heed it only after the call that waits for the process that failed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
