@@ -67,16 +67,22 @@ def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 @contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Within it the global generators of Python, numpy and torch begin where `key` says; then as before."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    first, second = np.random.SeedSequence(key).generate_state(2)
-    random.seed(int(first))
-    np.random.seed(first)
-    torch.default_generator.manual_seed(int(second))
+def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within it the global generators of Python, numpy and torch, of a GPU's too where `device` is one, begin
+    where `key` says; afterwards they go on as if nothing had been.
+    """
+    gpu = [device] if device is not None and device.type == "cuda" else []
+    state, of_numpy = random.getstate(), np.random.get_state()
+    first, second = map(int, np.random.SeedSequence(key).generate_state(2))
     try:
-        yield
+        with torch.random.fork_rng(gpu):
+            random.seed(first)
+            np.random.seed(first)
+            # `torch.manual_seed` would seed every GPU, and their states would not come back.
+            torch.default_generator.manual_seed(second)
+            if gpu:
+                torch.cuda.manual_seed(second)
+            yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        random.setstate(state)
+        np.random.set_state(of_numpy)

@@ -8,14 +8,15 @@
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from flopbench.errors import unknown
+from flopbench.errors import FlopbenchError, unknown
 from flopbench.recipes import Recipe
 from flopbench.results.trainings import DataInfo
 from flopbench.training.batches import Batch
-from flopbench.training.builtin import SETS
+from flopbench.training.builtin import SETS, ImageSet
 from flopbench.training.memory import InMemory, refuse_others
 from flopbench.training.world import World
 
@@ -78,26 +79,44 @@ class Data(ValidationData, Protocol):
         ...
 
 
-def open_data(name: str, recipe: Recipe, world: World, *, workers: int | None = None) -> Data:
+def open_data(
+    name: str, recipe: Recipe, world: World, *, num_classes: int | None = None, workers: int | None = None
+) -> Data:
     """A set to train on by a recipe, which says how images are augmented and how large they are.
 
     Args:
         name: see the module.
         recipe: for its `image_size`, `augmentation` and `evaluation`.
         world: the processes that share it, and the device.
+        num_classes: how many there are, for sets that do not say so, such as those of `wds/`.
         workers: processes that read images for this one; None: what suits the machine.
 
     Raises:
         FlopbenchError: no such set, a package that it needs is not installed, what its files have does not
             fit together, or the recipe wants of it what it cannot give.
     """
-    base, _, folder = name.partition(":")
-    if base in SETS:
-        refuse_others(base, recipe)
-        return InMemory(
-            SETS[base](Path(folder) if folder else None), recipe.image_size, world, recipe.augmentation
-        )
-    raise unknown("data set", name, SETS)
+    if (images := _shipped(name)) is not None:
+        refuse_others(images.name, recipe)
+        return InMemory(images, recipe.image_size, world, recipe.augmentation)
+    with _timm():
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+        from flopbench.training import augmenting, files, folders, loading, streams, timm_sets
+    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    workers = loading.workers_for(world) if workers is None else workers
+    seen = recipe.evaluation
+    transform = augmenting.evaluation_transform(recipe.image_size, seen.crop, seen.interpolation, mean)
+    common = transform, recipe, world, workers, mean, std
+    if not timm_sets.is_timms(name):
+        return files.FileData(*folders.open_folders(_path(name)), *common)
+    training, validation = (
+        timm_sets.open_set(name, split, num_classes) for split in ("training", "validation")
+    )
+    if training[0].classes != validation[0].classes:
+        raise FlopbenchError(f"the classes of {name} for training and for validation differ")
+    if timm_sets.is_stream(name):
+        return streams.StreamData(training, validation, *common)
+    return files.FileData(training[0], validation[0], *common)
 
 
 def open_validation(
@@ -130,7 +149,42 @@ def open_validation(
     Raises:
         FlopbenchError: as `open_data`; the set's labels are not those of a network of `num_classes`.
     """
+    if (images := _shipped(name)) is not None:
+        return InMemory(images, image_size, world, mean=mean, std=std)
+    with _timm():
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+        from flopbench.training import augmenting, files, folders, loading, streams, timm_sets
+    mean, std = mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD
+    workers = loading.workers_for(world) if workers is None else workers
+    transform = augmenting.evaluation_transform(image_size, crop, interpolation, mean)
+    common = transform, world, workers, mean, std
+    if not timm_sets.is_timms(name):
+        return files.FileValidation(folders.open_validation_folder(_path(name), num_classes), *common)
+    source, opened = timm_sets.open_set(name, "validation", num_classes)
+    if timm_sets.is_stream(name):
+        return streams.StreamValidation(source, opened, *common)
+    return files.FileValidation(source, *common)
+
+
+def _shipped(name: str) -> ImageSet | None:
+    """The set that packages ship by this name, if it is one of them."""
     base, _, folder = name.partition(":")
-    if base in SETS:
-        return InMemory(SETS[base](Path(folder) if folder else None), image_size, world, mean=mean, std=std)
-    raise unknown("data set", name, SETS)
+    return SETS[base](Path(folder) if folder else None) if base in SETS else None
+
+
+def _path(name: str) -> Path:
+    path = Path(name)
+    if len(path.parts) == 1 and not path.exists():
+        raise unknown("data set or folder", name, SETS)
+    return path
+
+
+@contextmanager
+def _timm() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise FlopbenchError(
+            f"image files need timm and torchvision: pip install 'flopbench[train]' ({error})"
+        ) from None

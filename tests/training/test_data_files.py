@@ -1,0 +1,294 @@
+"""Folders of images: what is checked before anything is read, and the batches made of their files."""
+
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flopbench.errors import FlopbenchError
+from flopbench.recipes import Augmentation, Optimiser, Recipe
+from flopbench.training.batches import Batch, seeded
+from flopbench.training.data import Data, open_data, open_validation
+from flopbench.training.world import World
+
+pytest.importorskip("timm")
+pytest.importorskip("torchvision")
+from PIL import Image
+
+CPU = torch.device("cpu")
+ALONE = World(CPU)
+EVERYTHING = Augmentation(
+    crop_scale=(0.3, 1), policy="3a", colour_jitter=0.3, erasing=0.5, mirror=0.5, interpolation="bilinear"
+)
+# What Python from 3.12 on says of starting workers beside torch's threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+def recipe(augmentation: Augmentation = EVERYTHING) -> Recipe:
+    return Recipe(
+        name="own",
+        title="",
+        epochs=1,
+        batch_size=4,
+        image_size=(8, 8),
+        optimiser=Optimiser(name="adamw", learning_rate=1e-3),
+        augmentation=augmentation,
+    )
+
+
+def write(folder: Path, classes: Iterable[str], images: int, *, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(images):
+            pixels = rng.integers(0, 256, (10, 12, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Two classes of six images to train on and three to validate."""
+    write(tmp_path / "photographs" / "train", ("cat", "dog"), 6)
+    write(tmp_path / "photographs" / "val", ("cat", "dog"), 3, seed=1)
+    return tmp_path / "photographs"
+
+
+def opened(folder: Path, augmentation: Augmentation = EVERYTHING, **named: Any) -> Data:
+    return open_data(str(folder), recipe(augmentation), named.pop("world", ALONE), **{"workers": 0, **named})
+
+
+def same(first: Iterable[Batch], second: Iterable[Batch]) -> bool:
+    pairs = list(zip(first, second, strict=True))
+    assert pairs
+    return all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in pairs)
+
+
+def test_a_folder_is_two_splits_of_batches(photographs: Path):
+    data = opened(photographs)
+    assert (data.info.name, data.info.split, data.info.images, data.info.classes) == (
+        "photographs",
+        "training",
+        12,
+        2,
+    )
+    assert (data.validation.split, data.validation.images) == ("validation", 6)
+    assert data.classes == ("cat", "dog")
+    batches = list(data.training(0, 0, 4, seed=0))
+    assert [batch.images.shape for batch in batches] == [(4, 3, 8, 8)] * data.steps(4) == [(4, 3, 8, 8)] * 3
+    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0] * 6 + [1] * 6
+    validated = list(data.validating(4))
+    assert [len(batch.labels) for batch in validated] == [4, 2]
+    assert torch.cat([batch.labels for batch in validated]).tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_validation_images_are_resized_cropped_and_normalised(photographs: Path):
+    image = Image.open(photographs / "val" / "cat" / "0.png").resize((12, 10), Image.Resampling.BICUBIC)
+    expected = torch.from_numpy(np.asarray(image)[1:9, 2:10].copy()).permute(2, 0, 1) / 255
+    data = open_validation(
+        str(photographs),
+        image_size=(8, 8),
+        crop=0.8,
+        mean=(0.5, 0.4, 0.3),
+        std=(0.5, 0.25, 0.2),
+        world=ALONE,
+        workers=0,
+    )
+    found = next(data.validating(4)).images[0]
+    scaled = found * torch.tensor(data.std)[:, None, None] + torch.tensor(data.mean)[:, None, None]
+    torch.testing.assert_close(scaled, expected)
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_any_start(photographs: Path):
+    whole = list(opened(photographs).training(1, 0, 4, seed=5))
+    assert same(whole, opened(photographs, workers=2).training(1, 0, 4, seed=5))
+    assert same(whole[1:], opened(photographs).training(1, 1, 4, seed=5))
+    assert not same(whole, opened(photographs).training(2, 0, 4, seed=5))
+    assert not same(whole, opened(photographs).training(1, 0, 4, seed=6))
+
+
+def test_random_numbers_of_others_go_on_as_if_nothing_had_been(photographs: Path):
+    def numbers() -> tuple[float, float, float]:
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    with seeded(1):
+        alone = numbers(), numbers()
+    with seeded(1):
+        first = numbers()
+        list(opened(photographs).training(0, 0, 4, seed=0))
+        assert (first, numbers()) == alone
+
+
+def test_processes_share_what_one_alone_has(photographs: Path):
+    augmentation = EVERYTHING.model_copy(update={"erasing": 0.0, "repeats": 2})
+    alone = list(opened(photographs, augmentation).training(0, 0, 4, seed=0))
+    for rank in range(2):
+        part = opened(photographs, augmentation, world=World(CPU, rank, 2))
+        own = [Batch(batch.images[rank::2], batch.labels[rank::2]) for batch in alone]
+        assert same(own, part.training(0, 0, 4, seed=0))
+    # An image and its other version stand side by side.
+    assert all(batch.labels[0] == batch.labels[1] for batch in alone)
+    assert not torch.equal(alone[0].images[0], alone[0].images[1])
+    parts = [opened(photographs, world=World(CPU, rank, 4)) for rank in range(4)]
+    validated = [label for part in parts for batch in part.validating(1) for label in batch.labels.tolist()]
+    assert sorted(validated) == [0, 0, 0, 1, 1, 1]
+
+
+def test_without_crops_images_are_shifted_and_mirrored_alone(photographs: Path):
+    still, mirrored = (
+        next(opened(photographs, Augmentation(shift=2)).training(0, 0, 12, seed=0, mirror=share)).images
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(still.flip(-1), mirrored)
+    first, second = (
+        next(opened(photographs, Augmentation(shift=2)).training(e, 0, 12, seed=0)) for e in (0, 1)
+    )
+    assert not torch.equal(first.images.sort(0).values, second.images.sort(0).values)
+
+
+def test_workers_end_when_the_iteration_does(photographs: Path):
+    import multiprocessing
+
+    batches = opened(photographs, workers=2).training(0, 0, 4, seed=0)
+    next(batches)
+    assert multiprocessing.active_children()
+    del batches
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_one_line_with_its_name(photographs: Path, workers: int):
+    (photographs / "train" / "cat" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    whole = (photographs / "val" / "dog" / "1.png").read_bytes()
+    (photographs / "val" / "dog" / "1.png").write_bytes(whole[:100])
+    data = opened(photographs, workers=workers)
+    with pytest.raises(FlopbenchError, match=r"^[^\n]*photographs/train/cat/3\.png [^\n]*$"):
+        list(data.training(0, 0, 4, seed=0))
+    with pytest.raises(FlopbenchError, match=r"^[^\n]*photographs/val/dog/1\.png cannot be read: [^\n]*$"):
+        list(data.validating(4))
+
+
+def empty_class(root: Path) -> None:
+    (root / "val" / "bird").mkdir()
+    (root / "val" / "bird" / "readme.txt").touch()
+
+
+def other_classes(root: Path) -> None:
+    (root / "val" / "dog").rename(root / "val" / "wolf")
+
+
+def one_class(root: Path) -> None:
+    (root / "train" / "dog").rename(root / "dog")
+
+
+def no_classes(root: Path) -> None:
+    for name in ("cat", "dog"):
+        for file in (root / "train" / name).iterdir():
+            file.rename(root / "train" / f"{name}{file.name}")
+        (root / "train" / name).rmdir()
+
+
+def no_validation(root: Path) -> None:
+    (root / "val").rename(root / "other")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (empty_class, "photographs/val/bird has no images"),
+        (other_classes, "photographs differ: dog only for training; wolf only for validation$"),
+        (one_class, "photographs/train has one class alone, cat: images lie in CLASS/IMAGE"),
+        (no_classes, "photographs/train has no folders of classes: images lie in CLASS/IMAGE"),
+        (no_validation, "photographs has no folder val: images lie in val/CLASS/IMAGE"),
+    ],
+)
+def test_folders_that_do_not_fit_are_refused_at_once(
+    photographs: Path, spoil: Callable[[Path], None], line: str
+):
+    spoil(photographs)
+    with pytest.raises(FlopbenchError, match=line):
+        opened(photographs)
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path):
+    (tmp_path / "file.jpg").touch()
+    for name, line in (
+        (
+            str(tmp_path / "none"),
+            "none does not exist: name a folder of train/CLASS/IMAGE and val/CLASS/IMAGE",
+        ),
+        (str(tmp_path / "file.jpg"), r"file\.jpg is a file: name a folder"),
+        ("digts", "unknown data set or folder 'digts'; did you mean digits"),
+        (
+            f"wds/{tmp_path / 'none'}",
+            r"names no folder that exists: wds/FOLDER|needs webdataset: pip install",
+        ),
+        ("torch/cifar10", "names no folder that exists: torch/NAME:FOLDER"),
+        (f"torch/cifar10:{tmp_path}", "torch/cifar10 has no images for training that can be opened: "),
+    ):
+        with pytest.raises(FlopbenchError, match=line):
+            open_data(name, recipe(), ALONE, workers=0)
+
+
+def test_a_policy_that_timm_has_not_is_refused(photographs: Path):
+    with pytest.raises(FlopbenchError, match="own: timm has no policy 'four-augment'"):
+        opened(photographs, Augmentation(policy="four-augment"))
+
+
+def labelled(folder: Path, num_classes: int | None) -> tuple[list[int], int]:
+    data = open_validation(str(folder), image_size=(8, 8), world=ALONE, workers=0, num_classes=num_classes)
+    return torch.cat([batch.labels for batch in data.validating(4)]).tolist(), len(data.classes)
+
+
+def test_synsets_and_numbers_have_the_networks_labels(tmp_path: Path):
+    synsets = write(tmp_path / "few", ("n01443537", "n07615774", "n15075141"), 1)
+    assert labelled(synsets, 1000) == ([1, 929, 999], 1000)
+    assert labelled(synsets, None) == labelled(synsets, 3) == ([0, 1, 2], 3)
+    numbers = write(tmp_path / "numbers", ("2", "10", "0"), 1)
+    assert labelled(numbers, 11) == ([0, 2, 10], 11)
+    with pytest.raises(FlopbenchError, match="numbers/10 is none of the network's 10 classes"):
+        labelled(numbers, 10)
+    with pytest.raises(FlopbenchError, match="few has 3 classes, the network 4: name the folders by"):
+        labelled(synsets, 4)
+    (synsets / "n01443537").rename(synsets / "n00000001")
+    with pytest.raises(FlopbenchError, match="few: n00000001 is no class of imagenet-1k"):
+        labelled(synsets, 1000)
+
+
+def test_an_evaluation_does_not_take_the_training_images(photographs: Path):
+    no_validation(photographs)
+    with pytest.raises(FlopbenchError, match="photographs has no folder val"):
+        labelled(photographs, None)
+
+
+def test_labels_and_grey_images_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from timm.data import dataset_factory
+
+    class Grey(torch.utils.data.Dataset[tuple[Any, int]]):
+        class_to_idx = {"0 - zero": 0, "1 - one": 1}
+
+        def __init__(self, **named: Any):
+            self.labels = [0, 1, 1] if named["train"] else [0, 2]
+
+        def __len__(self) -> int:
+            return len(self.labels)
+
+        def __getitem__(self, number: int) -> tuple[Any, int]:
+            return Image.new("L", (8, 8), 255), self.labels[number]
+
+    monkeypatch.setitem(dataset_factory._TORCH_BASIC_DS, "mnist", Grey)
+    data = open_data(f"torch/mnist:{tmp_path}", recipe(Augmentation()), ALONE, workers=0)
+    assert (data.info.name, data.info.images, data.classes) == ("torch/mnist", 3, ("0 - zero", "1 - one"))
+    batch = next(data.training(0, 0, 3, seed=0))
+    assert sorted(batch.labels.tolist()) == [0, 1, 1]
+    assert batch.images.shape == (3, 3, 8, 8)
+    with pytest.raises(
+        FlopbenchError, match=r"label 2 of image 1 of torch/mnist \(validation\) is none of 2"
+    ):
+        list(data.validating(2))
+    with pytest.raises(FlopbenchError, match="torch/mnist has 2 classes, the network 10"):
+        open_validation(f"torch/mnist:{tmp_path}", image_size=(8, 8), world=ALONE, num_classes=10)
