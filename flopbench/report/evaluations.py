@@ -97,7 +97,13 @@ class Evaluations(Reported):
 
     def drawings(self) -> "Iterable[Drawing | None]":
         """Accuracy against measured time."""
-        return ()
+        from flopbench.report.pictures.accuracy import measured_accuracy
+
+        yield measured_accuracy(self._rows)
+
+    def nothing_drawn(self) -> str:
+        """What a picture would need."""
+        return "no evaluation was timed"
 
     def page(self) -> Page:
         """The report of the evaluations."""

@@ -3,11 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
 from flopbench.errors import FlopbenchError
 from flopbench.report.evaluations import Evaluations
+from flopbench.report.pictures import draw
 from tests.support.evaluations import make_evaluation, write_evaluation
 
 HOSTILE = '<script>alert(1)</script>|`x`**b**"[l](http://e.com)"'
@@ -96,3 +98,34 @@ def test_names_are_shown_as_they_are_and_nothing_else(tmp_path):
         assert "<strong>b</strong>" not in text
         assert 'href="http://e.com' not in text
     assert "&lt;script&gt;alert(1)" in page
+
+
+def drawn(*records):
+    (drawing,) = draw(Evaluations(records).drawings)
+    return drawing
+
+
+def test_the_picture_has_what_was_measured(pair):
+    drawing = drawn(*pair.records)
+    (axis,) = drawing.figure.axes
+    spots = {
+        (round(float(x), 1), round(float(y), 1))
+        for line in axis.lines
+        for x, y in np.asarray(line.get_xydata())
+    }
+    # Of X: images, mirror images, and both at twice the time. Of E(X) both kinds of images are alike.
+    assert {(16.7, 78.0), (16.7, 77.0), (33.3, 78.6), (11.1, 80.0)} <= spots
+    assert axis.get_ylabel() == "measured top-1 (%)"
+    assert "ViT-S/16 on photographs: 78.0 %, mirrored 77.0 %, 16.7 ms" in drawing.alt
+    assert "a network runs twice" in drawing.caption
+    assert "a network runs twice" not in drawn(make_evaluation("vit_s16")).caption
+
+
+def test_the_picture_has_a_panel_per_data_set_and_needs_a_time():
+    names = ["photographs", "digits"]
+    drawing = drawn(*(make_evaluation("vit_s16", data=name) for name in names))
+    assert [axis.get_title(loc="left").partition(" (")[0] for axis in drawing.figure.axes] == names
+    untimed = Evaluations([make_evaluation("vit_s16", throughput=None)])
+    assert untimed.pictures == ()
+    with pytest.raises(FlopbenchError, match="there is no picture: no evaluation was timed"):
+        untimed.plot()

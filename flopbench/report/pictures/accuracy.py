@@ -1,15 +1,26 @@
-"""Published accuracies against FLOPs, and against the time measured here."""
+"""Accuracy against time: as it was measured, or as published, against FLOPs too."""
 
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
-from flopbench.report.cells import Rows, headline
+from flopbench.report.cells import Row, Rows, by, headline
 from flopbench.report.labels import family_of, size_of, version_of
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.gain import nearest_to_paper, panel_title
-from flopbench.report.pictures.style import Label, log_axis, panels, place_labels, told, version_look
+from flopbench.report.pictures.style import (
+    MUTED,
+    Label,
+    label_grid,
+    log_axis,
+    name_of,
+    panels,
+    place_labels,
+    told,
+    version_look,
+    wrapped,
+)
 from flopbench.report.published import Published, with_accuracy
 from flopbench.results import Run
 
@@ -113,3 +124,103 @@ def _draw(axis: "Axes", networks: Sequence[Published], x: dict[str, float]) -> l
     log_axis(axis.xaxis, low, high)
     axis.margins(y=0.14)
     return labels
+
+
+# How the accuracy of a network is drawn: on what, the prefix of its keys, how often the network runs for it,
+# and how the marker is filled.
+_SEEN: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
+    ("images", "", 1, {}),
+    ("mirror images", "mirrored_", 1, {"markerfacecolor": "white"}),
+    ("both, by TTA", "averaged_", 2, {"fillstyle": "left", "markerfacecoloralt": "white"}),
+)
+
+
+def measured_accuracy(evaluations: Rows) -> Drawing | None:
+    """Measured top-1 against the measured time per image, a panel per data set and device.
+
+    Args:
+        evaluations: the rows of `Evaluations.frame`. Those whose time was not measured are left out, and
+            there is no picture where that is so of all.
+    """
+    groups = by([row for row in evaluations if row["throughput"]], "data", "split", "device_name")
+    if not groups:
+        return None
+    figure, axes = panels(len(groups), columns=2, size=(4.6, 3.5))
+    named: list[tuple[Axes, list[Label]]] = []
+    for axis, ((data, split, device), rows) in zip(axes, groups.items(), strict=True):
+        named.append((axis, _draw_evaluations(axis, rows)))
+        axis.set_title(wrapped(f"{name_of(data)} ({text.printable(split)})\n{name_of(device)}"))
+    label_grid(axes, "measured top-1 (%)", "measured forward time, one image (ms)")
+    _evaluation_legend(figure, evaluations)
+    for axis, labels in named:
+        place_labels(axis, labels)
+    timed = [row for rows in groups.values() for row in rows]
+    sizes = sorted({row["batch_size"] for row in timed})
+    return Drawing(
+        "accuracy",
+        "Measured accuracy against measured time",
+        f"Accuracies and times are measured here, times at batch {text.joined([*map(str, sizes)], 'or')}. "
+        + "With mirror test-time augmentation (TTA) a network runs twice. "
+        * any(row["averaged_top1"] is not None for row in timed)
+        + "Bars are 95 % intervals of images drawn at random. Up and to the left is better.",
+        "Measured top-1 accuracy against the time measured per image. "
+        + told(
+            f"{row['label']} on {row['data']}: {text.percent(row['top1'], 1)}, mirrored "
+            f"{text.percent(row['mirrored_top1'], 1)}, {text.seconds(row['seconds_per_image'])}"
+            for row in timed
+        ),
+        figure,
+    )
+
+
+def _draw_evaluations(axis: "Axes", rows: Rows) -> list[Label]:
+    """Draw a line per version of a family; returns the labels, to be placed once all panels are drawn."""
+    labels, times = [], []
+    several = [label for label, own in by(rows, "label").items() if len(own) > 1]
+    lines = by([{**row, "line": _line(row)} for row in rows], "line")
+    for line in lines.values():
+        line = sorted(line, key=lambda row: row["seconds_per_image"])
+        look = version_look(version_of(line[0]["label"]))
+        for _, prefix, runs, fill in _SEEN:
+            seen = [row for row in line if row[f"{prefix}top1"] is not None]
+            at = [1e3 * runs * row["seconds_per_image"] for row in seen]
+            tops = [100 * row[f"{prefix}top1"] for row in seen]
+            joined = not prefix and len({row["label"] for row in line}) == len(line)
+            style: dict[str, Any] = look.line | fill | ({} if joined else {"linestyle": "none"})
+            # Where a network sees no difference, what it makes of the images themselves lies on top.
+            axis.plot(at, tops, **style, zorder=2 if prefix else 3)
+            times += at
+            if runs > 1:
+                for row, place, top in zip(seen, at, tops, strict=True):
+                    axis.plot([place / runs, place], [100 * row["top1"], top], color=MUTED, linewidth=0.8)
+        ends = [[100 * abs(row[f"top1_{end}"] - row["top1"]) for row in line] for end in ("low", "high")]
+        places = [(1e3 * row["seconds_per_image"], 100 * row["top1"]) for row in line]
+        axis.errorbar(*zip(*places, strict=True), yerr=ends, color=look.color, linestyle="none")
+        for row, place in zip(line, places, strict=True):
+            words = name_of(row["label"])
+            if row["label"] in several:
+                words += f", {text.shortened(text.printable(row['weights']), 24)}"
+            labels.append(Label(*place, words, look.color, bold=True))
+    low, high = min(times), max(times)
+    axis.set_xscale("log")
+    axis.set_xlim(low / 1.5, high * 1.9)
+    log_axis(axis.xaxis, low, high)
+    axis.margins(y=0.16)
+    return labels
+
+
+def _line(row: Row) -> tuple[object, ...]:
+    """What is joined by a line: the sizes of one version of a family; what is not ours is alone."""
+    family = family_of(row["label"])
+    return (family, version_of(row["label"]).name) if family else (row["evaluation"],)
+
+
+def _evaluation_legend(figure: Any, evaluations: Rows) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], label=words, color=MUTED, marker="o", linestyle="none", **fill)
+        for words, prefix, _, fill in _SEEN
+        if any(row[f"{prefix}top1"] is not None for row in evaluations)
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))

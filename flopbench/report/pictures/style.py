@@ -202,13 +202,16 @@ def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.
     return figure, list(axes[:count])
 
 
-def label_grid(axes: Sequence["Axes"], vertical: str, horizontal: str) -> None:
-    """Name the axes of the panels of a grid at its edges: at the left, and where no panel is below."""
+def label_grid(axes: Sequence["Axes"], vertical: str, horizontal: str = "") -> None:
+    """Name the axes of the panels of a grid at its edges: at the left, and where no panel is below.
+
+    Where the horizontal axes of panels differ, they are named elsewhere.
+    """
     for place, axis in enumerate(axes):
         own: Any = axis.get_subplotspec()
         if own.is_first_col():
             axis.set_ylabel(vertical)
-        if place + own.get_gridspec().ncols >= len(axes):
+        if horizontal and place + own.get_gridspec().ncols >= len(axes):
             axis.set_xlabel(horizontal)
 
 
