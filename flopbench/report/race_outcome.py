@@ -5,120 +5,31 @@ with its 95 % interval: entrants that trained with the same seed saw the same im
 differences and ratios are paired by it. Trainings that did not end well count for nothing but their reason.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
-import numpy as np
+from flopbench.report import text
+from flopbench.report.trajectories import (
+    Axis,
+    Estimate,
+    Verdict,
+    ratio_interval,
+    reached,
+    seed_interval,
+    spent,
+    top1_at,
+)
+from flopbench.results.trainings import Accuracy, Entrant, Point, RaceInfo, RacesInfo, Role, Trial
 
-from flopbench.results.trainings import Accuracy, Entrant, Point, RaceInfo, Role, Trial
-from flopbench.timing.statistics import MIN_ROUNDS, location_interval
-
-Axis = Literal["step", "samples", "seconds", "joules", "macs"]
-"""What a training spends, and its accuracy may be seen against."""
-
-Verdict = Literal["better", "worse", "not told apart", "one seed"]
-"""Of the candidate: what its interval says, which a single seed has not."""
-
-Equal = Literal["steps", "seconds", "MACs", "linear parameters and MACs", "steps, at twice the cost"]
+Equal = Literal["steps", "seconds", "MACs", "linear parameters, MACs"]
 """What two accuracies have in common."""
 
 # A training that goes on by less than this share beyond the common budget counts as compared at its end.
 _CUT = 0.02
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The mean of one figure per seed, with the ends of its 95 % interval, which one seed alone has not."""
-
-    value: float
-    low: float | None
-    high: float | None
-    seeds: int
-
-    def verdict(self, level: float = 0.0) -> Verdict:
-        """Whether the interval lies above or below what no difference would be."""
-        if self.low is None or self.high is None:
-            return "one seed"
-        return "better" if self.low > level else "worse" if self.high < level else "not told apart"
-
-
-def seed_interval(values: Sequence[float]) -> Estimate:
-    """The location of one figure per seed, with its 95 % interval.
-
-    From six seeds on this is the expanded bootstrap, as it is for speed-ups. Of fewer it is Student's: no
-    bootstrap reaches beyond the values that it draws from, whose range covers the truth in 1 − 2^(1 − n) of
-    all cases, three of four where there are three seeds.
-
-    Raises:
-        ValueError: no value.
-    """
-    if not values:
-        raise ValueError("no seed, no figure")
-    seeds = len(values)
-    if seeds == 1:
-        return Estimate(values[0], None, None, seeds)
-    if seeds >= MIN_ROUNDS:
-        return Estimate(*location_interval(np.asarray(values, dtype=float)), seeds)
-    # Slow to import, and not needed where nothing is raced.
-    from scipy.special import stdtrit
-
-    mean = fmean(values)
-    half = float(stdtrit(seeds - 1, 0.975)) * stdev(values) / math.sqrt(seeds)
-    return Estimate(mean, mean - half, mean + half, seeds)
-
-
-def ratio_interval(ratios: Sequence[float]) -> Estimate | None:
-    """The location of one ratio per seed, with its interval, found for their logarithms; None of none."""
-    if not ratios:
-        return None
-    found = seed_interval([math.log(ratio) for ratio in ratios])
-    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
-    return Estimate(math.exp(found.value), low, high, found.seeds)
-
-
-def spent(point: Point, axis: Axis) -> float | None:
-    """What a training had spent at an evaluation; None where that is not known."""
-    return getattr(point, axis)
-
-
-def reached(points: Sequence[Point], target: float, axis: Axis = "seconds") -> float | None:
-    """What a training had spent when its accuracy first reached the target.
-
-    Between evaluations accuracy is taken to rise linearly. Where the first is above the target, it is what
-    was spent by then, the most that it can have been.
-
-    Args:
-        points: its evaluations.
-        target: top-1 as a share.
-        axis: of what.
-
-    Returns:
-        None where the target is not met, or what was spent is not known.
-    """
-    before: Point | None = None
-    for point in points:
-        top1, here = point.best.plain.top1, spent(point, axis)
-        if top1 >= target:
-            there = None if before is None else spent(before, axis)
-            if before is None or here is None or there is None:
-                return here
-            low = before.best.plain.top1
-            return there + (here - there) * (target - low) / (top1 - low)
-        before = point
-    return None
-
-
-def top1_at(points: Sequence[Point], axis: Axis, budget: float) -> float | None:
-    """Top-1, a share, when so much was spent, linear between evaluations; None before the first."""
-    along = [(at, point.best.plain.top1) for point in points if (at := spent(point, axis)) is not None]
-    if not along or not along[0][0] <= budget <= along[-1][0]:
-        return None
-    spending, top1 = zip(*along, strict=True)
-    return float(np.interp(budget, spending, top1))
 
 
 @dataclass(frozen=True)
@@ -195,22 +106,21 @@ class Standing:
 class Pace:
     """How much sooner than the baseline the candidate is at the target, and where that comes from.
 
-    `ratios` are what the baseline had spent over what the candidate had, above 1 if that is less, of the
-    seeds in which both met it; None of none. `speed` is images per second, the candidate's over the
-    baseline's. `complete`: every seed of both met the target, so that the ratios flatter nobody.
+    `ratios` are what the baseline had spent over what the candidate had, above 1 if that is less. There is
+    none where a seed of either missed the target: the others alone would flatter whoever did. `speed` is
+    images per second, the candidate's over the baseline's.
     """
 
     baseline: Standing
     candidate: Standing
-    ratios: dict[Axis, Estimate | None]
+    ratios: dict[Axis, Estimate]
     speed: Estimate | None
-    complete: bool
 
     @property
     def verdict(self) -> Verdict | Literal["not met"]:
-        """Of the time to the target."""
-        time = self.ratios["seconds"]
-        return time.verdict(1.0) if time and self.complete else "not met"
+        """Of the candidate's time to the target."""
+        time = self.ratios.get("seconds")
+        return time.verdict(1.0) if time else "not met"
 
 
 @dataclass(frozen=True)
@@ -222,12 +132,22 @@ class Outcome:
         trials: all its trainings, those that did not end well too.
         target: top-1 as a share; None where it is the baseline's to set, and no training of it ended well.
         declared: whether the target was set beforehand.
+        title: what the race is called, unlike any other of its run.
     """
 
     race: RaceInfo
     trials: tuple[Trial, ...]
     target: float | None
     declared: bool
+    title: str
+
+    def called(self, who: Entrant | Role) -> str:
+        """What an entrant is called by: X and E(X) by their labels, their rivals after them."""
+        entrant = self.race.entrant(who) if isinstance(who, str) else who
+        if entrant is None:
+            return str(who)
+        x, e = (self.race.entrant(role) or entrant for role in ("baseline", "candidate"))
+        return _CALLED[entrant.key].format(x=text.printable(x.label), e=text.printable(e.label))
 
     @cached_property
     def standings(self) -> dict[Role, Standing]:
@@ -253,52 +173,51 @@ class Outcome:
         baseline, candidate = (self.standings.get(role) for role in ("baseline", "candidate"))
         if not (baseline and candidate) or self.target is None:
             return None
-        ratios: dict[Axis, Estimate | None] = {}
-        for axis in ("seconds", "samples", "joules", "macs"):
-            theirs, own = baseline.to_target(axis), candidate.to_target(axis)
-            ratios[axis] = ratio_interval(
-                [x / e for seed in _common(theirs, own) if (x := theirs[seed]) and (e := own[seed])]
-            )
+        ratios: dict[Axis, Estimate] = {}
+        if baseline.met == candidate.met == self.race.declared.seeds:
+            for axis in ("seconds", "samples", "joules", "macs"):
+                theirs, own = baseline.to_target(axis), candidate.to_target(axis)
+                both = [(theirs[seed], own[seed]) for seed in _common(theirs, own)]
+                if found := ratio_interval([x / e for x, e in both if x and e]):
+                    ratios[axis] = found
         speeds = [
             (e.samples / e.seconds) / (x.samples / x.seconds)
             for (*_, x), (*_, e) in _points(baseline, candidate)
             if x.seconds > 0 and e.seconds > 0
         ]
-        seeds = self.race.declared.seeds
-        return Pace(
-            baseline, candidate, ratios, ratio_interval(speeds), baseline.met == candidate.met == seeds
-        )
+        return Pace(baseline, candidate, ratios, ratio_interval(speeds))
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """Those whose entrants both run, and have ended with a common seed."""
         found = []
-        for one, other, equal, axis in _COMPARED:
-            averaged = equal == "steps, at twice the cost"
+        for one, other, equal, axis, averaged in _COMPARED:
             # Where the recipe mirrors anyway, X is the rival itself.
             rival = "baseline" if averaged and other not in self.standings else other
             if one in self.standings and rival in self.standings:
-                found.append(_compared(self.standings[one], self.standings[rival], equal, axis))
+                found.append(_compared(self.standings[one], self.standings[rival], equal, axis, averaged))
         return [comparison for comparison in found if comparison]
 
 
-_COMPARED: tuple[tuple[Role, Role, Equal, Axis | None], ...] = (
-    ("candidate", "baseline", "steps", None),
-    ("candidate", "baseline", "seconds", "seconds"),
-    ("candidate", "baseline", "MACs", "macs"),
-    ("wide", "baseline", "linear parameters and MACs", None),
-    ("wide", "baseline", "seconds", "seconds"),
-    ("candidate", "mirror", "steps", None),
-    ("candidate", "mirror", "steps, at twice the cost", None),
-    ("candidate", "half-width", "MACs", None),
-    ("candidate", "half-depth", "MACs", None),
+_COMPARED: tuple[tuple[Role, Role, Equal, Axis | None, bool], ...] = (
+    ("candidate", "baseline", "steps", None, False),
+    ("candidate", "baseline", "seconds", "seconds", False),
+    ("candidate", "baseline", "MACs", "macs", False),
+    ("wide", "baseline", "linear parameters, MACs", None, False),
+    ("wide", "baseline", "seconds", "seconds", False),
+    ("candidate", "mirror", "steps", None, False),
+    ("candidate", "mirror", "steps", None, True),
+    ("candidate", "half-width", "MACs", None, False),
+    ("candidate", "half-depth", "MACs", None, False),
 )
-"""Who is compared with whom, what they have in common, and what is spent equally; None at the end of both."""
+"""Who is compared with whom, what they have in common, at an equal amount of what (None at the end of both),
+and whether the other's accuracy is of mirror test-time augmentation."""
 
 
-def _compared(one: Standing, other: Standing, equal: Equal, axis: Axis | None) -> Comparison | None:
+def _compared(
+    one: Standing, other: Standing, equal: Equal, axis: Axis | None, averaged: bool
+) -> Comparison | None:
     """One comparison; None where no seed has the accuracy of both."""
-    averaged = equal == "steps, at twice the cost"
     tops: list[tuple[float, float]] = []
     budgets: list[float] = []
     for first, second in _points(one, other):
@@ -327,8 +246,35 @@ def _compared(one: Standing, other: Standing, equal: Equal, axis: Axis | None) -
     )
 
 
-def outcome_of(race: RaceInfo, trials: Iterable[Trial]) -> Outcome:
-    """What came of a race, of all the trials of its run.
+_CALLED: dict[Role, str] = {
+    "baseline": "{x}",
+    "candidate": "{e}",
+    "mirror": "{x} trained mirrored",
+    "wide": "wide {e}",
+    "half-width": "narrow {x}",
+    "half-depth": "shallow {x}",
+}
+
+
+def outcomes_of(info: RacesInfo, trials: Iterable[Trial]) -> list[Outcome]:
+    """What came of each race of a run, of all its trials."""
+    trials = [*trials]
+    titles = [_title(race) for race in info.races]
+    often = Counter(titles)
+    return [
+        _outcome(race, trials, title if often[title] == 1 else f"{title} ({text.printable(race.key)})")
+        for race, title in zip(info.races, titles, strict=True)
+    ]
+
+
+def _title(race: RaceInfo) -> str:
+    """`E(ViT-S/16) on digits`."""
+    candidate = race.entrant("candidate")
+    return text.printable(f"{candidate.label if candidate else race.declared.pair} on {race.data.name}")
+
+
+def _outcome(race: RaceInfo, trials: Iterable[Trial], title: str) -> Outcome:
+    """What came of a race.
 
     Its target is the declared one, else the lowest top-1 that a seed of the baseline ended with, which is
     what every seed of it reached.
@@ -336,9 +282,9 @@ def outcome_of(race: RaceInfo, trials: Iterable[Trial]) -> Outcome:
     own = tuple(trial for trial in trials if trial.race == race.key)
     declared = race.declared.target
     if declared is not None:
-        return Outcome(race, own, declared / 100, True)
+        return Outcome(race, own, declared / 100, True, title)
     ends = [trial.points[-1].best.plain.top1 for trial in _ended(own, "baseline").values()]
-    return Outcome(race, own, min(ends, default=None), False)
+    return Outcome(race, own, min(ends, default=None), False, title)
 
 
 def _ended(trials: Iterable[Trial], role: Role) -> dict[int, Trial]:

@@ -59,6 +59,11 @@ def seconds_interval(estimate: float, low: float, high: float) -> str:
     return f"{shown}\u00a0[{significant(low / factor)},\u00a0{significant(high / factor)}]\u00a0{unit}"
 
 
+def duration(value: float) -> str:
+    """A time that may be long: 114 s, 31.0 min, 26.4 h."""
+    return seconds(value) if value < 600 else _scaled(value, ((3600.0, "h"), (60.0, "min")))
+
+
 def size(value: float) -> str:
     """Bytes in binary units: 1.25 GiB."""
     return _scaled(value, ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")))
@@ -102,13 +107,38 @@ def times(value: float, decimals: int = 2) -> str:
     return f"{factor(value) if decimals == 2 else format(value, f'.{decimals}f')}×"
 
 
-def interval(estimate: float, low: float, high: float) -> str:
-    """A ratio with its 95 % interval: 1.44 [1.43, 1.46].
+def interval(estimate: float, low: float | None, high: float | None) -> str:
+    """A ratio with its 95 % interval, if it has one: 1.44 [1.43, 1.46].
 
     A third decimal where two would hide the interval's width, or on which side of 1 an end lies.
     """
+    if low is None or high is None:
+        return factor(estimate)
     digits = 3 if high - low < 0.01 or "1.00" in (f"{low:.2f}", f"{high:.2f}") else 2
     return f"{estimate:.{digits}f}\u00a0[{low:.{digits}f},\u00a0{high:.{digits}f}]"
+
+
+def signed(value: float, decimals: int = 1) -> str:
+    """A difference with its sign: +3.2, −0.4, 0.0."""
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:{'+' * bool(rounded)}.{decimals}f}".replace("-", "−")
+
+
+def difference(estimate: float, low: float | None, high: float | None) -> str:
+    """A difference with its 95 % interval, if it has one: +3.2 [+1.6, +4.7].
+
+    A second decimal where one would hide the interval's width, or on which side of 0 an end lies.
+    """
+    if low is None or high is None:
+        return signed(estimate)
+    decimals = 2 if high - low < 0.1 or 0.0 in (round(low, 1), round(high, 1)) else 1
+    shown, left, right = (signed(value, decimals) for value in (estimate, low, high))
+    return f"{shown}\u00a0[{left},\u00a0{right}]"
+
+
+def with_spread(mean: float, deviation: float | None) -> str:
+    """A share in per cent with its standard deviation, if it has one: 90.1 ± 0.4 %."""
+    return percent(mean, 1) if deviation is None else f"{100 * mean:.1f} ± {percent(deviation, 1)}"
 
 
 def error(value: float) -> str:

@@ -1,0 +1,109 @@
+"""What one training reaches when, and what several seeds say of a figure together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+import numpy as np
+
+from flopbench.results.trainings import Point
+from flopbench.timing.statistics import MIN_ROUNDS, location_interval
+
+Axis = Literal["step", "samples", "seconds", "joules", "macs"]
+"""What a training spends, and its accuracy may be seen against."""
+
+Verdict = Literal["better", "worse", "not told apart", "one seed"]
+"""What an interval says of the candidate; a single seed has none."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of one figure per seed, with the ends of its 95 % interval, which one seed alone has not."""
+
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+
+    def verdict(self, level: float = 0.0) -> Verdict:
+        """Whether the interval lies above or below what no difference would be."""
+        if self.low is None or self.high is None:
+            return "one seed"
+        return "better" if self.low > level else "worse" if self.high < level else "not told apart"
+
+
+def seed_interval(values: Sequence[float]) -> Estimate:
+    """The location of one figure per seed, with its 95 % interval.
+
+    From six seeds on this is the expanded bootstrap, as it is for speed-ups. Of fewer it is Student's: no
+    bootstrap reaches beyond the values that it draws from, whose range covers the truth in 1 − 2^(1 − n) of
+    all cases, three of four where there are three seeds.
+
+    Raises:
+        ValueError: no value.
+    """
+    if not values:
+        raise ValueError("no seed, no figure")
+    seeds = len(values)
+    if seeds == 1:
+        return Estimate(values[0], None, None, seeds)
+    if seeds >= MIN_ROUNDS:
+        return Estimate(*location_interval(np.asarray(values, dtype=float)), seeds)
+    # Slow to import, and not needed where nothing is raced.
+    from scipy.special import stdtrit
+
+    mean = fmean(values)
+    half = float(stdtrit(seeds - 1, 0.975)) * stdev(values) / math.sqrt(seeds)
+    return Estimate(mean, mean - half, mean + half, seeds)
+
+
+def ratio_interval(ratios: Sequence[float]) -> Estimate | None:
+    """The location of one ratio per seed, with its interval, found for their logarithms; None of none."""
+    if not ratios:
+        return None
+    found = seed_interval([math.log(ratio) for ratio in ratios])
+    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+    return Estimate(math.exp(found.value), low, high, found.seeds)
+
+
+def spent(point: Point, axis: Axis) -> float | None:
+    """What a training had spent at an evaluation; None where that is not known."""
+    return getattr(point, axis)
+
+
+def reached(points: Sequence[Point], target: float, axis: Axis = "seconds") -> float | None:
+    """What a training had spent when its accuracy first reached the target.
+
+    Between evaluations accuracy is taken to rise linearly. Where the first is above the target, it is what
+    was spent by then, the most that it can have been.
+
+    Args:
+        points: its evaluations.
+        target: top-1 as a share.
+        axis: of what.
+
+    Returns:
+        None where the target is not met, or what was spent is not known.
+    """
+    before: Point | None = None
+    for point in points:
+        top1, here = point.best.plain.top1, spent(point, axis)
+        if top1 >= target:
+            there = None if before is None else spent(before, axis)
+            if before is None or here is None or there is None:
+                return here
+            low = before.best.plain.top1
+            return there + (here - there) * (target - low) / (top1 - low)
+        before = point
+    return None
+
+
+def top1_at(points: Sequence[Point], axis: Axis, budget: float) -> float | None:
+    """Top-1, a share, when so much was spent, linear between evaluations; None before the first."""
+    along = [(at, point.best.plain.top1) for point in points if (at := spent(point, axis)) is not None]
+    if not along or not along[0][0] <= budget <= along[-1][0]:
+        return None
+    spending, top1 = zip(*along, strict=True)
+    return float(np.interp(budget, spending, top1))
