@@ -19,14 +19,21 @@ Record = TypeVar("Record", bound=Frozen)
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name beside it and rename it, so that no reader sees half of it."""
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file under a temporary name beside it and rename it, so that no reader sees half of it.
+
+    Raises:
+        OSError: it cannot be written, e.g. as the disk is full; what was there before is there still.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            # Else the new name may reach the disk before the content does, and a power cut leaves neither.
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

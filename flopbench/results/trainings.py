@@ -35,7 +35,8 @@ class DataInfo(Frozen):
 class NetworkInfo(Frozen):
     """What a file of weights says of their network: what `create_model` is to be called with, and images.
 
-    `mean` and `std` are what images are normalised by, per channel, of values between 0 and 1.
+    `mean` and `std` are what images are normalised by, per channel, of values between 0 and 1. `recipe` is
+    what it was trained by, and `step` how many steps.
     """
 
     name: str
@@ -44,6 +45,8 @@ class NetworkInfo(Frozen):
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    recipe: str = ""
+    step: int | None = None
 
 
 class Scores(Finite):

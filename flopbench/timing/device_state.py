@@ -275,7 +275,12 @@ def _mean_watts(meter: Meter) -> dict[str, float]:
     return {} if meter.watts is None else {"mean_watts": round(meter.watts, 1)}
 
 
-def watch(device: DeviceKind) -> Watch:
+def energy_counter(device: DeviceKind) -> Callable[[], float | None]:
+    """A counter of the joules that the current device took since some moment; None where it does not tell."""
+    return watch(device).meter.counter
+
+
+def watch(device: DeviceKind) -> CpuWatch | CudaWatch:
     """A watch over the current device."""
     if device == "cpu":
         return CpuWatch()

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import CAPTURING, Cell, DType
+from flopbench.cells import CAPTURING, Cell, DType, Mode
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import initialised
 from flopbench.inputs import Inputs, inputs_for, make_inputs
 from flopbench.loss import cross_entropy, loss_of
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
-from flopbench.private import keep_address
+from flopbench.private import compiled_alone, keep_address
 from flopbench.structures import mapped, tensors
 from flopbench.symmetries import fold
 from flopbench.timing.allocator import keep_freed_memory
@@ -143,8 +143,7 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
         fold(model.eval())
     network: Callable[..., Any] = model
     if cell.mode == "compile-blocks":
-        for block in repeated_blocks(model):
-            block.compile(dynamic=False)
+        compile_in_place(model, cell.mode)
     elif cell.mode != "eager":
         network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
     run = _under_autocast(lambda given: given.call(network), cell)
@@ -234,6 +233,19 @@ def _optimiser(model: nn.Module, cell: Cell) -> torch.optim.Optimizer:
     # Of complex numbers there is no fused version.
     fused = all(parameter.is_floating_point() for parameter in trained)
     return torch.optim.AdamW(trained, lr=1e-4, fused=fused)
+
+
+def compile_in_place(model: nn.Module, mode: Mode) -> None:
+    """Compile, at its first call, a network or each of its blocks; what is compiled already stays so.
+
+    Raises:
+        RuntimeError: blocks are to be compiled, and there are none.
+    """
+    if mode == "eager":
+        return
+    for unit in repeated_blocks(model) if mode == "compile-blocks" else [model]:
+        if not compiled_alone(unit):
+            unit.compile(mode=_COMPILE_MODES.get(mode), dynamic=False)
 
 
 def compiled_units(model: nn.Module, cell: Cell) -> list[nn.Module]:

@@ -1,0 +1,419 @@
+"""One training: the loop from the first step to the last, and the clock that runs in it alone."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.flops import layer_costs
+from flopbench.flops.meta import on_meta
+from flopbench.inputs import Inputs
+from flopbench.recipes import Recipe
+from flopbench.results.trainings import Accuracy
+from flopbench.structures import mapped
+from flopbench.timing.allocator import keep_freed_memory
+from flopbench.timing.device_state import energy_counter
+from flopbench.timing.workload import compile_in_place, product_dtype, set_precision
+from flopbench.training.accuracy import measure_accuracy
+from flopbench.training.batches import Batch
+from flopbench.training.data import Data
+from flopbench.training.optimising import Average, make_loss, make_mixer, make_optimiser, make_schedule
+from flopbench.training.parallel import (
+    accumulating,
+    clip_gradients,
+    load_model_state,
+    load_optimiser_state,
+    model_state,
+    optimiser_state,
+    parallel,
+)
+from flopbench.training.world import World
+
+# Seconds from one look at the losses of a GPU to the next: each look waits for what is queued.
+LOOK_SECONDS = 0.5
+
+
+class DivergedError(NothingMeasuredError):
+    """A training whose loss or weights are not finite any more."""
+
+
+class Segment(NamedTuple):
+    """A part of a training between two evaluations.
+
+    `samples` are images over all processes, `seconds` and `joules` what they took, with reading the data;
+    `joules` is None where the device does not tell. `loss` is the mean over the steps.
+    """
+
+    steps: int
+    samples: int
+    seconds: float
+    loss: float
+    joules: float | None
+
+
+class Trainer:
+    """Trains a network by a recipe.
+
+    Every random number of a step comes from generators that are seeded by the training's seed and the
+    step's number: a training that is resumed goes on as if it had never stopped, on a CPU to the bit.
+
+    Several trainers may train one network one after another, each from weights loaded into it: what the
+    first one has compiled serves all.
+
+    Attributes:
+        model: the network, whose weights are trained and saved.
+        step: how many steps were taken.
+        steps: how many there are in all.
+        evaluations: the steps after which the recipe wants accuracies measured; the last is `steps`.
+        macs: multiply-accumulates that training takes per image, forward and backward, as they are
+            counted on the operators of one step; recomputation by checkpointing is not among them.
+
+    Args:
+        recipe: how.
+        model: on the world's device, neither compiled (unless by another trainer) nor wrapped.
+        data: what on.
+        world: this process among those that train together.
+        seed: of everything random but the initial weights, which `model` has.
+        accumulation: parts that each process's share of a batch is computed in, one after another.
+        checkpointing: whether activations are computed again in the backward pass instead of kept.
+        sharded: whether the weights lie in parts on the devices (FSDP2).
+        mirror: share of mirrored images, in the place of the recipe's.
+
+    Raises:
+        FlopbenchError: the recipe, the network and the data do not go together.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        data: Data,
+        world: World,
+        *,
+        seed: int,
+        accumulation: int = 1,
+        checkpointing: bool = False,
+        sharded: bool = False,
+        mirror: float | None = None,
+    ) -> None:
+        self.recipe, self.model, self.data, self.world = recipe, model, data, world
+        self.seed, self.accumulation, self.mirror, self.sharded = seed, accumulation, mirror, sharded
+        self.steps_per_epoch = data.steps(recipe.batch_size)
+        parts = world.size * accumulation
+        if recipe.batch_size % parts:
+            raise FlopbenchError(
+                f"a batch of {recipe.batch_size} does not divide into {parts} equal parts "
+                f"({world.size} processes × {accumulation} accumulated): choose a batch_size that does"
+            )
+        self.part = recipe.batch_size // parts
+        self.step, self.steps = 0, max(1, round(recipe.epochs * self.steps_per_epoch))
+        self.evaluations = _evaluations(recipe.evaluation.every_epochs * self.steps_per_epoch, self.steps)
+        self.macs = _macs(model, recipe.image_size)
+        # What a process has but once; shapes do not change, so that cuDNN may look for its fastest kernels.
+        set_precision(recipe.dtype)
+        torch.backends.cudnn.benchmark = True
+        keep_freed_memory()
+        if checkpointing:
+            _checkpoint(model)
+        try:
+            compile_in_place(model, recipe.mode)
+        except RuntimeError as error:
+            raise FlopbenchError(str(error)) from None
+        self.network = parallel(model, world, recipe.image_size, sharded=sharded)
+        self.optimiser = make_optimiser(model, recipe.optimiser)
+        self.schedule = make_schedule(self.optimiser, recipe.schedule, self.steps, self.steps_per_epoch)
+        self.mix = make_mixer(recipe.mix, data.info.classes)
+        self.loss = make_loss(recipe.loss)
+        self.average = None if recipe.ema is None else Average(model, recipe.ema)
+        self.dtype = product_dtype(recipe.dtype)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype == torch.float16)
+        self.energy = energy_counter("cuda" if world.device.type == "cuda" else "cpu")
+        self._batches: Iterator[Batch] | None = None
+
+    def warm_up(self) -> float:
+        """Run a step and an evaluation of one batch each, so that everything is compiled and set up.
+
+        Weights, the optimiser's state and the generators of random numbers are afterwards as they were.
+
+        Returns:
+            The seconds that it took.
+        """
+        begin = self._now()
+        with self._undone():
+            batch = next(self._reading())
+            shown = next(iter(self.data.validating(self.part)), batch)
+            # A CUDA graph is recorded at the second call, and replayed from the third on.
+            for _ in range(3):
+                self._update(batch)
+            self.model.eval()
+            for _ in range(2):
+                self._predict(shown.images)
+            logits = self._predict(shown.images)
+        if logits.shape[1] != self.data.info.classes:
+            raise FlopbenchError(
+                f"the network has {logits.shape[1]} logits, {self.data.info.name} has "
+                f"{self.data.info.classes} classes: build it with num_classes={self.data.info.classes}"
+            )
+        return self._now() - begin
+
+    def run(self, until: int, on_step: Callable[[int, float], None] = lambda step, loss: None) -> Segment:
+        """Train up to a step, by the clock.
+
+        Args:
+            until: number of the step after which to stop.
+            on_step: told the step and its loss in this process: of each on a CPU, of one every now and
+                then on a GPU.
+
+        Raises:
+            DivergedError: a loss, or in the end a weight, is not finite.
+        """
+        first, losses, looked = self.step, _Losses(self.step, self.recipe), -math.inf
+        begin, joules = self._now(), self.energy()
+        try:
+            batches = self._batches = self._batches or self._reading()
+            while self.step < min(until, self.steps):
+                losses.add(self._update(next(batches)))
+                self.step += 1
+                if self.world.device.type == "cpu" or time.perf_counter() - looked >= LOOK_SECONDS:
+                    on_step(self.step, losses.look())
+                    looked = time.perf_counter()
+            losses.look()
+        except BaseException:
+            # The next batch is not the one that the step would have to have.
+            self._batches = None
+            raise
+        seconds, joules = self._now() - begin, self._spent(joules)
+        self._check_weights()
+        steps = self.step - first
+        mean = self.world.sum(torch.tensor(losses.total, device=self.world.device)).item()
+        loss = mean / (steps * self.world.size) if steps else math.nan
+        return Segment(steps, steps * self.recipe.batch_size, seconds, loss, joules)
+
+    def evaluate(self, *, averaged: bool = False) -> tuple[Accuracy, Accuracy | None]:
+        """The accuracy of the weights, and of their average where the recipe has one.
+
+        Args:
+            averaged: whether to measure mirror test-time augmentation, too.
+        """
+        self.model.eval()
+
+        def measure() -> Accuracy:
+            return measure_accuracy(self._predict, self._validating(), self.world, averaged=averaged)
+
+        now = measure()
+        if self.average is None:
+            return now, None
+        with self.average.in_place():
+            return now, measure()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a training needs to go on: whole, on the CPU, as tensors and plain values.
+
+        Every process calls it; what it gives the others than the first is of no use.
+        """
+        state = {
+            "step": self.step,
+            "model": model_state(self.model),
+            "optimiser": self._optimiser_state(),
+            "scaler": self.scaler.state_dict(),
+        }
+        if self.average is not None:
+            with self.average.in_place():
+                # On a CPU these are the network's own tensors, which are about to change back.
+                state["ema"] = {name: tensor.clone() for name, tensor in model_state(self.model).items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave the first process."""
+        self.step, self._batches = state["step"], None
+        load_model_state(self.model, state["model"])
+        if self.sharded:
+            load_optimiser_state(self.model, self.optimiser, state["optimiser"])
+        else:
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            with self.average.in_place():
+                load_model_state(self.model, state["ema"])
+
+    def _optimiser_state(self) -> dict[str, Any]:
+        # Torch's way to gather shards takes a step of its own where none was taken, so it is for these alone.
+        if self.sharded:
+            return optimiser_state(self.model, self.optimiser)
+        return mapped(self.optimiser.state_dict(), lambda tensor: tensor.cpu().clone())
+
+    def _reading(self) -> Iterator[Batch]:
+        """This process's share of every batch from the next step on."""
+        epoch, start = divmod(self.step, self.steps_per_epoch)
+        for number in range(epoch, math.ceil(self.steps / self.steps_per_epoch)):
+            yield from self.data.training(
+                number, start, self.recipe.batch_size, seed=self.seed, mirror=self.mirror
+            )
+            start = 0
+
+    def _update(self, batch: Batch) -> Tensor:
+        """One step; its loss in this process, on the device."""
+        self.model.train()
+        self.schedule(self.step)
+        _seed(self.seed, self.step, self.world.rank)
+        targets = self.mix(batch.images, batch.labels)
+        parts = zip(batch.images.split(self.part), targets.split(self.part), strict=True)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.world.device)
+        for index, (images, wanted) in enumerate(parts, start=1):
+            with accumulating(self.network, last=index == self.accumulation):
+                with self._precision():
+                    loss = self.loss(self.network(images), wanted) / self.accumulation
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        if self.recipe.optimiser.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            clip_gradients(self.model.parameters(), self.recipe.optimiser.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+        return total
+
+    @torch.no_grad()
+    def _predict(self, images: Tensor) -> Tensor:
+        with self._precision():
+            return self.model(images)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        # The weights stay in fp32 whatever the arithmetic.
+        return (
+            nullcontext()
+            if self.dtype == torch.float32
+            else torch.autocast(self.world.device.type, self.dtype)
+        )
+
+    def _validating(self) -> Iterator[Batch]:
+        """This process's share of the validation images.
+
+        Sharded weights are gathered by all processes together: those with fewer batches run as many.
+        """
+        missing = math.ceil(math.ceil(self.data.validation.images / self.world.size) / self.part)
+        images = torch.zeros(self.part, 3, *self.recipe.image_size, device=self.world.device)
+        for batch in self.data.validating(self.part):
+            missing -= 1
+            yield batch
+        if self.sharded:
+            # Each batch as it is, and mirrored.
+            for _ in range(2 * missing):
+                self._predict(images)
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Whatever is trained within it, weights, optimiser, average and generators are as before."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if self.average is not None:
+            tensors += self.average.averages
+        held = [tensor.detach().clone() for tensor in tensors]
+        states = [(kept, copy.deepcopy(kept.state_dict())) for kept in (self.optimiser, self.scaler)]
+        numbers = np.random.get_state()
+        try:
+            with torch.random.fork_rng([self.world.device] if self.world.device.type == "cuda" else []):
+                yield
+        finally:
+            np.random.set_state(numbers)
+            self.optimiser.zero_grad(set_to_none=True)
+            for tensor, before in zip(tensors, held, strict=True):
+                tensor.detach().copy_(before)
+            for kept, state in states:
+                kept.load_state_dict(state)
+
+    def _check_weights(self) -> None:
+        norm = nn.utils.get_total_norm(self.model.parameters())
+        if not (norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite():
+            raise _diverged(f"weights are not finite after step {self.step}", self.recipe)
+
+    def _now(self) -> float:
+        """The clock, in seconds, when the device has done what it was given."""
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize(self.world.device)
+        return time.perf_counter()
+
+    def _spent(self, before: float | None) -> float | None:
+        """Joules since the counter stood at `before`, over all GPUs or in this machine's processors."""
+        now = self.energy()
+        joules = math.nan if now is None or before is None else now - before
+        if self.world.device.type == "cuda":
+            joules = self.world.sum(torch.tensor(joules, device=self.world.device)).item()
+        return None if math.isnan(joules) else joules
+
+
+class _Losses:
+    """The losses of steps, left on the device until somebody looks."""
+
+    def __init__(self, step: int, recipe: Recipe) -> None:
+        self.step, self.recipe = step, recipe
+        self.total = self.last = 0.0
+        self.waiting: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        """That of the next step."""
+        self.waiting.append(loss)
+
+    def look(self) -> float:
+        """The last one, once it has been computed.
+
+        Raises:
+            DivergedError: one that was not looked at before is not finite.
+        """
+        losses = torch.stack(self.waiting).tolist() if self.waiting else []
+        self.waiting.clear()
+        for self.last in losses:
+            self.step += 1
+            if not math.isfinite(self.last):
+                raise _diverged(f"the loss is {self.last} at step {self.step}", self.recipe)
+            self.total += self.last
+        return self.last
+
+
+def _diverged(what: str, recipe: Recipe) -> DivergedError:
+    remedies = ["lower optimiser.learning_rate", "lengthen schedule.warmup_epochs", "bound optimiser.clip"]
+    if product_dtype(recipe.dtype) == torch.float16:
+        remedies.append("train in bf16")
+    return DivergedError(f"{what}: {', '.join(remedies[:-1])} or {remedies[-1]}")
+
+
+def _evaluations(every: float, steps: int) -> tuple[int, ...]:
+    """The steps nearest to multiples of `every`, and the last."""
+    found = {max(1, round(every * count)) for count in range(1, math.ceil(steps / every) + 1)}
+    return tuple(sorted({step for step in found if step < steps} | {steps}))
+
+
+def _macs(model: nn.Module, image_size: tuple[int, int]) -> int:
+    image = torch.empty(1, 3, *image_size, device="meta")
+    return sum(cost.macs for cost in layer_costs(on_meta(model), Inputs(image), "train"))
+
+
+def _checkpoint(model: nn.Module) -> None:
+    """Let a network recompute activations.
+
+    Raises:
+        FlopbenchError: it cannot.
+    """
+    try:
+        model.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
+    except (AttributeError, AssertionError):  # the second is timm's
+        raise FlopbenchError(
+            f"{type(model).__name__} cannot recompute its activations: train without checkpointing, "
+            "or accumulate over smaller parts"
+        ) from None
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generators and numpy's, from which timm's Mixup draws, for one step of one process."""
+    high, low, third = np.random.SeedSequence((seed, step, rank)).generate_state(3).tolist()
+    torch.manual_seed(high << 32 | low)
+    np.random.seed(third)

@@ -1,0 +1,69 @@
+"""Checkpoints: what a training needs to go on, and beside it the weights that others read.
+
+`checkpoint.pt` has all; files of safetensors have a network's weights alone, and say which network that is.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flopbench.errors import FlopbenchError, gist
+from flopbench.results import write_atomically
+from flopbench.results.training_folder import BEST, CHECKPOINT, EMA, WEIGHTS
+from flopbench.results.trainings import NetworkInfo
+from flopbench.training.loop import Trainer
+from flopbench.training.weights import save_weights
+
+
+def save(folder: Path, trainer: Trainer, info: NetworkInfo, *, best: bool = False) -> None:
+    """Save a training into a folder, over what was saved there before; every process calls it.
+
+    Args:
+        folder: of a training, see `flopbench.results.training_folder`.
+        trainer: what is saved.
+        info: which network it is; `recipe` and `step` are filled in.
+        best: whether its weights, averaged where the recipe averages them, are the best so far.
+
+    Raises:
+        FlopbenchError: a file cannot be written. Of each there is then the one from before, whole; the
+            checkpoint is written last.
+    """
+    state = trainer.state_dict()
+    if not trainer.world.first:
+        return
+    info = info.model_copy(update={"recipe": trainer.recipe.name, "step": trainer.step})
+    checkpoint = io.BytesIO()
+    torch.save(state, checkpoint)
+    try:
+        save_weights(folder / WEIGHTS, state["model"], info)
+        if "ema" in state:
+            save_weights(folder / EMA, state["ema"], info)
+        if best:
+            save_weights(folder / BEST, state.get("ema", state["model"]), info)
+        write_atomically(folder / CHECKPOINT, checkpoint.getbuffer())
+    except OSError as error:
+        raise FlopbenchError(
+            f"cannot save the training in {folder}: {error.strerror}; its last checkpoint is kept: "
+            "make room, then resume"
+        ) from None
+
+
+def load(folder: Path, trainer: Trainer) -> None:
+    """Go on from a folder's checkpoint; every process calls it.
+
+    Raises:
+        FlopbenchError: there is none, it is damaged, or it is of another network or recipe.
+    """
+    path = folder / CHECKPOINT
+    try:
+        # What can be a tensor or a plain value alone: a checkpoint may come from anybody.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of what is no checkpoint torch raises all kinds
+        reason = getattr(error, "strerror", None) or gist(str(error))
+        raise FlopbenchError(f"cannot read the checkpoint {path}: {reason}") from None
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FlopbenchError(f"{path} is of another network or recipe: {gist(str(error))}") from None
