@@ -20,6 +20,7 @@ _HOMES = {
     "benchmark": "flopbench.api",
     "compare_runs": "flopbench.api",
     "count_flops": "flopbench.api",
+    "evaluate": "flopbench.training.evaluate",
     "load_run": "flopbench.api",
     "profile": "flopbench.profiling.given",
     "run_suite": "flopbench.api",
@@ -34,6 +35,7 @@ __all__ = [
     "compare_runs",
     "count_flops",
     "create_model",
+    "evaluate",
     "list_models",
     "load_released_checkpoint",
     "load_run",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from flopbench.profiling.given import profile
     from flopbench.report.result import Result
     from flopbench.testing import assert_equivariant
+    from flopbench.training.evaluate import evaluate
 
 
 def __getattr__(name: str) -> Any:

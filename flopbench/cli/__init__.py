@@ -16,6 +16,7 @@ from flopbench import __version__
 from flopbench.cli import (
     calibrate,
     compare,
+    evaluate,
     flops,
     gate,
     history,
@@ -77,6 +78,7 @@ for _name, _command in {
     "compare": compare.compare,
     "history": history.history,
     "verify": verify.verify,
+    "evaluate": evaluate.evaluate,
     "list": inspect.list_,
     "env": inspect.env,
 }.items():

@@ -66,13 +66,15 @@ def load_released_checkpoint(
     """
     if num_heads is not None and not (isinstance(num_heads, int) and num_heads > 0):
         raise FlopbenchError(f"num_heads must be a positive whole number, got {brief(num_heads)}")
-    state = _read(source)
+    content = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
+    state = checked_weights(state_dict_in(content))
     found = recognise(state, num_heads)
     own_head = found.config.get("head", "invariant")
     if head is not None and found.symmetry == "flop" and head != own_head:
         raise FlopbenchError(f"the checkpoint's head is {own_head!r}, not {head!r}")
     config = {**found.config, "symmetry": found.version(_schedule(found, join))}
-    size = _pixels(found, image_size)
+    stride = found.config["patch_size"] * 2 ** (len(found.config.get("widths", (0,))) - 1)
+    size = pixels(found.family, stride, found.config["image_size"], image_size)
     model = _on_meta(found.family, config)
     resized = _on_meta(found.family, {**config, "image_size": size})
     # What a class token has beside its invariant part is zero by the mathematics, and no parameter here.
@@ -107,13 +109,23 @@ def _schedule(found: Recognised, join: Join | None) -> ScheduleName:
     return found.schedule
 
 
-def _pixels(found: Recognised, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of the images that are asked for, or else of those that it was trained for."""
-    own = found.config["image_size"]
+def pixels(
+    family: str, stride: int, own: tuple[int, int], image_size: int | tuple[int, int] | None
+) -> tuple[int, int]:
+    """Height and width of the images that are asked for, or else of those that a network was trained for.
+
+    Args:
+        family: of the network.
+        stride: of whose pixels sides are multiples.
+        own: (height, width) that it was trained for.
+        image_size: asked for.
+
+    Raises:
+        FlopbenchError: the network cannot have images of that size.
+    """
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
     if sides is None or sides == own:
         return own
-    stride = found.config["patch_size"] * 2 ** (len(found.config.get("widths", (0,))) - 1)
     if not (
         isinstance(sides, tuple)
         and len(sides) == 2
@@ -123,7 +135,7 @@ def _pixels(found: Recognised, image_size: int | tuple[int, int] | None) -> tupl
             f"image_size must be a positive multiple of {stride} pixels, or two of (height, width), "
             f"got {brief(image_size)}"
         )
-    if found.family == "resmlp":
+    if family == "resmlp":
         raise FlopbenchError(
             "a ResMLP's matrices mix as many tokens as it was trained for: "
             f"it takes images of {own[0]}×{own[1]} alone"
@@ -162,53 +174,62 @@ def load_timm_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 
         raise FlopbenchError(
             f"timm's weights do not fit {type(model).__name__}: build a baseline of flopbench"
         )
-    state = _weights(state_dict)
+    state = checked_weights(state_dict_in(state_dict))
     _check_fit(model, state, TIMM[family])
     _fill(model, state, TIMM[family])
     return model
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> State:
-    """The state dict, without wrappers, prefixes and constants."""
-    if isinstance(source, Mapping):
-        content: Any = source
-    else:
-        path = Path(source)
-        if not os.path.isfile(path):  # Path.is_file() raises for names that are too long
-            raise FlopbenchError(f"no checkpoint at {path}")
-        try:
-            # Training scripts keep their command line beside the weights; a namespace is harmless.
-            # A file that is mapped takes no memory, whatever sizes it claims.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(
-                    path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-                )
-        except Exception as error:  # of an arbitrary file torch raises what happens to go wrong
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise FlopbenchError(f"{path.name} is no checkpoint of tensors alone: {reason}") from None
+def read_checkpoint(path: Path) -> Any:
+    """What is in a file that `torch.save` wrote, on the CPU; of a file that is mapped nothing is read yet.
+
+    Raises:
+        FlopbenchError: it cannot be read, or holds more than tensors and plain values.
+    """
+    if not os.path.isfile(path):  # Path.is_file() raises for names that are too long
+        raise FlopbenchError(f"no checkpoint at {path}")
+    try:
+        # Training scripts keep their command line beside the weights; a namespace is harmless.
+        # A file that is mapped takes no memory, whatever sizes it claims.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # of an arbitrary file torch raises what happens to go wrong
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise FlopbenchError(f"{path.name} is no checkpoint of tensors alone: {reason}") from None
+
+
+def state_dict_in(content: Any) -> State:
+    """The state dict of a checkpoint's contents, by names without the prefixes of wrapped networks.
+
+    Of what timm's training writes, these are the averaged weights where there are some.
+
+    Raises:
+        FlopbenchError: there is none, or an entry has no printable name.
+    """
     if isinstance(content, Mapping) and isinstance(content.get("teacher"), Mapping):
         raise FlopbenchError(DINOV2)
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
+    for key in ("model", "state_dict_ema", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise FlopbenchError('a checkpoint is a state dict or {"model": state_dict}; this is neither')
-    return _weights(content)
-
-
-def _weights(content: Mapping[Any, Tensor]) -> State:
-    """The entries that hold weights, each of which can be copied from, by their names without prefixes."""
-    state: State = {}
-    for key, value in content.items():
+    for key in content:
         if not (isinstance(key, str) and key.isprintable()):
             raise FlopbenchError(f"a checkpoint's entries have printable names, got {brief(key)}")
-        name = re.sub(r"^(module\.|_orig_mod\.)+", "", key)
-        if name.endswith(_CONSTANTS):
-            continue
-        problem = _unfit(value)
-        if problem:
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in content.items()}
+
+
+def checked_weights(state: Mapping[str, Tensor]) -> State:
+    """The entries that hold weights.
+
+    Raises:
+        FlopbenchError: one cannot be copied from.
+    """
+    weights = {name: value for name, value in state.items() if not name.endswith(_CONSTANTS)}
+    for name, value in weights.items():
+        if problem := _unfit(value):
             raise FlopbenchError(f"{listed([name])} in the checkpoint {problem}")
-        state[name] = value
-    return state
+    return weights
 
 
 def _unfit(value: Tensor) -> str:
@@ -232,6 +253,11 @@ def _check_fit(model: nn.Module, state: State, layout: Layout) -> None:
         for _, source in sources(model, layout)
         for key, shape in zip(source.keys, source.shapes, strict=True)
     }
+    check_shapes(type(model).__name__, shapes, state)
+
+
+def check_shapes(network: str, shapes: Mapping[str, tuple[int, ...]], state: State) -> None:
+    """Raise FlopbenchError unless a state dict has the entries that a network wants, and no others."""
     missing = sorted(shapes.keys() - state.keys())
     unexpected = sorted(state.keys() - shapes.keys())
     misshapen = [
@@ -243,7 +269,7 @@ def _check_fit(model: nn.Module, state: State, layout: Layout) -> None:
     complaints = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     if any(complaints.values()):
         told = "; ".join(f"{what}: {listed(names)}" for what, names in complaints.items() if names)
-        raise FlopbenchError(f"the checkpoint does not fit {type(model).__name__}: {told}")
+        raise FlopbenchError(f"the checkpoint does not fit {network}: {told}")
 
 
 def _fill(model: nn.Module, state: State, layout: Layout) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from flopbench.errors import FlopbenchError
 from flopbench.models.catalog import SPECS
 from flopbench.symmetries.octic import INVARIANTS
-from flopbench.symmetries.registry import BUILTIN, ScheduleName
+from flopbench.symmetries.registry import BASELINE, BUILTIN, ScheduleName
 
 State = Mapping[str, Tensor]
 
@@ -42,6 +42,20 @@ class Recognised:
         """The name of the version."""
         versions = BUILTIN[self.symmetry].versions
         return next(version.name for version in versions if version.schedule == schedule)
+
+    @property
+    def told(self) -> str:
+        """What it is, in words: its names in the catalogue, or else its family, symmetry and size."""
+        size = {key: self.config[key] for key in ("width", "depth", "widths", "depths") if key in self.config}
+        size["patch_size"] = self.config["patch_size"]
+        spec = next((spec for spec in SPECS.values() if size.items() <= spec.config.items()), None)
+        if spec is None:
+            sizes = ", ".join(f"{key} {value}" for key, value in size.items())
+            return f"a {self.family} of {sizes}, symmetry {self.symmetry}"
+        schedules = (self.schedule,) if self.schedule else ("hybrid", "early_invariant")
+        versions = (self.version(schedule) for schedule in schedules)
+        names = (spec.name if name == BASELINE.name else f"{spec.name}.{name}" for name in versions)
+        return " or ".join(names)
 
 
 class _Stem(NamedTuple):
