@@ -147,7 +147,7 @@ class Outcome:
         if entrant is None:
             return str(who)
         x, e = (self.race.entrant(role) or entrant for role in ("baseline", "candidate"))
-        return _CALLED[entrant.key].format(x=text.printable(x.label), e=text.printable(e.label))
+        return CALLED[entrant.key].format(x=text.printable(x.label), e=text.printable(e.label))
 
     @cached_property
     def standings(self) -> dict[Role, Standing]:
@@ -246,7 +246,7 @@ def _compared(
     )
 
 
-_CALLED: dict[Role, str] = {
+CALLED: dict[Role, str] = {
     "baseline": "{x}",
     "candidate": "{e}",
     "mirror": "{x} trained mirrored",
@@ -254,6 +254,7 @@ _CALLED: dict[Role, str] = {
     "half-width": "narrow {x}",
     "half-depth": "shallow {x}",
 }
+"""What entrants are called by, of the labels of X and E(X)."""
 
 
 def outcomes_of(info: RacesInfo, trials: Iterable[Trial]) -> list[Outcome]:

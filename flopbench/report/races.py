@@ -1,12 +1,14 @@
 """Races as one object: who ended where and was at the target when, and what that comes to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from flopbench.report import text
 from flopbench.report.findings import Answer
-from flopbench.report.page import Origin, Page, environment_table, flag_groups
+from flopbench.report.page import Origin, Page, checked_ids, environment_table, flag_groups
 from flopbench.report.race_findings import answers_of
 from flopbench.report.race_outcome import Outcome, outcomes_of
 from flopbench.report.race_tables import race_tables
@@ -14,6 +16,7 @@ from flopbench.report.reported import Reported
 from flopbench.report.table import Table
 from flopbench.results.points import points_frame
 from flopbench.results.races import RacesFolder
+from flopbench.results.trainings import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,48 +35,68 @@ LEGEND = (
 
 
 class RaceResult(Reported):
-    """The races of one run, as `race` and `load` give them.
+    """The races of one run, or of several side by side, as `race` and `load` give them.
 
         result = flopbench.race("cpu-small", "vit_ti16.flop", "animal-shape-mnist")
         print(result)
         result.frame().groupby(["entrant", "seed"])["ema_top1"].max()
 
-    What it shows is what the folder held when it was first looked at; a race that has not ended shows what
+    What it shows is what the folders held when it was first looked at; a race that has not ended shows what
     there is.
 
     Attributes:
-        folder: where the races are on disk.
+        folders: where the races are on disk, a folder per run.
     """
 
-    def __init__(self, folder: RacesFolder) -> None:
-        self.folder = folder
+    def __init__(self, *folders: RacesFolder) -> None:
+        self.folders = folders
+        checked_ids([folder.info.id for folder in folders])
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Those in a folder that `flopbench race` wrote.
+    def open(cls, *paths: str | Path) -> Self:
+        """Those in folders that `flopbench race` wrote.
 
         Raises:
-            FlopbenchError: it holds no race.
+            FlopbenchError: one holds no race, or two have the same id.
         """
-        return cls(RacesFolder.open(Path(path)))
+        return cls(*(RacesFolder.open(Path(path)) for path in paths))
 
     @cached_property
-    def outcomes(self) -> Sequence[Outcome]:
-        """What came of each race."""
-        return outcomes_of(self.folder.info, self.folder.trials())
+    def trials(self) -> list[list[Trial]]:
+        """The trials of each run."""
+        return [folder.trials() for folder in self.folders]
+
+    @cached_property
+    def outcomes(self) -> list[list[Outcome]]:
+        """What came of each race of each run."""
+        runs = [
+            outcomes_of(folder.info, trials) for folder, trials in zip(self.folders, self.trials, strict=True)
+        ]
+        if len(runs) == 1:
+            return runs
+        return [
+            [replace(one, title=f"{one.title}, {text.printable(folder.info.id)}") for one in run]
+            for folder, run in zip(self.folders, runs, strict=True)
+        ]
+
+    @property
+    def _all(self) -> list[Outcome]:
+        return [one for run in self.outcomes for one in run]
 
     def frame(self) -> "pd.DataFrame":
         """A row per race, entrant, seed and evaluation: see `flopbench.results.points.points_frame`."""
-        return points_frame(self.folder.info.races, [t for one in self.outcomes for t in one.trials])
+        infos = (folder.info for folder in self.folders)
+        return points_frame(zip(infos, self.trials, strict=True))
 
     @property
     def answers(self) -> list[Answer]:
-        """What the races say in plain words, all of them together first."""
-        return answers_of(self.folder.info, self.outcomes)
+        """What the races say in plain words, of each run all of them together first."""
+        runs = zip(self.folders, self.outcomes, strict=True)
+        return [answer for folder, run in runs for answer in answers_of(folder.info, run)]
 
     def tables(self) -> list[Table | str]:
         """The tables alone, the summary of the entrants before what compares them."""
-        return [*race_tables(self.outcomes)]
+        return [*race_tables(self._all)]
 
     def drawings(self) -> "Iterable[Drawing | None]":
         """Accuracy against what is spent."""
@@ -83,18 +106,21 @@ class RaceResult(Reported):
         """The report of the races."""
         from flopbench.report.pictures import draw_all
 
-        info = self.folder.info
-        origin = Origin(info.id, info.created, f"suite {info.suite}", info.command, info.environment)
+        infos = [folder.info for folder in self.folders]
+        origins = [
+            Origin(info.id, info.created, f"suite {info.suite}", info.command, info.environment)
+            for info in infos
+        ]
         flagged = (
             (f"{one.title}: {one.called(trial.entrant)}, seed {trial.seed}", trial.flags)
-            for one in self.outcomes
+            for one in self._all
             for trial in one.trials
         )
         return Page(
-            title=info.title,
-            origins=[origin],
+            title=" · ".join(dict.fromkeys(info.title for info in infos)),
+            origins=origins,
             answers=self.answers,
-            tables=[*race_tables(self.outcomes), environment_table([origin])],
+            tables=[*race_tables(self._all), environment_table(origins)],
             pictures=draw_all(self.drawings),
             legend=LEGEND,
             flags=flag_groups(flagged, "training"),

@@ -1,39 +1,42 @@
 """Races as a DataFrame."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flopbench.results.trainings import Accuracy, Entrant, Point, RaceInfo, Trial
+from flopbench.results.trainings import Accuracy, Entrant, Point, RaceInfo, RacesInfo, Trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def points_frame(races: Iterable[RaceInfo], trials: Iterable[Trial]) -> "pd.DataFrame":
-    """A row per race, entrant, seed and evaluation; a trial without evaluations has one row.
+def points_frame(runs: Iterable[tuple[RacesInfo, Sequence[Trial]]]) -> "pd.DataFrame":
+    """A row per race, entrant, seed and evaluation, of runs and their trials.
 
-    Columns: `race`, `data`, of the entrant `entrant` (its role), `name`, `label`, `parameters`,
-    `linear_parameters` and `macs_per_image`, of the trial `seed`, `place`, `status`, `reason`,
-    `compile_seconds`, `peak_bytes` and `flags`, and of the evaluation what was spent by then (`step`,
-    `samples`, `seconds`, `joules`, `macs`), `images_per_second` since the one before, `loss`, and the
-    accuracy: `top1`, `top5`, `nll`, the same of mirrored images (`mirrored_top1`, …),
-    `flip_consistency`, and with mirror test-time augmentation (`averaged_top1`, …); `ema_top1` and so on of
-    the averaged weights. Shares are between 0 and 1.
+    A trial without evaluations has one row. Columns: `run`, `device_name`, `race`, `data`, of the entrant
+    `entrant` (its role), `name`, `label`, `parameters`, `linear_parameters` and `macs_per_image`, of the
+    trial `seed`, `place`, `status`, `reason`, `compile_seconds`, `peak_bytes` and `flags`, and of the
+    evaluation what was spent by then (`step`, `samples`, `seconds`, `joules`, `macs`), `images_per_second`
+    since the one before, `loss`, and the accuracy: `top1`, `top5`, `nll`, the same of mirrored images
+    (`mirrored_top1`, …) and of mirror test-time augmentation (`averaged_top1`, …), `flip_consistency`;
+    with `ema_` before them those of the averaged weights. Shares are between 0 and 1.
     """
     import pandas as pd
 
-    known = {(race.key, entrant.key): (race, entrant) for race in races for entrant in race.entrants}
-    rows = [
-        _row(*known[trial.race, trial.entrant], trial, point)
-        for trial in trials
-        if (trial.race, trial.entrant) in known
-        for point in trial.points or (None,)
-    ]
+    rows = []
+    for info, trials in runs:
+        known = {(race.key, entrant.key): (race, entrant) for race in info.races for entrant in race.entrants}
+        for trial in trials:
+            of = known[trial.race, trial.entrant]
+            rows += [_row(info, *of, trial, point) for point in trial.points or (None,)]
     return pd.DataFrame(rows)
 
 
-def _row(race: RaceInfo, entrant: Entrant, trial: Trial, point: Point | None) -> dict[str, Any]:
+def _row(
+    info: RacesInfo, race: RaceInfo, entrant: Entrant, trial: Trial, point: Point | None
+) -> dict[str, Any]:
     return {
+        "run": info.id,
+        "device_name": info.environment.device_name,
         "race": race.key,
         "data": race.data.name,
         "entrant": entrant.key,

@@ -8,6 +8,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.report.races import RaceResult
 from flopbench.report.table import Table
 from tests.support.races import make_races, write_races
+from tests.support.runs import H200
 
 
 @pytest.fixture
@@ -196,8 +197,25 @@ def test_two_races_of_one_pair_on_one_set_are_told_apart(tmp_path: Path):
     info, trials = make_races(("digits", "digits"))
     second = info.races[1].model_copy(update={"key": "another"})
     info = info.model_copy(update={"races": (info.races[0], second)})
-    titles = [one.title for one in RaceResult.open(write_races(tmp_path / "twice", info, trials)).outcomes]
+    (outcomes,) = RaceResult.open(write_races(tmp_path / "twice", info, trials)).outcomes
+    titles = [one.title for one in outcomes]
     assert titles == ["E(ViT-Ti/16) on digits (vit_ti16.flop/digits)", "E(ViT-Ti/16) on digits (another)"]
+
+
+def test_runs_stand_side_by_side(tmp_path: Path):
+    here = write_races(tmp_path / "here", *make_races(("digits",)))
+    gpu = {"id": "races-cuda", "title": "On a GPU"}
+    there = write_races(tmp_path / "there", *make_races(("digits",), device=H200, info=gpu))
+    found = RaceResult.open(here, there)
+    assert [answer.headline.split(",")[0] for answer in found.answers] == [
+        "On an Intel Xeon @ 2.80 GHz",
+        "On an NVIDIA H200",
+    ]
+    assert "E(ViT-Ti/16) on digits, races-cuda" in str(found)
+    assert set(found.frame().device_name) == {"Intel Xeon @ 2.80 GHz", "NVIDIA H200"}
+    assert found.page().title == "Small races · On a GPU"
+    with pytest.raises(FlopbenchError, match="must differ"):
+        RaceResult.open(here, here)
 
 
 def test_the_frame_has_a_row_per_evaluation(result):
