@@ -66,6 +66,11 @@ def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
+def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One value per channel [3, 1, 1], as `normalised` takes them."""
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+
 @contextmanager
 def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
     """Within it the global generators of Python, numpy and torch, of a GPU's too where `device` is one, begin

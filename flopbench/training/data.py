@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from flopbench.errors import FlopbenchError, unknown
+from flopbench.errors import FlopbenchError
 from flopbench.recipes import Recipe
 from flopbench.results.trainings import DataInfo
 from flopbench.training.batches import Batch
@@ -95,28 +95,12 @@ def open_data(
         FlopbenchError: no such set, a package that it needs is not installed, what its files have does not
             fit together, or the recipe wants of it what it cannot give.
     """
-    if (images := _shipped(name)) is not None:
+    if (images := _shipped(name, num_classes)) is not None:
         refuse_others(images.name, recipe)
         return InMemory(images, recipe.image_size, world, recipe.augmentation)
     with _timm():
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-        from flopbench.training import augmenting, files, folders, loading, streams, timm_sets
-    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    workers = loading.workers_for(world) if workers is None else workers
-    seen = recipe.evaluation
-    transform = augmenting.evaluation_transform(recipe.image_size, seen.crop, seen.interpolation, mean)
-    common = transform, recipe, world, workers, mean, std
-    if not timm_sets.is_timms(name):
-        return files.FileData(*folders.open_folders(_path(name)), *common)
-    training, validation = (
-        timm_sets.open_set(name, split, num_classes) for split in ("training", "validation")
-    )
-    if training[0].classes != validation[0].classes:
-        raise FlopbenchError(f"the classes of {name} for training and for validation differ")
-    if timm_sets.is_stream(name):
-        return streams.StreamData(training, validation, *common)
-    return files.FileData(training[0], validation[0], *common)
+        from flopbench.training.files import open_files
+    return open_files(name, recipe, world, num_classes=num_classes, workers=workers)
 
 
 def open_validation(
@@ -149,35 +133,32 @@ def open_validation(
     Raises:
         FlopbenchError: as `open_data`; the set's labels are not those of a network of `num_classes`.
     """
-    if (images := _shipped(name)) is not None:
+    if (images := _shipped(name, num_classes)) is not None:
         return InMemory(images, image_size, world, mean=mean, std=std)
     with _timm():
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        from flopbench.training.files import open_validation_files
+    return open_validation_files(
+        name,
+        image_size=image_size,
+        world=world,
+        crop=crop,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        num_classes=num_classes,
+        workers=workers,
+    )
 
-        from flopbench.training import augmenting, files, folders, loading, streams, timm_sets
-    mean, std = mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD
-    workers = loading.workers_for(world) if workers is None else workers
-    transform = augmenting.evaluation_transform(image_size, crop, interpolation, mean)
-    common = transform, world, workers, mean, std
-    if not timm_sets.is_timms(name):
-        return files.FileValidation(folders.open_validation_folder(_path(name), num_classes), *common)
-    source, opened = timm_sets.open_set(name, "validation", num_classes)
-    if timm_sets.is_stream(name):
-        return streams.StreamValidation(source, opened, *common)
-    return files.FileValidation(source, *common)
 
-
-def _shipped(name: str) -> ImageSet | None:
+def _shipped(name: str, num_classes: int | None) -> ImageSet | None:
     """The set that packages ship by this name, if it is one of them."""
     base, _, folder = name.partition(":")
-    return SETS[base](Path(folder) if folder else None) if base in SETS else None
-
-
-def _path(name: str) -> Path:
-    path = Path(name)
-    if len(path.parts) == 1 and not path.exists():
-        raise unknown("data set or folder", name, SETS)
-    return path
+    if base not in SETS:
+        return None
+    images = SETS[base](Path(folder) if folder else None)
+    if num_classes not in (None, len(images.classes)):
+        raise FlopbenchError(f"{base} has {len(images.classes)} classes, the network {num_classes}")
+    return images
 
 
 @contextmanager

@@ -1,101 +1,119 @@
-"""Sets whose images are read by their numbers: in a seeded order, resumed at any step."""
+"""Sets of image files: folders, and what timm reads by the names that it has for them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
-import torch
-from torch import Tensor
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from flopbench.errors import FlopbenchError, unknown
 from flopbench.recipes import Recipe
 from flopbench.results.trainings import DataInfo
-from flopbench.training.augmenting import Augmenter
-from flopbench.training.batches import Batch, epoch_order, share, whole_steps
-from flopbench.training.loading import Key, Samples, Source, Transform, loaded
+from flopbench.training import timm_sets
+from flopbench.training.augmenting import Augmenter, evaluation_transform
+from flopbench.training.batches import Batch, whole_steps
+from flopbench.training.builtin import SETS
+from flopbench.training.folders import open_folders, open_validation_folder
+from flopbench.training.loading import Loading, Transform, workers_for
+from flopbench.training.splits import Numbered, Split, Stretch
 from flopbench.training.world import World
 
 
 class FileValidation:
-    """A validation split of files; see `flopbench.training.data.ValidationData`."""
+    """A validation split of image files; see `flopbench.training.data.ValidationData`."""
 
-    def __init__(
-        self,
-        source: Source,
-        transform: Transform,
-        world: World,
-        workers: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-    ):
-        self.validation = info_of(source)
-        self.classes = source.classes
-        self.mean = mean
-        self.std = std
-        self._validation = Samples(source, transform)
-        self._world = world
-        self._workers = workers
-        self._scale = scale_of(mean, world), scale_of(std, world)
+    def __init__(self, validation: Split, transform: Transform, loading: Loading):
+        self.validation = _info(validation)
+        self.classes = validation.source.classes
+        self.mean = loading.mean
+        self.std = loading.std
+        self._validation = validation
+        self._transform = transform
+        self._loading = loading
 
     def validating(self, batch_size: int) -> Iterator[Batch]:
         """This process's share of the validation images, up to `batch_size` at a time."""
-        own = range(self._world.rank, self.validation.images, self._world.size)
-        keys = (
-            [Key(index) for index in own[first : first + batch_size]]
-            for first in range(0, len(own), batch_size)
-        )
-        yield from loaded(self._validation, self._world, self._workers, self._scale, keys=keys)
+        return self._validation.still(self._transform, batch_size, self._loading)
 
 
 class FileData(FileValidation):
-    """Both splits of a set of files; see `flopbench.training.data.Data`."""
+    """Both splits of a set of image files; see `flopbench.training.data.Data`."""
 
     def __init__(
-        self,
-        training: Source,
-        validation: Source,
-        transform: Transform,
-        recipe: Recipe,
-        world: World,
-        workers: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        self, training: Split, validation: Split, transform: Transform, loading: Loading, recipe: Recipe
     ):
-        super().__init__(validation, transform, world, workers, mean, std)
-        self.info = info_of(training)
+        super().__init__(validation, transform, loading)
+        self.info = _info(training)
         self._training = training
         self._repeats = recipe.augmentation.repeats
-        self._augmenter = Augmenter(recipe, mean, world.device)
+        self._augmenter = Augmenter(recipe, loading.mean, loading.world.device)
 
     def steps(self, batch_size: int) -> int:
         """Whole global batches per epoch."""
-        return whole_steps(self.info.name, self.info.images, batch_size, self._world)
+        return whole_steps(self.info.name, self.info.images, batch_size, self._loading.world)
 
     def training(
         self, epoch: int, start: int, batch_size: int, *, seed: int, mirror: float | None = None
     ) -> Iterator[Batch]:
         """This process's share of every global batch of an epoch, from step `start` on."""
-        steps = range(start, self.steps(batch_size))
-        order = epoch_order(self.info.images, self._repeats, seed, epoch)
-        keys = (
-            [
-                Key(index, seed, epoch, version)
-                for index, version in zip(
-                    order.indices[places].tolist(), order.versions[places].tolist(), strict=True
-                )
-            ]
-            for places in (share(step, batch_size, self._world) for step in steps)
+        stretch = Stretch(seed, epoch, start, self.steps(batch_size), batch_size, self._repeats)
+        batches = self._training.shuffled(self._augmenter.transform(mirror), stretch, self._loading)
+        for step, (images, labels) in enumerate(batches, start):
+            yield Batch(self._augmenter.erased(images, seed, epoch, step, self._loading.world.rank), labels)
+
+
+def open_files(
+    name: str, recipe: Recipe, world: World, *, num_classes: int | None, workers: int | None
+) -> FileData:
+    """A set to train on; see `flopbench.training.data.open_data`."""
+    if timm_sets.is_timms(name):
+        training, validation = (
+            timm_sets.open_set(name, split, num_classes) for split in ("training", "validation")
         )
-        samples = Samples(self._training, self._augmenter.transform(mirror))
-        batches = loaded(samples, self._world, self._workers, self._scale, keys=keys)
-        for step, (images, labels) in zip(steps, batches, strict=True):
-            yield Batch(self._augmenter.erased(images, seed, epoch, step, self._world.rank), labels)
+        if training.source.classes != validation.source.classes:
+            raise FlopbenchError(f"the classes of {name} for training are others than for validation")
+    else:
+        training, validation = map(Numbered, open_folders(_folder(name)))
+    seen = recipe.evaluation
+    loading = Loading(world, _workers(workers, world), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    transform = evaluation_transform(recipe.image_size, seen.crop, seen.interpolation, loading.mean)
+    return FileData(training, validation, transform, loading, recipe)
 
 
-def info_of(source: Source) -> DataInfo:
-    """What a record says of a split."""
-    return DataInfo(
-        name=source.name, split=source.split, images=len(source.images), classes=len(source.classes)
+def open_validation_files(
+    name: str,
+    *,
+    image_size: tuple[int, int],
+    world: World,
+    crop: float,
+    interpolation: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    num_classes: int | None,
+    workers: int | None,
+) -> FileValidation:
+    """A set to measure accuracy on; see `flopbench.training.data.open_validation`."""
+    if timm_sets.is_timms(name):
+        split = timm_sets.open_set(name, "validation", num_classes)
+    else:
+        split = Numbered(open_validation_folder(_folder(name), num_classes))
+    loading = Loading(
+        world, _workers(workers, world), mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD
     )
+    return FileValidation(split, evaluation_transform(image_size, crop, interpolation, loading.mean), loading)
 
 
-def scale_of(values: tuple[float, ...], world: World) -> Tensor:
-    """What `normalised` takes of one value per channel: [3, 1, 1]."""
-    return torch.tensor(values, dtype=torch.float32, device=world.device)[:, None, None]
+def _folder(name: str) -> Path:
+    path = Path(name)
+    if len(path.parts) == 1 and not path.exists():
+        raise unknown("data set or folder", name, SETS)
+    return path
+
+
+def _workers(asked: int | None, world: World) -> int:
+    return workers_for(world) if asked is None else asked
+
+
+def _info(split: Split) -> DataInfo:
+    """What a record says of a split."""
+    images, name, called, classes = split.source
+    return DataInfo(name=name, split=called, images=len(images), classes=len(classes))

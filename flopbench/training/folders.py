@@ -55,8 +55,8 @@ def open_folder(folder: Path, root: Path, split: str, num_classes: int | None = 
         folder: of the classes' folders.
         root: what the set is called by.
         split: which it is.
-        num_classes: how many the network has, whose labels are those of ImageNet where all folders are named
-            after its synsets, and the folders' names where these are numbers; None: the folders' order.
+        num_classes: how many the network has. Where these are other than the folders, each of which is named
+            after a synset of ImageNet or by a number, this says the label; else it is the folders' order.
 
     Raises:
         FlopbenchError: no folder, no classes or one alone, a class without images, or classes that are not
@@ -82,7 +82,7 @@ def open_folder(folder: Path, root: Path, split: str, num_classes: int | None = 
 
 def _labels(folder: Path, names: Sequence[str], num_classes: int | None) -> tuple[str, ...]:
     """The names of classes in the order of their labels, those without images among them."""
-    if num_classes is None:
+    if num_classes in (None, len(names)):
         return tuple(names)
     subset = infer_imagenet_subset({"num_classes": num_classes})
     if all(re.fullmatch(r"n\d{8}", name) for name in names) and subset:
@@ -96,12 +96,10 @@ def _labels(folder: Path, names: Sequence[str], num_classes: int | None) -> tupl
                 f"{folder / names[-1]} is none of the network's {num_classes} classes, which count from 0"
             )
         return tuple(map(str, range(num_classes)))
-    if len(names) != num_classes:
-        raise FlopbenchError(
-            f"{folder} has {len(names)} classes, the network {num_classes}: name the folders by their labels "
-            "(0, 1, …) or, those of ImageNet, by synsets (n01440764)"
-        )
-    return tuple(names)
+    raise FlopbenchError(
+        f"{folder} has {len(names)} classes, the network {num_classes}: name the folders by their labels "
+        "(0, 1, …) or, those of ImageNet, by synsets (n01440764)"
+    )
 
 
 def _split(root: Path, split: str) -> Path | None:

@@ -1,7 +1,8 @@
 """Images of files as batches: read, decoded and transformed by worker processes, normalised on the device."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from flopbench.errors import FlopbenchError, gist
-from flopbench.training.batches import Batch, normalised, seeded
+from flopbench.training.batches import Batch, normalised, per_channel, seeded
 from flopbench.training.world import World
 
 MOST_WORKERS = 16
@@ -62,7 +63,7 @@ class Samples(Dataset[Sample]):
         except FlopbenchError as error:
             return error
         with seeded(*key):
-            return self.transform(image), label
+            return self.transform(image), int(label)
 
     def _read(self, index: int) -> tuple[Any, int]:
         images = self.source.images
@@ -90,14 +91,15 @@ class Samples(Dataset[Sample]):
         return path or f"image {index} of {self.source.name} ({self.source.split})"
 
 
-class Stream(IterableDataset[Sample]):
+class StreamedSamples(IterableDataset[Sample]):
     """Images that come in the order of a reader of timm's.
 
     Args:
         source: which; unreadable images of it timm leaves out, with a warning.
         transform: of each image.
         key: what the random numbers are a function of, beside the worker and the place within its part.
-        every: (first, step): only these are transformed and handed on.
+        repeats: how often each image comes, in as many versions.
+        every: (first, step): only these images are handed on.
         expected: how many the source has to have in all; None: as many as it likes.
     """
 
@@ -106,12 +108,15 @@ class Stream(IterableDataset[Sample]):
         source: Source,
         transform: Transform,
         key: tuple[int, ...],
+        *,
+        repeats: int = 1,
         every: tuple[int, int] = (0, 1),
         expected: int | None = None,
     ):
         self.source = source
         self.transform = transform
         self.key = key
+        self.repeats = repeats
         self.every = every
         self.expected = expected
 
@@ -129,8 +134,10 @@ class Stream(IterableDataset[Sample]):
             except FlopbenchError as error:
                 yield error
                 return
-            with seeded(*self.key, number, place):
-                yield self.transform(image.convert("RGB")), int(label)
+            for version in range(self.repeats):
+                with seeded(*self.key, number, place, version):
+                    transformed = self.transform(image.convert("RGB"))
+                yield transformed, int(label)
         if self.expected not in (None, place + 1):
             yield FlopbenchError(
                 f"{self.source.name} ({self.source.split}) has {place + 1} images that can be read, not "
@@ -141,38 +148,44 @@ class Stream(IterableDataset[Sample]):
         return f"image {number} of {self.source.name} ({self.source.split})"
 
 
-def loaded(
-    dataset: Samples | Stream,
-    world: World,
-    workers: int,
-    scale: tuple[Tensor, Tensor],
-    *,
-    keys: Iterable[list[Key]] | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-) -> Iterator[Batch]:
-    """Batches on the device: of the images that `keys` names per batch, or of a stream's next `batch_size`.
+@dataclass(frozen=True)
+class Loading:
+    """How images reach the device.
 
-    The workers end with the iteration, also where it ends early.
-
-    Raises:
-        FlopbenchError: an image that cannot be read, or a label without a class.
+    Attributes:
+        world: the processes that share them, and the device.
+        workers: processes that read images for this one; with 0 it reads them itself.
+        mean, std: of the three channels, of values between 0 and 1: what images are normalised by.
     """
-    parts: dict[str, Any] = {"batch_size": batch_size} if keys is None else {"batch_sampler": keys}
-    loader = DataLoader(
-        dataset,
-        num_workers=workers,
-        collate_fn=_collated,
-        pin_memory=world.device.type == "cuda",
-        # Of streams' workers it is the seed.
-        generator=torch.Generator().manual_seed(seed),
-        **parts,
-    )
-    for batch in loader:
-        if isinstance(batch, FlopbenchError):
-            raise batch
-        images, labels = (part.to(world.device, non_blocking=True) for part in batch)
-        yield Batch(normalised(images, *scale), labels)
+
+    world: World
+    workers: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def batches(self, samples: Samples | StreamedSamples, seed: int = 0, **parts: Any) -> Iterator[Batch]:
+        """Batches on the device.
+
+        The workers end with the iteration, also where it ends early.
+
+        Args:
+            samples: what is read.
+            seed: that of the workers, which the readers of streams go by.
+            parts: `batch_sampler`, the keys of each batch, or `batch_size` of a stream, and whatever else
+                `DataLoader` takes.
+
+        Raises:
+            FlopbenchError: an image that cannot be read, or a label without a class.
+        """
+        device = self.world.device
+        scale = per_channel(self.mean, device), per_channel(self.std, device)
+        settings = {"num_workers": self.workers, "collate_fn": _collated, "pin_memory": device.type == "cuda"}
+        generator = torch.Generator().manual_seed(seed)
+        for batch in DataLoader(samples, generator=generator, **(settings | parts)):
+            if isinstance(batch, FlopbenchError):
+                raise batch
+            images, labels = (part.to(device, non_blocking=True) for part in batch)
+            yield Batch(normalised(images, *scale), labels)
 
 
 def workers_for(world: World) -> int:

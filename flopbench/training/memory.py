@@ -9,7 +9,15 @@ from torch import Tensor
 from flopbench.errors import FlopbenchError
 from flopbench.recipes import Augmentation, Recipe
 from flopbench.results.trainings import DataInfo
-from flopbench.training.batches import Batch, epoch_order, generator, normalised, share, whole_steps
+from flopbench.training.batches import (
+    Batch,
+    epoch_order,
+    generator,
+    normalised,
+    per_channel,
+    share,
+    whole_steps,
+)
 from flopbench.training.builtin import ImageSet, Split
 from flopbench.training.world import World
 
@@ -51,10 +59,7 @@ class InMemory:
             tuple(torch.tensor(array, device=world.device) for array in split)
             for split in (images.training, images.validation)
         )
-        self._scale = tuple(
-            torch.tensor(values, dtype=torch.float32, device=world.device)[:, None, None]
-            for values in (self.mean, self.std)
-        )
+        self._scale = tuple(per_channel(values, world.device) for values in (self.mean, self.std))
 
     def steps(self, batch_size: int) -> int:
         """Whole global batches per epoch."""

@@ -1,6 +1,5 @@
 """Sets of image files by the names that timm has for them: `hfds/NAME`, `wds/FOLDER`, and the like."""
 
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,23 +9,20 @@ from timm.data.dataset_factory import create_dataset
 
 from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.training.loading import Source
+from flopbench.training.splits import Numbered, Split, Streamed
 
 NEEDED = {
     "hfds": "datasets",
-    "hfids": "datasets",
     "tfds": "tensorflow_datasets",
     "torch": "torchvision",
     "wds": "webdataset",
 }
 """What the names of timm's sets begin with, and the package that each needs."""
 
-STREAMED = ("hfids", "tfds", "wds")
+STREAMED = ("tfds", "wds")
 
 SPLITS = {"training": ("train",), "validation": ("validation", "val", "test")}
 """What a split may be called in a set; the first that there is counts."""
-
-Opened = Callable[..., Any]
-"""Opens timm's data set of a split anew, with further arguments of `create_dataset`."""
 
 
 def is_timms(name: str) -> bool:
@@ -34,13 +30,8 @@ def is_timms(name: str) -> bool:
     return name.partition("/")[0] in NEEDED and "/" in name
 
 
-def is_stream(name: str) -> bool:
-    """Whether images of a set of timm's come in the order of a reader, not by their numbers."""
-    return name.partition("/")[0] in STREAMED
-
-
-def open_set(name: str, split: str, num_classes: int | None) -> tuple[Source, Opened]:
-    """A split of a set, and how to open it anew.
+def open_set(name: str, split: str, num_classes: int | None) -> Split:
+    """A split of a set.
 
     Args:
         name: `PREFIX/NAME`, with `:FOLDER` where it lies elsewhere than its library looks; `wds/FOLDER`.
@@ -54,24 +45,25 @@ def open_set(name: str, split: str, num_classes: int | None) -> tuple[Source, Op
     package = NEEDED[prefix]
     if find_spec(package) is None:
         raise FlopbenchError(f"{prefix}/ needs {package}: pip install {package.replace('_', '-')}")
-    short, _, folder = name.partition(":")
-    if prefix == "wds":
-        short, folder = f"wds/{Path(rest).resolve().name}", rest
+    inner, _, folder = ("", "", rest) if prefix == "wds" else rest.partition(":")
     if prefix in ("torch", "wds") and not (folder and Path(folder).is_dir()):
         form = "torch/NAME:FOLDER" if prefix == "torch" else "wds/FOLDER"
         raise FlopbenchError(f"{name} names no folder that exists: {form}")
+    # A record has no path of the machine.
+    path = Path(inner or folder)
+    shown = f"{prefix}/{path.resolve().name if path.is_dir() else inner}"
     errors = list[str]()
     for called in SPLITS[split]:
-        opened = partial(create_dataset, short, root=folder or None, split=called)
+        opened = partial(create_dataset, f"{prefix}/{inner}", root=folder or None, split=called)
         try:
             images = opened()
         # Each library has errors of its own.
         except Exception as error:
             errors.append(in_one_line(error))
             continue
-        classes = _classes(images, short, num_classes)
-        return Source(images, short, called, classes), opened
-    raise FlopbenchError(f"{short} has no images for {split} that can be opened: {errors[0]}")
+        source = Source(images, shown, called, _classes(images, shown, num_classes))
+        return Streamed(source, opened) if prefix in STREAMED else Numbered(source)
+    raise FlopbenchError(f"{name} has no images for {split} that can be opened: {errors[0]}")
 
 
 def _classes(images: Any, name: str, num_classes: int | None) -> tuple[str, ...]:

@@ -19,6 +19,11 @@ pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 from PIL import Image
 
+from flopbench.training.augmenting import evaluation_transform
+from flopbench.training.files import FileData
+from flopbench.training.loading import Loading, Source
+from flopbench.training.splits import Streamed
+
 CPU = torch.device("cpu")
 ALONE = World(CPU)
 EVERYTHING = Augmentation(
@@ -228,7 +233,10 @@ def test_what_is_no_folder_is_refused(tmp_path: Path):
             r"names no folder that exists: wds/FOLDER|needs webdataset: pip install",
         ),
         ("torch/cifar10", "names no folder that exists: torch/NAME:FOLDER"),
-        (f"torch/cifar10:{tmp_path}", "torch/cifar10 has no images for training that can be opened: "),
+        (
+            f"torch/cifar10:{tmp_path}",
+            r"torch/cifar10:.* has no images for training that can be opened: RuntimeError",
+        ),
     ):
         with pytest.raises(FlopbenchError, match=line):
             open_data(name, recipe(), ALONE, workers=0)
@@ -250,6 +258,8 @@ def test_synsets_and_numbers_have_the_networks_labels(tmp_path: Path):
     assert labelled(synsets, None) == labelled(synsets, 3) == ([0, 1, 2], 3)
     numbers = write(tmp_path / "numbers", ("2", "10", "0"), 1)
     assert labelled(numbers, 11) == ([0, 2, 10], 11)
+    # Networks that were trained on these folders themselves have them in their order.
+    assert labelled(numbers, 3) == ([0, 1, 2], 3)
     with pytest.raises(FlopbenchError, match="numbers/10 is none of the network's 10 classes"):
         labelled(numbers, 10)
     with pytest.raises(FlopbenchError, match="few has 3 classes, the network 4: name the folders by"):
@@ -263,6 +273,67 @@ def test_an_evaluation_does_not_take_the_training_images(photographs: Path):
     no_validation(photographs)
     with pytest.raises(FlopbenchError, match="photographs has no folder val"):
         labelled(photographs, None)
+
+
+class Told:
+    """What timm's readers of streams have, told by a test."""
+
+    dist_rank, dist_num_replicas = 1, 2
+
+
+class Stream(torch.utils.data.IterableDataset[tuple[Any, int]]):
+    """Ten images of labels from 0 to 9, of which timm would give this process the odd ones."""
+
+    readable = 10
+
+    def __init__(self, **named: Any):
+        self.reader = Told()
+        self.named = named
+        self.epoch = 0
+
+    def set_loader_cfg(self, num_workers: int) -> None:
+        assert num_workers == 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 10
+
+    def __iter__(self) -> Any:
+        numbers = list(range(self.readable))[self.reader.dist_rank :: self.reader.dist_num_replicas]
+        if self.named.get("is_training"):
+            # Training goes round and round, beginning elsewhere in every epoch.
+            numbers = [(number + self.epoch) % 10 for number in numbers * 3]
+        return ((Image.new("RGB", (8, 8), (25 * number,) * 3), number) for number in numbers)
+
+
+def streamed(classes: int = 10) -> FileData:
+    split = Streamed(Source(Stream(), "stream", "train", tuple("0123456789")[:classes]), Stream)
+    transform = evaluation_transform((8, 8), 1, "bicubic", (0, 0, 0))
+    loading = Loading(World(CPU, 1, 2), 0, (0, 0, 0), (1, 1, 1))
+    return FileData(split, split, transform, loading, recipe(Augmentation(repeats=2, colour_jitter=0.5)))
+
+
+def test_streams_are_shared_out_and_read_once_more_up_to_a_step():
+    data = streamed()
+    # As long as without repeats; of ten images one stays over.
+    whole = list(data.training(1, 0, 6, seed=0)) + list(data.training(2, 0, 6, seed=0))
+    assert [batch.labels.tolist() for batch in whole] == [[2, 2, 4], [3, 3, 5]]
+    assert not torch.equal(whole[0].images[0], whole[0].images[1])
+    whole = list(data.training(1, 0, 2, seed=0))
+    assert len(whole) == data.steps(2) == 5
+    assert same(whole[2:], data.training(1, 2, 2, seed=0))
+    # timm's own shares of a stream are not all of it.
+    assert [batch.labels.tolist() for batch in data.validating(2)] == [[1, 3], [5, 7], [9]]
+
+
+def test_streams_that_lack_images_or_have_foreign_labels_are_refused(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(FlopbenchError, match=r"label 9 of image 9 of stream \(train\) is none of 9 classes"):
+        list(streamed(9).validating(2))
+    monkeypatch.setattr(Stream, "readable", 8)
+    with pytest.raises(FlopbenchError, match=r"^stream \(train\) has 8 images that can be read, not the 10"):
+        list(streamed().validating(2))
 
 
 def test_labels_and_grey_images_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -167,6 +167,13 @@ def test_the_split_is_stratified_without_equal_images_and_knows_no_order():
     )
 
 
+def test_networks_of_other_classes_are_refused(small: ImageSet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(builtin.SETS, "small", lambda folder: small)
+    assert open_validation("small", image_size=(4, 4), world=ALONE, num_classes=2).validation.images == 10
+    with pytest.raises(FlopbenchError, match="small has 2 classes, the network 1000"):
+        open_validation("small", image_size=(4, 4), world=ALONE, num_classes=1000)
+
+
 def test_asymmetry_is_that_of_class_means():
     symmetric = np.array([[[1, 2, 1]]])
     antisymmetric = np.array([[[1, 0, 3]]])
