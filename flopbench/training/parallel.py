@@ -4,6 +4,7 @@ What a training keeps of it, weights and the optimiser's state, is whole whateve
 under the names of the network's parameters, on the CPU.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -24,6 +25,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from flopbench.errors import FlopbenchError
+from flopbench.models.layers import Network
+from flopbench.private import compiled_alone
 from flopbench.timing.workload import repeated_blocks
 from flopbench.training.world import World
 
@@ -57,8 +60,13 @@ def parallel(
             )
         return model
     if not sharded:
-        # torch then searches the graph of every step for them, and warns where it finds none.
-        unused = _has_unused_parameters(model, torch.zeros(1, 3, *image_size, device=world.device))
+        # A kernel's is another where a dimension is 1, which takes a copy.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        # torch then searches the graph of every step for them, and warns where it finds none. The one graph
+        # of our whole networks has all of them.
+        unused = not (isinstance(model, Network) and compiled_alone(model)) and _has_unused_parameters(
+            model, torch.zeros(1, 3, *image_size, device=world.device)
+        )
         return DistributedDataParallel(model, find_unused_parameters=unused, gradient_as_bucket_view=True)
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):

@@ -176,12 +176,13 @@ def _leave(error: BaseException | None) -> None:
 @contextmanager
 def _one_speaks(where: Place) -> Iterator[None]:
     """Within it, processes other than the first neither print to stdout nor warn."""
-    if where.rank == 0:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
+    with warnings.catch_warnings():
+        if where.rank == 0:
+            yield
+            return
         warnings.simplefilter("ignore")
-        yield
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
 
 
 @contextmanager
