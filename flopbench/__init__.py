@@ -21,6 +21,7 @@ _HOMES = {
     "compare_runs": "flopbench.api",
     "count_flops": "flopbench.api",
     "evaluate": "flopbench.training.evaluate",
+    "load": "flopbench.api",
     "load_run": "flopbench.api",
     "profile": "flopbench.profiling.given",
     "run_suite": "flopbench.api",
@@ -37,6 +38,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "list_models",
+    "load",
     "load_released_checkpoint",
     "load_run",
     "profile",
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from flopbench.api import Interrupted, benchmark, compare_runs, count_flops, load_run, run_suite
+    from flopbench.api import Interrupted, benchmark, compare_runs, count_flops, load, load_run, run_suite
     from flopbench.inputs import Inputs
     from flopbench.models import create_model, list_models, load_released_checkpoint
     from flopbench.profiling.given import profile

@@ -18,6 +18,7 @@ from flopbench.suites import AxisValues, Suite, Variant
 if TYPE_CHECKING:
     from flopbench.flops.command import Counts
     from flopbench.regression.decision import Comparison
+    from flopbench.report.reported import Reported
     from flopbench.runner.sweep import Observer
 
 RunLike = str | Path | Run | Result
@@ -234,6 +235,27 @@ def load_run(*paths: str | Path) -> Result:
         FlopbenchError: one is no run, or two are the same.
     """
     return Result([Run.open(folder) for path in paths for folder in _folders(Path(path))])
+
+
+def load(*paths: str | Path) -> "Reported":
+    """Open what was measured before, whatever it is; several of one kind side by side.
+
+        race = flopbench.load("results/race-small-cpu-20261127-190000")
+        print(race)
+
+    Args:
+        paths: folders of runs, races, evaluations or trainings, or folders of such folders.
+
+    Returns:
+        A `Result`, `RaceResult`, `Evaluations` or `Trainings`: each prints itself and has `.frame()`,
+        `.plot()` and `.report()`.
+
+    Raises:
+        FlopbenchError: one holds nothing that was measured, or not all are of one kind, or two are the same.
+    """
+    from flopbench.report.opening import opened
+
+    return opened(*paths)
 
 
 def compare_runs(

@@ -14,18 +14,23 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are shown side by side.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Of runs, races, evaluations or trainings; several of one kind are shown side by side."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Where the report's folder goes.")] = Path("reports"),
     format_: Annotated[
         str, typer.Option("--format", help="What to print: table, json, csv or markdown.")
     ] = "table",
 ) -> None:
-    """Render runs as Markdown, a self-contained page, tables and pictures."""
+    """Render what was measured as Markdown, a self-contained page, tables and pictures."""
 
-    from flopbench import api
+    from flopbench.report.opening import opened
 
     check_format(format_)
-    result = api.load_run(*runs)
+    result = opened(*folders)
     files = result.report(out)
     # What the user reads goes to stderr when stdout is for a pipe.
     console = make_console(stderr=format_ != "table")

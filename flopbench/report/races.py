@@ -48,6 +48,8 @@ class RaceResult(Reported):
         folders: where the races are on disk, a folder per run.
     """
 
+    telling = ("accuracy-differences", "accuracy-against-time")
+
     def __init__(self, *folders: RacesFolder) -> None:
         self.folders = folders
         checked_ids([folder.info.id for folder in folders])
@@ -99,8 +101,16 @@ class RaceResult(Reported):
         return [*race_tables(self._all)]
 
     def drawings(self) -> "Iterable[Drawing | None]":
-        """Accuracy against what is spent."""
-        return ()
+        """How far apart the accuracies are, and accuracy against what is spent, of each run."""
+        from flopbench.report.pictures.race import of_races
+
+        for number, (folder, run) in enumerate(zip(self.folders, self.outcomes, strict=True), 1):
+            suffix = f"-{number}" if len(self.folders) > 1 else ""
+            yield from of_races(run, folder.info.environment.device_name, suffix)
+
+    def nothing_drawn(self) -> str:
+        """What a picture would need."""
+        return "no training of a race ended well"
 
     def page(self) -> Page:
         """The report of the races."""

@@ -49,7 +49,7 @@ def test_a_pipe_gets_the_data_alone(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not a run: it has no run.json"),
+        (["nowhere"], "nowhere holds nothing that was measured: it has no run.json, races.json"),
         (["{run}", "--format", "xml"], "--format 'xml': choose one of table, json, csv, markdown"),
         (["{run}", "{run}"], "the runs of a report must differ"),
     ],
