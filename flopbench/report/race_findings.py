@@ -85,13 +85,30 @@ def _answer(outcome: Outcome, where: str) -> Answer:
     points = [
         *_where_labels_matter(outcome),
         *_to_target(outcome),
-        *(_point(outcome, comparison) for comparison in outcome.comparisons if not _is_end(comparison)),
+        *(_point(outcome, comparison) for comparison in _told(outcome)),
         *_about_cuts(outcome),
         *_mirrored(outcome),
         *_energy(outcome),
         *_unfinished(outcome),
     ]
     return Answer(outcome.race.key, _headline(outcome, where), tuple(map(_plain, points)))
+
+
+def _told(outcome: Outcome) -> list[Comparison]:
+    """The comparisons that have a sentence of their own; the table has them all.
+
+    Where X runs at E(X)'s MACs by a whole schedule, it is not spoken of as cut at them. What is spent by the
+    wide network is spoken of where that changes who is ahead.
+    """
+    whole = any(one.other.key in ("half-width", "half-depth") for one in outcome.comparisons)
+    wide = {one.equal: one.verdict for one in outcome.comparisons if one.one.key == "wide"}
+
+    def says_something(one: Comparison) -> bool:
+        if one.one.key == "wide" and one.equal == "seconds":
+            return one.verdict != wide.get("linear parameters, MACs")
+        return not (_is_end(one) or (whole and one.equal == "MACs" and one.budget is not None))
+
+    return [one for one in outcome.comparisons if says_something(one)]
 
 
 def _plain(sentence: str) -> str:
@@ -199,7 +216,7 @@ def _to_target(outcome: Outcome) -> list[str]:
             )
         return lines
     met = [
-        f"by {standing.met} of {outcome.race.declared.seeds} seeds of {name}"
+        f"by {standing.met} of {text.counted(standing.ran, 'seed')} of {name}"
         for standing, name in ((pace.baseline, x), (pace.candidate, e))
     ]
     lines.append(f"{goal[0].upper()}{goal[1:]} is met {text.joined(met)}, so there is no ratio of times.")
@@ -250,7 +267,7 @@ def _cut(outcome: Outcome, comparison: Comparison) -> str:
 
 def _about_cuts(outcome: Outcome) -> list[str]:
     """The caveat of trainings that are looked at before their schedules end."""
-    if not any(comparison.cut for comparison in outcome.comparisons):
+    if not any(comparison.cut for comparison in _told(outcome)):
         return []
     return ["What is cut before its schedule ends is below what a schedule of that length would reach."]
 
@@ -280,15 +297,11 @@ def _mirrored(outcome: Outcome) -> list[str]:
 
 
 def _energy(outcome: Outcome) -> list[str]:
-    """What a whole training costs, as a share of what it costs the baseline."""
-    standings = [outcome.standings.get(role) for role in ("candidate", "baseline")]
-    spent = [standing.at_end("joules") if standing else [] for standing in standings]
-    if not all(spent):
+    """What a whole training costs, against what it costs the baseline."""
+    if outcome.pace is None or outcome.pace.energy is None:
         return []
-    share = text.percent(fmean(spent[0]) / fmean(spent[1]))
-    return [
-        f"Training {outcome.called('candidate')} takes {share} of the energy of {outcome.called('baseline')}."
-    ]
+    e, x = outcome.called("candidate"), outcome.called("baseline")
+    return [f"A whole training of {e} takes {_times(outcome.pace.energy)} the energy of one of {x}."]
 
 
 def _unfinished(outcome: Outcome) -> list[str]:

@@ -66,10 +66,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Standing:
-    """One entrant of a race, and its trainings that ended well, by seed."""
+    """One entrant of a race: its trainings that ended well, by seed, and how many ran at all."""
 
     entrant: Entrant
     trials: dict[int, Trial]
+    ran: int
     target: float | None
 
     @property
@@ -101,6 +102,11 @@ class Standing:
         """How many seeds reached the target."""
         return sum(value is not None for value in self.to_target("step").values())
 
+    @property
+    def all_met(self) -> bool:
+        """Whether every training that ran reached the target, and one did."""
+        return 0 < self.met == self.ran
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -108,13 +114,14 @@ class Pace:
 
     `ratios` are what the baseline had spent over what the candidate had, above 1 if that is less. There is
     none where a seed of either missed the target: the others alone would flatter whoever did. `speed` is
-    images per second, the candidate's over the baseline's.
+    images per second, and `energy` joules, of whole trainings, the candidate's over the baseline's.
     """
 
     baseline: Standing
     candidate: Standing
     ratios: dict[Axis, Estimate]
     speed: Estimate | None
+    energy: Estimate | None
 
     @property
     def verdict(self) -> Verdict | Literal["not met"]:
@@ -153,7 +160,12 @@ class Outcome:
     def standings(self) -> dict[Role, Standing]:
         """Every entrant, in the order of the race."""
         return {
-            entrant.key: Standing(entrant, _ended(self.trials, entrant.key), self.target)
+            entrant.key: Standing(
+                entrant,
+                _ended(self.trials, entrant.key),
+                sum(trial.entrant == entrant.key for trial in self.trials),
+                self.target,
+            )
             for entrant in self.race.entrants
         }
 
@@ -174,18 +186,18 @@ class Outcome:
         if not (baseline and candidate) or self.target is None:
             return None
         ratios: dict[Axis, Estimate] = {}
-        if baseline.met == candidate.met == self.race.declared.seeds:
+        if baseline.all_met and candidate.all_met:
             for axis in ("seconds", "samples", "joules", "macs"):
                 theirs, own = baseline.to_target(axis), candidate.to_target(axis)
                 both = [(theirs[seed], own[seed]) for seed in _common(theirs, own)]
                 if found := ratio_interval([x / e for x, e in both if x and e]):
                     ratios[axis] = found
+        ends = [(x, e) for (*_, x), (*_, e) in _points(baseline, candidate)]
         speeds = [
-            (e.samples / e.seconds) / (x.samples / x.seconds)
-            for (*_, x), (*_, e) in _points(baseline, candidate)
-            if x.seconds > 0 and e.seconds > 0
+            (e.samples / e.seconds) / (x.samples / x.seconds) for x, e in ends if x.seconds and e.seconds
         ]
-        return Pace(baseline, candidate, ratios, ratio_interval(speeds))
+        energies = [e.joules / x.joules for x, e in ends if x.joules and e.joules]
+        return Pace(baseline, candidate, ratios, ratio_interval(speeds), ratio_interval(energies))
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -195,7 +207,9 @@ class Outcome:
             # Where the recipe mirrors anyway, X is the rival itself.
             rival = "baseline" if averaged and other not in self.standings else other
             if one in self.standings and rival in self.standings:
-                found.append(_compared(self.standings[one], self.standings[rival], equal, axis, averaged))
+                both = self.standings[one], self.standings[rival]
+                grain = 100 / self.race.validation.images
+                found.append(_compared(*both, equal, axis, averaged=averaged, grain=grain))
         return [comparison for comparison in found if comparison]
 
 
@@ -215,9 +229,9 @@ and whether the other's accuracy is of mirror test-time augmentation."""
 
 
 def _compared(
-    one: Standing, other: Standing, equal: Equal, axis: Axis | None, averaged: bool
+    one: Standing, other: Standing, equal: Equal, axis: Axis | None, *, averaged: bool, grain: float
 ) -> Comparison | None:
-    """One comparison; None where no seed has the accuracy of both."""
+    """One comparison; None where no seed has the accuracy of both. `grain` is one image, in points."""
     tops: list[tuple[float, float]] = []
     budgets: list[float] = []
     for first, second in _points(one, other):
@@ -239,7 +253,7 @@ def _compared(
         equal,
         averaged,
         (fmean(top for top, _ in tops), fmean(top for _, top in tops)),
-        seed_interval([100 * (top - rival) for top, rival in tops]),
+        seed_interval([100 * (top - rival) for top, rival in tops], grain=grain),
         fmean(budgets) if budgets else None,
         _cut(one, other, axis) if axis else None,
         other.entrant.macs * (2 if averaged else 1) / one.entrant.macs,

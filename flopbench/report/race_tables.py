@@ -179,10 +179,15 @@ def _tone(verdict: str) -> Tone:
 _PACE_COLUMNS = (
     words("race", "title"),
     Column("target", _target),
-    Column("time,\nX", _seconds_of("baseline")),
-    Column("time,\nE(X)", _seconds_of("candidate")),
+    Column("time of\nthe baseline", _seconds_of("baseline")),
+    Column("time of\nthe candidate", _seconds_of("candidate")),
     _ratio("time ratio\n[95 % interval]", "seconds", 1),
-    words("E(X) is", lambda outcome: outcome.pace.verdict, rank=1, tone=lambda row: _tone(row.pace.verdict)),
+    words(
+        "the candidate\nis",
+        lambda outcome: outcome.pace.verdict,
+        rank=1,
+        tone=lambda row: _tone(row.pace.verdict),
+    ),
     Column(
         "of which: images/s\n[95 % interval]",
         lambda outcome: _ends(outcome.pace.speed),

@@ -26,8 +26,8 @@ def points_frame(runs: Iterable[tuple[RacesInfo, Sequence[Trial]]]) -> "pd.DataF
     for info, trials in runs:
         known = {(race.key, entrant.key): (race, entrant) for race in info.races for entrant in race.entrants}
         for trial in trials:
-            of = known[trial.race, trial.entrant]
-            rows += [_row(info, *of, trial, point) for point in trial.points or (None,)]
+            if of := known.get((trial.race, trial.entrant)):
+                rows += [_row(info, *of, trial, point) for point in trial.points or (None,)]
     return pd.DataFrame(rows)
 
 
