@@ -15,6 +15,8 @@ from flopbench.results.trainings import RacesInfo
 # lets single predictions differ.
 _INVARIANT = 0.99
 
+_OF_HALF_THE_MACS = ("half-width", "half-depth")
+
 
 def answers_of(info: RacesInfo, outcomes: Sequence[Outcome]) -> list[Answer]:
     """What a run of races says: of several all together first, then of each."""
@@ -100,12 +102,12 @@ def _told(outcome: Outcome) -> list[Comparison]:
     Where X runs at E(X)'s MACs by a whole schedule, it is not spoken of as cut at them. What is spent by the
     wide network is spoken of where that changes who is ahead.
     """
-    whole = any(one.other.key in ("half-width", "half-depth") for one in outcome.comparisons)
-    wide = {one.equal: one.verdict for one in outcome.comparisons if one.one.key == "wide"}
+    whole = any(one.other.key in _OF_HALF_THE_MACS for one in outcome.comparisons)
+    wide = [one.verdict for one in outcome.comparisons if one.one.key == "wide" and one.budget is None]
 
     def says_something(one: Comparison) -> bool:
-        if one.one.key == "wide" and one.equal == "seconds":
-            return one.verdict != wide.get("linear parameters, MACs")
+        if one.one.key == "wide" and one.budget is not None:
+            return one.verdict not in wide
         return not (_is_end(one) or (whole and one.equal == "MACs" and one.budget is not None))
 
     return [one for one in outcome.comparisons if says_something(one)]
@@ -245,15 +247,13 @@ def _point(outcome: Outcome, comparison: Comparison) -> str:
         spent = text.duration(comparison.budget) if seconds else f"{text.count(comparison.budget)} MACs"
         return f"After the same {spent} of training, {difference}{_cut(outcome, comparison)}."
     if comparison.averaged:
-        return f"{other} costs {text.times(comparison.cost)} the MACs per image of {one}: {difference}."
-    if comparison.equal == "linear parameters, MACs":
+        return f"{difference}; {other} costs {text.times(comparison.cost)} the MACs per image."
+    if comparison.one.key == "wide":
         share = comparison.one.linear_parameters / comparison.other.linear_parameters
         of = f"{text.times(share)} the linear parameters and {text.times(1 / comparison.cost)} the MACs"
         return f"With {of} of {other}, {difference}."
-    if comparison.equal == "MACs":
-        return (
-            f"{other} has {text.times(comparison.cost)} the MACs of {one} and a whole schedule: {difference}."
-        )
+    if comparison.other.key in _OF_HALF_THE_MACS:
+        return f"{difference}; {other} has {text.times(comparison.cost)} the MACs and a whole schedule."
     return f"After the same steps, {difference}."
 
 

@@ -31,6 +31,9 @@ Equal = Literal["steps", "seconds", "MACs", "linear parameters, MACs"]
 # A training that goes on by less than this share beyond the common budget counts as compared at its end.
 _CUT = 0.02
 
+# Networks have as many linear parameters where these differ by less than this share.
+_ALIKE = 0.1
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -217,7 +220,7 @@ _COMPARED: tuple[tuple[Role, Role, Equal, Axis | None, bool], ...] = (
     ("candidate", "baseline", "steps", None, False),
     ("candidate", "baseline", "seconds", "seconds", False),
     ("candidate", "baseline", "MACs", "macs", False),
-    ("wide", "baseline", "linear parameters, MACs", None, False),
+    ("wide", "baseline", "MACs", None, False),
     ("wide", "baseline", "seconds", "seconds", False),
     ("candidate", "mirror", "steps", None, False),
     ("candidate", "mirror", "steps", None, True),
@@ -247,10 +250,11 @@ def _compared(
             tops.append((pair[0], pair[1]))
     if not tops:
         return None
+    parameters = one.entrant.linear_parameters / other.entrant.linear_parameters
     return Comparison(
         one.entrant,
         other.entrant,
-        equal,
+        "linear parameters, MACs" if equal == "MACs" and not axis and abs(parameters - 1) < _ALIKE else equal,
         averaged,
         (fmean(top for top, _ in tops), fmean(top for _, top in tops)),
         seed_interval([100 * (top - rival) for top, rival in tops], grain=grain),

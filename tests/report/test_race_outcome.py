@@ -198,7 +198,18 @@ def test_rivals_are_compared_at_their_ends():
     outcome = the_outcome()
     assert only(outcome, "wide", "baseline", "linear parameters, MACs").points.value > 0
     for rival in ("half-width", "half-depth"):
-        assert only(outcome, "candidate", rival, "MACs").cut is None
+        assert only(outcome, "candidate", rival, "linear parameters, MACs").cut is None
+
+
+def test_a_wide_network_of_other_linear_parameters_is_compared_at_equal_macs_alone():
+    info, trials = make_races(("digits",))
+    race = info.races[0]
+    entrants = tuple(
+        one.model_copy(update={"linear_parameters": 2_000_000}) if one.key == "wide" else one
+        for one in race.entrants
+    )
+    info = info.model_copy(update={"races": (race.model_copy(update={"entrants": entrants}),)})
+    assert only(outcomes_of(info, trials)[0], "wide", "baseline", "MACs").budget is None
 
 
 def test_augmentation_at_test_time_is_the_rival_at_twice_its_macs():
