@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flopbench.cli.console import make_console
+from flopbench.ranks import place
 
 
 def evaluate(
@@ -65,7 +66,6 @@ def evaluate(
     import flopbench
     from flopbench.cells import AXES
     from flopbench.runner.begin import recorded_command
-    from flopbench.training.world import speaks
 
     evaluation = flopbench.evaluate(
         model,
@@ -87,7 +87,7 @@ def evaluate(
         results=results,
         command=recorded_command(sys.argv[1:]),
     )
-    if not speaks():
+    if (where := place()) is not None and where.rank:
         return
     console = make_console()
     console.print(*evaluation.tables())

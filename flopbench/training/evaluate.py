@@ -1,11 +1,12 @@
 """How right a trained network is, on images and on their mirror images, and how fast."""
 
-import itertools
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from flopbench.models.factory import num_parameters
 from flopbench.pairs import Pair
 from flopbench.report.evaluations import FILE, Evaluations
 from flopbench.results import Flag, Interval, write_record
+from flopbench.results.run import made_folder, make_under
 from flopbench.results.trainings import Accuracy, EvaluationRecord
 from flopbench.runner.begin import device_kind
 from flopbench.runner.here import as_it_was
@@ -37,6 +39,8 @@ from flopbench.training.accuracy import measure_accuracy
 from flopbench.training.data import ValidationData, open_validation
 from flopbench.training.networks import load_network
 from flopbench.training.world import World, world
+
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 _BATCH: dict[DeviceKind, int] = {"cpu": 32, "cuda": 256}
 
@@ -105,27 +109,17 @@ def evaluate(
     """
     check_threads(threads)
     kind = choose_device(device_kind(device, "device"))
-    for what, given, known in (("dtype", dtype, DType), ("mode", mode, Mode), ("impl", impl, Impl)):
-        if given not in get_args(known):
-            raise unknown(what, str(given), get_args(known))
-    asked = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if crop is not None and not 0 < crop <= 1:
+        raise FlopbenchError(f"crop is a share of the image's shorter side, up to 1, got {crop}")
+    if interpolation not in (None, *INTERPOLATIONS):
+        raise unknown("interpolation", interpolation, INTERPOLATIONS)
+    parsed = parse_name(model)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     begun = time.monotonic()
     with as_it_was({}), world(kind) as own:
         if threads:
             torch.set_num_threads(threads)
-        trained = load_network(model, weights, image_size=asked, options=options, impl=impl)
-        network = trained.model.to(own.device)
-        opened = open_validation(
-            data,
-            image_size=trained.image_size,
-            world=own,
-            crop=crop or trained.crop or 1.0,
-            interpolation=interpolation or trained.interpolation or "bicubic",
-            mean=trained.mean,
-            std=trained.std,
-            num_classes=trained.num_classes or _count_classes(model, network, trained.image_size),
-            workers=workers,
-        )
+        trained = load_network(model, weights, image_size=size, options=options, impl=impl)
         cell = _cell(
             model,
             device=kind,
@@ -135,38 +129,42 @@ def evaluate(
             impl=impl,
             image_size=trained.image_size,
         )
+        network = trained.model.to(own.device)
+        resized: dict[str, Any] = {
+            "image_size": trained.image_size,
+            "crop": crop or trained.crop or 1.0,
+            "interpolation": interpolation or trained.interpolation or "bicubic",
+        }
+        opened = open_validation(
+            data,
+            **resized,
+            mean=trained.mean,
+            std=trained.std,
+            num_classes=trained.num_classes or _count_classes(model, network, trained.image_size),
+            workers=workers,
+            world=own,
+        )
         flags: list[Flag] = []
-        macs = _macs(cell, network, flags)
-        parameters = num_parameters(network)
-        try:
+        macs, parameters = _macs(cell, network, flags), num_parameters(network)
+        averaged = not _mirror_invariant(model) if tta is None else tta
+        with _failing(f"{model} at batch size {cell.batch_size}"):
             bench = _bench(cell, network, own)
-            averaged = not _mirror_invariant(model) if tta is None else tta
             accuracy = _accuracy(bench, cell, opened, own, averaged)
             speed = _speed(bench, cell_seconds, precision) if own.first and cell_seconds else None
-        except FlopbenchError:
-            raise
-        except Exception as error:
-            if full := out_of_memory(error):
-                raise NothingMeasuredError(
-                    f"{model} at batch size {cell.batch_size}: {full}; try a smaller one"
-                ) from error
-            raise NothingMeasuredError(f"{model}: {in_one_line(error)}") from error
         created = datetime.now(UTC)
         record = EvaluationRecord(
-            id=_name(model, opened.validation.name, kind, created),
+            id=_id(model, opened.validation.name, kind, created),
             created=created.isoformat(timespec="seconds"),
             command=command or f"flopbench.evaluate({model!r}, data={opened.validation.name!r})",
             name=model,
-            label=parse_name(model).label(),
+            label=parsed.label(),
             options=dict(trained.options),
             weights=trained.weights,
             weights_digest=trained.digest,
             parameters=parameters,
             macs=macs,
             data=opened.validation,
-            image_size=trained.image_size,
-            crop=crop or trained.crop or 1.0,
-            interpolation=interpolation or trained.interpolation or "bicubic",
+            **resized,
             mean=opened.mean,
             std=opened.std,
             accuracy=accuracy,
@@ -179,13 +177,14 @@ def evaluate(
             samples=speed.samples if speed else (),
             seconds=round(time.monotonic() - begun, 3),
             environment=describe(kind),
-            symmetries=others([parse_name(model).version.about]),
+            symmetries=others([parsed.version.about]),
             implementations=bench.ran["baseline"],
             flags=(*flags, *(speed.flags if speed else ())),
         )
         if own.first and results is not None:
-            record = _written(record, Path(results))
-        return Evaluations([record])
+            record = make_under(Path(results), record.id, lambda folder: _written(record, folder))
+        # The others wait for the first one, which took the time.
+        return Evaluations([own.share(record)])  # pyright: ignore[reportArgumentType]
 
 
 class _Speed(NamedTuple):
@@ -275,21 +274,31 @@ def _mirror_invariant(model: str) -> bool:
     return any(torch.equal(generator.images(image), image.flip(-1)) for generator in promised(model))
 
 
-def _name(model: str, data: str, kind: DeviceKind, created: datetime) -> str:
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Within it, whatever a network raises is told in a line that says which network.
+
+    Raises:
+        NothingMeasuredError: it failed, or did not fit into memory.
+    """
+    try:
+        yield
+    except FlopbenchError:
+        raise
+    except Exception as error:
+        full = out_of_memory(error)
+        why = f"{full}; choose a smaller --batch-size" if full else in_one_line(error)
+        raise NothingMeasuredError(f"{what}: {why}") from error
+
+
+def _id(model: str, data: str, kind: DeviceKind, created: datetime) -> str:
     parts = ["evaluate", model, data, kind, f"{created:%Y%m%d-%H%M%S}"]
-    kept = ("".join(c if c.isalnum() or c in "._" else "-" for c in part).strip("-.") for part in parts)
-    return "-".join(kept)
+    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
-def _written(record: EvaluationRecord, results: Path) -> EvaluationRecord:
+def _written(record: EvaluationRecord, folder: Path) -> EvaluationRecord:
     """Write it to a folder of its own, under whose name it is returned."""
-    for count in itertools.count(1):
-        own = record if count == 1 else record.model_copy(update={"id": f"{record.id}-{count}"})
-        folder = results / own.id
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # of an evaluation in the same second
-            continue
-        write_record(folder / FILE, own)
-        return own
-    raise AssertionError("unreachable")
+    record = record.model_copy(update={"id": folder.name})
+    with made_folder(folder):
+        write_record(folder / FILE, record)
+    return record

@@ -2,13 +2,14 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError, in_one_line
@@ -28,9 +29,10 @@ from flopbench.models.checkpoints import (
 from flopbench.models.factory import create_model
 from flopbench.models.layouts import RELEASED, TIMM, sources
 from flopbench.models.recognise import recognise
+from flopbench.results.training_folder import CHECKPOINT, EMA, WEIGHTS
 from flopbench.results.trainings import NetworkInfo
 from flopbench.symmetries.registry import ScheduleName
-from flopbench.training.weights import read_weights
+from flopbench.training.weights import read_weights, weights_info
 
 State = dict[str, Tensor]
 Size = tuple[int, int]
@@ -40,6 +42,9 @@ PRETRAINED = "pretrained"
 
 _OWN = "its own"
 _USUAL_SIZE = (224, 224)
+_SIZES = {"patch_size", "width", "depth", "heads", "widths", "depths"}
+# What a released file tells of its network beside the size.
+_TOLD = ("head", "invariants", "activation", "layer_scale")
 _JOINS: dict[ScheduleName, Join] = {"hybrid": "hybrid", "early_invariant": "early-invariant"}
 
 
@@ -82,12 +87,13 @@ def load_network(
 
     A file is one of flopbench's own (`.safetensors`, `checkpoint.pt`), a checkpoint that the authors of flop
     or octic networks released, timm's state dict for a baseline of ours or for a network of timm, or a state
-    dict by the names of the network itself.
+    dict by the names of the network itself. The folder of a training stands for the averaged weights in it,
+    or the last ones where none were averaged.
 
     Args:
         name: of `create_model`.
-        weights: the file; `pretrained` for what timm downloads; None for `package.module:callable`, which
-            returns a network with weights.
+        weights: the file or folder; `pretrained` for what timm downloads; None for `package.module:callable`,
+            which returns a network with weights.
         image_size: pixels, (height, width), if not the size that the network was trained for. A ViT's
             embedding of positions is interpolated.
         options: of the network's class; by default those that the file names.
@@ -102,13 +108,13 @@ def load_network(
         return _with_its_own(parsed, image_size, options or {})
     if weights == PRETRAINED:
         return _pretrained(parsed, image_size, options or {})
-    path = Path(weights)
+    path = _file(Path(weights))
     state, info = _read(path)
     _check_info(path, info, name, options)
     options = (info.options if info else {}) if options is None else options
     if parsed.spec is not None:
         native = info.image_size if info else None
-        model, size = _ours(path, parsed, parsed.spec, state, native, image_size, options)
+        model, size, options = _ours(path, parsed, parsed.spec, state, native, image_size, options)
         select(model, impl)
         classes = _classes(state)
     else:
@@ -136,17 +142,24 @@ def _pretrained(name: ModelName, size: Size | None, options: Mapping[str, Any]) 
     return Trained(model, options, PRETRAINED, _digest(model), pixels, own.num_classes, **_of_timm(name))
 
 
+def _file(path: Path) -> Path:
+    """The file of weights that a path stands for."""
+    if not os.path.isdir(path):  # Path.is_dir() raises for names that are too long
+        return path
+    found = next((path / name for name in (EMA, WEIGHTS) if (path / name).is_file()), None)
+    if found is None:
+        raise FlopbenchError(f"{path} is a folder without {WEIGHTS}: name a file of weights, or a training")
+    return found
+
+
 def _read(path: Path) -> tuple[State, NetworkInfo | None]:
     """The state dict in a file, and what the file says of the network."""
     if path.suffix == ".safetensors":
         state, info = read_weights(path)
         return state_dict_in(state), info
     content = read_checkpoint(path)
-    try:
-        told = content.get("network") if isinstance(content, Mapping) else None
-        info = None if told is None else NetworkInfo.model_validate(told)
-    except ValidationError:
-        raise FlopbenchError(f"{path.name} does not say in a way known here which network it is of") from None
+    # Beside a training's checkpoint lie its weights, which say what they are of.
+    info = weights_info(path.with_name(WEIGHTS)) if path.name == CHECKPOINT else None
     try:
         return state_dict_in(content), info
     except FlopbenchError as error:
@@ -180,7 +193,7 @@ def _ours(
     native: Size | None,
     asked: Size | None,
     options: Mapping[str, Any],
-) -> tuple[nn.Module, Size]:
+) -> tuple[nn.Module, Size, Mapping[str, Any]]:
     """A network of flopbench with the weights of a file, whoever's names these have.
 
     Args:
@@ -189,10 +202,10 @@ def _ours(
         state: what is in the file.
         native: pixels that it was trained for, where the file says so.
         asked: pixels that are asked for.
-        options: of the network's class.
+        options: of the network's class; a released file may tell more of them, which is returned, too.
     """
     state = checked_weights(state)
-    native = native or _native_size(spec, state, options) or asked or _USUAL_SIZE
+    native = native or _native_size(spec, state, options) or asked or _usual_size(name, options)
     with torch.device("meta"):
         model: Any = create_model(name.raw, native, _classes(state) or 1000, **options)
     family = "convnext_iso" if spec.family == "convnext" and len(spec.config["widths"]) == 1 else spec.family
@@ -219,25 +232,32 @@ def _ours(
     if spec.family == "vit":
         grid = (size[0] // model.stride, size[1] // model.stride)
         model.pos_embed = model.pos_embed.resized(grid)
-    return model, size
+    return model, size, options
 
 
 def _released(
     name: ModelName, spec: Spec, state: State, asked: Size | None, options: Mapping[str, Any]
-) -> tuple[nn.Module, Size]:
-    """The authors' network, which must be that of the name."""
-    heads = {**spec.config, **options}.get("heads")
-    found = recognise(state, heads)
-    others = FlopbenchError(f"these are the weights of {found.told}, not of {name.raw}")
-    if found.symmetry != name.version.about.name or found.schedule not in (None, name.version.schedule):
-        raise others
-    join, size = _JOINS.get(name.version.schedule), asked or found.config["image_size"]
-    model = load_released_checkpoint(state, join=join, num_heads=heads, image_size=size)
-    with torch.device("meta"):
-        wanted = create_model(name.raw, size, found.config["num_classes"], **options)
-    if _shapes(model) != _shapes(wanted):
-        raise others
-    return model, size
+) -> tuple[nn.Module, Size, Mapping[str, Any]]:
+    """The authors' network, which must be of the name's version and size."""
+    wanted = {**spec.config, **options}
+    # Another network than a ViT has no heads, and the file may be of a ViT all the same.
+    found = recognise(state, wanted.get("heads", 1))
+    alike = found.symmetry == name.version.about.name and found.schedule in (None, name.version.schedule)
+    same_size = all(_plain(wanted[key]) == _plain(found.config.get(key)) for key in _SIZES & wanted.keys())
+    if not (alike and same_size and found.family.startswith(spec.family)):
+        raise FlopbenchError(f"these are the weights of {found.told}, not of {name.raw}")
+    size = asked or found.config["image_size"]
+    model = load_released_checkpoint(
+        state,
+        join=_JOINS.get(name.version.schedule),
+        head=options.get("head"),
+        num_heads=wanted.get("heads"),
+        image_size=size,
+    )
+    told = {
+        key: found.config[key] for key in _TOLD if found.config.get(key, wanted.get(key)) != wanted.get(key)
+    }
+    return model, size, {**options, **told}
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -261,6 +281,15 @@ def _native_size(spec: Spec, state: Mapping[str, Tensor], options: Mapping[str, 
         return None
     side = math.isqrt(positions.shape[1]) * options.get("patch_size", spec.patch_size)
     return side, side
+
+
+def _usual_size(name: ModelName, options: Mapping[str, Any]) -> Size:
+    """The largest square of up to 224 pixels that the network takes."""
+    for side in range(_USUAL_SIZE[0], 0, -1):
+        with suppress(FlopbenchError):
+            name.check_image_size((side, side), options)
+            return side, side
+    raise FlopbenchError(f"{name.raw} takes no images of up to {_USUAL_SIZE[0]} pixels: give --image-size")
 
 
 def _foreign(

@@ -26,17 +26,30 @@ def save_weights(path: Path, state: Mapping[str, Tensor], info: NetworkInfo) -> 
     write_atomically(path, _safetensors().torch.save(tensors, {_KEY: info.model_dump_json()}))
 
 
+def weights_info(path: Path) -> NetworkInfo | None:
+    """What a `.safetensors` file says of its network; None where there is no such file, or it says nothing.
+
+    Raises:
+        FlopbenchError: as `read_weights`.
+    """
+    return _read(path, tensors=False)[1] if path.is_file() else None
+
+
 def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo | None]:
     """The tensors of a `.safetensors` file, and what it says of their network, if flopbench wrote it.
 
     Raises:
         FlopbenchError: it cannot be read, or safetensors is not installed.
     """
+    return _read(path)
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], NetworkInfo | None]:
     library = _safetensors()
     try:
         with library.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            state = {name: file.get_tensor(name) for name in file.keys() if tensors}  # noqa: SIM118 - no mapping
         return state, NetworkInfo.model_validate_json(metadata[_KEY]) if _KEY in metadata else None
     except (OSError, ValidationError, library.SafetensorError) as error:
         reason = str(error).partition("\n")[0]

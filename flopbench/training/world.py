@@ -60,11 +60,6 @@ class World:
         return held[0]
 
 
-def speaks() -> bool:
-    """Whether this is the process that writes and speaks, outside of `world`, too."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def world(kind: DeviceKind) -> Iterator[World]:
     """This process's world: of `torchrun` where that started it, by NCCL on GPUs and gloo on CPUs.

@@ -90,7 +90,7 @@ def test_batches_do_not_change_what_is_found(weights, tmp_path):
         ("vit_ti16.hybrid", {}, "holds the weights of vit_ti16, not of vit_ti16.hybrid"),
         ("vit_ti16", {"options": {"depth": 3}}, "leave them out"),
         ("vit_ti16", {"batch_size": 0}, "batch_size"),
-        ("vit_ti16", {"dtype": "fp8"}, "unknown dtype 'fp8'"),
+        ("vit_ti16", {"dtype": "fp8"}, "dtype: input should be 'fp32'"),
         ("vit_ti16", {"data": "cifar"}, "cifar"),
         ("vit_ti16", {"weights": "missing.pt"}, "no checkpoint at missing.pt"),
         ("vit_ti16", {"weights": None}, "vit_ti16 has no trained weights"),
