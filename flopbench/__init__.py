@@ -25,6 +25,7 @@ _HOMES = {
     "load_run": "flopbench.api",
     "profile": "flopbench.profiling.given",
     "run_suite": "flopbench.api",
+    "train": "flopbench.training.train",
 }
 __all__ = [
     "Inputs",
@@ -43,6 +44,7 @@ __all__ = [
     "load_run",
     "profile",
     "run_suite",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from flopbench.report.result import Result
     from flopbench.testing import assert_equivariant
     from flopbench.training.evaluate import evaluate
+    from flopbench.training.train import train
 
 
 def __getattr__(name: str) -> Any:

@@ -222,19 +222,22 @@ def available_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(recipe_folder().glob("*.toml"))}
 
 
-def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe by its name (`deit3-400`) or by the path of a TOML file.
+def load_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by its name (`deit3-400`), by the path of a TOML file, or another one with changes.
 
     Args:
-        name_or_path: which.
+        recipe: which.
         overrides: fields that are others, tables within tables: `{"optimiser": {"learning_rate": 1e-3}}`.
 
     Raises:
         FlopbenchError: no such recipe, not TOML, or a mistake in it, with the place and the remedy.
     """
-    path = _file_of(name_or_path)
-    raw = _merged(_read(path), overrides or {})
-    return parse(Recipe, {**raw, "name": path.stem}, path.name)
+    if isinstance(recipe, Recipe):
+        name, where, own = recipe.name, f"recipe {recipe.name}", recipe.model_dump()
+    else:
+        path = _file_of(recipe)
+        name, where, own = path.stem, path.name, _read(path)
+    return parse(Recipe, {**merged(own, overrides or {}), "name": name}, where)
 
 
 def _file_of(name_or_path: str | Path) -> Path:
@@ -259,14 +262,14 @@ def _read(path: Path, before: tuple[Path, ...] = ()) -> dict[str, Any]:
     file = beside if beside.is_file() else _file_of(base)
     if file in (*before, path):
         raise FlopbenchError(f"{path.name}: recipes extend one another in a circle, over {file.name}")
-    return _merged({**_read(file, (*before, path)), "expected": {}}, own)
+    return merged({**_read(file, (*before, path)), "expected": {}}, own)
 
 
-def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A table with changes, table by table."""
-    merged = dict(table)
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with changes, table by table; neither is changed itself."""
+    result = dict(table)
     for key, value in changes.items():
-        inner = merged.get(key)
+        inner = result.get(key)
         both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(inner, value) if both else value  # pyright: ignore[reportArgumentType]
-    return merged
+        result[key] = merged(inner, value) if both else value  # pyright: ignore[reportArgumentType]
+    return result

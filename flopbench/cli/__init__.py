@@ -25,6 +25,7 @@ from flopbench.cli import (
     report,
     run,
     submit,
+    train,
     verify,
 )
 from flopbench.cli.stops import stops_heeded
@@ -71,6 +72,7 @@ def _root(
 
 for _name, _command in {
     "run": run.run,
+    "train": train.train,
     "report": report.report,
     "calibrate": calibrate.calibrate,
     "merge": calibrate.merge,

@@ -64,6 +64,13 @@ def duration(value: float) -> str:
     return seconds(value) if value < 600 else _scaled(value, ((3600.0, "h"), (60.0, "min")))
 
 
+def clock(seconds: float) -> str:
+    """A duration as a clock has it: 1:05 or 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def size(value: float) -> str:
     """Bytes in binary units: 1.25 GiB."""
     return _scaled(value, ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")))

@@ -143,7 +143,8 @@ class Point(Finite):
 class TrainingInfo(Frozen):
     """`training.json`: what is trained on what. Beside it `points.jsonl` has a line per evaluation.
 
-    `macs` are multiply-accumulates that training takes per image, forward and backward.
+    `steps` are how many there are in all, `macs` multiply-accumulates that training takes per image, forward
+    and backward.
     """
 
     schema_: Schema = SCHEMA
@@ -158,8 +159,9 @@ class TrainingInfo(Frozen):
     recipe_digest: str
     data: DataInfo
     validation: DataInfo
+    steps: int
     parameters: int
-    macs: int | None = None
+    macs: int
     world_size: int = 1
     accumulation: int = 1
     sharded: bool = False

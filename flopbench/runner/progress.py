@@ -32,13 +32,6 @@ def describe_record(record: CellRecord) -> str:
     return f"{line}  ({', '.join(flags)})" if flags else line
 
 
-def format_seconds(seconds: float) -> str:
-    """`1:05` or `1:02:03`."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 class Pace:
     """How long the cells to come take, learnt from those that are done.
 
@@ -115,7 +108,7 @@ class LogProgress:
         parts += [f"{done} of them already measured"] if done else []
         parts += [f"{compiled} to compile"] if compiled else []
         if budget := run.info.profile.budget_seconds:
-            parts.append(f"at most {format_seconds(budget)}: what does not fit is skipped")
+            parts.append(f"at most {text.clock(budget)}: what does not fit is skipped")
         for line in warnings(missing, run.info.environment):
             self._print(line, style="yellow")
         self._print(f"{run.info.title}: {', '.join(parts)}")
@@ -216,10 +209,10 @@ class LiveProgress(LogProgress):
         budget = self.deadline - now if self.deadline else None
         expected = self.pace.remaining(self.missing)
         if expected is None:
-            return f"at most {format_seconds(budget)} left" if budget else ""
+            return f"at most {text.clock(budget)} left" if budget else ""
         # What runs now has run for a while.
         expected -= now - self._since if self.missing else 0.0
-        return f"{format_seconds(expected if budget is None else min(expected, budget))} left"
+        return f"{text.clock(expected if budget is None else min(expected, budget))} left"
 
 
 class NotebookProgress(LogProgress):

@@ -49,14 +49,20 @@ class Segment(NamedTuple):
     """A part of a training between two evaluations.
 
     `samples` are images over all processes, `seconds` and `joules` what they took, with reading the data;
-    `joules` is None where the device does not tell. `loss` is the mean over the steps.
+    `joules` is None where the device does not tell. `losses` is the sum over the steps: of fp32 numbers in
+    fp64, so that it is the same in whatever parts it was added up.
     """
 
     steps: int
     samples: int
     seconds: float
-    loss: float
+    losses: float
     joules: float | None
+
+    @property
+    def loss(self) -> float:
+        """The mean over the steps."""
+        return self.losses / self.steps if self.steps else math.nan
 
 
 class Trainer:
@@ -138,6 +144,11 @@ class Trainer:
         self.energy = energy_counter("cuda" if world.device.type == "cuda" else "cpu")
         self._batches: Iterator[Batch] | None = None
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return self.optimiser.param_groups[0]["lr"]
+
     def warm_up(self) -> float:
         """Run a step and an evaluation of one batch each, so that everything is compiled and set up.
 
@@ -193,9 +204,9 @@ class Trainer:
         seconds, joules = self._now() - begin, self._spent(joules)
         self._check_weights()
         steps = self.step - first
-        mean = self.world.sum(torch.tensor(losses.total, device=self.world.device)).item()
-        loss = mean / (steps * self.world.size) if steps else math.nan
-        return Segment(steps, steps * self.recipe.batch_size, seconds, loss, joules)
+        total = torch.tensor(losses.total, dtype=torch.float64, device=self.world.device)
+        mean = self.world.sum(total).item() / self.world.size
+        return Segment(steps, steps * self.recipe.batch_size, seconds, mean, joules)
 
     def evaluate(self, *, averaged: bool = False) -> tuple[Accuracy, Accuracy | None]:
         """The accuracy of the weights, and of their average where the recipe has one.

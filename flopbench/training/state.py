@@ -4,6 +4,7 @@
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,28 @@ from flopbench.training.loop import Trainer
 from flopbench.training.weights import save_weights
 
 
-def save(folder: Path, trainer: Trainer, info: NetworkInfo, *, best: bool = False) -> None:
+def save(
+    folder: Path,
+    trainer: Trainer,
+    info: NetworkInfo,
+    *,
+    spent: Mapping[str, Any] | None = None,
+    best: bool = False,
+) -> None:
     """Save a training into a folder, over what was saved there before; every process calls it.
 
     Args:
         folder: of a training, see `flopbench.results.training_folder`.
         trainer: what is saved.
         info: which network it is; `recipe` and `step` are filled in.
+        spent: plain values that `load` gives back.
         best: whether its weights, averaged where the recipe averages them, are the best so far.
 
     Raises:
         FlopbenchError: a file cannot be written. Of each there is then the one from before, whole; the
             checkpoint is written last.
     """
-    state = trainer.state_dict()
+    state = {**trainer.state_dict(), "spent": dict(spent or {})}
     if not trainer.world.first:
         return
     info = info.model_copy(update={"recipe": trainer.recipe.name, "step": trainer.step})
@@ -50,8 +59,11 @@ def save(folder: Path, trainer: Trainer, info: NetworkInfo, *, best: bool = Fals
         ) from None
 
 
-def load(folder: Path, trainer: Trainer) -> None:
+def load(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """Go on from a folder's checkpoint; every process calls it.
+
+    Returns:
+        The `spent` that it was saved with.
 
     Raises:
         FlopbenchError: there is none, it is damaged, or it is of another network or recipe.
@@ -65,5 +77,6 @@ def load(folder: Path, trainer: Trainer) -> None:
         raise FlopbenchError(f"cannot read the checkpoint {path}: {reason}") from None
     try:
         trainer.load_state_dict(state)
+        return state["spent"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FlopbenchError(f"{path} is of another network or recipe: {gist(str(error))}") from None

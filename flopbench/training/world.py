@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from flopbench.cells import DeviceKind
 from flopbench.errors import ExitCode, FlopbenchError, gist, in_one_line
 from flopbench.ranks import Place, claim, place
 from flopbench.timing.environment import choose_device
+
+Value = TypeVar("Value")
 
 # How long a process waits for another: one that compiles may keep the others waiting for minutes.
 _PATIENCE = timedelta(minutes=10)
@@ -51,7 +54,7 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def share(self, value: object) -> object:
+    def share(self, value: Value) -> Value:
         """What the first process has, in all of them."""
         if self.size == 1:
             return value

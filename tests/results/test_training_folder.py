@@ -23,7 +23,9 @@ INFO = TrainingInfo(
     recipe_digest=recipe().digest,
     data=DataInfo(name="digits", split="train", images=1437, classes=10),
     validation=DataInfo(name="digits", split="validation", images=360, classes=10),
+    steps=110,
     parameters=5_717_416,
+    macs=3_900_000_000,
     environment=environment(CPU),
 )
 

@@ -1,0 +1,345 @@
+"""`flopbench.train`: one network trained by one recipe, from its first step or from where it was."""
+
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flopbench.errors import FlopbenchError, out_of_memory
+from flopbench.models.catalog import label_of, parse_name
+from flopbench.models.factory import create_model, num_parameters
+from flopbench.recipes import Recipe, load_recipe
+from flopbench.report.trainings import Trainings
+from flopbench.results.files import as_json
+from flopbench.results.run import make_under
+from flopbench.results.training_folder import CHECKPOINT, TrainingFolder
+from flopbench.results.trainings import NetworkInfo, TrainingInfo
+from flopbench.symmetries.registry import others
+from flopbench.timing.environment import choose_device, describe
+from flopbench.training import state
+from flopbench.training.data import Data, open_data
+from flopbench.training.loop import Trainer
+from flopbench.training.session import Session, Silent, Spent, Watch
+from flopbench.training.world import World, world
+
+# What a training goes on with only where it is the same; and what is told where it is another.
+_THE_SAME = ("device", "device_name", "torch", "cuda")
+_TOLD = ("driver", "triton", "compiler", "kernels", "cpu", "cpu_capability", "threads", "flopbench")
+
+
+class Training(Trainings):
+    """What `train` gives: the training's folder, and the network in it.
+
+        training = flopbench.train("proxy-cpu", "vit_ti16.flop", "digits", epochs=3)
+        print(training)
+        training.frame()[["step", "seconds", "top1"]]
+        logits = training.model(images)
+
+    Attributes:
+        path: the folder.
+        model: the network as it was trained last, on its device.
+    """
+
+    def __init__(self, folder: TrainingFolder, model: nn.Module) -> None:
+        super().__init__([folder])
+        self.path = folder.path
+        self.model = model
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM while a training ran; its message says how it goes on, `path` is its folder."""
+
+    def __init__(self, path: Path, trainer: Trainer, *, data: str, saved: bool) -> None:
+        where = (
+            f"saved after step {trainer.step} of {trainer.steps}"
+            if saved
+            else "not saved since its last checkpoint"
+        )
+        command = shlex.join(["flopbench", "train", "--resume", str(path), "--data", data])
+        super().__init__(f"interrupted, {where}; continue with: {command}")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be trained, and how.
+
+    `data` is a name as `flopbench.training.data` reads it, `checkpointing` and `workers` change no result.
+    """
+
+    recipe: Recipe
+    model: str
+    data: str
+    seed: int = 0
+    accumulation: int = 1
+    sharded: bool = False
+    checkpointing: bool = False
+    workers: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the network's class is called with."""
+        return self.recipe.options_of(self.model)
+
+
+def train(
+    recipe: str | Path | Recipe | None = None,
+    model: str | None = None,
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    results: str | Path | None = "results",
+    resume: str | Path | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    accumulation: int | None = None,
+    checkpointing: bool = False,
+    sharded: bool | None = None,
+    workers: int | None = None,
+    watch: Watch | None = None,
+    command: str = "flopbench.train",
+    **changes: Any,
+) -> Training:
+    """Train a network by a recipe; see `docs/training.md`.
+
+    Under torchrun every process calls it alike. Ctrl-C and SIGTERM save a checkpoint first, and whatever else
+    ends the process costs some minutes of training: `resume` goes on, on a CPU to the bit as if nothing had
+    happened.
+
+    Args:
+        recipe: its name or file, or the recipe itself.
+        model: the network's name, as `create_model` reads it.
+        data: the name of a set, or a folder: see `flopbench.training.data`.
+        out: the folder to make; by default one under `results` that is called after what is trained.
+        results: see `out`; None for a temporary folder, which lasts as long as what is returned.
+        resume: the folder of a training to go on with. What it was begun with need not be said again, but for
+            a folder of data, which no record names; and what is said has to be the same.
+        seed: of the initial weights and all that is random; 0 by default.
+        device: cpu or cuda; by default a GPU if there is one.
+        accumulation: parts that each process's share of a batch is computed in, one after another.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
+        sharded: spread weights and the optimiser's state over the processes (FSDP2).
+        workers: processes that read images; by default what suits the machine.
+        watch: who is told how it goes; by default nobody.
+        command: what the record names as its origin.
+        **changes: fields of the recipe that are others here: `epochs=3`, `optimiser={"learning_rate": 1e-3}`.
+
+    Raises:
+        FlopbenchError: something is wrong with what is asked, another thing is resumed than was begun, the
+            training diverged, does not fit into memory, or cannot be written.
+        Stopped: Ctrl-C or SIGTERM.
+    """
+    begun = TrainingFolder.open(Path(resume)) if resume is not None else None
+    if begun is not None and out is not None:
+        raise FlopbenchError(f"a training goes on in its own folder: leave out {'--out'} or --resume")
+    asked = Asked(
+        **_asked(begun and begun.info, recipe, model, data, changes),
+        seed=_first(seed, begun and begun.info.seed, 0),
+        accumulation=_first(accumulation, begun and begun.info.accumulation, 1),
+        sharded=_first(sharded, begun and begun.info.sharded, False),
+        checkpointing=checkpointing,
+        workers=workers,
+    )
+    parse_name(asked.model).check_image_size(asked.recipe.image_size, asked.options)
+    kind = choose_device(device or (begun and begun.info.environment.device))
+    with world(kind) as here:
+        found = _open(asked, here, given=data is not None)
+        trainer = _trainer(asked, found, here)
+        info = _info(asked, trainer, found, command)
+        if begun is not None:
+            _check(begun, info)
+        where = Path(out) if out is not None else None
+        folder = begun or _folder(here, where, None if results is None else Path(results), info)
+        with folder.locked() if here.first else nullcontext():
+            ended = _run(asked, folder, trainer, found, watch or Silent())
+    if not ended:
+        raise Stopped(folder.path, trainer, data=asked.data, saved=True)
+    return Training(folder, trainer.model)
+
+
+def _asked(
+    begun: TrainingInfo | None,
+    recipe: str | Path | Recipe | None,
+    model: str | None,
+    data: str | Path | None,
+    changes: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What is trained by what on what, from what was said or else recorded."""
+    recipe, model = recipe or (begun and begun.recipe), model or (begun and begun.name)
+    data = data or (begun and begun.data.name)
+    if recipe is None or model is None or data is None:
+        raise FlopbenchError(
+            "a training needs a recipe, a model and data, e.g. "
+            "flopbench train proxy-cpu --model vit_ti16.flop --data digits"
+        )
+    return {"recipe": load_recipe(recipe, changes), "model": model, "data": str(data)}
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _open(asked: Asked, here: World, *, given: bool) -> Data:
+    try:
+        return open_data(asked.data, asked.recipe, here, workers=asked.workers)
+    except FlopbenchError as error:
+        if given:
+            raise
+        raise FlopbenchError(f"{error}; the record names no folders: say --data again") from None
+
+
+def _trainer(asked: Asked, data: Data, here: World) -> Trainer:
+    """The network with the weights of its seed, ready to be trained."""
+    recipe, name = asked.recipe, parse_name(asked.model)
+    impl = {"impl": recipe.impl} if name.spec else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(asked.seed)
+        model = create_model(asked.model, recipe.image_size, len(data.classes), **impl, **asked.options)
+    return Trainer(
+        recipe,
+        model.to(here.device),
+        data,
+        here,
+        seed=asked.seed,
+        accumulation=asked.accumulation,
+        checkpointing=asked.checkpointing,
+        sharded=asked.sharded,
+    )
+
+
+def _info(asked: Asked, trainer: Trainer, data: Data, command: str) -> TrainingInfo:
+    name, environment = parse_name(asked.model), describe(trainer.world.device.type)
+    created = datetime.now(UTC)
+    parts = ("train", asked.model, data.info.name, asked.recipe.name, environment.device)
+    size = {key: asked.options.get(key) for key in ("width", "depth")}
+    return TrainingInfo(
+        id="-".join((*parts, f"{created:%Y%m%d-%H%M%S}")).replace("/", "_").replace(":", "_"),
+        created=created.isoformat(timespec="seconds"),
+        command=command,
+        name=asked.model,
+        label=name.label(**size) if name.spec else label_of(asked.model),
+        options=asked.options,
+        seed=asked.seed,
+        recipe=asked.recipe,
+        recipe_digest=asked.recipe.digest,
+        data=data.info,
+        validation=data.validation,
+        steps=trainer.steps,
+        parameters=num_parameters(trainer.model),
+        macs=trainer.macs,
+        world_size=trainer.world.size,
+        accumulation=asked.accumulation,
+        sharded=asked.sharded,
+        environment=environment,
+        symmetries=others([name.version.about]),
+    )
+
+
+def _folder(here: World, out: Path | None, results: Path | None, info: TrainingInfo) -> TrainingFolder:
+    """A new folder, which the first process makes."""
+
+    def create(path: Path) -> TrainingFolder:
+        return TrainingFolder.create(path, info.model_copy(update={"id": path.name}))
+
+    folder = None
+    if here.first:
+        folder = create(out) if out is not None else make_under(results, info.id, create)
+    path = here.share(folder and folder.path)
+    assert path is not None
+    return folder or TrainingFolder(path, info)
+
+
+def _check(begun: TrainingFolder, now: TrainingInfo) -> None:
+    """See that going on here is going on with the same training.
+
+    Raises:
+        FlopbenchError: with every difference named.
+    """
+    then, now = begun.info, TrainingInfo.model_validate_json(as_json(now))
+    found = [
+        f"{what}: {one} → {other}"
+        for (what, one), other in zip(_identity(then), dict(_identity(now)).values(), strict=True)
+        if one != other
+    ]
+    found += then.environment.differences(now.environment, _THE_SAME)
+    if found:
+        raise FlopbenchError(f"cannot resume {begun.path}: {'; '.join(found)}")
+    if told := then.environment.differences(now.environment, _TOLD):
+        warnings.warn(
+            f"{begun.path} goes on under other conditions, so that its results may differ in their last "
+            f"digits: {'; '.join(told)}",
+            stacklevel=3,
+        )
+
+
+def _identity(info: TrainingInfo) -> list[tuple[str, Any]]:
+    """What makes a training that training, by the names of options and of the recipe's fields."""
+    recipe = info.recipe.model_dump(exclude={"name", "title", "source", "expected", "options"})
+    found: list[tuple[str, Any]] = [("model", info.name), ("options", info.options), ("seed", info.seed)]
+    for field, value in recipe.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        found += [(f"{field}.{key}".rstrip("."), setting) for key, setting in inner]
+    found += [(f"data.{key}", value) for key, value in info.data.model_dump().items()]
+    found += [(f"validation.{key}", value) for key, value in info.validation.model_dump().items()]
+    found += [("processes", info.world_size), ("accumulation", info.accumulation), ("sharded", info.sharded)]
+    return found
+
+
+def _run(asked: Asked, folder: TrainingFolder, trainer: Trainer, data: Data, watch: Watch) -> bool:
+    """Train in a folder, from its checkpoint if it has one.
+
+    Returns:
+        Whether it came to its end.
+
+    Raises:
+        Stopped: before it could be saved.
+    """
+    if trainer.world.first:
+        folder.tidy()
+    watch = watch if trainer.world.first else Silent()
+    has_one = trainer.world.share((folder.path / CHECKPOINT).is_file())
+    spent = Spent(**state.load(folder.path, trainer)) if has_one else Spent()
+    network = NetworkInfo(
+        name=asked.model,
+        options=asked.options,
+        image_size=asked.recipe.image_size,
+        num_classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+    )
+    watch.begin(folder.info, folder.path, trainer.step)
+    if trainer.step == trainer.steps:
+        return True
+    session = Session(trainer, folder, network, spent, watch)
+    try:
+        with _memory(trainer):
+            trainer.warm_up()
+            return session.run()
+    except KeyboardInterrupt:
+        raise Stopped(folder.path, trainer, data=asked.data, saved=False) from None
+
+
+@contextmanager
+def _memory(trainer: Trainer) -> Iterator[None]:
+    """Say what helps where the device has too little memory.
+
+    Raises:
+        FlopbenchError: then.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (line := out_of_memory(error)) is None:
+            raise
+        raise FlopbenchError(
+            f"out of memory with {trainer.part} images at once: accumulate over more parts (--accumulate "
+            f"{2 * trainer.accumulation}), recompute activations (--checkpointing) or choose a smaller batch "
+            f"({line})"
+        ) from error
