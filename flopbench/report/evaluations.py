@@ -257,13 +257,11 @@ def _answer(rows: Rows) -> Answer:
         return Answer(first["evaluation"], headline, tuple(_remarks(first)))
     best = max(rows, key=lambda row: row["top1"])
     headline = f"{where} {text.printable(best['label'])} gets the most right, {_right(best)}{_speed(best)}."
-    points = [
-        f"{text.printable(row['label'])} gets {_right(row)} right{_speed(row)}."
+    points = [_compared(*pair) for pair in _pairs(rows)]
+    points += [
+        " ".join([f"{text.printable(row['label'])} gets {_right(row)} right{_speed(row)}.", *_remarks(row)])
         for row in rows
-        if row is not best
     ]
-    points += [sentence for pair in _pairs(rows) for sentence in [_compared(*pair)]]
-    points += [sentence for row in rows for sentence in _remarks(row)]
     return Answer(first["evaluation"], headline, tuple(points))
 
 
@@ -278,16 +276,15 @@ def _speed(row: Row) -> str:
 
 def _remarks(row: Row) -> list[str]:
     """What is to be said of mirror images, a sentence each."""
-    label = text.printable(row["label"])
     said = [
-        f"Of their mirror images {label} gets {text.percent(row['mirrored_top1'], 1)} right, and it predicts "
-        f"the same for {text.coverage(row['flip_consistency'])} of the images and their mirror images."
+        f"Of the mirror images it gets {text.percent(row['mirrored_top1'], 1)} right, and predicts the same "
+        f"for {text.coverage(row['flip_consistency'])} of the images and their mirror images."
     ]
     if row["averaged_top1"] is not None:
         speed = row["averaged_throughput"]
-        cost = f": {text.significant(speed)} images per second" if speed else ""
+        cost = f", {text.significant(speed)} images per second" if speed else ""
         said.append(
-            f"With mirror test-time augmentation {label} gets {text.percent(row['averaged_top1'], 1)} right "
+            f"With mirror test-time augmentation it gets {text.percent(row['averaged_top1'], 1)} right "
             f"({text.points(row['averaged_top1'] - row['top1'])} points), at twice the cost{cost}."
         )
     return [sentence.replace("\u00a0", " ") for sentence in said]

@@ -32,9 +32,9 @@ def test_one_evaluation_says_what_was_right_at_which_speed():
         "78.0 % (95 % interval 77.2 % to 78.8 %) right, at 60.0 images per second."
     )
     mirrored, averaged = answer.points
-    assert "gets 77.0 % right" in mirrored
+    assert "it gets 77.0 % right" in mirrored
     assert "93.00 %" in mirrored
-    assert "78.6 % right (+0.6 points), at twice the cost: 30.0 images per second" in averaged
+    assert "78.6 % right (+0.6 points), at twice the cost, 30.0 images per second" in averaged
 
 
 def test_a_pair_is_compared_on_the_same_images_alone(pair):

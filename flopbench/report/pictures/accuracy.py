@@ -12,6 +12,7 @@ from flopbench.report.pictures.gain import nearest_to_paper, panel_title
 from flopbench.report.pictures.style import (
     MUTED,
     Label,
+    columns,
     label_grid,
     log_axis,
     name_of,
@@ -223,4 +224,4 @@ def _evaluation_legend(figure: Any, evaluations: Rows) -> None:
         for words, prefix, _, fill in _SEEN
         if any(row[f"{prefix}top1"] is not None for row in evaluations)
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns(len(handles)))

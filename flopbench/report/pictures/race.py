@@ -137,12 +137,14 @@ def differences(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawin
     if not found:
         return None
     compared = [outcome for outcome in outcomes if outcome.comparisons]
-    figure, axes = panels(len(compared), size=(3.3, 0.9 + 0.4 * len(found)))
+    names = [wrapped(_compared(outcomes, row), 26) for row in found]
+    lines = max(name.count("\n") + 1 for name in names)
+    figure, axes = panels(len(compared), size=(3.3, 0.9 + (0.1 + 0.15 * lines) * len(found)))
     for axis, outcome in zip(axes, compared, strict=True):
         looks = looks_of(outcome)
         named_rows(axis, [""] * len(found))
         if axis.get_subplotspec().is_first_col():
-            axis.set_yticks(range(len(found)), [_compared(outcomes, row) for row in found])
+            axis.set_yticks(range(len(found)), names)
         axis.axvline(0, color=MUTED, linewidth=0.9)
         for one in outcome.comparisons:
             place, points = found.index(_row(one)), one.points
@@ -239,10 +241,15 @@ def _most(outcome: Outcome, axis: Axis) -> float:
 def _name(outcomes: Sequence[Outcome], role: Role) -> str:
     """What an entrant is called: by its label where that is the same in all races, else by X and E(X)."""
     names = {outcome.called(role) for outcome in outcomes if outcome.race.entrant(role)}
-    if len(names) == 1:
-        return names.pop()
+    return names.pop() if len(names) == 1 else _short_name(outcomes, role)
+
+
+def _short_name(outcomes: Sequence[Outcome], role: Role) -> str:
+    """What an entrant is called by X and E(X), or D8(X); somebody's own network by its label."""
     candidates = [one for outcome in outcomes if (one := outcome.race.entrant("candidate"))]
-    versions = {version_of(candidate.label) for candidate in candidates} - {BASELINE}
+    versions = {version_of(candidate.label) for candidate in candidates}
+    if versions == {BASELINE}:
+        return outcomes[0].called(role)
     return CALLED[role].format(x="X", e=versions.pop().label("X") if len(versions) == 1 else "E(X)")
 
 
@@ -327,7 +334,7 @@ def _legend(figure: "Figure", outcomes: Sequence[Outcome]) -> None:
     looks = looks_of(outcomes[0])
     run = {role for outcome, standing in _standings(outcomes) for role in [standing.entrant.key]}
     handles = [
-        Line2D([], [], label=wrapped(text.shortened(_name(outcomes, role), 40)), **own.line)
+        Line2D([], [], label=wrapped(text.shortened(_name(outcomes, role), 40), 20), **own.line)
         for role, own in looks.items()
         if role in run
     ]
@@ -342,7 +349,7 @@ def _row(one: Comparison) -> tuple[Role, Role, str, bool]:
 
 def _compared(outcomes: Sequence[Outcome], row: tuple[Role, Role, str, bool]) -> str:
     one, other, equal, averaged = row
-    names = [text.shortened(_name(outcomes, role)) for role in (one, other)]
+    names = [text.shortened(_short_name(outcomes, role)) for role in (one, other)]
     augmented, cost = (" with TTA", " and twice the cost") if averaged else ("", "")
     return f"{' − '.join(names)}{augmented}\nat equal {equal}{cost}"
 
