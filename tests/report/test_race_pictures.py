@@ -8,7 +8,8 @@ from flopbench.report.pictures import draw, draw_all
 from flopbench.report.pictures.race import SPENDINGS, looks_of, of_races
 from flopbench.report.pictures.style import version_look
 from flopbench.report.race_outcome import outcomes_of
-from tests.support.races import make_races
+from flopbench.report.races import RaceResult
+from tests.support.races import make_races, write_races
 
 HOSTILE = '<script>alert(1)</script>|`x`**b**"'
 
@@ -134,3 +135,15 @@ def test_names_are_drawn_as_they_are_for_pages_and_phones():
         assert "<script>alert" not in picture.svg + picture.phone
         assert "&lt;script&gt;alert" in picture.svg
         assert picture.png.startswith(b"\x89PNG")
+
+
+def test_the_page_has_every_picture_and_folds_what_single_races_say(tmp_path):
+    files = RaceResult.open(write_races(tmp_path / "races", *make_races(seeds=2))).report(tmp_path)
+    page = files.html.read_text(encoding="utf-8")
+    assert page.count('class="panel"') == 5
+    first, *others = page.split('<div class="answer">')[1:]
+    assert "<details>" not in first
+    assert [other.count("<summary>In detail</summary>") for other in others] == [1, 1, 1]
+    assert len(files.pictures) == 10
+    text = files.markdown.read_text(encoding="utf-8")
+    assert text.count("<details><summary>In detail</summary>") == text.count("</details>") == 3

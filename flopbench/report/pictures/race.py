@@ -171,7 +171,7 @@ def differences(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawin
         * any(one.points.low is None for each in compared for one in each.comparisons),
         "Differences of top-1 accuracy in percentage points, a panel per race. "
         + told(
-            f"{outcome.title}, {_compared([outcome], _row(one))}: {one.points.value:+.1f}"
+            f"{outcome.title}, {_compared([outcome], _row(one))}: {text.points(one.points.value / 100)}"
             for outcome in compared
             for one in outcome.comparisons
         ),
