@@ -15,8 +15,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class DataInfo(Frozen):
     """A data set as a record names it: without a path of the machine.
 
-    `images` and `classes` are how many, `digest` twelve hexadecimal digits of the content where it is known
-    (sets that fit into memory), `left_out` what was left out and why: reason → images. `mirror_asymmetry` is
+    `images` and `classes` are how many, `digest` twelve hexadecimal digits of the content (sets that fit into
+    memory) or of the files' names (folders), `left_out` what was left out and why: reason → images, `readers`
+    how many workers read a stream, for its order depends on that. `mirror_asymmetry` is
     how far the images are from those of a mirror-symmetric distribution: the antisymmetric share of the
     energy of a class's mean image, the mean over the classes; None where it was not asked for. `oriented`
     says whether a mirrored image is none of its class any more, as with digits; None where nobody said.
@@ -28,6 +29,7 @@ class DataInfo(Frozen):
     classes: int
     digest: str | None = None
     left_out: dict[str, int] = {}
+    readers: int | None = None
     mirror_asymmetry: Share | None = None
     oriented: bool | None = None
 

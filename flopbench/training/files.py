@@ -14,7 +14,7 @@ from flopbench.training.batches import Batch, whole_steps
 from flopbench.training.builtin import SETS
 from flopbench.training.folders import open_folders, open_validation_folder
 from flopbench.training.loading import Loading, Transform, workers_for
-from flopbench.training.splits import Numbered, Split, Stretch
+from flopbench.training.splits import Numbered, Split, Streamed, Stretch
 from flopbench.training.world import World
 
 
@@ -42,7 +42,7 @@ class FileData(FileValidation):
         self, training: Split, validation: Split, transform: Transform, loading: Loading, recipe: Recipe
     ):
         super().__init__(validation, transform, loading)
-        self.info = _info(training)
+        self.info = _info(training, loading.workers)
         self._training = training
         self._repeats = recipe.augmentation.repeats
         self._augmenter = Augmenter(recipe, loading.mean, loading.world.device)
@@ -113,7 +113,14 @@ def _workers(asked: int | None, world: World) -> int:
     return workers_for(world) if asked is None else asked
 
 
-def _info(split: Split) -> DataInfo:
-    """What a record says of a split."""
-    images, name, called, classes = split.source
-    return DataInfo(name=name, split=called, images=len(images), classes=len(classes))
+def _info(split: Split, readers: int | None = None) -> DataInfo:
+    """What a record says of a split; `readers` if it is a stream."""
+    images, name, called, classes, digest = split.source
+    return DataInfo(
+        name=name,
+        split=called,
+        images=len(images),
+        classes=len(classes),
+        digest=digest,
+        readers=readers if isinstance(split, Streamed) else None,
+    )

@@ -1,8 +1,10 @@
 """Folders of images: `train/CLASS/IMAGE` and `val/CLASS/IMAGE`, checked before anything is read."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from timm.data.dataset_factory import create_dataset
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
@@ -76,8 +78,10 @@ def open_folder(folder: Path, root: Path, split: str, num_classes: int | None = 
             raise FlopbenchError(f"{folder / name} has no images: its class is empty, or no class")
     classes = _labels(folder, names, num_classes)
     labels = {name: label for label, name in enumerate(classes)}
-    images = create_dataset("", root=str(folder), search_split=False, class_map=labels)
-    return Source(images, root.resolve().name, split, classes)
+    images: Any = create_dataset("", root=str(folder), search_split=False, class_map=labels)
+    paths = "\n".join(Path(path).relative_to(folder).as_posix() for path, _ in images.reader.samples)
+    digest = hashlib.sha256(paths.encode()).hexdigest()[:12]
+    return Source(images, root.resolve().name, split, classes, digest)
 
 
 def _labels(folder: Path, names: Sequence[str], num_classes: int | None) -> tuple[str, ...]:

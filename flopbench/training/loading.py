@@ -40,12 +40,14 @@ class Source(NamedTuple):
         name: as records have it, without a path.
         split: which.
         classes: names in the order of the labels.
+        digest: twelve hexadecimal digits of the files' names, where these are known.
     """
 
     images: Any
     name: str
     split: str
     classes: tuple[str, ...]
+    digest: str | None = None
 
 
 class Samples(Dataset[Sample]):

@@ -36,7 +36,8 @@ def open_set(name: str, split: str, num_classes: int | None) -> Split:
     Args:
         name: `PREFIX/NAME`, with `:FOLDER` where it lies elsewhere than its library looks; `wds/FOLDER`.
         split: training or validation.
-        num_classes: how many the network has; None where the set says how many it has.
+        num_classes: how many the network has; None where the set names its classes, as a file `classes.txt`
+            in its folder can.
 
     Raises:
         FlopbenchError: a package is missing, the set cannot be opened, has no such split, or other classes.
@@ -61,19 +62,23 @@ def open_set(name: str, split: str, num_classes: int | None) -> Split:
         except Exception as error:
             errors.append(in_one_line(error))
             continue
-        source = Source(images, shown, called, _classes(images, shown, num_classes))
+        classes = _classes(images, shown, Path(folder, "classes.txt") if folder else None, num_classes)
+        source = Source(images, shown, called, classes)
         return Streamed(source, opened) if prefix in STREAMED else Numbered(source)
     raise FlopbenchError(f"{name} has no images for {split} that can be opened: {errors[0]}")
 
 
-def _classes(images: Any, name: str, num_classes: int | None) -> tuple[str, ...]:
+def _classes(images: Any, name: str, listed: Path | None, num_classes: int | None) -> tuple[str, ...]:
     labels = getattr(getattr(images, "reader", images), "class_to_idx", None)
     if labels:
         classes = tuple(sorted(labels, key=labels.__getitem__))
+    elif listed and listed.is_file():
+        classes = tuple(listed.read_text("utf-8").splitlines())
     elif num_classes:
         return tuple(map(str, range(num_classes)))
     else:
-        raise FlopbenchError(f"{name} does not say how many classes it has: give their number")
+        remedy = f": {listed} may, one a line" if listed else ""
+        raise FlopbenchError(f"{name} does not name its classes{remedy}")
     if num_classes not in (None, len(classes)):
         raise FlopbenchError(f"{name} has {len(classes)} classes, the network {num_classes}")
     return tuple(map(str, classes))

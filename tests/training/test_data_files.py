@@ -19,6 +19,7 @@ pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 from PIL import Image
 
+from flopbench.training import timm_sets
 from flopbench.training.augmenting import evaluation_transform
 from flopbench.training.files import FileData
 from flopbench.training.loading import Loading, Source
@@ -83,6 +84,10 @@ def test_a_folder_is_two_splits_of_batches(photographs: Path):
     )
     assert (data.validation.split, data.validation.images) == ("validation", 6)
     assert data.classes == ("cat", "dog")
+    (photographs / "train" / "dog" / "5.png").rename(photographs / "train" / "dog" / "6.png")
+    again = opened(photographs)
+    assert (again.info.digest == data.info.digest, again.validation) == (False, data.validation)
+    data = again
     batches = list(data.training(0, 0, 4, seed=0))
     assert [batch.images.shape for batch in batches] == [(4, 3, 8, 8)] * data.steps(4) == [(4, 3, 8, 8)] * 3
     assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0] * 6 + [1] * 6
@@ -153,6 +158,15 @@ def test_without_crops_images_are_shifted_and_mirrored_alone(photographs: Path):
         next(opened(photographs, Augmentation(shift=2)).training(e, 0, 12, seed=0)) for e in (0, 1)
     )
     assert not torch.equal(first.images.sort(0).values, second.images.sort(0).values)
+
+
+def test_rectangles_are_erased(photographs: Path):
+    whole, erased = (
+        next(opened(photographs, Augmentation(erasing=share)).training(0, 0, 12, seed=0)).images
+        for share in (0.0, 1.0)
+    )
+    other = (whole != erased).flatten(1).float().mean(1)
+    assert ((other > 0) & (other < 0.9)).all()
 
 
 def test_workers_end_when_the_iteration_does(photographs: Path):
@@ -326,6 +340,23 @@ def test_streams_are_shared_out_and_read_once_more_up_to_a_step():
     assert same(whole[2:], data.training(1, 2, 2, seed=0))
     # timm's own shares of a stream are not all of it.
     assert [batch.labels.tolist() for batch in data.validating(2)] == [[1, 3], [5, 7], [9]]
+
+
+def test_a_stream_says_how_many_read_it_and_what_its_classes_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(timm_sets.NEEDED, "wds", "timm")
+    monkeypatch.setattr(timm_sets, "create_dataset", lambda name, **named: Stream(**named))
+    name = f"wds/{tmp_path}"
+    with pytest.raises(FlopbenchError, match=r"does not name its classes: .*classes\.txt may, one a line"):
+        open_data(name, recipe(), ALONE)
+    assert open_validation(name, image_size=(8, 8), world=ALONE, num_classes=12).classes[11] == "11"
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefghij"), "utf-8")
+    data = open_data(name, recipe(), ALONE, workers=3)
+    assert data.classes == tuple("abcdefghij")
+    assert (data.info.readers, data.validation.readers) == (3, None)
+    with pytest.raises(FlopbenchError, match="has 10 classes, the network 12"):
+        open_validation(name, image_size=(8, 8), world=ALONE, num_classes=12)
 
 
 def test_streams_that_lack_images_or_have_foreign_labels_are_refused(monkeypatch: pytest.MonkeyPatch):
