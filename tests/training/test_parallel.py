@@ -1,35 +1,18 @@
 """Several processes train and evaluate what one would by itself."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flopbench.errors import FlopbenchError
 from flopbench.training.parallel import parallel
+from tests.support.torchrun import torchrun
 from tests.support.training import WORLD, network
-
-SCRIPT = Path(__file__).with_name("together.py")
-
-
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Two processes of `together.py`, on a port that is free."""
-    start = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", SCRIPT)
-    return subprocess.run(
-        [*map(str, (*start, *arguments))],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
 
 
 def test_two_processes_train_and_evaluate_as_one_does(tmp_path: Path):
-    done = torchrun("train", tmp_path)
+    done = torchrun("train", tmp_path, "cpu")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for way in ("replicated", "sharded"):

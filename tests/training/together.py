@@ -1,4 +1,4 @@
-"""What tests let torchrun start, in every process of it: `together.py train FOLDER`, `together.py fail`."""
+"""What tests let torchrun start in each process: `together.py train FOLDER DEVICE` or `together.py fail`."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.results.trainings import DataInfo
 from flopbench.training.loop import Trainer
 from flopbench.training.world import World, world
-from tests.support.training import CLASSES, WORLD, Noise, network, recipe
+from tests.support.training import CLASSES, Noise, network, recipe
 
 WAYS = {"replicated": False, "sharded": True}
 
@@ -29,7 +29,7 @@ class Odd(Noise):
 def trainer(place: World, *, sharded: bool = False, accumulation: int = 2) -> Trainer:
     """Nothing is random but the order of images: each process draws numbers of its own."""
     plain = recipe(mix={}, optimiser={"name": "lamb", "learning_rate": 1e-2, "clip": 0.5})
-    model = network(seed=place.rank, drop_path=0.0)
+    model = network(seed=place.rank, drop_path=0.0).to(place.device)
     return Trainer(plain, model, Odd(place), place, seed=0, sharded=sharded, accumulation=accumulation)
 
 
@@ -58,7 +58,7 @@ def trained(place: World, folder: Path, *, sharded: bool) -> dict[str, Any]:
     resumed.run(6)
     again = resumed.state_dict()
 
-    alone = trainer(WORLD, accumulation=1)
+    alone = trainer(World(place.device), accumulation=1)
     alone.run(6)
     whole = alone.state_dict()
     if not place.first:
@@ -76,7 +76,7 @@ def trained(place: World, folder: Path, *, sharded: bool) -> dict[str, Any]:
 def skipped(place: World) -> bool:
     """Whether all processes leave their weights alone where a gradient in one of them is not finite."""
     sharded = trainer(place, sharded=True)
-    scaler = torch.amp.GradScaler("cpu")
+    scaler = torch.amp.GradScaler(place.device.type)
     for parameter in sharded.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     gradient = next(iter(sharded.model.parameters())).grad
@@ -84,15 +84,15 @@ def skipped(place: World) -> bool:
     if place.rank == place.size - 1:
         gradient.to_local().fill_(torch.inf)
     before = sharded.state_dict()["model"]
-    scaler.scale(torch.ones(()))
+    scaler.scale(torch.ones((), device=place.device))
     scaler.step(sharded.optimiser)
     after = sharded.state_dict()["model"]
     return not place.first or largest_difference(before, after) == 0
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, device: Any) -> None:
     """Prints what the tests look at."""
-    with world("cpu") as place:
+    with world(device) as place:
         found = {way: trained(place, folder, sharded=sharded) for way, sharded in WAYS.items()}
         print(json.dumps(found | {"skipped": skipped(place)}))
 
@@ -111,4 +111,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "fail":
         cli.app.command("fail")(fail)
         cli.main()
-    train(Path(sys.argv[2]))
+    train(Path(sys.argv[2]), sys.argv[3])
