@@ -201,6 +201,15 @@ def await_compile_processes() -> None:
         AsyncCompile.wait_pool_ready()
 
 
+def compile_often() -> None:
+    """Let this process compile one function for as many blocks and networks as call it.
+
+    By default the compiler gives up at the ninth kind, and what comes after runs uncompiled: blocks that drop
+    paths at rates of their own are of so many kinds, and so are the networks of a race.
+    """
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
+
+
 def compile_for_others(threads: int) -> None:
     """Let this process fill inductor's cache with code alone, compiling with so many threads.
 

@@ -350,6 +350,14 @@ def test_what_is_captured_can_run_uncaptured():
     assert not config.triton.force_cudagraphs_warmup
 
 
+def test_a_function_is_compiled_for_more_than_a_few_blocks(monkeypatch):
+    from torch._dynamo import config
+
+    monkeypatch.setattr(config, "recompile_limit", 8)
+    private.compile_often()
+    assert config.recompile_limit == config.accumulated_recompile_limit > 100
+
+
 def test_compiled_alone():
     module = nn.Linear(1, 1)
     assert not private.compiled_alone(module)

@@ -15,7 +15,7 @@ from flopbench.inputs import Inputs, inputs_for, make_inputs
 from flopbench.loss import cross_entropy, loss_of
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
-from flopbench.private import compiled_alone, keep_address
+from flopbench.private import compile_often, compiled_alone, keep_address
 from flopbench.structures import mapped, tensors
 from flopbench.symmetries import fold
 from flopbench.timing.allocator import keep_freed_memory
@@ -243,6 +243,7 @@ def compile_in_place(model: nn.Module, mode: Mode) -> None:
     """
     if mode == "eager":
         return
+    compile_often()
     for unit in repeated_blocks(model) if mode == "compile-blocks" else [model]:
         if not compiled_alone(unit):
             unit.compile(mode=_COMPILE_MODES.get(mode), dynamic=False)

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.flops import layer_costs
+from flopbench.flops.audit import count_macs
 from flopbench.flops.meta import on_meta
 from flopbench.inputs import Inputs
 from flopbench.recipes import Recipe
@@ -404,8 +405,13 @@ def _evaluations(every: float, steps: int) -> tuple[int, ...]:
 
 
 def _macs(model: nn.Module, image_size: tuple[int, int]) -> int:
+    """Of one image, forward and backward; three times those forward where the device of shapes fails."""
     image = torch.empty(1, 3, *image_size, device="meta")
-    return sum(cost.macs for cost in layer_costs(on_meta(model), Inputs(image), "train"))
+    try:
+        return sum(cost.macs for cost in layer_costs(on_meta(model), Inputs(image), "train"))
+    except Exception:  # of networks that need values, torch raises all kinds
+        device = next(model.parameters()).device
+        return 3 * count_macs(model, Inputs(torch.zeros_like(image, device=device))).macs
 
 
 def _checkpoint(model: nn.Module) -> None:
