@@ -27,10 +27,17 @@ def _evaluations(folders: Sequence[Path]) -> Reported:
     return Evaluations.open(*folders)
 
 
+def _trainings(folders: Sequence[Path]) -> Reported:
+    from flopbench.report.trainings import Trainings
+
+    return Trainings.open(*folders)
+
+
 KINDS: dict[str, tuple[str, Callable[[Sequence[Path]], Reported]]] = {
     "run.json": ("a run", _runs),
     "races.json": ("a race", _races),
     "evaluation.json": ("an evaluation", _evaluations),
+    "training.json": ("a training", _trainings),
 }
 """By the file that tells a folder's kind: what it holds, in words, and what opens several of them."""
 

@@ -85,11 +85,19 @@ class Trainings(Reported):
         return [Table("Trainings" if several else "Training", (*_WHAT[: 2 * several], *_COLUMNS), self._rows)]
 
     def drawings(self) -> "Iterable[Drawing | None]":
-        """There is none."""
-        return ()
+        """Accuracy and loss over the time of training."""
+        from flopbench.report.pictures.training import curves
+
+        yield curves(self._points)
+
+    def nothing_drawn(self) -> str:
+        """What a picture would need."""
+        return "there is no evaluation yet"
 
     def page(self) -> Page:
         """The report of the trainings."""
+        from flopbench.report.pictures import draw_all
+
         origins = [
             Origin(info.id, info.created, _said(info), info.command, info.environment)
             for info, _ in self._points
@@ -100,7 +108,7 @@ class Trainings(Reported):
             answers=self.answers,
             tables=[table for table in self.tables() if isinstance(table, Table)]
             + [environment_table(origins)],
-            pictures=(),
+            pictures=draw_all(self.drawings),
             legend=LEGEND,
         )
 
