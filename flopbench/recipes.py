@@ -37,11 +37,15 @@ class Optimiser(Frozen):
 class Schedule(Frozen):
     """The learning rate over the epochs: it rises linearly from `warmup_rate`, then falls by a cosine to
     `final_rate`; a new one per epoch, or per step.
+
+    The cosine is one of the whole training, whose beginning the warm-up takes the place of, or with
+    `whole_cosine` one of what follows the warm-up.
     """
 
     warmup_epochs: NotNegative = 0.0
     warmup_rate: NotNegative = 1e-6
     final_rate: NotNegative = 0.0
+    whole_cosine: bool = False
     per: Literal["epoch", "step"] = "epoch"
 
 

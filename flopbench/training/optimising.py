@@ -51,11 +51,13 @@ def make_schedule(
     optimiser: torch.optim.Optimizer, settings: Schedule, steps: int, steps_per_epoch: int
 ) -> Callable[[int], None]:
     """What sets the learning rate of a step, which depends on nothing else; it is called before each."""
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
     scheduler = _timm("scheduler").CosineLRScheduler(
         optimiser,
-        t_initial=steps,
+        t_initial=steps - warmup if settings.whole_cosine else steps,
         lr_min=settings.final_rate,
-        warmup_t=round(settings.warmup_epochs * steps_per_epoch),
+        warmup_t=warmup,
+        warmup_prefix=settings.whole_cosine,
         warmup_lr_init=settings.warmup_rate,
         t_in_epochs=False,
     )

@@ -65,7 +65,7 @@ class LogWatch:
         now = time.monotonic()
         if now - self._line >= _LINE_SECONDS:
             self._line = now
-            self._print("  ".join(self._words(step, loss, rate)))
+            self._print(", ".join(self._words(step, loss, rate)))
 
     def evaluating(self) -> None:
         """See `Watch.evaluating`; what comes after it is not compared with what was before."""
@@ -74,12 +74,12 @@ class LogWatch:
     def point(self, point: Point) -> None:
         """See `Watch.point`."""
         self.top1 = text.percent(point.best.plain.top1, 1)
-        loss = "" if point.loss is None else f"  loss {point.loss:.4f}"
+        loss = "" if point.loss is None else f", loss {point.loss:.4f}"
         averaged = f" (averaged weights {self.top1})" if point.ema else ""
-        rate = "" if point.rate is None else f"  {text.significant(point.rate)} images/s"
+        rate = "" if point.rate is None else f", {text.significant(point.rate)} images/s"
         self._print(
-            f"step {text.exact(point.step)} of {text.exact(self.steps)}{loss}  "
-            f"top-1 {text.percent(point.accuracy.plain.top1, 1)}{averaged}  "
+            f"step {text.exact(point.step)} of {text.exact(self.steps)}{loss}, "
+            f"top-1 {text.percent(point.accuracy.plain.top1, 1)}{averaged}, "
             f"{text.clock(point.seconds)} of training{rate}"
         )
         self._line = time.monotonic()
@@ -137,7 +137,7 @@ class LiveWatch(LogWatch):
         self.progress.update(self.task, total=self.steps, now="preparing, compiling")
 
     def _stepped(self, step: int, loss: float, rate: float) -> None:
-        self.progress.update(self.task, completed=step, now="  ".join(self._words(step, loss, rate)))
+        self.progress.update(self.task, completed=step, now=", ".join(self._words(step, loss, rate)))
 
 
 def watch_for(console: Console) -> LogWatch:
