@@ -84,16 +84,16 @@ def _sooner(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _answer(outcome: Outcome, where: str) -> Answer:
     """What one race says."""
+    best = [*_where_labels_matter(outcome), *_to_target(outcome)]
     points = [
-        *_where_labels_matter(outcome),
-        *_to_target(outcome),
         *(_point(outcome, comparison) for comparison in _told(outcome)),
         *_about_cuts(outcome),
         *_mirrored(outcome),
         *_energy(outcome),
         *_unfinished(outcome),
     ]
-    return Answer(outcome.race.key, _headline(outcome, where), tuple(map(_plain, points)))
+    headline = _headline(outcome, where)
+    return Answer(outcome.race.key, headline, tuple(map(_plain, points)), tuple(map(_plain, best)))
 
 
 def _told(outcome: Outcome) -> list[Comparison]:
@@ -293,7 +293,7 @@ def _mirrored(outcome: Outcome) -> list[str]:
         )
     share = outcome.race.data.mirror_asymmetry
     data = "" if share is None else f" Of the class means' energy {text.percent(share, 1)} is antisymmetric."
-    return [f"On mirrored images, {text.joined(said)}.{data}"]
+    return [f"On mirrored images, {'; '.join(said)}.{data}"]
 
 
 def _energy(outcome: Outcome) -> list[str]:

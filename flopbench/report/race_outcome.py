@@ -25,7 +25,7 @@ from flopbench.report.trajectories import (
 )
 from flopbench.results.trainings import Accuracy, Entrant, Point, RaceInfo, RacesInfo, Role, Trial
 
-Equal = Literal["steps", "seconds", "MACs", "linear parameters, MACs"]
+Equal = Literal["steps", "seconds", "MACs", "parameters, MACs"]
 """What two accuracies have in common."""
 
 # A training that goes on by less than this share beyond the common budget counts as compared at its end.
@@ -254,7 +254,7 @@ def _compared(
     return Comparison(
         one.entrant,
         other.entrant,
-        "linear parameters, MACs" if equal == "MACs" and not axis and abs(parameters - 1) < _ALIKE else equal,
+        "parameters, MACs" if equal == "MACs" and not axis and abs(parameters - 1) < _ALIKE else equal,
         averaged,
         (fmean(top for top, _ in tops), fmean(top for _, top in tops)),
         seed_interval([100 * (top - rival) for top, rival in tops], grain=grain),
@@ -267,7 +267,7 @@ def _compared(
 CALLED: dict[Role, str] = {
     "baseline": "{x}",
     "candidate": "{e}",
-    "mirror": "{x} trained mirrored",
+    "mirror": "mirrored {x}",
     "wide": "wide {e}",
     "half-width": "narrow {x}",
     "half-depth": "shallow {x}",

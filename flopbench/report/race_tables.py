@@ -202,7 +202,7 @@ _PACE_COLUMNS = (
 
 def rival_of(outcome: Outcome, comparison: Comparison) -> str:
     """Whom a comparison is with."""
-    return outcome.called(comparison.other) + " with TTA" * comparison.averaged
+    return outcome.called(comparison.other) + " + TTA" * comparison.averaged
 
 
 def _budget(comparison: Comparison) -> str | None:

@@ -29,8 +29,11 @@ LEGEND = (
     "A ratio is what the baseline takes over what the candidate takes, so above 1 the candidate takes less. "
     "Intervals hold 95 % over seeds, paired by seed: Student's, and from six seeds on the bootstrap. They "
     "say what other seeds would give, not what other images would, and each holds on its own: of twenty "
-    "comparisons without any difference one shows one. TTA is mirror test-time augmentation, the mean of the "
-    "probabilities of an image and its mirror image. 1 MAC = 2 FLOPs."
+    "comparisons without any difference one shows one. Mirrored networks train on mirrored images, too; wide "
+    "ones have the MACs of the baseline; narrow and shallow ones are the baseline with the MACs of the "
+    "candidate, by its width or by its depth. Parameters are those of linear maps and convolutions. TTA is "
+    "mirror test-time augmentation, the mean of the probabilities of an image and its mirror image. "
+    "1 MAC = 2 FLOPs."
 )
 
 

@@ -196,9 +196,9 @@ def test_at_equal_macs_the_baseline_is_cut_at_the_candidates_share():
 
 def test_rivals_are_compared_at_their_ends():
     outcome = the_outcome()
-    assert only(outcome, "wide", "baseline", "linear parameters, MACs").points.value > 0
+    assert only(outcome, "wide", "baseline", "parameters, MACs").points.value > 0
     for rival in ("half-width", "half-depth"):
-        assert only(outcome, "candidate", rival, "linear parameters, MACs").cut is None
+        assert only(outcome, "candidate", rival, "parameters, MACs").cut is None
 
 
 def test_a_wide_network_of_other_linear_parameters_is_compared_at_equal_macs_alone():

@@ -84,7 +84,7 @@ def test_differences_have_their_intervals_and_say_which_are_told_apart(three):
     names = [label.get_text() for label in axis.get_yticklabels()]
     assert len(names) == len(outcome.comparisons)
     assert names[0] == "E(X) − X\nat equal steps"
-    assert "X trained mirrored with TTA\nat equal steps and twice the cost" in names[6]
+    assert "mirrored X + TTA\nat equal steps and twice the cost" in names[6]
     for place, (one, container) in enumerate(zip(outcome.comparisons, axis.containers, strict=True)):
         line, _, (bars,) = container
         assert np.asarray(line.get_xydata()).tolist() == [[one.points.value, place]]

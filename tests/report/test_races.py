@@ -25,7 +25,9 @@ def table(found: RaceResult, title: str) -> Table:
 
 
 def said(found: RaceResult) -> str:
-    return "\n".join(line for answer in found.answers for line in (answer.headline, *answer.points))
+    return "\n".join(
+        line for answer in found.answers for line in (answer.headline, *answer.best, *answer.points)
+    )
 
 
 def lines(shown: str, *words: str) -> list[str]:
@@ -112,7 +114,7 @@ def test_what_is_cut_before_its_schedule_ends_is_said_to_be(result):
 
 def test_rivals_are_named_with_what_they_cost(result):
     found = said(result(("animal-shape-mnist",)))
-    assert lines(found, "; ViT-Ti/16 trained mirrored with TTA costs 3.85× the MACs per image.")
+    assert lines(found, "; mirrored ViT-Ti/16 + TTA costs 3.85× the MACs per image.")
     assert lines(found, "With 1.03× the linear parameters and 1.03× the MACs", "wide E(ViT-Ti/16)")
     for rival in ("narrow ViT-Ti/16 has 0.98×", "shallow ViT-Ti/16 has 0.96×"):
         assert lines(found, rival, "the MACs and a whole schedule.")
@@ -191,7 +193,7 @@ def test_an_entrant_that_does_not_run_is_missed_by_nobody(result):
     assert len(table(found, "Entrants").rows) == 2
     assert "narrow" not in str(found)
     # X itself is the rival with augmentation at test time.
-    assert lines(said(found), "ViT-Ti/16 with TTA costs 3.85×")
+    assert lines(said(found), "ViT-Ti/16 + TTA costs 3.85×")
 
 
 def test_two_races_of_one_pair_on_one_set_are_told_apart(tmp_path: Path):

@@ -350,7 +350,7 @@ def _row(one: Comparison) -> tuple[Role, Role, str, bool]:
 def _compared(outcomes: Sequence[Outcome], row: tuple[Role, Role, str, bool]) -> str:
     one, other, equal, averaged = row
     names = [text.shortened(_short_name(outcomes, role)) for role in (one, other)]
-    augmented, cost = (" with TTA", " and twice the cost") if averaged else ("", "")
+    augmented, cost = (" + TTA", " and twice the cost") if averaged else ("", "")
     return f"{' − '.join(names)}{augmented}\nat equal {equal}{cost}"
 
 
