@@ -322,6 +322,16 @@ class Environment(Frozen):
 _ABOUT = TypeAdapter(About)
 
 
+def _known(symmetries: tuple[About, ...]) -> tuple[About, ...]:
+    for about in symmetries:
+        describe(about)
+    return symmetries
+
+
+Symmetries = Annotated[tuple[About, ...], AfterValidator(_known)]
+"""What symmetries are called that are not our own; whoever reads the record knows it from then on."""
+
+
 class RunInfo(Frozen):
     """`run.json`. What its symmetries are called is in it, but for flopbench's own."""
 

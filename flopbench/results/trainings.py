@@ -6,8 +6,17 @@ from pydantic import Field
 
 from flopbench.frozen import Frozen
 from flopbench.recipes import Race, Recipe
-from flopbench.results.records import SCHEMA, Environment, Finite, Flag, Implemented, Interval, Schema, Status
-from flopbench.symmetries.registry import About
+from flopbench.results.records import (
+    SCHEMA,
+    Environment,
+    Finite,
+    Flag,
+    Implemented,
+    Interval,
+    Schema,
+    Status,
+    Symmetries,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -113,7 +122,7 @@ class EvaluationRecord(Implemented):
     samples: tuple[float, ...] = ()
     seconds: float
     environment: Environment
-    symmetries: tuple[About, ...] = ()
+    symmetries: Symmetries = ()
     flags: tuple[Flag, ...] = ()
 
 
@@ -168,7 +177,7 @@ class TrainingInfo(Frozen):
     accumulation: int = 1
     sharded: bool = False
     environment: Environment
-    symmetries: tuple[About, ...] = ()
+    symmetries: Symmetries = ()
 
 
 Role = Literal["baseline", "candidate", "mirror", "wide", "half-width", "half-depth"]
@@ -213,7 +222,7 @@ class RacesInfo(Frozen):
     created: str
     environment: Environment
     races: tuple[RaceInfo, ...]
-    symmetries: tuple[About, ...] = ()
+    symmetries: Symmetries = ()
 
 
 class Trial(Implemented):

@@ -10,6 +10,7 @@ from flopbench.cli.console import make_console
 from flopbench.cli.run import _show
 from flopbench.errors import FlopbenchError
 from flopbench.report.result import Result
+from tests.support.evaluations import make_evaluation, write_evaluation
 from tests.support.runs import CPU, make_run
 
 
@@ -59,4 +60,30 @@ def test_mistakes_are_one_line_and_leave_nothing(run, tmp_path, arguments, messa
     result = CliRunner().invoke(app, ["report", *given, "--out", str(tmp_path / "reports")])
     assert isinstance(result.exception, FlopbenchError)
     assert message in str(result.exception)
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    return write_evaluation(tmp_path / "evaluation", make_evaluation("vit_s16"))
+
+
+def test_other_kinds_are_printed_and_piped_as_runs_are(evaluation, tmp_path):
+    report = ["report", str(evaluation), "--out", str(tmp_path / "reports")]
+    shown = CliRunner().invoke(app, report)
+    assert "E(ViT-S/16)" not in shown.stdout
+    assert "78.0\u00a0%" in shown.stdout
+    assert " ".join(shown.stdout.split()).endswith("right, at 60.0 images per second.")
+    assert (tmp_path / "reports" / "evaluate-vit_s16-photographs" / "report.html").is_file()
+    (row,) = json.loads(CliRunner().invoke(app, [*report, "--format", "json"]).stdout)
+    assert row["top1"] == 0.78
+    table, _ = CliRunner().invoke(app, [*report, "--format", "markdown"]).stdout.split("\n\n")
+    assert table.startswith("| model | weights | data |")
+
+
+def test_a_mixture_is_refused_in_one_line(run, evaluation, call, tmp_path):
+    code, stdout, stderr = call("report", str(run.path), str(evaluation), "--out", str(tmp_path / "reports"))
+    assert (code, stdout) == (2, "")
+    assert stderr.count("\n") == 1
+    assert "give one kind at a time" in stderr
     assert not (tmp_path / "reports").exists()

@@ -9,7 +9,11 @@ from markdown_it import MarkdownIt
 
 from flopbench.errors import FlopbenchError
 from flopbench.report.evaluations import Evaluations
+from flopbench.report.labels import read
 from flopbench.report.pictures import draw
+from flopbench.results.trainings import EvaluationRecord
+from flopbench.symmetries import registry
+from flopbench.symmetries.registry import About
 from tests.support.evaluations import make_evaluation, write_evaluation
 
 HOSTILE = '<script>alert(1)</script>|`x`**b**"[l](http://e.com)"'
@@ -129,3 +133,14 @@ def test_the_picture_has_a_panel_per_data_set_and_needs_a_time():
     assert untimed.pictures == ()
     with pytest.raises(FlopbenchError, match="there is no picture: no evaluation was timed"):
         untimed.plot()
+
+
+def test_a_record_tells_what_its_symmetries_are_called(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {**registry._registered})
+    assert read("U(ViT-S/16)") is None
+    record = make_evaluation("vit_s16.flop", label="U(ViT-S/16)", top1=0.8)
+    again = EvaluationRecord.model_validate_json(
+        record.model_copy(update={"symmetries": (About("upside_down", ("U",), 2),)}).model_dump_json()
+    )
+    (answer,) = Evaluations([make_evaluation("vit_s16"), again]).answers
+    assert answer.points[0].startswith("U(ViT-S/16) against ViT-S/16: +2.0 points")

@@ -14,6 +14,7 @@ from flopbench.timing.statistics import (
     outliers,
     ratio_interval,
     round_log_ratios,
+    share_interval,
     trimmed_mean,
 )
 
@@ -152,3 +153,16 @@ def test_rounds_must_match():
 def test_outliers_are_marked():
     values = np.array([1.0, 1.01, 0.99, 1.02, 0.98, 3.0])
     assert outliers(values).tolist() == [False] * 5 + [True]
+
+
+def test_the_interval_of_a_share_holds_it_as_often_as_it_says_and_stays_within_0_and_1():
+    rng = np.random.default_rng(0)
+    for truth in (0.02, 0.5, 0.93):
+        found = [share_interval(right / 1000, 1000) for right in rng.binomial(1000, truth, 2000)]
+        assert np.mean([one.low <= truth <= one.high for one in found]) == pytest.approx(0.95, abs=0.015)
+    # Wilson's of 9 of 10, and where none or all are right.
+    assert share_interval(0.9, 10).low == pytest.approx(0.5958, abs=1e-4)
+    assert share_interval(0.9, 10).high == pytest.approx(0.9821, abs=1e-4)
+    assert share_interval(1.0, 50).high == 1
+    assert 0.9 < share_interval(1.0, 50).low < 0.95
+    assert share_interval(0.0, 50).low == 0
