@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.errors import FlopbenchError
 from flopbench.flops import layer_costs
 from flopbench.flops.audit import count_macs
 from flopbench.flops.meta import on_meta
@@ -26,6 +26,7 @@ from flopbench.timing.workload import compile_in_place, product_dtype, set_preci
 from flopbench.training.accuracy import measure_accuracy
 from flopbench.training.batches import Batch
 from flopbench.training.data import Data
+from flopbench.training.losses import Losses, diverged
 from flopbench.training.optimising import Average, make_loss, make_mixer, make_optimiser, make_schedule
 from flopbench.training.parallel import (
     accumulating,
@@ -40,10 +41,6 @@ from flopbench.training.world import World
 
 # Seconds from one look at the losses of a GPU to the next: each look waits for what is queued.
 LOOK_SECONDS = 0.5
-
-
-class DivergedError(NothingMeasuredError):
-    """A training whose loss or weights are not finite any more."""
 
 
 class Segment(NamedTuple):
@@ -187,7 +184,7 @@ class Trainer:
         Raises:
             DivergedError: a loss, or in the end a weight, is not finite.
         """
-        first, losses, looked = self.step, _Losses(self.step, self.recipe), -math.inf
+        first, losses, looked = self.step, Losses(self.step, self.recipe), -math.inf
         begin, joules = self._now(), self.energy()
         try:
             batches = self._batches = self._batches or self._reading()
@@ -346,7 +343,7 @@ class Trainer:
     def _check_weights(self) -> None:
         norm = nn.utils.get_total_norm(self.model.parameters())
         if not (norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite():
-            raise _diverged(f"weights are not finite after step {self.step}", self.recipe)
+            raise diverged(f"weights are not finite after step {self.step}", self.recipe)
 
     def _now(self) -> float:
         """The clock, in seconds, when the device has done what it was given."""
@@ -361,41 +358,6 @@ class Trainer:
         if self.world.device.type == "cuda":
             joules = self.world.sum(torch.tensor(joules, device=self.world.device)).item()
         return None if math.isnan(joules) else joules
-
-
-class _Losses:
-    """The losses of steps, left on the device until somebody looks."""
-
-    def __init__(self, step: int, recipe: Recipe) -> None:
-        self.step, self.recipe = step, recipe
-        self.total = self.last = 0.0
-        self.waiting: list[Tensor] = []
-
-    def add(self, loss: Tensor) -> None:
-        """That of the next step."""
-        self.waiting.append(loss)
-
-    def look(self) -> float:
-        """The last one, once it has been computed.
-
-        Raises:
-            DivergedError: one that was not looked at before is not finite.
-        """
-        losses = torch.stack(self.waiting).tolist() if self.waiting else []
-        self.waiting.clear()
-        for self.last in losses:
-            self.step += 1
-            if not math.isfinite(self.last):
-                raise _diverged(f"the loss is {self.last} at step {self.step}", self.recipe)
-            self.total += self.last
-        return self.last
-
-
-def _diverged(what: str, recipe: Recipe) -> DivergedError:
-    remedies = ["lower optimiser.learning_rate", "lengthen schedule.warmup_epochs", "bound optimiser.clip"]
-    if product_dtype(recipe.dtype) == torch.float16:
-        remedies.append("train in bf16")
-    return DivergedError(f"{what}: {', '.join(remedies[:-1])} or {remedies[-1]}")
 
 
 def _evaluations(every: float, steps: int) -> tuple[int, ...]:
