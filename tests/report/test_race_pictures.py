@@ -147,3 +147,20 @@ def test_the_page_has_every_picture_and_folds_what_single_races_say(tmp_path):
     assert len(files.pictures) == 10
     text = files.markdown.read_text(encoding="utf-8")
     assert text.count("<details><summary>In detail</summary>") == text.count("</details>") == 3
+
+
+def test_networks_by_data_sets_are_a_grid():
+    sets = ("animal-shape-mnist", "digits")
+    races = [
+        one
+        for network in ("ViT-S/16", "ViT-B/16")
+        for one in drawn(sets, network=network, rivals=(), seeds=2)[1]
+    ]
+    for picture in draw(lambda: of_races(races, "a CPU")):
+        places = [axis.get_subplotspec() for axis in picture.figure.axes]
+        assert [(place.rowspan.start, place.colspan.start) for place in places] == [
+            (0, 0),
+            (0, 1),
+            (1, 0),
+            (1, 1),
+        ]

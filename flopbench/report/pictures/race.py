@@ -101,7 +101,7 @@ def trajectories(outcomes: Sequence[Outcome], spending: Spending, device: str, s
     outcomes = [outcome for outcome in outcomes if _most(outcome, spending.axis)]
     if not outcomes:
         return None
-    figure, axes = panels(len(outcomes), size=(3.3, 2.7))
+    figure, axes = panels(len(outcomes), columns=_sets(outcomes), size=(3.3, 2.7))
     for axis, outcome in zip(axes, outcomes, strict=True):
         looks, (unit, label) = looks_of(outcome), spending.unit(_most(outcome, spending.axis))
         for role, standing in outcome.standings.items():
@@ -139,7 +139,8 @@ def differences(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawin
     compared = [outcome for outcome in outcomes if outcome.comparisons]
     names = [wrapped(_compared(outcomes, row), 26) for row in found]
     lines = max(name.count("\n") + 1 for name in names)
-    figure, axes = panels(len(compared), size=(3.3, 0.9 + (0.1 + 0.15 * lines) * len(found)))
+    height = 0.9 + (0.1 + 0.15 * lines) * len(found)
+    figure, axes = panels(len(compared), columns=_sets(compared), size=(3.3, height))
     for axis, outcome in zip(axes, compared, strict=True):
         looks = looks_of(outcome)
         named_rows(axis, [""] * len(found))
@@ -184,7 +185,7 @@ def frontier(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawing |
     timed = [outcome for outcome in outcomes if _most(outcome, "seconds")]
     if not timed:
         return None
-    figure, axes = panels(len(timed), size=(3.3, 2.7))
+    figure, axes = panels(len(timed), columns=_sets(timed), size=(3.3, 2.7))
     for axis, outcome in zip(axes, timed, strict=True):
         unit, label = SPENDINGS[0].unit(_most(outcome, "seconds"))
         _draw_ends(axis, outcome, unit)
@@ -231,6 +232,14 @@ def _title(outcome: Outcome) -> str:
     baseline = outcome.race.entrant("baseline")
     names = baseline.label if baseline else outcome.race.declared.pair, outcome.race.data.name
     return "\n".join(map(name_of, names))
+
+
+def _sets(outcomes: Sequence[Outcome]) -> int:
+    """Columns of panels: one per data set where every network races on each of two or three, else three."""
+    sets = [*dict.fromkeys(outcome.race.data.name for outcome in outcomes)]
+    rows = [sets] * (len(outcomes) // len(sets))
+    whole = [name for row in rows for name in row] == [outcome.race.data.name for outcome in outcomes]
+    return len(sets) if whole and 1 < len(sets) < 4 else 3
 
 
 def _most(outcome: Outcome, axis: Axis) -> float:
