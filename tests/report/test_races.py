@@ -120,6 +120,22 @@ def test_rivals_are_named_with_what_they_cost(result):
         assert lines(found, rival, "the MACs and a whole schedule.")
 
 
+def test_x_cut_at_the_macs_of_its_rival_is_spoken_of_where_nobody_ran_a_whole_schedule_with_them(
+    tmp_path: Path,
+):
+    for name, rivals, spoken_of in (("alone", (), True), ("with", ("half-width",), False)):
+        races = make_races(("digits",), rivals=rivals)
+        found = said(RaceResult.open(write_races(tmp_path / name, *races)))
+        assert bool(lines(found, "After the same 28.6 T MACs of training", "is cut at 52 %")) == spoken_of
+
+
+def test_what_a_wide_network_takes_is_spoken_of_where_that_changes_who_is_ahead(tmp_path: Path):
+    for name, speed, spoken_of in (("fast", 0.85, False), ("slow", 0.3, True)):
+        races = make_races(("animal-shape-mnist",), speeds={"wide": speed})
+        found = said(RaceResult.open(write_races(tmp_path / name, *races)))
+        assert bool(lines(found, "of training, wide E(ViT-Ti/16)")) == spoken_of
+
+
 def test_energy_where_it_is_known(result, tmp_path: Path):
     known = result(("digits",), joules=True)
     assert lines(said(known), "A whole training of E(ViT-Ti/16) takes 0.7", "the energy of one of ViT-Ti/16")
