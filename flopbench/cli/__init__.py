@@ -107,7 +107,7 @@ def main() -> NoReturn:
             code = app(words, prog_name="flopbench", standalone_mode=False)
             sys.stdout.flush()
             # typer makes of Ctrl-C an exit code, without a word.
-            if code == ExitCode.INTERRUPTED:
+            if code == ExitCode.INTERRUPTED and tells(KeyboardInterrupt()):
                 _say("interrupted")
         except BaseException as error:
             if debug and not isinstance(error, SystemExit):

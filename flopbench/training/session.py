@@ -171,7 +171,8 @@ class Session:
         if self.trainer.world.first:
             before = [one.best.plain.top1 for one in self.folder.points() if one.step < point.step]
             best = point.best.plain.top1 > max(before, default=-1.0)
-            self.folder.append(point)
+            with state.written_whole(self.folder.path):
+                self.folder.append(point)
         self.watch.point(point)
         self._save(best=best)
 

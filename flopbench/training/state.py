@@ -4,7 +4,8 @@
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,24 @@ def save(
     info = info.model_copy(update={"recipe": trainer.recipe.name, "step": trainer.step})
     checkpoint = io.BytesIO()
     torch.save(state, checkpoint)
-    try:
+    with written_whole(folder):
         save_weights(folder / WEIGHTS, state["model"], info)
         if "ema" in state:
             save_weights(folder / EMA, state["ema"], info)
         if best:
             save_weights(folder / BEST, state.get("ema", state["model"]), info)
         write_atomically(folder / CHECKPOINT, checkpoint.getbuffer())
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[None]:
+    """Within it, what a training has in its folder is written, each file whole or not at all.
+
+    Raises:
+        FlopbenchError: one cannot be written: the disk is full, for example.
+    """
+    try:
+        yield
     except OSError as error:
         raise FlopbenchError(
             f"cannot save the training in {folder}: {error.strerror}; its last checkpoint is kept: "

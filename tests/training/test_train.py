@@ -246,24 +246,26 @@ def moved_to(whole: Training, folder: Path, environment: dict[str, Any] | None =
     return folder
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(whole: Training, tmp_path: Path):
-    out = tmp_path / "training"
+@pytest.mark.parametrize(
+    ("room", "points"), [(700, 1), (10_000, 2)], ids=["no room for a line", "no room for weights"]
+)
+def test_a_full_disk_keeps_the_last_checkpoint(whole: Training, tmp_path: Path, room: int, points: int):
+    out, limit = tmp_path / "training", files_of_at_most(room)
 
-    class Filling(Shown):
-        """There is room for the first evaluation."""
+    class Filling(Silent):
+        """After the first evaluation there is next to no room left."""
 
-        def point(self, point: Point) -> None:
-            super().point(point)
-            if len(self.points) == 2:
-                room.__enter__()
+        def step(self, step: int, loss: float, rate: float) -> None:
+            if step == 5:
+                limit.__enter__()
 
-    room = files_of_at_most(10_000)
     try:
         with pytest.raises(FlopbenchError, match="last checkpoint is kept") as full:
             train(out, Filling())
     finally:
-        room.__exit__(None, None, None)
+        limit.__exit__(None, None, None)
     assert "\n" not in str(full.value)
+    assert len(TrainingFolder.open(out).points()) == points
     assert not list(out.glob(".*"))
     shown = Shown()
     flopbench.train(resume=out, watch=shown)
