@@ -148,7 +148,7 @@ class Recipe(Frozen):
     def _rises_before_its_end(self) -> Self:
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"schedule.warmup_epochs must be fewer than the {self.epochs:g} epochs, "
+                f"schedule.warmup_epochs must be less than epochs, {self.epochs:g}, "
                 f"got {self.schedule.warmup_epochs:g}"
             )
         return self
