@@ -15,7 +15,7 @@ _HOMES = {
     "load_released_checkpoint": "flopbench.models",
     "assert_equivariant": "flopbench.testing",
     "Inputs": "flopbench.inputs",
-    "Interrupted": "flopbench.api",
+    "Interrupted": "flopbench.errors",
     "Result": "flopbench.report.result",
     "benchmark": "flopbench.api",
     "compare_runs": "flopbench.api",
@@ -24,6 +24,7 @@ _HOMES = {
     "load": "flopbench.api",
     "load_run": "flopbench.api",
     "profile": "flopbench.profiling.given",
+    "race": "flopbench.training.race",
     "run_suite": "flopbench.api",
     "train": "flopbench.training.train",
 }
@@ -43,18 +44,21 @@ __all__ = [
     "load_released_checkpoint",
     "load_run",
     "profile",
+    "race",
     "run_suite",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from flopbench.api import Interrupted, benchmark, compare_runs, count_flops, load, load_run, run_suite
+    from flopbench.api import benchmark, compare_runs, count_flops, load, load_run, run_suite
+    from flopbench.errors import Interrupted
     from flopbench.inputs import Inputs
     from flopbench.models import create_model, list_models, load_released_checkpoint
     from flopbench.profiling.given import profile
     from flopbench.report.result import Result
     from flopbench.testing import assert_equivariant
     from flopbench.training.evaluate import evaluate
+    from flopbench.training.race import race
     from flopbench.training.train import train
 
 

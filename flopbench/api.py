@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from flopbench.cells import Pass
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, Interrupted
 from flopbench.report.result import Result
 from flopbench.results import Run
 from flopbench.suites import AxisValues, Suite, Variant
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
 RunLike = str | Path | Run | Result
 """A run, by the path of its folder or as an object."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while a run was measured; `result` holds the cells that were done by then."""
-
-    def __init__(self, result: Result, where: str) -> None:
-        super().__init__(f"interrupted; every finished cell is in {where}")
-        self.result = result
 
 
 def run_suite(

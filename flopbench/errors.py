@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from pathlib import PurePath
 from types import CodeType
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -39,6 +40,17 @@ class NothingMeasuredError(FlopbenchError):
     """The input was right, yet no cell could be measured."""
 
     exit_code = ExitCode.NOTHING_MEASURED
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a run was measured or a race ran; `result` holds what was done by then.
+
+    Of a run it is a `flopbench.Result` with cells, of a race a `RaceResult` with trainings.
+    """
+
+    def __init__(self, result: Any, where: str, what: str = "cell") -> None:
+        super().__init__(f"interrupted; every finished {what} is in {where}")
+        self.result = result
 
 
 # That a line can name.

@@ -12,6 +12,7 @@ from flopbench.cells import DType, ImageSize, Mode
 from flopbench.errors import FlopbenchError, unknown
 from flopbench.frozen import Frozen
 from flopbench.kernels import Impl
+from flopbench.suites import available_race_suites, is_race_suite, suite_file
 from flopbench.toml import parse, read_toml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -148,7 +149,7 @@ class Recipe(Frozen):
     def _rises_before_its_end(self) -> Self:
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"schedule.warmup_epochs must be less than epochs, {self.epochs:g}, "
+                f"schedule.warmup_epochs must be fewer than the {self.epochs:g} epochs, "
                 f"got {self.schedule.warmup_epochs:g}"
             )
         return self
@@ -158,6 +159,15 @@ class Recipe(Frozen):
         """Twelve hexadecimal digits that change when anything changes that a result depends on."""
         content = self.model_dump_json(exclude={"name", "title", "source", "expected", "evaluation"})
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def lasting(self, epochs: float) -> dict[str, Any]:
+        """The overrides by which it takes so many epochs: what it counts in epochs changes with them."""
+        factor = epochs / self.epochs
+        return {
+            "epochs": epochs,
+            "schedule": {"warmup_epochs": self.schedule.warmup_epochs * factor},
+            "evaluation": {"every_epochs": self.evaluation.every_epochs * factor},
+        }
 
     def options_of(self, model: str) -> dict[str, Any]:
         """What the class of a model is called with, beside its size."""
@@ -214,6 +224,21 @@ class RaceSuite(Frozen):
             ]
             return {**{key: value for key, value in data.items() if key != "defaults"}, "races": races}
         return data
+
+
+def load_race_suite(name_or_path: str | Path) -> RaceSuite:
+    """A suite of races by its name (`race-small`) or by the path of a TOML file.
+
+    Raises:
+        FlopbenchError: no such suite, not one of races, or a mistake in it, with the place and the remedy.
+    """
+    path = suite_file(name_or_path, available_race_suites())
+    raw = read_toml(path)
+    if not is_race_suite(raw):
+        raise FlopbenchError(
+            f"{path.name} is no suite of races: flopbench run --suite {name_or_path} runs it"
+        )
+    return parse(RaceSuite, {**raw, "name": path.stem}, path.name)
 
 
 def recipe_folder() -> Path:

@@ -6,7 +6,7 @@ of that product, for one pair, is a cell.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -252,24 +252,52 @@ def suite_folders() -> list[Path]:
 
 
 def available_suites() -> dict[str, Path]:
-    """Name → file of every suite that ships with flopbench."""
-    return {path.stem: path for folder in suite_folders()[:1] for path in sorted(folder.glob("*.toml"))}
+    """Name → file of every suite of cells that ships with flopbench."""
+    return {name: path for name, path in _shipped().items() if not is_race_suite(read_toml(path))}
+
+
+def available_race_suites() -> dict[str, Path]:
+    """Name → file of every suite of races that ships with flopbench."""
+    return {name: path for name, path in _shipped().items() if is_race_suite(read_toml(path))}
+
+
+def is_race_suite(raw: dict[str, Any]) -> bool:
+    """Whether the contents of a suite file say what is raced, not what is measured."""
+    return "races" in raw
+
+
+def suite_file(name_or_path: str | Path, known: Mapping[str, Path]) -> Path:
+    """The file of a suite that is named, or is a file.
+
+    Raises:
+        FlopbenchError: there is none.
+    """
+    path = _shipped().get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        if path.suffix == ".toml" or len(path.parts) > 1:
+            raise FlopbenchError(f"no suite file at {path}")
+        raise unknown("suite", str(name_or_path), known)
+    return path
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
     """A suite by its name (`vit`) or by the path of a TOML file (`my/suite.toml`).
 
     Raises:
-        FlopbenchError: no such suite, not TOML, or a mistake in it, with the place and the remedy.
+        FlopbenchError: no such suite, one of races, not TOML, or a mistake in it, with the place and the
+            remedy.
     """
-    known = available_suites()
-    path = known.get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
-        if path.suffix == ".toml" or len(path.parts) > 1:
-            raise FlopbenchError(f"no suite file at {path}")
-        raise unknown("suite", str(name_or_path), known)
+    path = suite_file(name_or_path, available_suites())
     raw = read_toml(path)
+    if is_race_suite(raw):
+        raise FlopbenchError(
+            f"{path.name} is a suite of races: flopbench race --suite {name_or_path} runs it"
+        )
     return parse_suite(raw, name=path.stem, where=path.name)
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for folder in suite_folders()[:1] for path in sorted(folder.glob("*.toml"))}
 
 
 _TOP = {"title", "description", "pairs", "defaults", "profiles", "minimum_effect"}

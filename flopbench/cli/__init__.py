@@ -22,6 +22,7 @@ from flopbench.cli import (
     history,
     inspect,
     profile,
+    race,
     report,
     run,
     submit,
@@ -73,6 +74,7 @@ def _root(
 for _name, _command in {
     "run": run.run,
     "train": train.train,
+    "race": race.race,
     "report": report.report,
     "calibrate": calibrate.calibrate,
     "merge": calibrate.merge,

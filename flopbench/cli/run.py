@@ -10,7 +10,7 @@ import typer
 from flopbench.cli.axes import Values, with_axes
 from flopbench.cli.console import echo, make_console
 from flopbench.cli.report import check_format, print_tables
-from flopbench.errors import ExitCode, FlopbenchError
+from flopbench.errors import ExitCode, FlopbenchError, Interrupted
 
 if TYPE_CHECKING:
     from flopbench.report.result import Result
@@ -111,7 +111,7 @@ def run(
                 command=recorded_command(sys.argv[1:]),
                 **changes,
             )
-    except api.Interrupted as stopped:
+    except Interrupted as stopped:
         interrupted = True
         result = stopped.result
         console.print(f"interrupted; every finished cell is in {result.runs[0].path}", highlight=False)

@@ -151,9 +151,12 @@ LAYERS: dict[str, Spec] = {
 _HEAD_CHANNELS = 64
 
 
-def _heads(width: int, divisor: int) -> int:
+def heads_of(width: int, divisor: int, channels: float = _HEAD_CHANNELS) -> int:
+    """The heads of a ViT of this width: as near to so many channels each as it divides into with multiples of
+    `divisor`.
+    """
     fitting = [heads for heads in range(1, width + 1) if width % (divisor * heads) == 0]
-    return min(fitting or [1], key=lambda heads: abs(width / heads - _HEAD_CHANNELS))
+    return min(fitting or [1], key=lambda heads: abs(width / heads - channels))
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ class ModelName:
         own_width, own_depth = self._size
         if self.spec.family == "convnext":
             return {"widths": (width or own_width,), "depths": (depth or own_depth,)}
-        heads = {"heads": _heads(width, divisor)} if self.spec.family == "vit" and width else {}
+        heads = {"heads": heads_of(width, divisor)} if self.spec.family == "vit" and width else {}
         return {"width": width or own_width, "depth": depth or own_depth, **heads}
 
     @property
@@ -233,7 +236,7 @@ class ModelName:
         widths = config.get("widths", ())
         return (widths[0], config["depths"][0]) if len(widths) == 1 else None
 
-    def label(self, width: int | None = None, depth: int | None = None) -> str:
+    def label(self, width: int | None = None, depth: int | None = None, patch_size: int | None = None) -> str:
         """`E(ViT-B/16)`; of another width or depth `E(ViT-512/16)`, `E(ViT-768×4/16)`: channels × blocks."""
         if self.spec is None:
             return self.target if self.given else self.raw
@@ -241,6 +244,7 @@ class ModelName:
         if (width or depth) and self._size:
             _, slash, patch = self.spec.size.partition("/")
             size = f"{width or self._size[0]}{f'×{depth}' if depth else ''}"
+            patch = patch_size if slash and patch_size else patch
             label = f"{label.removesuffix(self.spec.size)}{size}{slash}{patch}"
         return self.version.label(label)
 

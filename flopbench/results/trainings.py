@@ -221,6 +221,7 @@ class RacesInfo(Frozen):
     command: str
     created: str
     environment: Environment
+    world_size: int = 1
     races: tuple[RaceInfo, ...]
     symmetries: Symmetries = ()
 

@@ -30,13 +30,14 @@ _SPENT = "the budget was spent before the cell was done"
 # The device that a kind of kernels is not for.
 _NOT_ON = {"triton": "cpu", "cpp": "cuda", "inductor": "cuda"}
 
-_STATUS: dict[OutcomeKind, Status] = {
+STATUS: dict[OutcomeKind, Status] = {
     "error": "failed",
     "usage": "failed",
     "oom": "oom",
     "crashed": "crashed",
     "timeout": "timeout",
 }
+"""What a record says of a job that did not end well."""
 
 
 class Observer(Protocol):
@@ -237,7 +238,7 @@ class _Sweep:
             return
         if facts.kind != "done" or facts.value.failure:
             reason = facts.value.failure if facts.kind == "done" else facts.value
-            status = _STATUS.get(facts.kind, "failed")
+            status = STATUS.get(facts.kind, "failed")
             self.keep(_without_times(cell, replicate, status, reason, begun))
             return
         plan = Plan(
@@ -263,7 +264,7 @@ class _Sweep:
         elif outcome.kind == "timeout" and timeout < profile.cell_timeout:
             self.keep(_without_times(cell, replicate, "skipped", _SPENT, begun))
         else:
-            self.keep(_without_times(cell, replicate, _STATUS[outcome.kind], outcome.value, begun))
+            self.keep(_without_times(cell, replicate, STATUS[outcome.kind], outcome.value, begun))
 
     def keep(self, record: CellRecord) -> None:
         """Write a record and tell the observer."""

@@ -38,7 +38,7 @@ def find_flags(
         *_too_little(rounds, precision),
         *_launch_bound(rounds),
         *_unsettled(state, shortened),
-        *_device(state),
+        *device_flags(state),
         *chain(*shapes),
     )
 
@@ -90,7 +90,8 @@ def _unsettled(state: Mapping[str, Any], shortened: bool) -> Iterator[Flag]:
         )
 
 
-def _device(state: Mapping[str, Any]) -> Iterator[Flag]:
+def device_flags(state: Mapping[str, Any]) -> Iterator[Flag]:
+    """What of the device's state, as its watch reports it, makes times less trustworthy."""
     # A GPU at its power limit is as it should be under load; what is then to be asked of the turns is asked
     # in `_unsettled`.
     if reasons := [reason for reason in state.get("throttle_reasons", ()) if reason != POWER_LIMIT]:

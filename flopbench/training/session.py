@@ -79,9 +79,11 @@ class Spent:
         self.since_seconds += segment.seconds
         self.losses += segment.losses
 
-    def point(self, trainer: Trainer) -> Point:
-        """Measure accuracies, and say what they took; what follows is counted from here."""
-        accuracy, ema = trainer.evaluate()
+    def point(self, trainer: Trainer, *, averaged: bool = False) -> Point:
+        """Measure accuracies, `averaged` those of test-time augmentation too, and say what they took; what
+        follows is counted from here.
+        """
+        accuracy, ema = trainer.evaluate(averaged=averaged)
         samples = trainer.step * trainer.recipe.batch_size
         images = self.since_steps * trainer.recipe.batch_size
         point = Point(

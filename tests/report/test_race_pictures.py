@@ -1,7 +1,5 @@
 """The pictures of races: what is drawn is what the outcome says."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -159,7 +157,7 @@ def test_networks_by_data_sets_are_a_grid():
         for one in drawn(sets, network=network, rivals=(), seeds=2)[1]
     ]
     for picture in draw(lambda: of_races(races, "a CPU")):
-        places: list[Any] = [axis.get_subplotspec() for axis in picture.figure.axes]
+        places = [axis.get_subplotspec() for axis in picture.figure.axes]
         assert [(place.rowspan.start, place.colspan.start) for place in places] == [
             (0, 0),
             (0, 1),

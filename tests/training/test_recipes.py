@@ -87,7 +87,7 @@ def test_a_recipe_extends_one_that_ships():
         (MINIMAL.replace("epochs = 2", "epochs = 0"), "mine.toml: epochs: "),
         (
             MINIMAL + "[schedule]\nwarmup_epochs = 2",
-            "mine.toml: schedule.warmup_epochs must be less than epochs, 2, got 2",
+            "mine.toml: schedule.warmup_epochs must be fewer than the 2 epochs, got 2",
         ),
     ],
 )
