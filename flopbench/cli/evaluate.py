@@ -31,11 +31,15 @@ def evaluate(
     ] = None,
     crop: Annotated[
         float | None,
-        typer.Option(help="Share of the resized image's shorter side that the centre crop has; default 1."),
+        typer.Option(
+            min=0.01,
+            max=1,
+            help="Share of the resized image's shorter side that the centre crop has; default 1.",
+        ),
     ] = None,
     interpolation: Annotated[str | None, typer.Option(help="bilinear or bicubic.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per call; by default 32 on a CPU, 256 on a GPU.")
+        int | None, typer.Option(min=1, help="Images per call; by default 32 on a CPU, 256 on a GPU.")
     ] = None,
     dtype: Annotated[
         str, typer.Option(help="fp32, tf32, bf16, fp16, autocast-bf16, autocast-fp16.")
@@ -52,7 +56,7 @@ def evaluate(
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read images.")] = None,
-    threads: Annotated[int | None, typer.Option(help="That a CPU computes with.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="That a CPU computes with.")] = None,
     cell_seconds: Annotated[
         float, typer.Option(min=0, max=3600, help="Of timing, at most; 0 for no timing.")
     ] = 5.0,

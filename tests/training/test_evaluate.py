@@ -2,18 +2,22 @@
 
 import json
 from importlib.util import find_spec
+from typing import ClassVar
 
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 import flopbench
 from flopbench.errors import FlopbenchError
+from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.factory import perturb
 from flopbench.results.trainings import EvaluationRecord, NetworkInfo
 from flopbench.training.weights import save_weights
 
 pytestmark = pytest.mark.skipif(find_spec("sklearn") is None, reason="the digits are scikit-learn's")
-SMALL = {"patch_size": 4, "width": 48, "depth": 2, "heads": 3}
+SMALL = {"patch_size": 4, "width": 24, "depth": 1, "heads": 3}
 
 
 @pytest.fixture
@@ -38,14 +42,8 @@ def weights(tmp_path):
 
 
 def evaluate(name, weights, tmp_path, **options):
-    return flopbench.evaluate(
-        name,
-        weights,
-        data="digits",
-        device="cpu",
-        results=tmp_path / "results",
-        **{"cell_seconds": 0, **options},
-    )
+    usual = {"data": "digits", "device": "cpu", "results": tmp_path / "results", "cell_seconds": 0}
+    return flopbench.evaluate(name, weights, **{**usual, **options})
 
 
 @pytest.mark.parametrize("name", ["vit_ti16", "vit_ti16.flop"])
@@ -76,7 +74,7 @@ def test_an_invariant_network_loses_nothing_on_mirror_images(weights, tmp_path):
 def test_batches_do_not_change_what_is_found(weights, tmp_path):
     path = weights("vit_ti16")
     some, others = (
-        evaluate("vit_ti16", path, tmp_path, batch_size=size).records[0].accuracy for size in (7, 1000)
+        evaluate("vit_ti16", path, tmp_path, batch_size=size).records[0].accuracy for size in (60, 1000)
     )
     assert some.plain.top1 == others.plain.top1
     assert some.averaged
@@ -105,6 +103,80 @@ def test_what_does_not_fit_is_said_in_a_line(name, options, message, weights, tm
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "autocast-bf16"])
+def test_half_precision_is_what_is_evaluated(dtype, weights, tmp_path):
+    path = weights("vit_ti16.flop")
+    full, half = (
+        evaluate("vit_ti16.flop", path, tmp_path, dtype=one).records[0].accuracy for one in ("fp32", dtype)
+    )
+    assert half.plain.nll != full.plain.nll
+    assert half.plain.nll == pytest.approx(full.plain.nll, rel=0.1)
+    assert half.flip_consistency > 0.9
+
+
+class Linear(nn.Module):
+    """Somebody's network; `shapes` are those that it was compiled, or called, for."""
+
+    shapes: ClassVar[list[tuple[int, ...]]] = []
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3 * 8 * 8, classes)
+
+    def forward(self, images):
+        self.shapes.append(tuple(images.shape))
+        return self.linear(images.flatten(1))
+
+
+NETWORK = f"{__name__}:Linear"
+
+
+@pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
+def test_what_is_compiled_is_compiled_for_one_batch_size(tmp_path):
+    eager = evaluate(NETWORK, None, tmp_path, image_size=8, batch_size=100).records[0]
+    assert (eager.weights, eager.label) == ("its own", NETWORK)
+    Linear.shapes.clear()
+    compiled = evaluate(NETWORK, None, tmp_path, image_size=8, batch_size=100, mode="compile").records[0]
+    assert {shape[0] for shape in Linear.shapes if shape[0] > 1} == {100}
+    assert compiled.accuracy.plain.nll == pytest.approx(eager.accuracy.plain.nll, rel=1e-4)
+    assert compiled.mode == "compile"
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        (NETWORK, {"options": {"classes": 7}}, "digits has 10 classes, the network 7"),
+        (NETWORK, {"image_size": 9}, "does not take images"),
+        ("torch.nn:Identity", {}, "no logits"),
+    ],
+)
+def test_networks_that_are_no_classifiers_of_the_data(network, options, message, tmp_path):
+    with pytest.raises(FlopbenchError, match=message):
+        evaluate(network, None, tmp_path, **{"image_size": 8, **options})
+
+
+def test_test_time_augmentation_is_scored_when_asked_for(weights, tmp_path):
+    invariant, plain = weights("vit_ti16.flop"), weights("vit_ti16")
+    assert evaluate("vit_ti16.flop", invariant, tmp_path, tta=True).records[0].accuracy.averaged
+    assert evaluate("vit_ti16", plain, tmp_path, tta=False).records[0].accuracy.averaged is None
+
+
+def test_a_folder_of_photographs_named_by_their_labels(weights, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for label, count in ((2, 3), (7, 4)):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        for number in range(count):
+            pixels = torch.randint(256, (20, 30, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(tmp_path / "photos" / str(label) / f"{number}.png")
+    found = evaluate("vit_ti16", weights("vit_ti16"), tmp_path, data=str(tmp_path / "photos"), workers=0)
+    (record,) = found.records
+    assert (record.data.name, record.data.images, record.accuracy.images) == ("photos", 7, 7)
+    assert record.mean == pytest.approx((0.3,) * 3)
+    with pytest.raises(FlopbenchError, match="is none of the network's 5 classes"):
+        evaluate("vit_ti16", weights("vit_ti16", 5), tmp_path, data=str(tmp_path / "photos"))
 
 
 def test_the_process_is_as_it_was(weights, tmp_path):
