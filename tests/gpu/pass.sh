@@ -77,8 +77,11 @@ parallel=()
 if [ "$DEVICE" = cuda ] && python3 -c 'import xdist' 2>/dev/null; then parallel=(-n 4); fi
 # A line for each test: what was found is there if time ends it. The project's own options ask for plugins, and
 # turn into errors what those of the machine warn of.
-step tests 110 python3 -m pytest -m cuda "$here" -o addopts= -o filterwarnings=default -p no:benchmark \
-  -p no:cacheprovider "${parallel[@]}" -v --tb=short --durations=10
+checks=(
+  python3 -m pytest -m cuda -o addopts= -o filterwarnings=default -p no:benchmark -p no:cacheprovider
+  "${parallel[@]}" -v --tb=short --durations=10
+)
+step tests 110 "${checks[@]}" "$here" --ignore "$here/test_training.py"
 wait
 rm -rf "$work"/runs/*
 step microbench 80 python3 -m tests.gpu.microbench
@@ -92,6 +95,8 @@ cells layers 45 1 --suite layers "${layers[@]}" --pass forward --impl fused
 step profile 40 python3 -m flopbench profile "${second[1]}" --device "$DEVICE" --dtype bf16 \
   "${size[@]}" "${mode[@]}" --seconds 3 --out "$work/runs/reports"
 cells train 45 4 --suite speed "${second[@]}" "${mode[@]}" --pass train --impl auto
+# Skipped, with a line, where timm or torchvision is missing.
+step training 60 "${checks[@]}" -rs "$here/test_training.py"
 cells eager 40 3 --suite speed "${first[@]}" "${second[@]}" --mode eager --pass forward --impl auto
 if [ "$DEVICE" = cuda ]; then
   size=(--batch-size 1)

@@ -15,7 +15,7 @@ from tests.gpu.cases import CASES
 
 ROOT = Path(__file__).parents[2]
 RUNS = ["forward", "fused", "layers", "train", "eager"]
-STEPS = ["machine", "tests", "microbench", "operations", *RUNS[:3], "profile", *RUNS[3:]]
+STEPS = ["machine", "tests", "microbench", "operations", *RUNS[:3], "profile", "train", "training", "eager"]
 
 
 @pytest.fixture

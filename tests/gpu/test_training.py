@@ -18,8 +18,13 @@ from tests.gpu.cases import CUDA, DEVICE
 from tests.support.torchrun import torchrun
 from tests.support.training import CLASSES, Noise, recipe
 
-pytest.importorskip("timm", reason="training needs timm and torchvision, and this machine lacks them")
-pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(
+        not (find_spec("timm") and find_spec("torchvision")), reason="training needs timm and torchvision"
+    ),
+]
 
 WORLD = World(torch.device(DEVICE))
 # Some milliseconds per step on a GPU.
@@ -55,7 +60,8 @@ def test_it_learns_in_every_precision(dtype: str):
         assert training.scaler.get_scale() >= 1
 
 
-@pytest.mark.parametrize("mode", ["compile-blocks", "compile"])
+# A CPU is slow to compile for.
+@pytest.mark.parametrize("mode", ["compile-blocks", "compile"] if CUDA else ["compile-blocks"])
 def test_compiled_it_learns_what_it_does_uncompiled(mode: str):
     compiled, eager = trainer(mode=mode), trainer()
     assert compiled.warm_up() > 0
