@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -194,7 +195,8 @@ def read_checkpoint(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # of an arbitrary file torch raises what happens to go wrong
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        told = isinstance(error, OSError | RuntimeError | pickle.UnpicklingError)
+        reason = str(error).partition("\n")[0] if told else "torch.save did not write it"
         raise FlopbenchError(f"{path.name} is no checkpoint of tensors alone: {reason}") from None
 
 

@@ -35,6 +35,8 @@ def made_folder(path: Path) -> Iterator[None]:
     try:
         path.mkdir(parents=True)
     except FileExistsError:
+        if not path.is_dir():
+            raise FlopbenchError(f"{path} is a file: name a folder that is not there yet") from None
         raise RunExistsError(f"run folder {path} exists already; use --resume {path}") from None
     try:
         yield

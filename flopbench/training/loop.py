@@ -115,7 +115,7 @@ class Trainer:
         if recipe.batch_size % parts:
             raise FlopbenchError(
                 f"a batch of {recipe.batch_size} does not divide into {parts} equal parts "
-                f"({world.size} processes × {accumulation} accumulated): choose a batch_size that does"
+                f"(processes: {world.size}, accumulated: {accumulation}): choose a batch_size that does"
             )
         self.part = recipe.batch_size // parts
         self.step, self.steps = 0, max(1, round(recipe.epochs * self.steps_per_epoch))

@@ -147,7 +147,10 @@ def train(
         checkpointing=checkpointing,
         workers=workers,
     )
-    parse_name(asked.model).check_image_size(asked.recipe.image_size, asked.options)
+    name = parse_name(asked.model)
+    if name.is_layer:
+        raise FlopbenchError(f"{asked.model} is a single layer, which classifies nothing: train a network")
+    name.check_image_size(asked.recipe.image_size, asked.options)
     kind = choose_device(device or (begun and begun.info.environment.device))
     with world(kind) as here:
         found = _open(asked, here, given=data is not None)

@@ -42,7 +42,8 @@ class LogWatch:
         processes = f", {info.world_size} processes" if info.world_size > 1 else ""
         self._print(
             f"{info.label} by {recipe.name} on {text.exact(info.data.images)} images of {info.data.name}: "
-            f"{recipe.epochs:g} epochs, {text.exact(info.steps)} steps of {recipe.batch_size} images, "
+            f"{recipe.epochs:g} epoch{'s' * (recipe.epochs != 1)}, "
+            f"{text.exact(info.steps)} steps of {recipe.batch_size} images, "
             f"{info.environment.device_name}{processes}, {recipe.dtype}, {recipe.mode}"
         )
         if step == info.steps:
