@@ -71,23 +71,35 @@ def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
-@contextmanager
-def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
-    """Within it the global generators of Python, numpy and torch, of a GPU's too where `device` is one, begin
-    where `key` says; afterwards they go on as if nothing had been.
+def seed_all(*key: int, device: torch.device | None = None) -> None:
+    """Let the global generators of Python, numpy and torch, of the current GPU too where `device` is one,
+    begin where `key` says.
     """
+    high, low, third = np.random.SeedSequence(key).generate_state(3).tolist()
+    random.seed(third)
+    np.random.seed(third)
+    # `torch.manual_seed` would seed every GPU, and `seeded` could not bring their states back.
+    torch.default_generator.manual_seed(high << 32 | low)
+    if device is not None and device.type == "cuda":
+        torch.cuda.manual_seed(high << 32 | low)
+
+
+@contextmanager
+def generators_kept(device: torch.device | None = None) -> Iterator[None]:
+    """After it the global generators that `seed_all` seeds go on as if nothing had been."""
     gpu = [device] if device is not None and device.type == "cuda" else []
     state, of_numpy = random.getstate(), np.random.get_state()
-    first, second = map(int, np.random.SeedSequence(key).generate_state(2))
     try:
         with torch.random.fork_rng(gpu):
-            random.seed(first)
-            np.random.seed(first)
-            # `torch.manual_seed` would seed every GPU, and their states would not come back.
-            torch.default_generator.manual_seed(second)
-            if gpu:
-                torch.cuda.manual_seed(second)
             yield
     finally:
         random.setstate(state)
         np.random.set_state(of_numpy)
+
+
+@contextmanager
+def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within it global generators begin where `key` says (`seed_all`); afterwards they go on as before."""
+    with generators_kept(device):
+        seed_all(*key, device=device)
+        yield

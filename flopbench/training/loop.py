@@ -1,30 +1,21 @@
 """One training: the loop from the first step to the last, and the clock that runs in it alone."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from flopbench.errors import FlopbenchError
-from flopbench.flops import layer_costs
-from flopbench.flops.audit import count_macs
-from flopbench.flops.meta import on_meta
-from flopbench.inputs import Inputs
 from flopbench.recipes import Recipe
 from flopbench.results.trainings import Accuracy
-from flopbench.structures import mapped
-from flopbench.timing.allocator import keep_freed_memory
-from flopbench.timing.device_state import energy_counter
-from flopbench.timing.workload import compile_in_place, product_dtype, set_precision
+from flopbench.timing.workload import product_dtype
 from flopbench.training.accuracy import measure_accuracy
-from flopbench.training.batches import Batch
+from flopbench.training.batches import Batch, generators_kept, seed_all
+from flopbench.training.clock import TrainClock
 from flopbench.training.data import Data
 from flopbench.training.losses import Losses, diverged
 from flopbench.training.optimising import Average, make_loss, make_mixer, make_optimiser, make_schedule
@@ -36,7 +27,9 @@ from flopbench.training.parallel import (
     model_state,
     optimiser_state,
     parallel,
+    weights_norm,
 )
+from flopbench.training.preparing import prepare, training_macs, undone
 from flopbench.training.world import World
 
 # Seconds from one look at the losses of a GPU to the next: each look waits for what is queued.
@@ -120,17 +113,8 @@ class Trainer:
         self.part = recipe.batch_size // parts
         self.step, self.steps = 0, max(1, round(recipe.epochs * self.steps_per_epoch))
         self.evaluations = _evaluations(recipe.evaluation.every_epochs * self.steps_per_epoch, self.steps)
-        self.macs = _macs(model, recipe.image_size)
-        # What a process has but once; shapes do not change, so that cuDNN may look for its fastest kernels.
-        set_precision(recipe.dtype)
-        torch.backends.cudnn.benchmark = True
-        keep_freed_memory()
-        if checkpointing:
-            _checkpoint(model)
-        try:
-            compile_in_place(model, recipe.mode)
-        except RuntimeError as error:
-            raise FlopbenchError(str(error)) from None
+        self.macs = training_macs(model, recipe.image_size)
+        prepare(model, recipe, checkpointing=checkpointing)
         self.network = parallel(model, world, recipe.image_size, sharded=sharded)
         self.optimiser = make_optimiser(model, recipe.optimiser)
         self.schedule = make_schedule(self.optimiser, recipe.schedule, self.steps, self.steps_per_epoch)
@@ -139,7 +123,7 @@ class Trainer:
         self.average = None if recipe.ema is None else Average(model, recipe.ema)
         self.dtype = product_dtype(recipe.dtype)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype == torch.float16)
-        self.energy = energy_counter("cuda" if world.device.type == "cuda" else "cpu")
+        self.clock = TrainClock(world)
         self._batches: Iterator[Batch] | None = None
 
     @property
@@ -155,8 +139,11 @@ class Trainer:
         Returns:
             The seconds that it took.
         """
-        begin = self._now()
-        with self._undone():
+        begin = self.clock.now()
+        with (
+            undone(self.model, self.average, self.optimiser, self.scaler),
+            generators_kept(self.world.device),
+        ):
             batch = next(self._reading())
             shown = next(iter(self.data.validating(self.part)), batch)
             # A CUDA graph is recorded at the second call, and replayed from the third on.
@@ -171,7 +158,7 @@ class Trainer:
                 f"the network has {logits.shape[1]} logits, {self.data.info.name} has "
                 f"{self.data.info.classes} classes: build it with num_classes={self.data.info.classes}"
             )
-        return self._now() - begin
+        return self.clock.now() - begin
 
     def run(self, until: int, on_step: Callable[[int, float], None] = lambda step, loss: None) -> Segment:
         """Train up to a step, by the clock.
@@ -185,13 +172,13 @@ class Trainer:
             DivergedError: a loss, or in the end a weight, is not finite.
         """
         first, losses, looked = self.step, Losses(self.step, self.recipe), -math.inf
-        begin, joules = self._now(), self.energy()
+        begin = self.clock.read()
         try:
             batches = self._batches = self._batches or self._reading()
             while self.step < min(until, self.steps):
                 losses.add(self._update(next(batches)))
                 self.step += 1
-                if self.world.device.type == "cpu" or time.perf_counter() - looked >= LOOK_SECONDS:
+                if self.world.kind == "cpu" or time.perf_counter() - looked >= LOOK_SECONDS:
                     on_step(self.step, losses.look())
                     looked = time.perf_counter()
             losses.look()
@@ -199,8 +186,9 @@ class Trainer:
             # The next batch is not the one that the step would have to have.
             self._batches = None
             raise
-        seconds, joules = self._now() - begin, self._spent(joules)
-        self._check_weights()
+        seconds, joules = self.clock.since(begin)
+        if not weights_norm(self.model).isfinite():
+            raise diverged(f"weights are not finite after step {self.step}", self.recipe)
         steps = self.step - first
         total = torch.tensor(losses.total, dtype=torch.float64, device=self.world.device)
         mean = self.world.sum(total).item() / self.world.size
@@ -231,7 +219,7 @@ class Trainer:
         state = {
             "step": self.step,
             "model": model_state(self.model),
-            "optimiser": self._optimiser_state(),
+            "optimiser": optimiser_state(self.model, self.optimiser),
             "scaler": self.scaler.state_dict(),
         }
         if self.average is not None:
@@ -244,20 +232,11 @@ class Trainer:
         """Go on from what `state_dict` gave the first process."""
         self.step, self._batches = state["step"], None
         load_model_state(self.model, state["model"])
-        if self.sharded:
-            load_optimiser_state(self.model, self.optimiser, state["optimiser"])
-        else:
-            self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser_state(self.model, self.optimiser, state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             with self.average.in_place():
                 load_model_state(self.model, state["ema"])
-
-    def _optimiser_state(self) -> dict[str, Any]:
-        # Torch's way to gather shards takes a step of its own where none was taken, so it is for these alone.
-        if self.sharded:
-            return optimiser_state(self.model, self.optimiser)
-        return mapped(self.optimiser.state_dict(), lambda tensor: tensor.cpu().clone())
 
     def _reading(self) -> Iterator[Batch]:
         """This process's share of every batch from the next step on."""
@@ -272,7 +251,7 @@ class Trainer:
         """One step; its loss in this process, on the device."""
         self.model.train()
         self.schedule(self.step)
-        _seed(self.seed, self.step, self.world.rank)
+        seed_all(self.seed, self.step, self.world.rank, device=self.world.device)
         targets = self.mix(batch.images, batch.labels)
         parts = zip(batch.images.split(self.part), targets.split(self.part), strict=True)
         self.optimiser.zero_grad(set_to_none=True)
@@ -285,7 +264,7 @@ class Trainer:
             total += loss.detach()
         if self.recipe.optimiser.clip is not None:
             self.scaler.unscale_(self.optimiser)
-            clip_gradients(self.model.parameters(), self.recipe.optimiser.clip)
+            clip_gradients(self.model, self.recipe.optimiser.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:
@@ -320,79 +299,8 @@ class Trainer:
             for _ in range(2 * missing):
                 self._predict(images)
 
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        """Whatever is trained within it, weights, optimiser, average and generators are as before."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        if self.average is not None:
-            tensors += self.average.averages
-        held = [tensor.detach().clone() for tensor in tensors]
-        states = [(kept, copy.deepcopy(kept.state_dict())) for kept in (self.optimiser, self.scaler)]
-        numbers = np.random.get_state()
-        try:
-            with torch.random.fork_rng([self.world.device] if self.world.device.type == "cuda" else []):
-                yield
-        finally:
-            np.random.set_state(numbers)
-            self.optimiser.zero_grad(set_to_none=True)
-            for tensor, before in zip(tensors, held, strict=True):
-                tensor.detach().copy_(before)
-            for kept, state in states:
-                kept.load_state_dict(state)
-
-    def _check_weights(self) -> None:
-        norm = nn.utils.get_total_norm(self.model.parameters())
-        if not (norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite():
-            raise diverged(f"weights are not finite after step {self.step}", self.recipe)
-
-    def _now(self) -> float:
-        """The clock, in seconds, when the device has done what it was given."""
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize(self.world.device)
-        return time.perf_counter()
-
-    def _spent(self, before: float | None) -> float | None:
-        """Joules since the counter stood at `before`, over all GPUs or in this machine's processors."""
-        now = self.energy()
-        joules = math.nan if now is None or before is None else now - before
-        if self.world.device.type == "cuda":
-            joules = self.world.sum(torch.tensor(joules, device=self.world.device)).item()
-        return None if math.isnan(joules) else joules
-
 
 def _evaluations(every: float, steps: int) -> tuple[int, ...]:
     """The steps nearest to multiples of `every`, and the last."""
     found = {max(1, round(every * count)) for count in range(1, math.ceil(steps / every) + 1)}
     return tuple(sorted({step for step in found if step < steps} | {steps}))
-
-
-def _macs(model: nn.Module, image_size: tuple[int, int]) -> int:
-    """Of one image, forward and backward; three times those forward where the device of shapes fails."""
-    image = torch.empty(1, 3, *image_size, device="meta")
-    try:
-        return sum(cost.macs for cost in layer_costs(on_meta(model), Inputs(image), "train"))
-    except Exception:  # of networks that need values, torch raises all kinds
-        device = next(model.parameters()).device
-        return 3 * count_macs(model, Inputs(torch.zeros_like(image, device=device))).macs
-
-
-def _checkpoint(model: nn.Module) -> None:
-    """Let a network recompute activations.
-
-    Raises:
-        FlopbenchError: it cannot.
-    """
-    try:
-        model.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
-    except (AttributeError, AssertionError):  # the second is timm's
-        raise FlopbenchError(
-            f"{type(model).__name__} cannot recompute its activations: train without checkpointing, "
-            "or accumulate over smaller parts"
-        ) from None
-
-
-def _seed(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators and numpy's, from which timm's Mixup draws, for one step of one process."""
-    high, low, third = np.random.SeedSequence((seed, step, rank)).generate_state(3).tolist()
-    torch.manual_seed(high << 32 | low)
-    np.random.seed(third)

@@ -5,7 +5,7 @@ under the names of the network's parameters, on the CPU.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flopbench.errors import FlopbenchError
 from flopbench.models.layers import Network
 from flopbench.private import compiled_alone
+from flopbench.structures import mapped
 from flopbench.timing.workload import repeated_blocks
 from flopbench.training.world import World
 
@@ -112,13 +113,14 @@ def accumulating(network: nn.Module, *, last: bool) -> Iterator[None]:
         yield
 
 
-def clip_gradients(parameters: Iterable[Tensor], most: float) -> Tensor:
-    """Scale all gradients so that their norm, over all shards too, is no more than `most`.
+def clip_gradients(model: nn.Module, most: float) -> None:
+    """Scale all gradients so that their norm, over all shards too, is no more than `most`."""
+    nn.utils.clip_grad_norm_(model.parameters(), most)
 
-    Returns:
-        The norm that they had, a scalar.
-    """
-    norm = nn.utils.clip_grad_norm_(parameters, most)
+
+def weights_norm(model: nn.Module) -> Tensor:
+    """The norm of all weights, over all shards too, a scalar: not finite where one of them is not."""
+    norm = nn.utils.get_total_norm(model.parameters())
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
@@ -133,14 +135,20 @@ def load_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's state by the names of the network's parameters, as `model_state` is."""
-    return dict(get_optimizer_state_dict(model, optimiser, options=_WHOLE))
+    """An optimiser's state, whole, on the CPU; of shards by the names of the network's parameters."""
+    # Torch's way to gather shards takes a step of its own where none was taken, so it is for these alone.
+    if isinstance(model, FSDPModule):
+        return dict(get_optimizer_state_dict(model, optimiser, options=_WHOLE))
+    return mapped(optimiser.state_dict(), lambda tensor: tensor.cpu().clone())
 
 
 def load_optimiser_state(
     model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
 ) -> None:
     """Load what `optimiser_state` gave, which every process has read."""
+    if not isinstance(model, FSDPModule):
+        optimiser.load_state_dict(dict(state))
+        return
     # Not strict: what has no gradient has no state.
     options = replace(_WHOLE, strict=False)
     set_optimizer_state_dict(model, optimiser, dict(state), options=options)

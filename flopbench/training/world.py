@@ -44,6 +44,11 @@ class World:
     size: int = 1
 
     @property
+    def kind(self) -> DeviceKind:
+        """Of the device."""
+        return "cuda" if self.device.type == "cuda" else "cpu"
+
+    @property
     def first(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0

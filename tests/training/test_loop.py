@@ -184,9 +184,9 @@ def test_weights_that_are_not_finite_are_never_saved():
 
 def test_energy_is_what_the_counter_gained():
     training = trainer(small(), **PLAIN)
-    training.energy = iter([10.0, 12.5]).__next__
+    training.clock.energy = iter([10.0, 12.5]).__next__
     assert training.run(1).joules == 2.5
-    training.energy = lambda: None
+    training.clock.energy = lambda: None
     assert training.run(2).joules is None
 
 
