@@ -90,9 +90,13 @@ class Loss(Frozen):
 class Evaluation(Frozen):
     """When and how accuracy is measured: every so many epochs and at the end, on images that are resized so
     that a centre crop of the recipe's size is `crop` of their shorter side.
+
+    `images` of the validation set are looked at, spread evenly over it and always the same; None: all. Sets
+    that fit into memory alone can leave some out.
     """
 
     every_epochs: Positive = 1.0
+    images: Annotated[int, Field(ge=1)] | None = None
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 
@@ -195,6 +199,7 @@ class Race(Frozen):
         rivals: who else runs.
         seeds: how many; each trains every entrant once, in an order that alternates.
         target: top-1 in per cent whose time is told; None: what every seed of the baseline reached.
+        epochs: in place of the recipe's; what it counts in epochs changes with them.
         overrides: fields of the recipe that are others here, tables within tables.
     """
 
@@ -204,7 +209,17 @@ class Race(Frozen):
     rivals: tuple[Rival, ...] = ()
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     target: Annotated[float, Field(gt=0, lt=100)] | None = None
+    epochs: Positive | None = None
     overrides: dict[str, Any] = {}
+
+    def load_recipe(self) -> Recipe:
+        """What it is run by.
+
+        Raises:
+            FlopbenchError: no such recipe, or a mistake in it or in what is other here.
+        """
+        recipe = load_recipe(self.recipe, self.overrides)
+        return recipe if self.epochs is None else load_recipe(recipe, recipe.lasting(self.epochs))
 
 
 class RaceSuite(Frozen):
@@ -257,7 +272,6 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, Any] | None
     Args:
         recipe: which.
         overrides: fields that are others, tables within tables: `{"optimiser": {"learning_rate": 1e-3}}`.
-            What was `expected` of the recipe then does not hold any more.
 
     Raises:
         FlopbenchError: no such recipe, not TOML, or a mistake in it, with the place and the remedy.
@@ -267,8 +281,6 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, Any] | None
     else:
         path = _file_of(recipe)
         name, where, own = path.stem, path.name, _read(path)
-    if overrides:
-        own = {**own, "expected": {}}
     return parse(Recipe, {**merged(own, overrides or {}), "name": name}, where)
 
 

@@ -17,13 +17,14 @@ def list_(
 ) -> None:
     """List the suites, the recipes of training, and the models with their parameters."""
 
-    from flopbench.report.listing import models_table, recipes_table, suites_table
+    from flopbench.report.listing import models_table, races_table, recipes_table, suites_table
 
     if what not in ("suites", "recipes", "models", "all"):
         raise FlopbenchError(f"cannot list {what!r}: choose suites, recipes, models or all")
     console = make_console()
     if what in ("suites", "all"):
         console.print(suites_table())
+        console.print(races_table())
     if what in ("recipes", "all"):
         console.print(recipes_table())
     if what in ("models", "all"):

@@ -10,10 +10,11 @@ from flopbench.cells import DeviceKind
 from flopbench.models import label_of, list_models
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters
-from flopbench.recipes import available_recipes, load_recipe
+from flopbench.pairs import Pair
+from flopbench.recipes import RaceSuite, available_recipes, load_race_suite, load_recipe
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words
-from flopbench.suites import VARIANTS, Suite, available_suites, load_suite
+from flopbench.suites import VARIANTS, Suite, available_race_suites, available_suites, load_suite
 
 
 def suites_table() -> Table:
@@ -39,6 +40,24 @@ def _pairs(suite: Suite) -> str:
     profiles = (*suite.profiles.values(), *suite.full.values())
     pairs = (pair.label for profile in profiles for pair in profile.pairs)
     return ", ".join(dict.fromkeys(pairs))
+
+
+def races_table() -> Table:
+    """Every suite of races that ships with flopbench: its title, and who runs on what."""
+    columns = (
+        words("suite of races", "name"),
+        words("what it compares", "title", rank=1, wraps=True),
+        words("races", _races, rank=2, wraps=True),
+    )
+    return Table("Races", columns, [load_race_suite(name) for name in available_race_suites()])
+
+
+def _races(suite: RaceSuite) -> str:
+    """`E(ViT-Ti/16) on digits, fashion-mnist`."""
+    on: dict[str, list[str]] = {}
+    for race in suite.races:
+        on.setdefault(Pair.of(*race.pair.split("@", 1)).label, []).append(race.data)
+    return "; ".join(f"{pair} on {', '.join(dict.fromkeys(data))}" for pair, data in on.items())
 
 
 def recipes_table() -> Table:

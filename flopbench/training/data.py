@@ -97,7 +97,12 @@ def open_data(
     """
     if (images := _shipped(name, num_classes)) is not None:
         refuse_others(images.name, recipe)
-        return InMemory(images, recipe.image_size, world, recipe.augmentation)
+        return InMemory(images, recipe.image_size, world, recipe.augmentation, shown=recipe.evaluation.images)
+    if recipe.evaluation.images is not None:
+        raise FlopbenchError(
+            f"evaluation.images of {recipe.name}: {name} does not fit into memory and is evaluated whole; "
+            "leave it out"
+        )
     with _timm():
         from flopbench.training.files import open_files
     return open_files(name, recipe, world, num_classes=num_classes, workers=workers)

@@ -39,6 +39,7 @@ class InMemory:
         world: World,
         augmentation: Augmentation | None = None,
         *,
+        shown: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
     ):
@@ -51,6 +52,12 @@ class InMemory:
         self.classes = images.classes
         self.info = _info(images, "training", images.training)
         self.validation = _info(images, "validation", images.validation)
+        every = self.validation.images
+        if shown is not None and shown < every:
+            self.validation = self.validation.model_copy(update={"images": shown})
+        # Which of them, spread evenly.
+        places = torch.arange(self.validation.images, device=world.device)
+        self._shown = places * every // self.validation.images
         self._magnified = _magnification(images, image_size)
         self._size = image_size
         self._world = world
@@ -86,9 +93,7 @@ class InMemory:
 
     def validating(self, batch_size: int) -> Iterator[Batch]:
         """This process's share of the validation images, up to `batch_size` at a time."""
-        own = torch.arange(
-            self._world.rank, self.validation.images, self._world.size, device=self._world.device
-        )
+        own = self._shown[self._world.rank :: self._world.size]
         for indices in own.split(batch_size):
             still = torch.zeros(2, len(indices), dtype=torch.int64, device=self._world.device)
             yield self._batch(self._validation, indices, still[0].bool(), still)

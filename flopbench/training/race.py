@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flopbench.errors import FlopbenchError, Interrupted, NothingMeasuredError
-from flopbench.recipes import Race, RaceSuite, Recipe, Rival, load_race_suite, load_recipe, merged
+from flopbench.recipes import Race, RaceSuite, Recipe, Rival, load_race_suite, merged
 from flopbench.results.races import RacesFolder
 from flopbench.results.run import make_under
 from flopbench.results.trainings import RaceInfo, RacesInfo
@@ -144,7 +144,7 @@ def race(
 
 
 def _with_recipes(suite: RaceSuite) -> list[tuple[Race, Recipe]]:
-    return [(race, load_recipe(race.recipe, race.overrides)) for race in suite.races]
+    return [(race, race.load_recipe()) for race in suite.races]
 
 
 def planned(
@@ -209,23 +209,18 @@ def choose(
     else:
         declared = parse(Race, {name: str(value) for name, value in one.items()}, "race")
         if "rivals" not in changes:
-            loaded = load_recipe(declared.recipe)
-            changes["rivals"] = possible_rivals(pair_of(declared), loaded)
+            changes["rivals"] = possible_rivals(pair_of(declared), declared.load_recipe())
         on = Path(declared.data).name
         name = re.sub(r"[^\w.-]+", "-", f"race-{pair_of(declared).id}-{on}")
         chosen = RaceSuite(name=name, title=f"{pair_of(declared).label} on {on}", races=(declared,))
     return chosen.model_copy(update={"races": tuple(_changed(race, changes) for race in chosen.races)})
 
 
-def _changed(race: Race, changes: dict[str, Any]) -> Race:
+def _changed(race: Race, changes: Mapping[str, Any]) -> Race:
     """A race with other fields, or with a recipe of others."""
     own = {key: value for key, value in changes.items() if key in Race.model_fields}
-    overrides = race.overrides
-    if "batch_size" in changes:
-        overrides = merged(overrides, {"batch_size": changes["batch_size"]})
-    if "epochs" in changes:
-        overrides = merged(overrides, load_recipe(race.recipe, overrides).lasting(changes["epochs"]))
-    return parse(Race, {**race.model_dump(), **own, "overrides": overrides}, "race")
+    others = {key: value for key, value in changes.items() if key not in Race.model_fields}
+    return parse(Race, {**race.model_dump(), **own, "overrides": merged(race.overrides, others)}, "race")
 
 
 def begin(
