@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flopbench.errors import FlopbenchError
-from flopbench.recipes import Augmentation, Optimiser, Recipe
+from flopbench.recipes import Augmentation, Evaluation, Optimiser, Recipe
 from flopbench.training.batches import Batch, seeded
 from flopbench.training.data import Data, open_data, open_validation
 from flopbench.training.world import World
@@ -254,6 +254,14 @@ def test_what_is_no_folder_is_refused(tmp_path: Path):
     ):
         with pytest.raises(FlopbenchError, match=line):
             open_data(name, recipe(), ALONE, workers=0)
+
+
+def test_a_folder_is_evaluated_whole(photographs: Path):
+    part = recipe().model_copy(update={"evaluation": Evaluation(images=2)})
+    with pytest.raises(
+        FlopbenchError, match=r"evaluation\.images of own: .* is evaluated whole; leave it out"
+    ):
+        open_data(str(photographs), part, ALONE, workers=0)
 
 
 def test_a_policy_that_timm_has_not_is_refused(photographs: Path):

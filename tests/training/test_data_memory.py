@@ -67,6 +67,20 @@ def test_an_epoch_has_every_image_once_as_whole_batches(small: ImageSet):
     assert [len(batch.labels) for batch in data.training(0, 0, 16, seed=3)] == [16, 16]
 
 
+def test_some_of_the_validation_images_spread_evenly_can_stand_for_all(small: ImageSet):
+    data = InMemory(small, (4, 4), ALONE, shown=5)
+    found = torch.cat([raw(data, batch) for batch in data.validating(2)])
+    assert data.validation.images == 5
+    assert torch.equal(found, torch.from_numpy(small.validation.images[::2]))
+    assert InMemory(small, (4, 4), ALONE, shown=100).validation.images == 10
+
+
+def test_processes_share_the_images_that_stand_for_all(small: ImageSet):
+    shares = [InMemory(small, (4, 4), World(CPU, rank, 2), shown=5).validating(8) for rank in range(2)]
+    labels = [[batch.labels.tolist() for batch in share] for share in shares]
+    assert [sum(map(len, own)) for own in labels] == [3, 2]
+
+
 def test_batches_are_a_function_of_seed_and_epoch_and_begin_anywhere(small: ImageSet):
     data = InMemory(small, (6, 6), ALONE, Augmentation(shift=1, mirror=0.5))
     whole = list(data.training(2, 0, 8, seed=3))
