@@ -185,7 +185,7 @@ def _where_labels_matter(outcome: Outcome) -> list[str]:
     if fmean(candidate.of_ends(lambda accuracy: accuracy.flip_consistency)) < _INVARIANT:
         return []
     if end.verdict == "worse":
-        return ["An invariant network loses here, as it must: labels depend on orientation."]
+        return ["An invariant network loses here, as expected where labels depend on orientation."]
     return [
         "Labels depend on orientation, so an invariant network should lose; these figures do not show it."
     ]

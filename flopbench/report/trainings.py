@@ -183,9 +183,10 @@ def _answer(info: TrainingInfo, points: Sequence[Point]) -> Answer:
     )
     expected = info.recipe.expected.get(info.name)
     if ended and expected and info.validation.classes == IMAGENET:
+        difference = text.points(right.estimate - expected.top1 / 100)
         headline += (
-            f" {expected.source} has {text.percent(expected.top1 / 100, 1)} by this recipe, which is "
-            f"{text.points(right.estimate - expected.top1 / 100)} points here."
+            f" {expected.source} has {text.percent(expected.top1 / 100, 1)} by this recipe: a difference of "
+            f"{difference} points."
         )
     best = max(points, key=lambda point: point.best.plain.top1)
     remarks = [
@@ -196,7 +197,7 @@ def _answer(info: TrainingInfo, points: Sequence[Point]) -> Answer:
     if best.best.plain.top1 > last.best.plain.top1:
         remarks.append(
             f"The best evaluation is that after {best.step} steps, with "
-            f"{text.percent(best.best.plain.top1, 1)}."
+            f"{text.percent(best.best.plain.top1, 1)}, chosen by the images that it is measured on."
         )
     return Answer(info.id, _plain(headline), tuple(map(_plain, remarks)))
 

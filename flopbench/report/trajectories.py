@@ -43,8 +43,8 @@ def seed_interval(values: Sequence[float], *, grain: float = 0.0) -> Estimate:
 
     Args:
         values: the figures.
-        grain: the steps that they come in, as differences of shares of a few images do. A few seeds that
-            agree by chance are not taken to agree more closely than rounding to such steps leaves known.
+        grain: the steps that they come in, as differences of shares of a few images do. Seeds that agree by
+            chance are not taken to agree more closely than rounding to such steps leaves known.
 
     Raises:
         ValueError: no value.
@@ -54,16 +54,18 @@ def seed_interval(values: Sequence[float], *, grain: float = 0.0) -> Estimate:
     seeds = len(values)
     if seeds == 1:
         return Estimate(values[0], None, None, seeds)
-    if seeds >= MIN_ROUNDS:
-        return Estimate(*location_interval(np.asarray(values, dtype=float)), seeds)
     # Slow to import, and not needed where nothing is raced.
     from scipy.special import stdtrit
 
-    mean = fmean(values)
+    quantile = float(stdtrit(seeds - 1, 0.975)) / math.sqrt(seeds)
     # Either of the two that are subtracted is off by up to half a step: the deviation of their difference.
-    deviation = max(stdev(values), grain / math.sqrt(6))
-    half = float(stdtrit(seeds - 1, 0.975)) * deviation / math.sqrt(seeds)
-    return Estimate(mean, mean - half, mean + half, seeds)
+    least = grain / math.sqrt(6)
+    if seeds >= MIN_ROUNDS:
+        middle, low, high = location_interval(np.asarray(values, dtype=float))
+        half = quantile * least
+        return Estimate(middle, min(low, middle - half), max(high, middle + half), seeds)
+    middle, half = fmean(values), quantile * max(stdev(values), least)
+    return Estimate(middle, middle - half, middle + half, seeds)
 
 
 def ratio_interval(ratios: Sequence[float]) -> Estimate | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from flopbench.report.race_outcome import Comparison, Outcome, outcomes_of
 from flopbench.report.trajectories import Verdict, ratio_interval, reached, seed_interval, top1_at
@@ -112,6 +113,13 @@ def test_seeds_that_agree_by_chance_are_not_taken_to_agree_exactly(seeds):
 
     assert coverage(seeds, rounded) < 0.9
     assert coverage(seeds, rounded, grain=step) > 0.94
+
+
+@pytest.mark.parametrize("seeds", [3, 6, 10])
+def test_equal_differences_have_an_interval_as_wide_as_rounding_leaves_open(seeds):
+    found = seed_interval([0.1] * seeds, grain=0.1)
+    half = stdtrit(seeds - 1, 0.975) * 0.1 / math.sqrt(6 * seeds)
+    assert (found.low, found.high) == (pytest.approx(0.1 - half), pytest.approx(0.1 + half))
 
 
 def test_of_three_seeds_the_bootstrap_alone_would_hold_it_in_three_of_four_races():

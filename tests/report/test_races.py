@@ -59,7 +59,7 @@ def test_who_is_ahead_by_how_much_on_which_data(result):
     assert "is 16.7 points below ViT-Ti/16 (95 % interval 15.3 to 18.0)" in third
 
 
-LOSES = "An invariant network loses here, as it must: labels depend on orientation."
+LOSES = "An invariant network loses here, as expected where labels depend on orientation."
 
 
 def test_the_negative_control_is_called_so_where_the_figures_show_it(result):

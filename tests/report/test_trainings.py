@@ -7,9 +7,10 @@ import pytest
 
 from flopbench import load
 from flopbench.errors import FlopbenchError
+from flopbench.recipes import Expected
 from flopbench.report.pictures import draw
 from flopbench.report.trainings import Trainings
-from flopbench.results.training_folder import TrainingFolder
+from flopbench.results.training_folder import POINTS, TrainingFolder
 from flopbench.results.trainings import Role, TrainingInfo
 from tests.support.races import make_races
 
@@ -47,6 +48,36 @@ def test_a_folder_is_opened_as_what_it_is_and_says_what_it_came_to(pair):
     first, second = (answer.headline for answer in pair.answers)
     assert "ViT-Ti/16 by cpu-small on digits, seed 0: the averaged weights get 96.9 %" in first
     assert "E(ViT-Ti/16) by cpu-small on digits" in second
+
+
+def test_what_was_reached_elsewhere_stands_beside_a_training_of_imagenet_that_ended(tmp_path):
+    plain = TrainingFolder.open(make_training(tmp_path / "plain")).info
+    recipe = plain.recipe.model_copy(
+        update={"expected": {plain.name: Expected(top1=90.0, source="Somebody")}}
+    )
+    validation = plain.validation.model_copy(update={"classes": 1000})
+
+    def headline(name: str, **how) -> str:
+        return load(make_training(tmp_path / name, recipe=recipe, **how)).answers[0].headline
+
+    said = "Somebody has 90.0 % by this recipe: a difference of +6.9 points."
+    assert headline("whole", validation=validation).endswith(said)
+    assert "Somebody" not in headline("digits")
+    assert "Somebody" not in headline("part", validation=validation, points=2)
+
+
+def test_the_best_evaluation_is_said_to_be_chosen(tmp_path):
+    path = make_training(tmp_path / "falls")
+    points = TrainingFolder.open(path).points()
+    (path / POINTS).write_text("")
+    for one, other in zip(points, (*points[:-2], points[-1], points[-2]), strict=True):
+        changes = {"accuracy": other.accuracy, "ema": other.ema}
+        TrainingFolder.open(path).append(one.model_copy(update=changes))
+    remark = load(path).answers[0].points[-1]
+    best = points[-2].step
+    assert remark.startswith(
+        f"The best evaluation is that after {best} steps, with 96.9 %, chosen by the images"
+    )
 
 
 def test_the_curve_goes_through_every_evaluation(pair):

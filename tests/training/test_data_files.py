@@ -169,6 +169,15 @@ def test_rectangles_are_erased(photographs: Path):
     assert ((other > 0) & (other < 0.9)).all()
 
 
+def test_every_step_erases_anew(photographs: Path):
+    whole, erased = (
+        [batch.images for batch in opened(photographs, Augmentation(erasing=share)).training(0, 0, 4, seed=0)]
+        for share in (0.0, 1.0)
+    )
+    first, second = (one != other for one, other in zip(whole[:2], erased[:2], strict=True))
+    assert not torch.equal(first, second)
+
+
 def test_workers_end_when_the_iteration_does(photographs: Path):
     import multiprocessing
 

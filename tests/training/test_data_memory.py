@@ -92,6 +92,14 @@ def test_batches_are_a_function_of_seed_and_epoch_and_begin_anywhere(small: Imag
         assert not torch.equal(next(other).images, whole[0].images)
 
 
+def test_every_epoch_shifts_anew():
+    # Of one image alone, so that its order says nothing.
+    one = Split(np.repeat(np.arange(1, 17, dtype=np.uint8).reshape(1, 4, 4), 8, 0), np.arange(8) % 2)
+    data = InMemory(ImageSet("one", one, one, ("a", "b")), (6, 6), ALONE, Augmentation(shift=1, mirror=0))
+    first, second = (next(data.training(epoch, 0, 8, seed=3)).images for epoch in (0, 1))
+    assert not torch.equal(first, second)
+
+
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_processes_share_what_one_alone_has(small: ImageSet, repeats: int):
     augmentation = Augmentation(shift=1, mirror=0.5, repeats=repeats)

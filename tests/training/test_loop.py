@@ -10,8 +10,9 @@ from flopbench.errors import FlopbenchError
 from flopbench.flops import layer_costs
 from flopbench.flops.meta import on_meta
 from flopbench.inputs import Inputs
-from flopbench.training.loop import Trainer
+from flopbench.training.loop import Segment, Trainer
 from flopbench.training.losses import DivergedError
+from flopbench.training.session import Spent
 from tests.support.training import WORLD, Noise, network, recipe
 
 PLAIN = {"mix": {}, "ema": None}
@@ -127,6 +128,17 @@ def test_arithmetic_in_few_bits_keeps_weights_in_fp32(dtype):
     assert training.scaler.is_enabled() == (dtype == "autocast-fp16")
 
 
+def test_gradients_are_clipped_as_they_are_not_as_they_are_scaled():
+    optimiser = {"name": "sgd", "learning_rate": 0.1, "clip": 0.5}
+    training = trainer(small(), dtype="autocast-fp16", optimiser=optimiser, schedule={}, **PLAIN)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    before = [parameter.detach().clone() for parameter in training.model.parameters()]
+    training.run(1)
+    moved = [now - then for now, then in zip(training.model.parameters(), before, strict=True)]
+    # timm's SGD is Nesterov's: the first step is of 1.9 gradients.
+    assert nn.utils.get_total_norm(moved).item() == pytest.approx(1.9 * 0.1 * 0.5, rel=1e-3)
+
+
 def test_evaluations_are_where_the_recipe_has_them():
     def evaluations(every, epochs=4):
         evaluation = {"every_epochs": every}
@@ -188,6 +200,14 @@ def test_energy_is_what_the_counter_gained():
     assert training.run(1).joules == 2.5
     training.clock.energy = lambda: None
     assert training.run(2).joules is None
+
+
+def test_energy_that_is_not_known_of_a_part_is_not_known_of_the_whole():
+    spent = Spent()
+    for joules, total in ((2.0, 2.0), (3.0, 5.0), (None, None), (1.0, None)):
+        spent.add(Segment(steps=1, samples=8, seconds=0.5, losses=0.0, joules=joules))
+        assert spent.joules == total
+    assert (spent.seconds, spent.since_seconds, spent.since_steps) == (2.0, 2.0, 4)
 
 
 # torch's own, of what its compiler looks at.

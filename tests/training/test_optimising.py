@@ -9,14 +9,26 @@ import torch
 from torch import nn
 
 from flopbench.errors import FlopbenchError
+from flopbench.models import create_model
 from flopbench.recipes import Loss, Mix, Optimiser, Schedule
 from flopbench.training.optimising import Average, make_loss, make_mixer, make_optimiser, make_schedule
-from tests.support.training import network
+
+SIZES = {
+    "vit_ti16": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2, "layer_scale": 0.5},
+    "resmlp_t12": {"patch_size": 4, "width": 32, "depth": 2},
+    "convnext_iso_s": {"patch_size": 4, "widths": (32,), "depths": (2,), "layer_scale": 0.5},
+}
+# What has no dimension but that of channels, however a symmetry lays it out.
+VECTORS = ("bias", "norm", "gamma", "cls_token", "pos_embed")
 
 
-@pytest.mark.parametrize("name", ["vit_ti16", "vit_ti16.flop", "vit_ti16.octic"])
+@pytest.mark.parametrize(
+    "name",
+    [f"{family}{version}" for family in SIZES for version in ("", ".flop", ".hybrid")]
+    + ["vit_ti16.octic", "vit_ti16.octic_hybrid"],
+)
 def test_vectors_tokens_and_positions_do_not_decay(name):
-    model = network(name, width=32)
+    model = create_model(name, image_size=8, num_classes=3, **SIZES[name.partition(".")[0]])
     optimiser = make_optimiser(model, Optimiser(name="adamw", learning_rate=1e-3, weight_decay=0.1))
     decays = {
         id(parameter)
@@ -25,7 +37,7 @@ def test_vectors_tokens_and_positions_do_not_decay(name):
         for parameter in group["params"]
     }
     for path, parameter in model.named_parameters():
-        expected = parameter.ndim > 1 and not path.startswith(("cls_token", "pos_embed"))
+        expected = not any(part in path for part in VECTORS)
         assert (id(parameter) in decays) == expected, path
 
 

@@ -100,6 +100,13 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, text: str, complaint: str
     assert "\n" not in str(raised.value)
 
 
+def test_what_is_expected_of_a_recipe_is_not_of_one_with_other_values():
+    recipe = load_recipe("deit3-400", {"epochs": 30})
+    assert recipe.expected == {}
+    assert load_recipe(load_recipe("deit3-400"), {"mix": {"mixup": 0.1}}).expected == {}
+    assert load_recipe("deit3-400", {}).expected
+
+
 def test_another_value_makes_another_digest_and_another_title_does_not():
     recipe = load_recipe("proxy-cpu")
     assert load_recipe("proxy-cpu", {"optimiser": {"learning_rate": 2e-3}}).digest != recipe.digest
