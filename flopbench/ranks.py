@@ -51,6 +51,12 @@ def _wrong(what: str) -> FlopbenchError:
     )
 
 
+def speaks() -> bool:
+    """Whether this process is the one that shows what came of a command: the first, or the only one."""
+    where = place()
+    return where is None or where.rank == 0
+
+
 def claim(error: BaseException) -> None:
     """Mark an error as one that this process has to tell, whatever its rank."""
     error.claimed = True  # pyright: ignore[reportAttributeAccessIssue]

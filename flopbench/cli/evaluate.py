@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flopbench.cli.console import make_console
-from flopbench.ranks import place
+from flopbench.ranks import speaks
 
 
 def evaluate(
@@ -91,7 +91,7 @@ def evaluate(
         results=results,
         command=recorded_command(sys.argv[1:]),
     )
-    if (where := place()) is not None and where.rank:
+    if not speaks():
         return
     console = make_console()
     console.print(*evaluation.tables())

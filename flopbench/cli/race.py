@@ -61,7 +61,7 @@ def race(
     The clock stops in evaluations, and what is compiled is compiled before it starts. Exit code 3 if no
     training ended well.
     """
-    from flopbench.ranks import place
+    from flopbench.ranks import speaks
     from flopbench.runner.begin import recorded_command
     from flopbench.training import race as racing
 
@@ -101,7 +101,7 @@ def race(
     except Interrupted as stopped:
         interrupted, result = True, stopped.result
         console.print("interrupted; every training that had ended is kept", highlight=False)
-    if (where := place()) is not None and where.rank:
+    if not speaks():
         return
     (folder,) = result.folders
     if folder.trials():

@@ -66,8 +66,8 @@ def train(
         _plan(recipe, model, changes)
         return
 
-    from flopbench.ranks import place, tells
-    from flopbench.runner.begin import device_kind, recorded_command
+    from flopbench.ranks import speaks, tells
+    from flopbench.runner.begin import recorded_command
     from flopbench.training.train import Stopped, train
     from flopbench.training.watch import watch_for
 
@@ -81,7 +81,7 @@ def train(
                 out=out,
                 resume=resume,
                 seed=seed,
-                device=device_kind(device, "--device"),
+                device=device,
                 accumulation=accumulate,
                 checkpointing=checkpointing,
                 sharded=sharded or None,
@@ -94,7 +94,7 @@ def train(
         if tells(stopped):
             console.print(str(stopped), soft_wrap=True, markup=False)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    if (where := place()) is not None and where.rank:
+    if not speaks():
         return
     files = training.report(reports)
     out_console = make_console()

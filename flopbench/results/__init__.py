@@ -1,6 +1,7 @@
 """Records, run folders and the DataFrame over them."""
 
 from flopbench.results.files import read_record, write_atomically, write_record
+from flopbench.results.folder import RunExistsError
 from flopbench.results.frame import to_frame
 from flopbench.results.profiles import (
     Bound,
@@ -31,7 +32,7 @@ from flopbench.results.records import (
     Serving,
     Status,
 )
-from flopbench.results.run import Run, RunExistsError, merge_runs
+from flopbench.results.run import Run, merge_runs
 
 __all__ = [
     "OURS",

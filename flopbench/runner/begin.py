@@ -11,7 +11,6 @@ from typing import Any
 from flopbench.cells import Cell, DeviceKind
 from flopbench.errors import FlopbenchError
 from flopbench.results import Environment, Run, RunInfo
-from flopbench.results.run import make_under
 from flopbench.runner.process import Launch
 from flopbench.runner.sweep import check_cells, probe_environment, shard_of
 from flopbench.suites import Profile, Suite, Variant, load_suite, override
@@ -183,7 +182,7 @@ def new_run(
         environment=environment,
         symmetries=others(name.version.about for pair in profile.pairs for name in pair.names),
     )
-    return make_under(results, name, lambda path: Run.create(path, info.model_copy(update={"id": path.name})))
+    return Run.create_under(results, name, info)
 
 
 def check_resumable(run: Run, suite: Suite | None, environment: Environment) -> None:

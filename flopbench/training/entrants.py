@@ -17,6 +17,7 @@ from flopbench.models.factory import create_model, num_parameters
 from flopbench.pairs import Pair
 from flopbench.recipes import RIVALS, Race, Recipe, Rival
 from flopbench.results.trainings import Entrant, Role
+from flopbench.training.preparing import building
 
 MIRROR = 0.5
 """The share of images that the rival with mirrored images sees mirrored."""
@@ -93,26 +94,10 @@ def entrants_of(race: Race, recipe: Recipe, classes: int) -> tuple[Entrant, ...]
     return tuple(found)
 
 
-def build(entrant: Entrant, recipe: Recipe, classes: int, seed: int) -> nn.Module:
-    """An entrant's network with the weights of a seed, on the CPU. Random numbers go on as before.
-
-    Raises:
-        FlopbenchError: it cannot be built.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return create_model(entrant.name, **_arguments(entrant.name, entrant.options, recipe, classes))
-
-
 def linear_parameters(model: nn.Module) -> int:
     """The weights of linear maps and convolutions: all but vectors, tokens and embeddings of positions."""
     leave_out = getattr(model, "no_weight_decay", set)()
     return sum(p.numel() for name, p in model.named_parameters() if p.ndim > 1 and name not in leave_out)
-
-
-def _arguments(name: str, options: Mapping[str, Any], recipe: Recipe, classes: int) -> dict[str, Any]:
-    ours = {"impl": recipe.impl} if parse_name(name).spec else {}
-    return {"image_size": recipe.image_size, "num_classes": classes, **ours, **options}
 
 
 def _shape(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -218,7 +203,7 @@ class _Network:
         return {"depth": depth}
 
     def _build(self, options: Mapping[str, Any]) -> nn.Module:
-        return _shape(self.name.raw, _arguments(self.name.raw, options, self.recipe, self.classes))
+        return _shape(self.name.raw, building(self.name.raw, options, self.recipe, self.classes))
 
     def _macs(self, model: nn.Module) -> int:
         return observe(model, _image(model, self.recipe.image_size)).macs

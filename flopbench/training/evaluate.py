@@ -1,6 +1,5 @@
 """How right a trained network is, on images and on their mirror images, and how fast."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,21 +23,18 @@ from flopbench.models.factory import num_parameters
 from flopbench.pairs import Pair
 from flopbench.report.evaluations import FILE, Evaluations
 from flopbench.results import Flag, Interval, write_record
-from flopbench.results.run import made_folder, make_under
+from flopbench.results.folder import made_folder, make_under, name_of
 from flopbench.results.trainings import Accuracy, EvaluationRecord
-from flopbench.runner.begin import device_kind
-from flopbench.runner.here import as_it_was
 from flopbench.runner.needs import unmet
-from flopbench.runner.sweep import check_threads
 from flopbench.symmetries.registry import others
 from flopbench.testing.invariance import promised
 from flopbench.timing.bench import Bench
-from flopbench.timing.environment import choose_device, describe
+from flopbench.timing.environment import describe
 from flopbench.timing.workload import cell_inputs, make_workload, weights_dtype
 from flopbench.training.accuracy import measure_accuracy
 from flopbench.training.data import ValidationData, open_validation
 from flopbench.training.networks import load_network
-from flopbench.training.world import World, world
+from flopbench.training.world import World, visited
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -107,8 +103,6 @@ def evaluate(
             device is not there.
         NothingMeasuredError: the network fails, or does not fit into memory.
     """
-    check_threads(threads)
-    kind = choose_device(device_kind(device, "device"))
     if crop is not None and not 0 < crop <= 1:
         raise FlopbenchError(f"crop is a share of the image's shorter side, up to 1, got {crop}")
     if interpolation not in (None, *INTERPOLATIONS):
@@ -116,14 +110,12 @@ def evaluate(
     parsed = parse_name(model)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     begun = time.monotonic()
-    with as_it_was({}), world(kind) as own:
-        if threads:
-            torch.set_num_threads(threads)
+    with visited(device, threads) as own:
         trained = load_network(model, weights, image_size=size, options=options, impl=impl)
         cell = _cell(
             model,
-            device=kind,
-            batch_size=_BATCH[kind] if batch_size is None else batch_size,
+            device=own.kind,
+            batch_size=_BATCH[own.kind] if batch_size is None else batch_size,
             dtype=dtype,
             mode=mode,
             impl=impl,
@@ -153,7 +145,7 @@ def evaluate(
             speed = _speed(bench, cell_seconds, precision) if own.first and cell_seconds else None
         created = datetime.now(UTC)
         record = EvaluationRecord(
-            id=_id(model, opened.validation.name, kind, created),
+            id=name_of(created, "evaluate", model, opened.validation.name, own.kind),
             created=created.isoformat(timespec="seconds"),
             command=command or f"flopbench.evaluate({model!r}, data={opened.validation.name!r})",
             name=model,
@@ -176,7 +168,7 @@ def evaluate(
             throughput=speed and speed.throughput,
             samples=speed.samples if speed else (),
             seconds=round(time.monotonic() - begun, 3),
-            environment=describe(kind),
+            environment=describe(own.kind),
             symmetries=others([parsed.version.about]),
             implementations=bench.ran["baseline"],
             flags=(*flags, *(speed.flags if speed else ())),
@@ -289,11 +281,6 @@ def _failing(what: str) -> Iterator[None]:
         full = out_of_memory(error)
         why = f"{full}; choose a smaller --batch-size" if full else in_one_line(error)
         raise NothingMeasuredError(f"{what}: {why}") from error
-
-
-def _id(model: str, data: str, kind: DeviceKind, created: datetime) -> str:
-    parts = ["evaluate", model, data, kind, f"{created:%Y%m%d-%H%M%S}"]
-    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
 def _written(record: EvaluationRecord, folder: Path) -> EvaluationRecord:

@@ -25,8 +25,8 @@ from flopbench.runner.sweep import STATUS
 from flopbench.timing.device_state import watch
 from flopbench.timing.flags import device_flags
 from flopbench.training.data import Data
-from flopbench.training.entrants import build
 from flopbench.training.loop import Trainer
+from flopbench.training.preparing import build
 from flopbench.training.session import Spent
 from flopbench.training.world import World
 
@@ -104,7 +104,7 @@ class Ready:
 
     def network(self, entrant: Entrant, seed: int, device: torch.device) -> nn.Module:
         """An entrant's network on a device, with the weights of a seed."""
-        fresh = build(entrant, self.info.recipe, len(self.data.classes), seed)
+        fresh = build(entrant.name, entrant.options, self.info.recipe, len(self.data.classes), seed)
         kept = self._networks.get(_which(entrant))
         if kept is None:
             self._networks[_which(entrant)] = kept = fresh.to(device)
@@ -144,7 +144,7 @@ def run(
     with folder.locked() if world.first else nullcontext():
         before: dict[tuple[str, Role, int], float] = {}
         if world.first:
-            folder.set_torn_line_aside()
+            folder.set_torn_lines_aside()
             before = {trial.id: trial.wall_seconds for trial in folder.trials()}
         took: Any = world.share(before)
         heats = [[heat for heat in heats_of(one.info) if heat.id not in took] for one in ready]
@@ -222,7 +222,7 @@ def _train(heat: Heat, ready: Ready, world: World, observer: RaceObserver, found
         found["compile_seconds"] = round(trainer.warm_up(), 3)
     found["implementations"] = ready.ran(entrant, seen)
     # What compiles beside this process has ended by now.
-    looking, spent = watch("cuda" if world.device.type == "cuda" else "cpu"), Spent()
+    looking, spent = watch(world.kind), Spent()
     averaged = not parse_name(entrant.name).invariant
 
     def told(step: int, loss: float) -> None:

@@ -1,8 +1,9 @@
-"""What is done to a network before its first step."""
+"""What is done to a network before its first step: it is built, prepared, and warmed up without a trace."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +13,29 @@ from flopbench.flops import layer_costs
 from flopbench.flops.audit import count_macs
 from flopbench.flops.meta import on_meta
 from flopbench.inputs import Inputs
+from flopbench.models.catalog import parse_name
+from flopbench.models.factory import create_model
 from flopbench.recipes import Recipe
 from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.workload import compile_in_place, set_precision
 from flopbench.training.optimising import Average
+
+
+def build(name: str, options: Mapping[str, Any], recipe: Recipe, classes: int, seed: int) -> nn.Module:
+    """A network with the weights of a seed, on the CPU. Random numbers go on as before.
+
+    Raises:
+        FlopbenchError: it cannot be built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return create_model(name, **building(name, options, recipe, classes))
+
+
+def building(name: str, options: Mapping[str, Any], recipe: Recipe, classes: int) -> dict[str, Any]:
+    """What `create_model` builds a network by a recipe with."""
+    ours = {"impl": recipe.impl} if parse_name(name).spec else {}
+    return {"image_size": recipe.image_size, "num_classes": classes, **ours, **options}
 
 
 def prepare(model: nn.Module, recipe: Recipe, *, checkpointing: bool) -> None:

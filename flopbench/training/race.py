@@ -11,20 +11,18 @@ import torch
 
 from flopbench.errors import FlopbenchError, Interrupted, NothingMeasuredError
 from flopbench.recipes import Race, RaceSuite, Recipe, Rival, load_race_suite, merged
+from flopbench.results.folder import name_of
 from flopbench.results.races import RacesFolder
-from flopbench.results.run import make_under
 from flopbench.results.trainings import RaceInfo, RacesInfo
-from flopbench.runner.begin import RESUME_FIELDS, device_kind, parse_duration
-from flopbench.runner.here import as_it_was
-from flopbench.runner.sweep import check_threads
+from flopbench.runner.begin import RESUME_FIELDS, parse_duration
 from flopbench.symmetries.registry import others
-from flopbench.timing.environment import choose_device, describe
+from flopbench.timing.environment import describe
 from flopbench.toml import parse
 from flopbench.training.data import open_data
 from flopbench.training.entrants import entrants_of, pair_of, possible_rivals
 from flopbench.training.heats import RaceObserver, Ready, heats_of, run
 from flopbench.training.race_progress import race_progress
-from flopbench.training.world import World, world
+from flopbench.training.world import World, begun_together, visited
 
 if TYPE_CHECKING:
     from flopbench.report.races import RaceResult
@@ -113,20 +111,15 @@ def race(
     from flopbench.report.races import RaceResult
 
     seconds = parse_duration(budget, "budget") if isinstance(budget, str) else budget
-    check_threads(threads)
     changes = _given(seeds=seeds, rivals=rivals, target=target, epochs=epochs, batch_size=batch_size)
+    begun = None if resume is None else RacesFolder.open(Path(resume))
+    if begun is not None:
+        _refuse({**_given(recipe=recipe, pair=pair, suite=suite), **changes})
     with ExitStack() as stack:
-        stack.enter_context(as_it_was({}))
-        if threads is not None:
-            torch.set_num_threads(threads)
-        if resume is not None:
-            _refuse({**_given(recipe=recipe, pair=pair, suite=suite), **changes})
-            folder = RacesFolder.open(Path(resume))
-            kind = device_kind(device, "device") or folder.info.environment.device
-            here = stack.enter_context(world(choose_device(kind)))
-            ready = resumed(folder, here, data)
+        here = stack.enter_context(visited(device or (begun and begun.info.environment.device), threads))
+        if begun is not None:
+            folder, ready = begun, resumed(begun, here, data)
         else:
-            here = stack.enter_context(world(choose_device(device_kind(device, "device"))))
             chosen = choose(recipe, pair, data, suite, **changes)
             ready = prepare(_with_recipes(chosen), here)
             arguments = _given(recipe=recipe, pair=pair, data=data, suite=suite and chosen.name, **changes)
@@ -227,12 +220,11 @@ def begin(
     suite: RaceSuite, ready: Sequence[Ready], world: World, results: Path | None, command: str
 ) -> RacesFolder:
     """The folder of what is about to run; the first process makes it."""
-    environment = describe(world.device.type)
+    environment = describe(world.kind)
     created = datetime.now(UTC)
-    name = f"{suite.name}-{environment.device}-{created:%Y%m%d-%H%M%S}"
     names = [name for one in ready for name in pair_of(one.info.declared).names]
     info = RacesInfo(
-        id=name,
+        id=name_of(created, suite.name, environment.device),
         suite=suite.name,
         title=suite.title,
         command=command,
@@ -243,12 +235,7 @@ def begin(
         symmetries=others(name.version.about for name in names),
     )
 
-    def create(path: Path) -> RacesFolder:
-        return RacesFolder.create(path, info.model_copy(update={"id": path.name}))
-
-    made = make_under(results, name, create) if world.first else None
-    path: Any = world.share(made and made.path)
-    return made or RacesFolder(path, info)
+    return begun_together(RacesFolder, world, info, results)
 
 
 def resumed(folder: RacesFolder, world: World, data: str | Path | None) -> list[Ready]:
@@ -263,7 +250,7 @@ def resumed(folder: RacesFolder, world: World, data: str | Path | None) -> list[
         FlopbenchError: the machine, the data or a network is not what it was.
     """
     before = folder.info
-    problems = before.environment.differences(describe(world.device.type), RESUME_FIELDS)
+    problems = before.environment.differences(describe(world.kind), RESUME_FIELDS)
     if before.world_size != world.size:
         problems.append(f"processes: {before.world_size} → {world.size}")
     moved = {} if data is None else {"data": str(data)}

@@ -9,25 +9,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from flopbench.errors import FlopbenchError, out_of_memory
 from flopbench.models.catalog import label_of, parse_name
-from flopbench.models.factory import create_model, num_parameters
+from flopbench.models.factory import num_parameters
 from flopbench.recipes import Recipe, load_recipe
 from flopbench.report.trainings import Trainings
 from flopbench.results.files import as_json
-from flopbench.results.run import make_under
+from flopbench.results.folder import name_of
 from flopbench.results.training_folder import CHECKPOINT, TrainingFolder
 from flopbench.results.trainings import NetworkInfo, TrainingInfo
+from flopbench.runner.begin import device_kind
 from flopbench.symmetries.registry import others
 from flopbench.timing.environment import choose_device, describe
 from flopbench.training import state
 from flopbench.training.data import Data, open_data
 from flopbench.training.loop import Trainer
+from flopbench.training.preparing import build
 from flopbench.training.session import Session, Silent, Spent, Watch
-from flopbench.training.world import World, world
+from flopbench.training.world import World, begun_together, world
 
 # What a training goes on with only where it is the same; and what is told where it is another.
 _THE_SAME = ("device", "device_name", "torch", "cuda")
@@ -151,15 +152,14 @@ def train(
     if name.is_layer:
         raise FlopbenchError(f"{asked.model} is a single layer, which classifies nothing: train a network")
     name.check_image_size(asked.recipe.image_size, asked.options)
-    kind = choose_device(device or (begun and begun.info.environment.device))
+    kind = choose_device(device_kind(device, "device") or (begun and begun.info.environment.device))
     with world(kind) as here:
         found = _open(asked, here, given=data is not None)
         trainer = _trainer(asked, found, here)
         info = _info(asked, trainer, found, command)
         if begun is not None:
             _check(begun, info)
-        where = Path(out) if out is not None else None
-        folder = begun or _folder(here, where, None if results is None else Path(results), info)
+        folder = begun or begun_together(TrainingFolder, here, info, _path(results), _path(out))
         with folder.locked() if here.first else nullcontext():
             ended = _run(asked, folder, trainer, found, watch or Silent())
     if not ended:
@@ -185,6 +185,10 @@ def _asked(
     return {"recipe": load_recipe(recipe, changes), "model": model, "data": str(data)}
 
 
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
@@ -200,13 +204,9 @@ def _open(asked: Asked, here: World, *, given: bool) -> Data:
 
 def _trainer(asked: Asked, data: Data, here: World) -> Trainer:
     """The network with the weights of its seed, ready to be trained."""
-    recipe, name = asked.recipe, parse_name(asked.model)
-    impl = {"impl": recipe.impl} if name.spec else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(asked.seed)
-        model = create_model(asked.model, recipe.image_size, len(data.classes), **impl, **asked.options)
+    model = build(asked.model, asked.options, asked.recipe, len(data.classes), asked.seed)
     return Trainer(
-        recipe,
+        asked.recipe,
         model.to(here.device),
         data,
         here,
@@ -218,12 +218,11 @@ def _trainer(asked: Asked, data: Data, here: World) -> Trainer:
 
 
 def _info(asked: Asked, trainer: Trainer, data: Data, command: str) -> TrainingInfo:
-    name, environment = parse_name(asked.model), describe(trainer.world.device.type)
+    name, environment = parse_name(asked.model), describe(trainer.world.kind)
     created = datetime.now(UTC)
-    parts = ("train", asked.model, data.info.name, asked.recipe.name, environment.device)
     size = {key: asked.options.get(key) for key in ("width", "depth")}
     return TrainingInfo(
-        id="-".join((*parts, f"{created:%Y%m%d-%H%M%S}")).replace("/", "_").replace(":", "_"),
+        id=name_of(created, "train", asked.model, data.info.name, asked.recipe.name, environment.device),
         created=created.isoformat(timespec="seconds"),
         command=command,
         name=asked.model,
@@ -243,20 +242,6 @@ def _info(asked: Asked, trainer: Trainer, data: Data, command: str) -> TrainingI
         environment=environment,
         symmetries=others([name.version.about]),
     )
-
-
-def _folder(here: World, out: Path | None, results: Path | None, info: TrainingInfo) -> TrainingFolder:
-    """A new folder, which the first process makes."""
-
-    def create(path: Path) -> TrainingFolder:
-        return TrainingFolder.create(path, info.model_copy(update={"id": path.name}))
-
-    folder = None
-    if here.first:
-        folder = create(out) if out is not None else make_under(results, info.id, create)
-    path = here.share(folder and folder.path)
-    assert path is not None
-    return folder or TrainingFolder(path, info)
 
 
 def _check(begun: TrainingFolder, now: TrainingInfo) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,9 +20,14 @@ from torch.distributed import PrefixStore, Store, rendezvous  # pyright: ignore[
 from flopbench.cells import DeviceKind
 from flopbench.errors import ExitCode, FlopbenchError, gist, in_one_line
 from flopbench.ranks import Place, claim, place
+from flopbench.results.folder import RecordsFolder
+from flopbench.runner.begin import device_kind
+from flopbench.runner.here import as_it_was
+from flopbench.runner.sweep import check_threads
 from flopbench.timing.environment import choose_device
 
 Value = TypeVar("Value")
+Folder = TypeVar("Folder", bound=RecordsFolder[Any, Any])
 
 # How long a process waits for another: one that compiles may keep the others waiting for minutes.
 _PATIENCE = timedelta(minutes=10)
@@ -106,6 +112,39 @@ def world(kind: DeviceKind) -> Iterator[World]:
             claim(error)
             raise
         dist.destroy_process_group()
+
+
+@contextmanager
+def visited(device: str | None, threads: int | None) -> Iterator[World]:
+    """The world of one call, after which this process is as it was (`as_it_was`).
+
+    Args:
+        device: cpu or cuda; None for a GPU if there is one.
+        threads: that a CPU computes with; None for as many as torch takes.
+
+    Raises:
+        FlopbenchError: there is no such device, or there are fewer cores; as `world`.
+    """
+    check_threads(threads)
+    kind = choose_device(device_kind(device, "device"))
+    with as_it_was({}), world(kind) as here:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield here
+
+
+def begun_together(
+    kind: type[Folder], here: World, info: Any, results: Path | None, out: Path | None = None
+) -> Folder:
+    """A new folder, which the first process makes: `out`, or one under `results` (`create_under`)."""
+    folder = None
+    if here.first and out is not None:
+        folder = kind.create(out, info.model_copy(update={"id": out.name}))
+    elif here.first:
+        folder = kind.create_under(results, info.id, info)
+    path = here.share(folder and folder.path)
+    assert path is not None
+    return folder or kind(path, info)
 
 
 def _device(kind: DeviceKind, where: Place) -> torch.device:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flopbench.errors import FlopbenchError
-from flopbench.results.run import RunExistsError
+from flopbench.results.folder import RunExistsError
 from flopbench.results.training_folder import TrainingFolder
 from flopbench.results.trainings import Accuracy, DataInfo, Point, Scores, TrainingInfo
 from tests.support.disks import files_of_at_most

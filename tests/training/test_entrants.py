@@ -5,7 +5,8 @@ import pytest
 from flopbench.errors import FlopbenchError
 from flopbench.recipes import RIVALS, Race, Recipe
 from flopbench.results.trainings import Entrant
-from flopbench.training.entrants import SLACK, build, entrants_of, pair_of, possible_rivals
+from flopbench.training.entrants import SLACK, entrants_of, pair_of, possible_rivals
+from flopbench.training.preparing import build
 from tests.support.training import recipe
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -86,6 +87,6 @@ def test_networks_without_a_size_have_no_rivals_of_another():
 
 def test_weights_are_those_of_the_seed():
     entrant = found("vit_ti16.flop", ())["candidate"]
-    states = [build(entrant, small(), 10, seed).state_dict() for seed in (0, 0, 1)]
+    states = [build(entrant.name, entrant.options, small(), 10, seed).state_dict() for seed in (0, 0, 1)]
     assert all(states[0][name].equal(states[1][name]) for name in states[0])
     assert not states[0]["head.weight"].equal(states[2]["head.weight"])
