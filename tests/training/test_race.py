@@ -94,6 +94,21 @@ def test_entrants_take_turns_and_every_evaluation_is_a_point():
     assert trials[1].points[1].best.flip_consistency == 1
 
 
+def test_every_training_begins_with_fresh_weights():
+    (folder,) = raced().folders
+    (info,) = folder.info.races
+    ready = heats.Ready(info, Noise())
+    entrant = info.entrants[0]
+    cpu = torch.device("cpu")
+    network = ready.network(entrant, 0, cpu)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    assert ready.network(entrant, 1, cpu) is network
+    fresh = heats.build(entrant, info.recipe, len(Noise.classes), 1).state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in network.state_dict().items())
+
+
 def test_what_had_ended_is_kept_and_the_race_goes_on_with_the_next():
     with pytest.raises(flopbench.Interrupted, match="every finished training is in") as interrupted:
         raced(progress=Watching(ends=2))
