@@ -10,7 +10,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.recipes import Expected
 from flopbench.report.pictures import draw
 from flopbench.report.trainings import Trainings
-from flopbench.results.training_folder import POINTS, TrainingFolder
+from flopbench.results.training_folder import TrainingFolder
 from flopbench.results.trainings import Role, TrainingInfo
 from tests.support.races import make_races
 
@@ -69,7 +69,7 @@ def test_what_was_reached_elsewhere_stands_beside_a_training_of_imagenet_that_en
 def test_the_best_evaluation_is_said_to_be_chosen(tmp_path):
     path = make_training(tmp_path / "falls")
     points = TrainingFolder.open(path).points()
-    (path / POINTS).write_text("")
+    (path / TrainingFolder.lines_file).write_text("")
     for one, other in zip(points, (*points[:-2], points[-1], points[-2]), strict=True):
         changes = {"accuracy": other.accuracy, "ema": other.ema}
         TrainingFolder.open(path).append(one.model_copy(update=changes))
