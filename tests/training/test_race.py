@@ -105,7 +105,8 @@ def test_every_training_begins_with_fresh_weights():
         for parameter in network.parameters():
             parameter.add_(1)
     assert ready.network(entrant, 1, cpu) is network
-    fresh = heats.build(entrant, info.recipe, len(Noise.classes), 1).state_dict()
+    size = info.recipe, len(Noise.classes)
+    fresh = heats.build(entrant.name, entrant.options, *size, 1).state_dict()
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in network.state_dict().items())
 
 
