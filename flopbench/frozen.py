@@ -18,6 +18,7 @@ def complaint(error: ValidationError) -> str:
     """The first of pydantic's complaints: what is wrong, and what was given."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
+    message = re.sub(r"valid dictionary( or instance of \w+)?$", "table", message)
     given = "" if isinstance(first["input"], dict) else brief(first["input"])
     given = f", got {given}" if given not in message else ""
     return message[0].lower() + message[1:] + given

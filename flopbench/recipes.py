@@ -108,6 +108,10 @@ class Expected(Frozen):
     source: str
 
 
+# What networks are called with beside their options.
+_NO_OPTIONS = frozenset({"name", "image_size", "num_classes", "impl"})
+
+
 class Recipe(Frozen):
     """How a network is trained: a TOML file of these fields.
 
@@ -133,7 +137,7 @@ class Recipe(Frozen):
     name: str
     title: str
     source: str = ""
-    epochs: Positive
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     image_size: ImageSize
     dtype: DType = "fp32"
@@ -154,8 +158,17 @@ class Recipe(Frozen):
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"schedule.warmup_epochs must be fewer than the {self.epochs:g} epochs, "
-                f"got {self.schedule.warmup_epochs:g}"
+                f"got {self.schedule.warmup_epochs:g}; for so short a training set it to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _options_are_of_the_class(self) -> Self:
+        for pattern, options in self.options.items():
+            if taken := sorted(_NO_OPTIONS & options.keys()):
+                raise ValueError(
+                    f"options of {pattern}: {taken[0]} is what the data or the recipe's field say"
+                )
         return self
 
     @property

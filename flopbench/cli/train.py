@@ -133,11 +133,13 @@ def _plan(recipe: str | None, model: str | None, changes: dict[str, Any]) -> Non
     """Print the recipe as it would be followed, and what the network would be called with."""
     from flopbench.models.catalog import parse_name
     from flopbench.recipes import load_recipe
+    from flopbench.training.train import check_network
 
     if recipe is None:
         raise FlopbenchError("--dry-run takes a recipe; a training that was begun has its own")
     found = load_recipe(recipe, changes)
+    if model is not None:
+        check_network(found, model)
     echo(found.model_dump_json(indent=1, exclude={"options", "expected"}))
     if model is not None:
-        parse_name(model).check_image_size(found.image_size, found.options_of(model))
         echo(f"{parse_name(model).label()}: {found.options_of(model) or 'as it is'}")

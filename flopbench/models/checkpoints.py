@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -195,8 +194,12 @@ def read_checkpoint(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # of an arbitrary file torch raises what happens to go wrong
-        told = isinstance(error, OSError | RuntimeError | pickle.UnpicklingError)
-        reason = str(error).partition("\n")[0] if told else "torch.save did not write it"
+        # Of what it refuses torch says first how to take it all the same, which is no advice for a file.
+        if refused := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            reason = f"it holds {refused[1]}"
+        else:
+            told = str(error).partition("\n")[0] if isinstance(error, OSError | RuntimeError) else ""
+            reason = told or "torch.save did not write it"
         raise FlopbenchError(f"{path.name} is no checkpoint of tensors alone: {reason}") from None
 
 

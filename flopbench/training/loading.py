@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -74,10 +75,10 @@ class Samples(Dataset[Sample]):
             if hasattr(images, "reader"):
                 file, label, *_ = images.reader[index]
                 with file:
-                    image = Image.open(file).convert("RGB")
+                    image = in_colour(Image.open(file))
             else:
                 image, label = images[index]
-                image = image.convert("RGB")
+                image = in_colour(image)
         except UnidentifiedImageError:
             raise FlopbenchError(f"{self._place(index)} is no image") from None
         # Pillow's decoders raise errors of all kinds.
@@ -91,6 +92,20 @@ class Samples(Dataset[Sample]):
         reader = getattr(self.source.images, "reader", None)
         path = reader.filename(index, absolute=True) if reader else None
         return path or f"image {index} of {self.source.name} ({self.source.split})"
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """An image as three channels of 8 bits, whatever it has.
+
+    Raises:
+        ValueError: its values are neither of 8 nor of 16 bits, and nothing says which of them is white.
+    """
+    if image.mode.startswith("I;16"):
+        # Pillow would make white of all that 8 bits cannot hold.
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits: save it with 8 or 16")
+    return image.convert("RGB")
 
 
 class StreamedSamples(IterableDataset[Sample]):
@@ -138,7 +153,7 @@ class StreamedSamples(IterableDataset[Sample]):
                 return
             for version in range(self.repeats):
                 with seeded(*self.key, number, place, version):
-                    transformed = self.transform(image.convert("RGB"))
+                    transformed = self.transform(in_colour(image))
                 yield transformed, int(label)
         if self.expected not in (None, place + 1):
             yield FlopbenchError(

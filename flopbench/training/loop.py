@@ -29,7 +29,7 @@ from flopbench.training.parallel import (
     parallel,
     weights_norm,
 )
-from flopbench.training.preparing import prepare, training_macs, undone
+from flopbench.training.preparing import check_classifies, prepare, training_macs, undone
 from flopbench.training.world import World
 
 # Seconds from one look at the losses of a GPU to the next: each look waits for what is queued.
@@ -113,6 +113,7 @@ class Trainer:
         self.part = recipe.batch_size // parts
         self.step, self.steps = 0, max(1, round(recipe.epochs * self.steps_per_epoch))
         self.evaluations = _evaluations(recipe.evaluation.every_epochs * self.steps_per_epoch, self.steps)
+        check_classifies(model, recipe, data.info)
         self.macs = training_macs(model, recipe.image_size)
         prepare(model, recipe, checkpointing=checkpointing)
         self.network = parallel(model, world, recipe.image_size, sharded=sharded)
@@ -150,14 +151,8 @@ class Trainer:
             for _ in range(3):
                 self._update(batch)
             self.model.eval()
-            for _ in range(2):
+            for _ in range(3):
                 self._predict(shown.images)
-            logits = self._predict(shown.images)
-        if logits.shape[1] != self.data.info.classes:
-            raise FlopbenchError(
-                f"the network has {logits.shape[1]} logits, {self.data.info.name} has "
-                f"{self.data.info.classes} classes: build it with num_classes={self.data.info.classes}"
-            )
         return self.clock.now() - begin
 
     def run(self, until: int, on_step: Callable[[int, float], None] = lambda step, loss: None) -> Segment:
@@ -302,5 +297,6 @@ class Trainer:
 
 def _evaluations(every: float, steps: int) -> tuple[int, ...]:
     """The steps nearest to multiples of `every`, and the last."""
-    found = {max(1, round(every * count)) for count in range(1, math.ceil(steps / every) + 1)}
+    every = max(1.0, every)
+    found = {round(every * count) for count in range(1, math.ceil(steps / every) + 1)}
     return tuple(sorted({step for step in found if step < steps} | {steps}))

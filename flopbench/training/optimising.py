@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from flopbench.errors import FlopbenchError, unknown
+from flopbench.errors import FlopbenchError, gist, unknown
 from flopbench.recipes import Loss, Mix, Optimiser, Schedule
 
 Mixer = Callable[[Tensor, Tensor], Tensor]
@@ -25,7 +25,8 @@ def make_optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.Optimiz
     timm's `lamb` bounds the norm of all gradients by itself, at 1 where the recipe does not say, as apex's.
 
     Raises:
-        FlopbenchError: no such optimiser, or one that has no `betas` and is given some; timm is missing.
+        FlopbenchError: no such optimiser, one that has no `betas` and is given some, or settings that it
+            refuses; timm is missing.
     """
     timm, name = _timm("optim"), settings.name
     if name not in (known := timm.list_optimizers()):
@@ -42,9 +43,12 @@ def make_optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.Optimiz
         "max_grad_norm": settings.clip,
     }
     given = {key: value for key, value in wanted.items() if value is not None and key in accepted}
-    return timm.create_optimizer_v2(
-        model, name, lr=settings.learning_rate, weight_decay=settings.weight_decay, **given
-    )
+    try:
+        return timm.create_optimizer_v2(
+            model, name, lr=settings.learning_rate, weight_decay=settings.weight_decay, **given
+        )
+    except ValueError as error:
+        raise FlopbenchError(f"optimiser {name!r} refuses its settings: {gist(str(error))}") from None
 
 
 def make_schedule(

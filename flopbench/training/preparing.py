@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
 from flopbench.flops import layer_costs
 from flopbench.flops.audit import count_macs
 from flopbench.flops.meta import on_meta
@@ -16,6 +16,7 @@ from flopbench.inputs import Inputs
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model
 from flopbench.recipes import Recipe
+from flopbench.results.trainings import DataInfo
 from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.workload import compile_in_place, set_precision
 from flopbench.training.optimising import Average
@@ -36,6 +37,39 @@ def building(name: str, options: Mapping[str, Any], recipe: Recipe, classes: int
     """What `create_model` builds a network by a recipe with."""
     ours = {"impl": recipe.impl} if parse_name(name).spec else {}
     return {"image_size": recipe.image_size, "num_classes": classes, **ours, **options}
+
+
+@torch.no_grad()
+def check_classifies(model: nn.Module, recipe: Recipe, info: DataInfo) -> None:
+    """See that a network can be trained on a set: it has weights, and a logit for each class.
+
+    Raises:
+        FlopbenchError: it has not, or fails at an image of the recipe's size.
+    """
+    name, weights = type(model).__name__, [one for one in model.parameters() if one.requires_grad]
+    if not weights:
+        raise FlopbenchError(f"{name} has no weights to train: requires_grad holds for no parameter")
+    image = torch.zeros(1, 3, *recipe.image_size, device=weights[0].device)
+    training = model.training
+    try:
+        # What another trainer compiled is not compiled for one image as well.
+        with torch.compiler.set_stance("force_eager"):
+            logits = model.eval()(image)
+    except Exception as error:  # networks raise what they like
+        if out_of_memory(error):
+            raise
+        size = "×".join(map(str, recipe.image_size))
+        raise FlopbenchError(f"{name} fails on an image of {size} pixels: {in_one_line(error)}") from error
+    finally:
+        model.train(training)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise FlopbenchError(f"{name} gives {shape} for one image, not logits [1, {info.classes}]")
+    if logits.shape[1] != info.classes:
+        raise FlopbenchError(
+            f"the network has {logits.shape[1]} logits, {info.name} has {info.classes} classes: "
+            f"build it with num_classes={info.classes}"
+        )
 
 
 def prepare(model: nn.Module, recipe: Recipe, *, checkpointing: bool) -> None:

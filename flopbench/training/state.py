@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 
-from flopbench.errors import FlopbenchError, gist
+from flopbench.errors import FlopbenchError
 from flopbench.results import write_atomically
 from flopbench.results.training_folder import BEST, CHECKPOINT, EMA, WEIGHTS
 from flopbench.results.trainings import NetworkInfo
 from flopbench.training.loop import Trainer
 from flopbench.training.weights import save_weights
+
+# Characters of what torch says of weights that do not fit.
+_REASON = 300
 
 
 def save(
@@ -85,10 +88,12 @@ def load(folder: Path, trainer: Trainer) -> dict[str, Any]:
         # What can be a tensor or a plain value alone: a checkpoint may come from anybody.
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of what is no checkpoint torch raises all kinds
-        reason = getattr(error, "strerror", None) or gist(str(error))
+        refused = isinstance(error, FileNotFoundError | PermissionError)
+        reason = error.strerror if refused else "it is damaged; remove it to begin at the first step"
         raise FlopbenchError(f"cannot read the checkpoint {path}: {reason}") from None
     try:
         trainer.load_state_dict(state)
         return state["spent"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FlopbenchError(f"{path} is of another network or recipe: {gist(str(error))}") from None
+        reason = " ".join(str(error).split())[:_REASON]
+        raise FlopbenchError(f"{path} is of another network or recipe: {reason}") from None

@@ -9,11 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from flopbench.errors import FlopbenchError, out_of_memory
+from flopbench.errors import (
+    FlopbenchError,
+    NothingMeasuredError,
+    brief,
+    in_one_line,
+    out_of_memory,
+    own_lines,
+)
 from flopbench.models.catalog import label_of, parse_name
-from flopbench.models.factory import num_parameters
+from flopbench.models.factory import create_model, num_parameters
 from flopbench.recipes import Recipe, load_recipe
 from flopbench.report.trainings import Trainings
 from flopbench.results.files import as_json
@@ -33,6 +41,8 @@ from flopbench.training.world import World, begun_together, world
 # What a training goes on with only where it is the same; and what is told where it is another.
 _THE_SAME = ("device", "device_name", "torch", "cuda")
 _TOLD = ("driver", "triton", "compiler", "kernels", "cpu", "cpu_capability", "threads", "flopbench")
+
+_LARGEST_SEED = 2**63 - 1
 
 
 class Training(Trainings):
@@ -148,10 +158,9 @@ def train(
         checkpointing=checkpointing,
         workers=workers,
     )
-    name = parse_name(asked.model)
-    if name.is_layer:
-        raise FlopbenchError(f"{asked.model} is a single layer, which classifies nothing: train a network")
-    name.check_image_size(asked.recipe.image_size, asked.options)
+    if not 0 <= asked.seed <= _LARGEST_SEED:
+        raise FlopbenchError(f"seed must be from 0 to 2^63 − 1, got {brief(asked.seed)}")
+    check_network(asked.recipe, asked.model)
     kind = choose_device(device_kind(device, "device") or (begun and begun.info.environment.device))
     with world(kind) as here:
         found = _open(asked, here, given=data is not None)
@@ -165,6 +174,22 @@ def train(
     if not ended:
         raise Stopped(folder.path, trainer, data=asked.data, saved=True)
     return Training(folder, trainer.model)
+
+
+def check_network(recipe: Recipe, model: str) -> None:
+    """See that there is such a network, for a recipe's images and with its options.
+
+    Raises:
+        FlopbenchError: there is not.
+    """
+    name, options = parse_name(model), recipe.options_of(model)
+    if name.is_layer:
+        raise FlopbenchError(f"{model} is a single layer, which classifies nothing: train a network")
+    name.check_image_size(recipe.image_size, options)
+    if name.spec is not None:
+        # Shapes alone, which take neither memory nor time.
+        with torch.device("meta"):
+            create_model(model, recipe.image_size, **options)
 
 
 def _asked(
@@ -307,7 +332,7 @@ def _run(asked: Asked, folder: TrainingFolder, trainer: Trainer, data: Data, wat
         return True
     session = Session(trainer, folder, network, spent, watch)
     try:
-        with _memory(trainer):
+        with _failing(trainer, asked.model):
             trainer.warm_up()
             return session.run()
     except KeyboardInterrupt:
@@ -315,8 +340,8 @@ def _run(asked: Asked, folder: TrainingFolder, trainer: Trainer, data: Data, wat
 
 
 @contextmanager
-def _memory(trainer: Trainer) -> Iterator[None]:
-    """Say what helps where the device has too little memory.
+def _failing(trainer: Trainer, model: str) -> Iterator[None]:
+    """Say what helps where the device has too little memory, and where it went wrong in somebody's network.
 
     Raises:
         FlopbenchError: then.
@@ -325,7 +350,9 @@ def _memory(trainer: Trainer) -> Iterator[None]:
         yield
     except Exception as error:
         if (line := out_of_memory(error)) is None:
-            raise
+            if isinstance(error, FlopbenchError) or not own_lines(error):
+                raise
+            raise NothingMeasuredError(f"{model} cannot be trained: {in_one_line(error)}") from error
         raise FlopbenchError(
             f"out of memory with {trainer.part} images at once: accumulate over more parts (--accumulate "
             f"{2 * trainer.accumulation}), recompute activations (--checkpointing) or choose a smaller batch "

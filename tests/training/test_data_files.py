@@ -22,7 +22,7 @@ from PIL import Image
 from flopbench.training import timm_sets
 from flopbench.training.augmenting import evaluation_transform
 from flopbench.training.files import FileData
-from flopbench.training.loading import Loading, Source
+from flopbench.training.loading import Loading, Source, in_colour
 from flopbench.training.splits import Streamed
 
 CPU = torch.device("cpu")
@@ -222,6 +222,16 @@ def no_classes(root: Path) -> None:
 
 def no_validation(root: Path) -> None:
     (root / "val").rename(root / "other")
+
+
+def test_images_of_any_kind_become_three_channels_of_eight_bits():
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for image in (Image.fromarray(ramp * 256 + 7), Image.fromarray(ramp.astype(np.uint8))):
+        assert np.array_equal(np.asarray(in_colour(image)), np.stack([ramp] * 3, -1)), image.mode
+    for mode in ("1", "LA", "P", "RGBA", "CMYK"):
+        assert in_colour(Image.new(mode, (3, 2))).mode == "RGB"
+    with pytest.raises(ValueError, match="numbers of 32 bits: save it with 8 or 16"):
+        in_colour(Image.new("F", (3, 2)))
 
 
 @pytest.mark.parametrize(

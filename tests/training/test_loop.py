@@ -243,4 +243,14 @@ def test_what_does_not_go_together_is_refused():
     with pytest.raises(FlopbenchError, match="cannot recompute its activations"):
         trainer(small(), checkpointing=True)
     with pytest.raises(FlopbenchError, match="noise has 4 classes: build it with num_classes=4"):
-        trainer(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), **PLAIN).warm_up()
+        trainer(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), **PLAIN)
+    with pytest.raises(FlopbenchError, match="Flatten has no weights to train"):
+        trainer(nn.Flatten(), **PLAIN)
+    with pytest.raises(FlopbenchError, match=r"Linear fails on an image of .* pixels: RuntimeError: "):
+        trainer(nn.Linear(5, 4), **PLAIN)
+    with pytest.raises(
+        FlopbenchError, match=r"Conv2d gives \[1, 4, 8, 8\] for one image, not logits \[1, 4\]"
+    ):
+        trainer(nn.Conv2d(3, 4, 1), **PLAIN)
+    with pytest.raises(FlopbenchError, match="'adamw' refuses its settings: Invalid beta"):
+        trainer(optimiser={"name": "adamw", "learning_rate": 1e-3, "betas": (1.0, 1.0)})

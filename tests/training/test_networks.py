@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import flopbench
 from flopbench.errors import FlopbenchError
@@ -216,10 +217,16 @@ def small():
     return perturb(flopbench.create_model("vit_ti16.flop", 16, 5, **VIT))
 
 
+def counting():
+    """A callable with a number that is no list of them: batch normalisation counts batches."""
+    return nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 def test_networks_without_a_file_of_weights():
     found = load_network("tests.training.test_networks:small", None, image_size=(16, 16))
     assert (found.weights, found.num_classes, found.mean) == ("its own", None, None)
     assert len(found.digest) == 12
+    assert len(load_network("tests.training.test_networks:counting", None).digest) == 12
     for name in ("vit_ti16", "timm:resnet18"):
         with pytest.raises(FlopbenchError, match="has no trained weights: give --weights"):
             load_network(name, None)

@@ -14,6 +14,7 @@ batch_size = 64
 image_size = 8
 optimiser = { name = "adamw", learning_rate = 1e-3 }
 augmentation = { mirror = 0.0 }
+options."vit_m16*" = { widht = 48 }
 options."vit_ti16*" = { patch_size = 4, width = 48, depth = 2, heads = 3 }
 """
 TRAIN = "train own.toml --device cpu --data digits --model"
@@ -37,6 +38,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"{TRAIN} vit_ti16.flop --set optimizer.name=adamw", "did you mean optimiser"),
         (f"{TRAIN} vit_ti16.flop --set optimiser.learning_rate=high", "should be a valid number"),
         (f"{TRAIN} vit_ti16.flop --set image_size=30", "a multiple of 4, e.g. 32"),
+        (
+            f"{TRAIN} vit_ti16.flop --set augmentation=none",
+            "augmentation: input should be a table, got 'none'",
+        ),
+        (
+            f"{TRAIN} vit_ti16.flop --set options.x.num_classes=3",
+            "options of x: num_classes is what the data",
+        ),
+        (f"{TRAIN} vit_ti16.flop --epochs 1e300", "epochs: input should be less than or equal to 1000000"),
+        (f"{TRAIN} vit_ti16.flop --seed {2**63}", "seed must be from 0 to 2^63 − 1"),
+        (f"{TRAIN} vit_m16.flop --set image_size=16 --dry-run", "unexpected keyword argument 'widht'"),
         (f"{TRAIN} vit_ti16.flop --sharded", "start them by torchrun"),
         (f"{TRAIN} vit_ti16.flop --accumulate 3", "choose a batch_size that does"),
         (f"{TRAIN} vit_ti16.flop --out notes.txt", "notes.txt is a file: name a folder"),
