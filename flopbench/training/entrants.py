@@ -24,7 +24,10 @@ MIRROR = 0.5
 
 SLACK = 0.03
 """How far the MACs of a network of another width may be from those that it is to have, where that gives it
-channels that are a multiple of a higher power of two: processors compute with such numbers."""
+channels that are a multiple of a higher power of two, with which processors and kernels compute faster."""
+
+# A multiple of this is as good as one of a higher power of two.
+_ENOUGH = 16
 
 # No network is widened or deepened beyond so many times its size; widths that are looked at either way.
 _MOST, _AROUND = 8, 4
@@ -150,8 +153,9 @@ class _Network:
         nearest = self._nearest(macs, sizes)
         around = sizes[max(0, nearest - _AROUND) : nearest + _AROUND + 1]
         even = [size for size in around if abs(self._cost(size) / macs - 1) <= SLACK]
-        # Of as many factors of two the nearest.
-        return min(even or [sizes[nearest]], key=lambda size: (-_twos(size), abs(self._cost(size) - macs)))
+        return min(
+            even or [sizes[nearest]], key=lambda size: (*self._unsuited(size), abs(self._cost(size) - macs))
+        )
 
     def as_deep_as(self, macs: int) -> dict[str, Any]:
         """The options of the depth whose MACs are nearest."""
@@ -179,6 +183,12 @@ class _Network:
                 _image(model, self.recipe.image_size).call(model)
             self._costs[key] = counter.get_total_flops() // 2
         return self._costs[key]
+
+    def _unsuited(self, size: Mapping[str, Any]) -> tuple[int, int]:
+        """The less, the better the channels of an irrep, then those of a head, suit processors."""
+        width = size["widths"][0] if "widths" in size else size["width"]
+        irrep = _twos(width // self.name.version.about.divisor)
+        return -min(irrep, _ENOUGH), -min(_twos(width // size.get("heads", 1)), _ENOUGH)
 
     def _has_heads_alike(self, size: Mapping[str, Any]) -> bool:
         """Whether a head's channels are within a quarter of what they are, which decides about kernels."""
@@ -219,7 +229,6 @@ class _Network:
         return self.name.label(width, depth, options.get("patch_size"))
 
 
-def _twos(size: Mapping[str, Any]) -> int:
-    """The highest power of two in the channels of a head, or of the first stage."""
-    channels = size["widths"][0] if "widths" in size else size["width"] // size.get("heads", 1)
-    return channels & -channels
+def _twos(number: int) -> int:
+    """The highest power of two that divides a number."""
+    return number & -number

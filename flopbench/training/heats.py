@@ -119,6 +119,10 @@ class Ready:
         """
         return self._ran.setdefault(_which(entrant), seen)
 
+    def release(self) -> None:
+        """Let go of the networks, which the next race has no use for."""
+        self._networks.clear()
+
 
 def _which(entrant: Entrant) -> str:
     return json.dumps([entrant.name, entrant.options], sort_keys=True)
@@ -160,6 +164,7 @@ def run(
                         folder.append(trial)
                     took[heat.id] = trial.wall_seconds
                     observer.finished(heat, trial)
+            one.release()
 
 
 def _is_too_late(heat: Heat, took: dict[tuple[str, Role, int], float], deadline: float | None) -> bool:
@@ -173,12 +178,12 @@ def _is_too_late(heat: Heat, took: dict[tuple[str, Role, int], float], deadline:
 @contextmanager
 def _compiling(race: RaceInfo) -> Iterator[None]:
     """Within it torch keeps what it compiles for all entrants of a race, and nothing of other races."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     try:
         with torch._dynamo.config.patch(recompile_limit=_VERSIONS * len(race.entrants)):
             yield
     finally:
-        torch._dynamo.reset()
+        torch.compiler.reset()
 
 
 def train(heat: Heat, ready: Ready, world: World, observer: RaceObserver) -> Trial:
