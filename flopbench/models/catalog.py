@@ -241,12 +241,23 @@ class ModelName:
         if self.spec is None:
             return self.target if self.given else self.raw
         label = self.spec.label
-        if (width or depth) and self._size:
-            _, slash, patch = self.spec.size.partition("/")
-            size = f"{width or self._size[0]}{f'×{depth}' if depth else ''}"
+        if (width or depth or patch_size) and self._size:
+            size, slash, patch = self.spec.size.partition("/")
+            if width or depth:
+                size = f"{width or self._size[0]}{f'×{depth}' if depth else ''}"
             patch = patch_size if slash and patch_size else patch
             label = f"{label.removesuffix(self.spec.size)}{size}{slash}{patch}"
         return self.version.label(label)
+
+    def label_with(self, options: Mapping[str, Any]) -> str:
+        """The label of the network that `options` of its class make: `E(ViT-96×4/7)` where they resize it."""
+        widths, depths = options.get("widths", ()), options.get("depths", ())
+        if max(len(widths), len(depths)) > 1:
+            size = [f"of width {width}" for width in widths[:1]] + [f"of {sum(depths)} blocks"] * bool(depths)
+            return " ".join([self.label(), *size])
+        width = widths[0] if widths else options.get("width")
+        depth = depths[0] if depths else options.get("depth")
+        return self.label(width, depth, options.get("patch_size"))
 
     def check_image_size(self, image_size: tuple[int, int], options: Mapping[str, Any] | None = None) -> None:
         """Raise unless the network takes images of `image_size` (height, width) in pixels.

@@ -135,7 +135,7 @@ class _Network:
         return Entrant(
             key=key,
             name=self.name.raw,
-            label=self._label(options),
+            label=self.name.label_with(options),
             options=options,
             mirror=self.recipe.augmentation.mirror if mirror is None else mirror,
             parameters=num_parameters(model),
@@ -217,16 +217,6 @@ class _Network:
 
     def _macs(self, model: nn.Module) -> int:
         return observe(model, _image(model, self.recipe.image_size)).macs
-
-    def _label(self, options: Mapping[str, Any]) -> str:
-        """`E(ViT-96×4/7)` where the size is not that of the name."""
-        widths, depths = options.get("widths", ()), options.get("depths", ())
-        if max(len(widths), len(depths)) > 1:
-            size = [f"of width {width}" for width in widths[:1]] + [f"of {sum(depths)} blocks"] * bool(depths)
-            return " ".join([self.name.label(), *size])
-        width = widths[0] if widths else options.get("width")
-        depth = depths[0] if depths else options.get("depth")
-        return self.name.label(width, depth, options.get("patch_size"))
 
 
 def _twos(number: int) -> int:

@@ -149,7 +149,7 @@ def evaluate(
             created=created.isoformat(timespec="seconds"),
             command=command or f"flopbench.evaluate({model!r}, data={opened.validation.name!r})",
             name=model,
-            label=parsed.label(),
+            label=parsed.label_with(trained.options),
             options=dict(trained.options),
             weights=trained.weights,
             weights_digest=trained.digest,

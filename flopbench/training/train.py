@@ -20,7 +20,7 @@ from flopbench.errors import (
     out_of_memory,
     own_lines,
 )
-from flopbench.models.catalog import label_of, parse_name
+from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters
 from flopbench.recipes import Recipe, load_recipe
 from flopbench.report.trainings import Trainings
@@ -245,13 +245,12 @@ def _trainer(asked: Asked, data: Data, here: World) -> Trainer:
 def _info(asked: Asked, trainer: Trainer, data: Data, command: str) -> TrainingInfo:
     name, environment = parse_name(asked.model), describe(trainer.world.kind)
     created = datetime.now(UTC)
-    size = {key: asked.options.get(key) for key in ("width", "depth")}
     return TrainingInfo(
         id=name_of(created, "train", asked.model, data.info.name, asked.recipe.name, environment.device),
         created=created.isoformat(timespec="seconds"),
         command=command,
         name=asked.model,
-        label=name.label(**size) if name.spec else label_of(asked.model),
+        label=name.label_with(asked.options),
         options=asked.options,
         seed=asked.seed,
         recipe=asked.recipe,

@@ -101,7 +101,7 @@ def test_a_folder_holds_what_was_trained_and_what_came_of_it(whole: Training):
         "weights.safetensors", "ema.safetensors", "best.safetensors",
     }  # fmt: skip
     info = TrainingFolder.open(whole.path).info
-    assert (info.name, info.label, info.options) == (MODEL, "E(ViT-16×2/16)", SMALL)
+    assert (info.name, info.label, info.options) == (MODEL, "E(ViT-16×2/4)", SMALL)
     rows = whole.frame().to_dict("records")
     assert [row["step"] for row in rows] == [4, 8, 10]
     assert rows[-1]["epoch"] == 2
