@@ -272,8 +272,7 @@ CALLED: dict[Role, str] = {
     "half-width": "narrow {x}",
     "half-depth": "shallow {x}",
 }
-"""What the entrants of a race are called, by what X and E(X) are."""
-"""What entrants are called by, of the labels of X and E(X)."""
+"""What the entrants of a race are called, by the labels of X and E(X)."""
 
 
 def outcomes_of(info: RacesInfo, trials: Iterable[Trial]) -> list[Outcome]:
