@@ -40,7 +40,7 @@ LEGEND = (
 class RaceResult(Reported):
     """The races of one run, or of several side by side, as `race` and `load` give them.
 
-        result = flopbench.race("cpu-small", "vit_ti16.flop", "animal-shape-mnist")
+        result = flopbench.race("proxy-cpu", "vit_ti16.flop", "animal-shape-mnist")
         print(result)
         result.frame().groupby(["entrant", "seed"])["ema_top1"].max()
 

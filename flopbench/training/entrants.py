@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from flopbench.errors import FlopbenchError
+from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.flops.dispatch import observe
 from flopbench.flops.meta import build_on_meta
 from flopbench.inputs import Inputs
@@ -216,7 +216,10 @@ class _Network:
         return _shape(self.name.raw, building(self.name.raw, options, self.recipe, self.classes))
 
     def _macs(self, model: nn.Module) -> int:
-        return observe(model, _image(model, self.recipe.image_size)).macs
+        try:
+            return observe(model, _image(model, self.recipe.image_size)).macs
+        except Exception as error:  # networks raise what they like
+            raise FlopbenchError(f"{self.name.raw} cannot be raced: {in_one_line(error)}") from error
 
 
 def _twos(number: int) -> int:

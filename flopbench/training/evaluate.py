@@ -39,6 +39,8 @@ from flopbench.training.world import World, visited
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 _BATCH: dict[DeviceKind, int] = {"cpu": 32, "cuda": 256}
+# Seconds of timing that nobody means to spend.
+_LONGEST = 3600
 
 
 def evaluate(
@@ -107,6 +109,10 @@ def evaluate(
         raise FlopbenchError(f"crop is a share of the image's shorter side, up to 1, got {crop}")
     if interpolation not in (None, *INTERPOLATIONS):
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
+    if not (0 < precision < 1 and 0 <= cell_seconds <= _LONGEST):
+        raise FlopbenchError(
+            f"precision is between 0 and 1, and cell_seconds from 0 to {_LONGEST}, got {precision} and {cell_seconds}"
+        )
     parsed = parse_name(model)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     begun = time.monotonic()

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+import torch
 
 from flopbench.errors import FlopbenchError
 from flopbench.recipes import RIVALS, Race, Recipe
@@ -90,3 +91,17 @@ def test_weights_are_those_of_the_seed():
     states = [build(entrant.name, entrant.options, small(), 10, seed).state_dict() for seed in (0, 0, 1)]
     assert all(states[0][name].equal(states[1][name]) for name in states[0])
     assert not states[0]["head.weight"].equal(states[2]["head.weight"])
+
+
+class Failing(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(3, 10)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such luck")
+
+
+def test_a_network_that_fails_is_named():
+    name = f"{__name__}:Failing"
+    with pytest.raises(FlopbenchError, match=rf"{name} cannot be raced: RuntimeError: no such luck"):
+        found(f"{name}@{name}", ())

@@ -58,6 +58,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"{EVALUATE} notes.txt", "notes.txt is no checkpoint of tensors alone: "),
         (f"{EVALUATE} weights.pt --cell-seconds 0", "weights.pt is no checkpoint of tensors alone: "),
         (f"{EVALUATE} weights.pt --interpolation nearest", "did you mean bilinear?"),
+        (f"{EVALUATE} weights.pt --precision -1", "precision is between 0 and 1"),
+        ("race own.toml --pair vit_ti16.flop", "a race needs data"),
+        ("race own.toml --pair vit_ti16 --data digits", "has no baseline"),
+        ("race own.toml --pair vit_ti16.flop --data digits --rival tall", "rivals[0]"),
+        ("race --suite race-smal", "did you mean race-small?"),
+        ("run --suite race-small", "flopbench race --suite race-small"),
     ],
 )
 def test_one_line_says_what_would_be_right(
