@@ -111,7 +111,8 @@ def evaluate(
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
     if not (0 < precision < 1 and 0 <= cell_seconds <= _LONGEST):
         raise FlopbenchError(
-            f"precision is between 0 and 1, and cell_seconds from 0 to {_LONGEST}, got {precision} and {cell_seconds}"
+            f"precision is between 0 and 1, and cell_seconds from 0 to {_LONGEST}, "
+            f"got {precision} and {cell_seconds}"
         )
     parsed = parse_name(model)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size

@@ -80,7 +80,7 @@ def test_a_training_is_shown_kept_and_reported(call: Call, recipe: str):
     words = ["--model", "vit_ti16.flop", "--data", "digits", "--out", "out", "--device", "cpu"]
     code, printed, told = call("train", recipe, *words)
     assert not code
-    assert re.search(r"E\(ViT-16×2/16\) by small on 1.442 images of digits: 2 epochs, 10 steps", told)
+    assert re.search(r"E\(ViT-16×2/4\) by small on 1.442 images of digits: 2 epochs, 10 steps", told)
     assert re.search(r"step 10 of 10, loss [\d.]+, top-1 .* of training", told)
     assert "\x1b" not in told
     assert "validation images right at the end" in printed

@@ -136,7 +136,7 @@ def test_a_stopped_training_goes_on_to_the_bit(
     assert shown.steps[-1] == stop_at
     shown = Shown()
     flopbench.train(resume=out, watch=shown)
-    assert (shown.begun, shown.steps[0]) == ([("E(ViT-16×2/16)", stop_at)], stop_at + 1)
+    assert (shown.begun, shown.steps[0]) == ([("E(ViT-16×2/4)", stop_at)], stop_at + 1)
     assert same(whole.path, out)
 
 
@@ -195,7 +195,7 @@ def test_a_training_that_was_killed_at_an_evaluation_repeats_it(
 def test_a_finished_training_says_so(whole: Training):
     shown = Shown()
     training = flopbench.train(resume=whole.path, watch=shown)
-    assert (shown.begun, shown.steps, shown.points) == ([("E(ViT-16×2/16)", 10)], [], [])
+    assert (shown.begun, shown.steps, shown.points) == ([("E(ViT-16×2/4)", 10)], [], [])
     assert len(training.frame()) == 3
 
 
