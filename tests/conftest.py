@@ -9,6 +9,7 @@ GPU has the machine to itself. `-n` says otherwise.
 
 import os
 import re
+import signal
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Workers share the cores: each, and what it starts, computes with as many threads as fall to it.
     """
+    # Under nohup processes ignore it, and those of the tests, which are sent it, would too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if not _asks_for(config, "cuda"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # Readline, which pytest imports, tells the workers how wide a terminal is: tests say so themselves.

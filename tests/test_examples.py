@@ -29,8 +29,10 @@ def in_the_folder_of_examples(monkeypatch):
 
 @pytest.fixture
 def quickly(monkeypatch):
-    """What is measured is one cell, and hardly that; what pytest would measure is only checked."""
-    benchmark = flopbench.benchmark
+    """What is measured is one cell, and hardly that; what pytest would measure is only checked. What is
+    trained is neither compiled nor kept.
+    """
+    benchmark, train = flopbench.benchmark, flopbench.train
 
     def quick(*args: Any, **options: Any) -> Any:
         return benchmark(
@@ -38,7 +40,11 @@ def quickly(monkeypatch):
             **{**options, "batch_sizes": 1, "passes": ["forward"], "cell_seconds": 0.1, "precision": 0.99},
         )
 
+    def briefly(*args: Any, **options: Any) -> Any:
+        return train(*args, **{**options, "results": None, "mode": "eager"})
+
     monkeypatch.setattr(flopbench, "benchmark", quick)
+    monkeypatch.setattr(flopbench, "train", briefly)
     monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-disable")
 
 

@@ -82,7 +82,7 @@ def test_every_end_has_a_line_and_a_code(
         (["run", "--format", "xml"], "--format 'xml': choose one of table"),
         (["list", "things"], "cannot list 'things': choose suites, recipes, models or all"),
         (["merge", "absent", "other", "--out", "x"], "absent is not a run"),
-        (["report", "absent"], "absent is not a run"),
+        (["report", "absent"], "absent holds nothing that was measured: it has no run.json"),
         (["frobnicate"], "No such command 'frobnicate'"),
         (["flops"], "Missing argument 'MODEL|PAIR'"),
         (["flops", "--audit"], "No such option: --audit"),
@@ -127,7 +127,7 @@ def test_debug_shows_the_stack_wherever_it_stands(call: Call, words: list[str]):
 def test_debug_behind_two_dashes_is_not_ours(call: Call):
     code, _, complained = call("report", "--", "--debug")
     assert (code, complained.count("\n")) == (2, 1)
-    assert "--debug is not a run" in complained
+    assert "--debug holds nothing that was measured" in complained
 
 
 @pytest.mark.parametrize(
