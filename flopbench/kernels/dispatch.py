@@ -306,6 +306,11 @@ def observe() -> Iterator[Ran]:
         _observers.remove(ran)
 
 
+def together(one: Ran, other: Ran) -> Ran:
+    """What operations ran as that were seen in two parts; of a name in both, the reason is the other's."""
+    return {operation: one.get(operation, {}) | other.get(operation, {}) for operation in {**one, **other}}
+
+
 def note(operation: Operation, choice: Choice) -> None:
     """Tell whoever observes."""
     _note(operation.name, choice.name, choice.reason)

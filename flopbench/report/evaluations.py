@@ -10,7 +10,7 @@ from flopbench.report import text
 from flopbench.report.cells import Row, Rows, by
 from flopbench.report.findings import Answer
 from flopbench.report.labels import read
-from flopbench.report.page import Origin, Page, checked_ids, environment_table, flag_groups
+from flopbench.report.page import Origin, Page, checked_ids, flag_groups
 from flopbench.report.reported import Reported
 from flopbench.report.table import Column, Table, words
 from flopbench.results import read_record
@@ -107,23 +107,13 @@ class Evaluations(Reported):
 
     def page(self) -> Page:
         """The report of the evaluations."""
-        from flopbench.report.pictures import draw_all
-
         origins = [
             Origin(one.id, one.created, f"evaluated on {one.data.name}", one.command, one.environment)
             for one in self.records
         ]
         names = dict.fromkeys(record.data.name for record in self.records)
-        return Page(
-            title=f"Accuracy on {text.joined(list(names))}",
-            origins=origins,
-            answers=self.answers,
-            tables=[table for table in self.tables() if isinstance(table, Table)]
-            + [environment_table(origins)],
-            pictures=draw_all(self.drawings),
-            legend=LEGEND,
-            flags=flag_groups(((one.id, one.flags) for one in self.records), "evaluation"),
-        )
+        flags = flag_groups(((one.id, one.flags) for one in self.records), "evaluation")
+        return self._page(f"Accuracy on {text.joined(list(names))}", origins, LEGEND, flags)
 
 
 def _row(record: EvaluationRecord) -> Row:

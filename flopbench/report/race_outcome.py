@@ -90,6 +90,11 @@ class Standing:
         return [value for end in self.ends if (value := spent(end, axis)) is not None]
 
     @property
+    def kernels(self) -> str:
+        """What its operations ran as; empty where that was not recorded, or it has none of flopbench's."""
+        return ", or ".join(dict.fromkeys(trial.kernels for trial in self.trials.values() if trial.kernels))
+
+    @property
     def rates(self) -> list[float]:
         """Images per second of each whole training."""
         return [end.samples / end.seconds for end in self.ends if end.seconds > 0]

@@ -152,6 +152,7 @@ _STANDING_COLUMNS = (
     Column("NLL", _of_ends(lambda accuracy: accuracy.plain.nll), text.significant, rank=5),
     Column("time to\nthe target", lambda row: time_to_target(row.what), rank=1),
     Column("seeds", lambda row: f"{len(row.what.trials)} of {row.outcome.race.declared.seeds}", rank=1),
+    words("what its operations ran as", lambda row: row.what.kernels, rank=7, wraps=True),
 )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from flopbench.report import text
 from flopbench.report.findings import Answer
-from flopbench.report.page import Origin, Page, checked_ids, environment_table, flag_groups
+from flopbench.report.page import Origin, Page, checked_ids, flag_groups
 from flopbench.report.race_findings import answers_of
 from flopbench.report.race_outcome import Outcome, outcomes_of
 from flopbench.report.race_tables import race_tables
@@ -117,8 +117,6 @@ class RaceResult(Reported):
 
     def page(self) -> Page:
         """The report of the races."""
-        from flopbench.report.pictures import draw_all
-
         infos = [folder.info for folder in self.folders]
         origins = [
             Origin(info.id, info.created, f"suite {info.suite}", info.command, info.environment)
@@ -129,12 +127,5 @@ class RaceResult(Reported):
             for one in self._all
             for trial in one.trials
         )
-        return Page(
-            title=" · ".join(dict.fromkeys(info.title for info in infos)),
-            origins=origins,
-            answers=self.answers,
-            tables=[*race_tables(self._all), environment_table(origins)],
-            pictures=draw_all(self.drawings),
-            legend=LEGEND,
-            flags=flag_groups(flagged, "training"),
-        )
+        title = " · ".join(dict.fromkeys(info.title for info in infos))
+        return self._page(title, origins, LEGEND, flag_groups(flagged, "training"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from flopbench.errors import FlopbenchError, brief
 from flopbench.report.findings import Answer
-from flopbench.report.page import Page, ReportFiles, write_page
+from flopbench.report.page import FlagGroup, Origin, Page, ReportFiles, environment_table, write_page
 from flopbench.report.shown import Shown
 from flopbench.report.table import Table
 
@@ -47,6 +47,23 @@ class Reported(Shown):
     def page(self) -> Page:
         """What its report consists of."""
         raise NotImplementedError
+
+    def _page(
+        self, title: str, origins: Sequence[Origin], legend: str, flags: Sequence[FlagGroup] = ()
+    ) -> Page:
+        """A page of its answers, tables and pictures, and of where it was executed."""
+        from flopbench.report.pictures import draw_all
+
+        tables = [table for table in self.tables() if isinstance(table, Table)]
+        return Page(
+            title=title,
+            origins=origins,
+            answers=self.answers,
+            tables=[*tables, environment_table(origins)],
+            pictures=draw_all(self.drawings),
+            legend=legend,
+            flags=flags,
+        )
 
     def markdown(self) -> str:
         """The tables for a pipe."""

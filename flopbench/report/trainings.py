@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from flopbench.report import text
 from flopbench.report.cells import Row
 from flopbench.report.findings import Answer
-from flopbench.report.page import Origin, Page, checked_ids, environment_table
+from flopbench.report.page import Origin, Page, checked_ids
 from flopbench.report.reported import Reported
 from flopbench.report.table import Column, Table, words
 from flopbench.results.training_folder import TrainingFolder
@@ -64,7 +64,7 @@ class Trainings(Reported):
         """A row per evaluation.
 
         Columns: `training` (its id), `label`, `name`, `recipe`, `data`, `seed`, `step`, `epoch`, `samples`,
-        `seconds`, `joules`, `macs`, `rate` in images per second, `loss`, `top1`, `top5`, `nll`,
+        `seconds`, `joules`, `macs`, `rate` in images per second, `loss`, `kernels`, `top1`, `top5`, `nll`,
         `mirrored_top1`, `flip_consistency`, of the averaged weights `ema_top1` and so on, and `best_top1`,
         that of the averaged weights where there are some.
         """
@@ -96,21 +96,12 @@ class Trainings(Reported):
 
     def page(self) -> Page:
         """The report of the trainings."""
-        from flopbench.report.pictures import draw_all
-
         origins = [
             Origin(info.id, info.created, _said(info), info.command, info.environment)
             for info, _ in self._points
         ]
-        return Page(
-            title=f"Training of {text.joined([info.label for info, _ in self._points])}",
-            origins=origins,
-            answers=self.answers,
-            tables=[table for table in self.tables() if isinstance(table, Table)]
-            + [environment_table(origins)],
-            pictures=draw_all(self.drawings),
-            legend=LEGEND,
-        )
+        title = f"Training of {text.joined([info.label for info, _ in self._points])}"
+        return self._page(title, origins, LEGEND)
 
 
 def _said(info: TrainingInfo) -> str:
@@ -133,6 +124,7 @@ def _row(info: TrainingInfo, point: Point) -> Row:
         "macs": point.macs,
         "rate": point.rate,
         "loss": point.loss,
+        "kernels": point.kernels,
     }
     for prefix, accuracy in (("", point.accuracy), ("ema_", point.ema)):
         row |= {
@@ -161,6 +153,7 @@ _COLUMNS = (
     Column("flip\nconsistency", "flip_consistency", text.coverage, rank=3),
     Column("MACs", "macs", text.count, rank=4),
     Column("joules", write=text.count, rank=4),
+    words("what its operations ran as", "kernels", rank=5, wraps=True),
 )
 
 

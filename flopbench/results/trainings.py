@@ -126,8 +126,8 @@ class EvaluationRecord(Implemented):
     flags: tuple[Flag, ...] = ()
 
 
-class Point(Finite):
-    """One evaluation within a training.
+class Point(Implemented):
+    """One evaluation within a training; of a race, its trial says what ran.
 
     `seconds` is the time of training up to here, evaluations, compilation and checkpoints apart, `joules`
     the energy of that time where the device tells, `macs` the multiply-accumulates spent in it; `rate` images

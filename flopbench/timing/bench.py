@@ -14,7 +14,7 @@ import torch
 
 from flopbench.cells import Cell, DeviceKind
 from flopbench.kernels import Ran
-from flopbench.kernels.dispatch import observe
+from flopbench.kernels.dispatch import observe, together
 from flopbench.private import compiled_graphs
 from flopbench.results import Check, CompileCache, Flag
 from flopbench.timing.checks import Checks
@@ -33,7 +33,7 @@ from flopbench.timing.workload import (
     Workload,
     build_model,
     cell_inputs,
-    compiled_units,
+    compiled_kinds,
     make_workload,
 )
 
@@ -262,13 +262,9 @@ class Bench:
 
     def _add_what_was_compiled_before(self, cell: Cell) -> None:
         """What was seen of the baseline's blocks, to a candidate with some alike, not traced again."""
-        kinds = [
-            {tuple(map(type, unit.modules())) for unit in compiled_units(self.workloads[role].model, cell)}
-            for role in self.workloads
-        ]
+        kinds = [compiled_kinds(self.workloads[role].model, cell.mode) for role in self.workloads]
         if len(kinds) > 1 and kinds[0] & kinds[1]:
-            for operation, names in self.ran["baseline"].items():
-                self.ran["candidate"][operation] = names | self.ran["candidate"].get(operation, {})
+            self.ran["candidate"] = together(self.ran["baseline"], self.ran["candidate"])
             self.not_compiled["candidate"] |= self.not_compiled["baseline"]
 
 

@@ -244,14 +244,26 @@ def compile_in_place(model: nn.Module, mode: Mode) -> None:
     if mode == "eager":
         return
     compile_often()
-    for unit in repeated_blocks(model) if mode == "compile-blocks" else [model]:
+    for unit in _compiled_units(model, mode):
         if not compiled_alone(unit):
             unit.compile(mode=_COMPILE_MODES.get(mode), dynamic=False)
 
 
-def compiled_units(model: nn.Module, cell: Cell) -> list[nn.Module]:
-    """What is compiled in one piece each, in a cell that compiles."""
-    return repeated_blocks(model) if cell.mode == "compile-blocks" else [model]
+def compiled_kinds(model: nn.Module, mode: Mode) -> set[tuple[Any, ...]]:
+    """What the pieces of a network that are compiled each in one consist of: those of one kind share what is
+    compiled, in whichever network they are.
+    """
+    return {
+        tuple(
+            (type(part), *(weight.shape for weight in part.parameters(recurse=False)))
+            for part in unit.modules()
+        )
+        for unit in _compiled_units(model, mode)
+    }
+
+
+def _compiled_units(model: nn.Module, mode: Mode) -> list[nn.Module]:
+    return repeated_blocks(model) if mode == "compile-blocks" else [model]
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.kernels import Ran
-from flopbench.kernels.dispatch import observe
+from flopbench.kernels.dispatch import observe, together
 from flopbench.models.catalog import parse_name
 from flopbench.results.races import RacesFolder
 from flopbench.results.trainings import Entrant, Point, RaceInfo, Role, Trial
@@ -24,6 +25,7 @@ from flopbench.runner.process import describe
 from flopbench.runner.sweep import STATUS
 from flopbench.timing.device_state import watch
 from flopbench.timing.flags import device_flags
+from flopbench.timing.workload import compiled_kinds
 from flopbench.training.data import Data
 from flopbench.training.loop import Trainer
 from flopbench.training.preparing import build
@@ -100,7 +102,7 @@ class Ready:
     info: RaceInfo
     data: Data
     _networks: dict[str, nn.Module] = field(default_factory=dict)
-    _ran: dict[str, Ran] = field(default_factory=dict)
+    _ran: dict[str, tuple[set[Any], Ran]] = field(default_factory=dict)
 
     def network(self, entrant: Entrant, seed: int, device: torch.device) -> nn.Module:
         """An entrant's network on a device, with the weights of a seed."""
@@ -113,11 +115,15 @@ class Ready:
             kept.load_state_dict(fresh.state_dict())
         return kept
 
-    def ran(self, entrant: Entrant, seen: Ran) -> Ran:
+    def ran(self, entrant: Entrant, network: nn.Module, seen: Ran) -> Ran:
         """What an entrant's operations ran as when they were first seen: who trains a network later finds it
-        compiled, and nothing is chosen any more.
+        compiled, and nothing is chosen any more. So does a network of blocks like another entrant's.
         """
-        return self._ran.setdefault(_which(entrant), seen)
+        which, kinds = _which(entrant), compiled_kinds(network, self.info.recipe.mode)
+        if which not in self._ran:
+            alike = [ran for others, ran in self._ran.values() if kinds & others]
+            self._ran[which] = kinds, reduce(together, alike, seen)
+        return self._ran[which][1]
 
     def release(self) -> None:
         """Let go of the networks, which the next race has no use for."""
@@ -225,7 +231,7 @@ def _train(heat: Heat, ready: Ready, world: World, observer: RaceObserver, found
     trainer = Trainer(ready.info.recipe, network, ready.data, world, seed=heat.seed, mirror=entrant.mirror)
     with observe() as seen:
         found["compile_seconds"] = round(trainer.warm_up(), 3)
-    found["implementations"] = ready.ran(entrant, seen)
+    found["implementations"] = ready.ran(entrant, network, seen)
     # What compiles beside this process has ended by now.
     looking, spent = watch(world.kind), Spent()
     averaged = not parse_name(entrant.name).invariant

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from flopbench.kernels import Ran
 from flopbench.results.training_folder import TrainingFolder
 from flopbench.results.trainings import NetworkInfo, Point, TrainingInfo
 from flopbench.training import state
@@ -79,9 +80,9 @@ class Spent:
         self.since_seconds += segment.seconds
         self.losses += segment.losses
 
-    def point(self, trainer: Trainer, *, averaged: bool = False) -> Point:
-        """Measure accuracies, `averaged` those of test-time augmentation too, and say what they took; what
-        follows is counted from here.
+    def point(self, trainer: Trainer, *, averaged: bool = False, ran: Ran | None = None) -> Point:
+        """Measure accuracies, `averaged` those of test-time augmentation too, and say what they took, and
+        what operations `ran` as where that is given; what follows is counted from here.
         """
         accuracy, ema = trainer.evaluate(averaged=averaged)
         samples = trainer.step * trainer.recipe.batch_size
@@ -96,6 +97,7 @@ class Spent:
             loss=self.losses / self.since_steps if self.since_steps else None,
             accuracy=accuracy,
             ema=ema,
+            implementations=ran,
         )
         self.since_steps, self.since_seconds, self.losses = 0, 0.0, 0.0
         return point
@@ -113,6 +115,7 @@ class Session:
         folder: where points and checkpoints go, which the first process writes.
         network: what files of weights say.
         spent: what was spent until now.
+        ran: what operations run as in this process.
         watch: who is told.
     """
 
@@ -122,10 +125,11 @@ class Session:
         folder: TrainingFolder,
         network: NetworkInfo,
         spent: Spent,
+        ran: Ran,
         watch: Watch,
     ) -> None:
         self.trainer, self.folder, self.network = trainer, folder, network
-        self.spent, self.watch = spent, watch
+        self.spent, self.ran, self.watch = spent, ran, watch
         self._turn, self._saved = 1, time.monotonic()
 
     def run(self) -> bool:
@@ -168,7 +172,7 @@ class Session:
     def _evaluate(self) -> None:
         """Measure accuracies and write them down, then save: who is killed in between does it again."""
         self.watch.evaluating()
-        point = self.spent.point(self.trainer)
+        point = self.spent.point(self.trainer, ran=self.ran)
         best = False
         if self.trainer.world.first:
             before = [one.best.plain.top1 for one in self.folder.points() if one.step < point.step]

@@ -20,6 +20,7 @@ from flopbench.errors import (
     out_of_memory,
     own_lines,
 )
+from flopbench.kernels.dispatch import observe
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters
 from flopbench.recipes import Recipe, load_recipe
@@ -329,11 +330,11 @@ def _run(asked: Asked, folder: TrainingFolder, trainer: Trainer, data: Data, wat
     watch.begin(folder.info, folder.path, trainer.step)
     if trainer.step == trainer.steps:
         return True
-    session = Session(trainer, folder, network, spent, watch)
     try:
         with _failing(trainer, asked.model):
-            trainer.warm_up()
-            return session.run()
+            with observe() as ran:
+                trainer.warm_up()
+            return Session(trainer, folder, network, spent, ran, watch).run()
     except KeyboardInterrupt:
         raise Stopped(folder.path, trainer, data=asked.data, saved=False) from None
 

@@ -6,10 +6,13 @@ import torch
 
 import flopbench
 from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.kernels import Ran
+from flopbench.recipes import Race
 from flopbench.report.races import RaceResult
 from flopbench.results.races import RacesFolder
 from flopbench.training import heats
 from flopbench.training import race as racing
+from flopbench.training.world import World
 from tests.support.training import Noise
 
 RECIPE = """
@@ -199,6 +202,25 @@ def test_networks_are_compiled_once_and_their_kernels_seen_once(monkeypatch: pyt
     seen = {trial.entrant: trial.implementations for trial in folder.trials()[:4]}
     assert seen["candidate"]
     assert all(trial.implementations == seen[trial.entrant] for trial in folder.trials()[4:])
+
+
+def test_who_has_the_blocks_of_another_runs_what_was_compiled_for_that():
+    overrides = {"mode": "compile-blocks", "options": {"vit_ti16*": {"depth": 4}}}
+    race = Race(
+        recipe="tiny.toml",
+        pair="vit_ti16.flop",
+        data="noise",
+        rivals=("wide", "half-depth"),
+        overrides=overrides,
+    )
+    here = World(torch.device("cpu"))
+    (ready,) = racing.prepare([(race, race.load_recipe())], here)
+    seen: dict[str, Ran] = {"baseline": {"linear": {"cpp": ""}}, "candidate": {"gelu": {"cpp": ""}}}
+    ran = {
+        one.key: ready.ran(one, ready.network(one, 0, here.device), seen.get(one.key, {}))
+        for one in ready.info.entrants
+    }
+    assert ran == {**seen, "wide": {}, "half-depth": seen["baseline"]}
 
 
 def test_what_a_recipe_counts_in_epochs_changes_with_them():

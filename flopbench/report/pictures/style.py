@@ -264,9 +264,22 @@ def save(figure: "AnyFigure") -> tuple[bytes, str]:
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    # matplotlib ends path data with blanks; committed files should have none.
-    plain = re.sub(r"[ \t]+$", "", svg.getvalue().decode(), flags=re.MULTILINE)
-    return png.getvalue(), plain.replace("</style>", dark_css() + "</style>", 1)
+    return png.getvalue(), _plain(svg.getvalue().decode()).replace("</style>", dark_css() + "</style>", 1)
+
+
+def _plain(svg: str) -> str:
+    """An SVG without what nobody sees: pages hold several of them.
+
+    That is more than hundredths of a point, names of groups, rotations by nothing, indentation, and the
+    blanks with which matplotlib ends lines.
+    """
+
+    def shorter(tag: re.Match[str]) -> str:
+        short = re.sub(r"(\.\d\d)\d+", r"\1", tag.group())
+        short = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", short)
+        return re.sub(r'^<g id="[^"]*"', "<g", short)
+
+    return re.sub(r"^[ \t]+|[ \t]+$", "", re.sub(r"<[^!?][^>]*>", shorter, svg), flags=re.MULTILINE)
 
 
 def batch_axis(axis: "Axes", batches: Sequence[int], reach: Sequence[int] = ()) -> None:
