@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from flopbench.report.pictures.style import save
 
@@ -52,8 +53,11 @@ def _inline(svg: str, name: str, kind: str) -> str:
     # Above the drawn size on a page, and never shrunk past reading: it scrolls instead.
     size = f'width="{float(width) * 1.7:.0f}" style="min-width: {float(width) * 0.95:.0f}px"'
     body = body.replace(f'width="{width}pt" height="{height}pt"', f'class="{kind}" {size}', 1)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    return re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
+    # The page has it, and an id is short, for everything drawn names one.
+    body = body.replace("font-family: 'DejaVu Sans', sans-serif; ", "")
+    own = f"p{crc32(name.encode()):x}"
+    body = re.sub(r'\bid="', f'id="{own}-', body)
+    return re.sub(r'(href="|url\()#', rf"\1#{own}-", body)
 
 
 def finish(drawing: Drawing, phone: Drawing | None = None) -> Picture:

@@ -270,8 +270,8 @@ def save(figure: "AnyFigure") -> tuple[bytes, str]:
 def _plain(svg: str) -> str:
     """An SVG without what nobody sees: pages hold several of them.
 
-    That is more than hundredths of a point, names of groups, rotations by nothing, indentation, and the
-    blanks with which matplotlib ends lines.
+    That is more than hundredths of a point, names of groups and those around marks and words, rotations by
+    nothing, indentation, and the blanks with which matplotlib ends lines.
     """
 
     def shorter(tag: re.Match[str]) -> str:
@@ -279,7 +279,8 @@ def _plain(svg: str) -> str:
         short = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", short)
         return re.sub(r'^<g id="[^"]*"', "<g", short)
 
-    return re.sub(r"^[ \t]+|[ \t]+$", "", re.sub(r"<[^!?][^>]*>", shorter, svg), flags=re.MULTILINE)
+    short = re.sub(r"^[ \t]+|[ \t]+$", "", re.sub(r"<[^!?][^>]*>", shorter, svg), flags=re.MULTILINE)
+    return re.sub(r"<g>\n((?:<(?:use|path|text)\b[^<]*(?:/>|</text>)\n)*)</g>\n", r"\1", short)
 
 
 def batch_axis(axis: "Axes", batches: Sequence[int], reach: Sequence[int] = ()) -> None:
