@@ -3,8 +3,8 @@
 Of their own, for Triton decides once in a process whether it compiles kernels or interprets them. DEVICE=cpu
 and TRITON_INTERPRET=1 take that run to the CPU, tiny: a GPU's minutes are not to be lost to a typing error.
 
-The whole suite, and a folder of it, is shared out to processes (pytest-xdist). What measures, is slow or of a
-GPU has the machine to itself. `-n` says otherwise.
+The whole suite, a folder of it, and the slow tests are shared out to processes (pytest-xdist). What measures
+or is of a GPU has the machine to itself. `-n` says otherwise.
 """
 
 import os
@@ -27,7 +27,7 @@ MOST_WORKERS = 4
 @pytest.hookimpl(optionalhook=True)  # A GPU's machine may lack pytest-xdist.
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes share the tests out; with 0 they run in this one."""
-    alone = _asks_for(config, "cuda|slow") or config.getoption("benchmark_enable", False)
+    alone = _asks_for(config, "cuda") or config.getoption("benchmark_enable", False)
     few = all(Path(argument.partition("::")[0]).is_file() for argument in config.args)
     return 0 if alone or few else min(_cores(), MOST_WORKERS)
 

@@ -48,7 +48,11 @@ def quickly(monkeypatch):
     monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-disable")
 
 
-@pytest.mark.parametrize("topic", build.TOPICS)
+@pytest.mark.parametrize(
+    "topic",
+    # Its tests are a process of their own, which takes as long as all others.
+    [pytest.param(topic, marks=[pytest.mark.slow] * (topic == "regression_test")) for topic in build.TOPICS],
+)
 def test_every_script_runs(topic, quickly, capsys):
     left = runpy.run_path(f"{topic}.py", run_name="__main__")
     assert capsys.readouterr().out

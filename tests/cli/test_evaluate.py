@@ -83,6 +83,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(call: Call, words: list[str], 
     assert not Path("results").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_does(call: Call):
     call(*evaluating("vit_ti16", "--cell-seconds", "0", "--batch-size", "50", "--results", "alone"))
     done = subprocess.run(

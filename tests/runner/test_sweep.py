@@ -136,7 +136,7 @@ def test_replicates_are_processes_of_their_own(start, watcher: Watcher):
 
 
 def test_the_budget_bounds_the_run_and_names_what_did_not_fit(start, watcher: Watcher):
-    run = start(batch_sizes=[1, 2, 4, 8, 16, 32], cell_seconds=60, precision=1e-9, budget_seconds=12)
+    run = start(batch_sizes=[1, 2, 4, 8, 16, 32], cell_seconds=60, precision=1e-9, budget_seconds=8)
     begun = time.monotonic()
     sweep(run, watcher)
     assert time.monotonic() - begun < 25

@@ -11,6 +11,7 @@ from tests.support.torchrun import torchrun
 from tests.support.training import WORLD, network
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_evaluate_as_one_does(tmp_path: Path):
     done = torchrun("train", tmp_path, "cpu")
     assert done.returncode == 0, done.stderr
@@ -28,6 +29,7 @@ def test_two_processes_train_and_evaluate_as_one_does(tmp_path: Path):
     assert found["skipped"]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why_and_ends_the_others():
     done = torchrun("fail")
     assert done.returncode == 1

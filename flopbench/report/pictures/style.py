@@ -255,7 +255,7 @@ def settle(figure: Any) -> None:
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
 
 
 def save(figure: "AnyFigure") -> tuple[bytes, str]:
