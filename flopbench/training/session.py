@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -22,40 +22,20 @@ SAVE_SECONDS = 300.0
 """How much training an end without warning costs at most, evaluations apart."""
 
 
-class Watch(Protocol):
-    """Whoever is told how a training goes on."""
+class Watch:
+    """Whoever is told how a training goes on; this one shows nothing."""
 
     def begin(self, info: TrainingInfo, path: Path, step: int) -> None:
         """It begins in a folder, or goes on after a step; it is compiled, and then the clock runs."""
-        ...
 
     def step(self, step: int, loss: float, rate: float) -> None:
         """So many steps are done; the last had this loss and this learning rate."""
-        ...
 
     def evaluating(self) -> None:
         """Accuracy is being measured, while the clock stands still."""
-        ...
 
     def point(self, point: Point) -> None:
         """What an evaluation came to."""
-        ...
-
-
-class Silent:
-    """A `Watch` that shows nothing."""
-
-    def begin(self, info: TrainingInfo, path: Path, step: int) -> None:
-        """Nothing."""
-
-    def step(self, step: int, loss: float, rate: float) -> None:
-        """Nothing."""
-
-    def evaluating(self) -> None:
-        """Nothing."""
-
-    def point(self, point: Point) -> None:
-        """Nothing."""
 
 
 @dataclass

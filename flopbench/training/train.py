@@ -36,7 +36,7 @@ from flopbench.training import state
 from flopbench.training.data import Data, open_data
 from flopbench.training.loop import Trainer
 from flopbench.training.preparing import build
-from flopbench.training.session import Session, Silent, Spent, Watch
+from flopbench.training.session import Session, Spent, Watch
 from flopbench.training.world import World, begun_together, world
 
 # What a training goes on with only where it is the same; and what is told where it is another.
@@ -171,7 +171,7 @@ def train(
             _check(begun, info)
         folder = begun or begun_together(TrainingFolder, here, info, _path(results), _path(out))
         with folder.locked() if here.first else nullcontext():
-            ended = _run(asked, folder, trainer, found, watch or Silent())
+            ended = _run(asked, folder, trainer, found, watch or Watch())
     if not ended:
         raise Stopped(folder.path, trainer, data=asked.data, saved=True)
     return Training(folder, trainer.model)
@@ -316,7 +316,7 @@ def _run(asked: Asked, folder: TrainingFolder, trainer: Trainer, data: Data, wat
     """
     if trainer.world.first:
         folder.tidy()
-    watch = watch if trainer.world.first else Silent()
+    watch = watch if trainer.world.first else Watch()
     has_one = trainer.world.share((folder.path / CHECKPOINT).is_file())
     spent = Spent(**state.load(folder.path, trainer)) if has_one else Spent()
     network = NetworkInfo(

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from flopbench.report import text
 from flopbench.results.trainings import Point, TrainingInfo
+from flopbench.training.session import Watch
 
 # Seconds from one line about steps to the next.
 _LINE_SECONDS = 60.0
@@ -18,7 +19,7 @@ _LINE_SECONDS = 60.0
 _RATE_SECONDS = 10.0
 
 
-class LogWatch:
+class LogWatch(Watch):
     """A line per evaluation, and one a minute, without control codes: for files, pipes and CI."""
 
     def __init__(self, console: Console) -> None:

@@ -18,7 +18,7 @@ from flopbench.recipes import load_recipe
 from flopbench.results.training_folder import TrainingFolder
 from flopbench.results.trainings import Point, TrainingInfo
 from flopbench.training import session
-from flopbench.training.session import Silent
+from flopbench.training.session import Watch
 from flopbench.training.train import Stopped, Training
 from flopbench.training.weights import read_weights
 from tests.support.disks import files_of_at_most
@@ -47,7 +47,7 @@ RECIPE = load_recipe(
 MODEL = "vit_ti16.flop"
 
 
-class Shown(Silent):
+class Shown(Watch):
     """What a watch was told, and what happens when it is told of a step."""
 
     def __init__(self, stop_at: int | None = None, number: int = signal.SIGTERM) -> None:
@@ -68,7 +68,7 @@ class Shown(Silent):
         self.points.append(point)
 
 
-def train(out: Path, watch: Silent | None = None, **changes: Any) -> Training:
+def train(out: Path, watch: Watch | None = None, **changes: Any) -> Training:
     return flopbench.train(RECIPE, MODEL, "digits", out=out, device="cpu", watch=watch, **changes)
 
 
@@ -256,7 +256,7 @@ def moved_to(whole: Training, folder: Path, environment: dict[str, Any] | None =
 def test_a_full_disk_keeps_the_last_checkpoint(whole: Training, tmp_path: Path, room: int, points: int):
     out, limit = tmp_path / "training", files_of_at_most(room)
 
-    class Filling(Silent):
+    class Filling(Watch):
         """After the first evaluation there is next to no room left."""
 
         def step(self, step: int, loss: float, rate: float) -> None:
