@@ -25,7 +25,7 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to make; by default one in results, called after all this."),
+        typer.Option(help="The folder to make; by default one under --results, called after all this."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the training of this folder.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random; 0 by default.", min=0)] = None,
@@ -53,6 +53,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained by what, and train nothing.")
     ] = False,
+    results: Annotated[Path, typer.Option(help="Where the training's folder goes.")] = Path("results"),
     reports: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("reports"),
 ) -> None:
     """Train a network by a recipe; it goes on after any end by --resume."""
@@ -79,6 +80,7 @@ def train(
                 model,
                 data,
                 out=out,
+                results=results,
                 resume=resume,
                 seed=seed,
                 device=device,

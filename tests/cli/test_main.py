@@ -6,9 +6,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from flopbench.__main__ import main as begin
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.runner import counting
 from tests.cli.conftest import Call
@@ -59,6 +61,18 @@ def test_every_end_has_a_line_and_a_code(
     assert "\x1b" not in last
     # Of Ctrl-C and a closed pipe typer keeps no stack.
     assert bool(stack) == ("--debug" in words and code not in (130, 141))
+
+
+def test_ctrl_c_is_one_line_while_commands_are_being_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    interrupted = mock.Mock(find_spec=mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.delitem(sys.modules, "flopbench.cli")
+    monkeypatch.setattr(sys, "meta_path", [interrupted])
+    with pytest.raises(SystemExit) as end:
+        begin()
+    assert end.value.code == 130
+    assert capsys.readouterr() == ("", "flopbench: interrupted\n")
 
 
 @pytest.mark.parametrize(

@@ -77,21 +77,22 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(call: Call, recipe: 
 
 @needs_packages
 def test_a_training_is_shown_kept_and_reported(call: Call, recipe: str):
-    words = ["--model", "vit_ti16.flop", "--data", "digits", "--out", "out", "--device", "cpu"]
+    words = ["--model", "vit_ti16.flop", "--data", "digits", "--results", "kept", "--device", "cpu"]
     code, printed, told = call("train", recipe, *words)
     assert not code
     assert re.search(r"E\(ViT-16×2/4\) by small on 1.442 images of digits: 2 epochs, 10 steps", told)
     assert re.search(r"step 10 of 10, loss [\d.]+, top-1 .* of training", told)
     assert "\x1b" not in told
     assert "validation images right at the end" in printed
-    assert "training: out" in printed
-    assert Path("reports/out/report.html").is_file()
+    (out,) = map(str, Path("kept").iterdir())
+    assert f"training: {out}" in printed
+    assert Path("reports", Path(out).name, "report.html").is_file()
     # Whatever was trained is reported again, and has nothing left to do.
-    assert not call("report", "out")[0]
-    code, _, told = call("train", "--resume", "out")
+    assert not call("report", out)[0]
+    code, _, told = call("train", "--resume", out)
     assert not code
     assert "finished already" in told
-    code, _, told = call("train", "--resume", "out", "--batch-size", "8")
+    code, _, told = call("train", "--resume", out, "--batch-size", "8")
     assert (code, told.count("\n")) == (2, 1)
     assert "batch_size: 256 → 8" in told
 
