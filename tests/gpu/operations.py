@@ -26,7 +26,7 @@ from torch import Tensor
 
 from flopbench.kernels import dispatch
 from flopbench.kernels.measured import Row, Verdict
-from tests.gpu.cases import CASES, CUDA, SIZES, Case, Impl, Inputs, Size, outputs_of
+from tests.gpu.cases import BACKEND, CASES, CUDA, SIZES, Case, Impl, Inputs, Size, outputs_of
 from tests.gpu.microbench import BATCHES, median_time
 
 SECONDS = 70 if CUDA else 200
@@ -69,7 +69,9 @@ def call_of(
     def forward(*tensors: Tensor) -> Sequence[Tensor]:
         return outputs_of(case, impl, size, tensors)
 
-    run: Any = torch.compile(forward, dynamic=False, fullgraph=True) if compiled else forward
+    run: Any = forward
+    if compiled:
+        run = torch.compile(forward, dynamic=False, fullgraph=True, backend=BACKEND)
     if not gradients:
         return partial(run, *inputs)
     leaves = [x.detach().requires_grad_() for x in inputs]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flopbench.results.trainings import NetworkInfo
 from flopbench.training.loop import Trainer
 from flopbench.training.weights import save_weights
 from flopbench.training.world import World
-from tests.gpu.cases import CUDA, DEVICE
+from tests.gpu.cases import BACKEND, CUDA, DEVICE
 from tests.support.torchrun import torchrun
 from tests.support.training import CLASSES, Noise, recipe
 
@@ -60,9 +61,9 @@ def test_it_learns_in_every_precision(dtype: str):
         assert training.scaler.get_scale() >= 1
 
 
-# A CPU is slow to compile for.
-@pytest.mark.parametrize("mode", ["compile-blocks", "compile"] if CUDA else ["compile-blocks"])
-def test_compiled_it_learns_what_it_does_uncompiled(mode: str):
+@pytest.mark.parametrize("mode", ["compile-blocks", "compile"])
+def test_compiled_it_learns_what_it_does_uncompiled(mode: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=BACKEND))
     compiled, eager = trainer(mode=mode), trainer()
     assert compiled.warm_up() > 0
     losses = [training.run(5).loss for training in (compiled, eager)]
