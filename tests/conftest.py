@@ -37,8 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Workers share the cores: each, and what it starts, computes with as many threads as fall to it.
     """
-    # Under nohup processes ignore it, and those of the tests, which are sent it, would too.
+    # nohup and a shell's background have this process ignore them; processes that tests stop would, too.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _asks_for(config, "cuda"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # Readline, which pytest imports, tells the workers how wide a terminal is: tests say so themselves.

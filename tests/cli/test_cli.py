@@ -90,10 +90,8 @@ def test_a_pipe_gets_the_table_and_nothing_else(suite: Path, tmp_path: Path):
 def test_an_interrupt_keeps_the_finished_cells_and_says_how_to_go_on(suite: Path, tmp_path: Path):
     slow = SUITE.replace("0.3", "2\nprecision = 1e-9")
     suite.write_text(slow.replace("[1, 2]", "[1, 2, 3, 4, 5, 6, 7, 8]"))
-    # A shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that.
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     process = subprocess.Popen(
-        [sys.executable, "-c", listen + "import flopbench.cli as c; c.main()", "run", "--suite", str(suite)],
+        [sys.executable, "-m", "flopbench", "run", "--suite", str(suite)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

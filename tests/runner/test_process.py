@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import count, takewhile
 from multiprocessing import spawn
 from pathlib import Path
@@ -258,7 +257,6 @@ def tell_and_sleep(report: Report, folder: Path) -> None:
     time.sleep(60)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_ends_all_jobs(tmp_path: Path):
     def interrupt(kind: str, value: object) -> None:
         if len(list(tmp_path.iterdir())) == 2:
@@ -274,15 +272,6 @@ def test_an_interrupt_ends_all_jobs(tmp_path: Path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Ctrl-C interrupts, also where a shell in the background has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_while_a_process_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch):
     started = []
 
@@ -320,7 +309,6 @@ def interrupt_at(line: int) -> str:
     return "lost" if passed >= line else "not reached"
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_is_not_lost_wherever_it_comes(monkeypatch: pytest.MonkeyPatch):
     # Their many lines are of files, and none of a process.
     monkeypatch.setattr("flopbench.runner.process.oom_kills", lambda: None)

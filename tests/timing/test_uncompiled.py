@@ -138,19 +138,19 @@ def test_operators_and_recompilations_are_found_in_the_first_calls():
 
 
 OURS = [
-    pytest.param("vit_ti16", "compile-blocks", "forward"),
+    pytest.param("vit_ti16", "compile-blocks", "forward", 2),
     *(
-        pytest.param(network, "compile", "backward", marks=pytest.mark.slow)
+        pytest.param(network, "compile", "backward", 1, marks=pytest.mark.slow)
         for network in ("vit_ti16", "resmlp_t12", "convnext_iso_s")
     ),
 ]
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.parametrize(("network", "mode", "pass_"), OURS)
-def test_of_our_own_networks_everything_is_compiled(network: str, mode: str, pass_: str):
+@pytest.mark.parametrize(("network", "mode", "pass_", "depth"), OURS)
+def test_of_our_own_networks_everything_is_compiled(network: str, mode: str, pass_: str, depth: int):
     fields = {"device": "cpu", "batch_size": 2, "pass": pass_, "dtype": "fp32", "mode": mode}
-    small = {"image_size": (32, 32), "num_classes": 4, "width": 96, "depth": 1}
+    small = {"image_size": (32, 32), "num_classes": 4, "width": 96, "depth": depth}
     bench = Bench.of(Cell.model_validate({"pair": Pair.of(f"{network}.flop"), **fields, **small}))
     bench.first_calls()
     assert bench.not_compiled == {"baseline": Counter(), "candidate": Counter()}
