@@ -255,6 +255,7 @@ def settle(figure: Any) -> None:
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
+        # "none" would leave a placeholder in its place, for which every file is drawn twice.
         figure.set_layout_engine(None)
 
 
