@@ -4,8 +4,8 @@
 
 The share of a run's wall time outside warm-up, compilation and timed calls is below 15 %. That share, and
 the memory that the processes without a model have to themselves, are kept with the benchmark's record
-(`extra_info`). Where benchmarks are not enabled, the images are small, the sweep is
-short, and its time is not looked at.
+(`extra_info`). Where benchmarks are not enabled, images are small, the sweep is short, and its time is not
+looked at.
 """
 
 import os
