@@ -15,6 +15,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.frozen import Frozen, complaint
 from flopbench.kernels import Impl
 from flopbench.models.catalog import parse_name
+from flopbench.models.tasks import CLASSIFICATION, TASKS, DecoderName, TaskName
 from flopbench.pairs import Pair
 
 Pass = Literal["forward", "backward", "train"]
@@ -122,6 +123,14 @@ class Axis:
             raise FlopbenchError(f"{self.option}: {complaint(error)}") from None
 
 
+def _task(cell: "Cell") -> object:
+    return cell.task if any(name.has_tasks for name in cell.pair.names) else None
+
+
+def _decoder(cell: "Cell") -> object:
+    return cell.decoder if TASKS[cell.task].decodes else None
+
+
 def _attention(cell: "Cell") -> object:
     return cell.attention if any(name.has_attention for name in cell.pair.names) else None
 
@@ -193,6 +202,20 @@ class Cell(Frozen):
         ImageSize, Axis("image_sizes", "image", "Pixels: 224 or 224x192", words="{} pixels")
     ] = (224, 224)
     num_classes: Annotated[_Many, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = 1000
+    task: Annotated[
+        TaskName, Axis("tasks", "task", "What our networks give", comes_to=_task, about="network")
+    ] = "classification"
+    decoder: Annotated[
+        DecoderName,
+        Axis(
+            "decoders",
+            "decoder",
+            "How they come to pixels",
+            words="{} decoder",
+            comes_to=_decoder,
+            about="network",
+        ),
+    ] = "linear"
     width: Annotated[
         Annotated[int, Field(ge=4, le=2**20, multiple_of=4)] | None,
         Axis("widths", "width", "Channels of both networks", "width{}", "width {}", about="network"),
@@ -226,9 +249,11 @@ class Cell(Frozen):
         """What `create_model` is to be called with for one of the models, beside image size and classes."""
         parsed = parse_name(name)
         attention = {"attention": self.attention} if parsed.has_attention else {}
+        task = {"task": self.task} if parsed.has_tasks and self.task != CLASSIFICATION.name else {}
+        decoder = {"decoder": self.decoder} if task and TASKS[self.task].decodes else {}
         # Both have the same heads, which all symmetries of the pair divide.
         divisor = math.lcm(*(other.version.about.divisor for other in self.pair.names))
-        return {**attention, **parsed.sized(self.width, self.depth, divisor)}
+        return {**attention, **task, **decoder, **parsed.sized(self.width, self.depth, divisor)}
 
     @property
     def pair_label(self) -> str:

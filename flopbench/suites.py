@@ -18,6 +18,7 @@ from flopbench.cells import AXES, Attention, Axis, Cell, DeviceKind, DType, Few,
 from flopbench.errors import FlopbenchError, brief, unknown
 from flopbench.frozen import Frozen, complaint, place
 from flopbench.kernels import Impl
+from flopbench.models.tasks import DecoderName, TaskName
 from flopbench.pairs import Pair
 from flopbench.toml import read_toml
 
@@ -94,8 +95,8 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
         What a network does at once (batch size, then pass) is outermost, then comes the pair, then what is
         left of the axes, the last innermost. So a budget that runs out has measured every pair at the batch
         size and in the pass that are listed first, and cells that differ in their kernels alone are
-        neighbours. Of cells that would measure the same, such as both kinds of attention in a network
-        without any, the first is measured.
+        neighbours. What is averaged over a group is so in inference alone. Of cells that would measure the
+        same, such as both kinds of attention in a network without any, the first is measured.
 
         Raises:
             FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
@@ -106,6 +107,8 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
         nested = {**work, "pair": self.pairs, **rest}
         for values in product(*nested.values()):
             cell = Cell.model_validate({"device": device, **dict(zip(nested, values, strict=True))}).check()
+            if cell.pass_ != "forward" and any(name.version.averaged for name in cell.pair.names):
+                continue
             if cell.comes_to not in known:
                 known.add(cell.comes_to)
                 yield cell
@@ -120,6 +123,8 @@ class AxisValues(TypedDict, total=False):
     modes: Mode | Sequence[Mode]
     image_sizes: int | str | Sequence[int | str | tuple[int, int]]
     num_classes: int | Sequence[int]
+    tasks: TaskName | Sequence[TaskName]
+    decoders: DecoderName | Sequence[DecoderName]
     widths: int | Sequence[int | None]
     depths: int | Sequence[int | None]
     attention: Attention | Sequence[Attention]
@@ -136,6 +141,8 @@ class AxisValue(TypedDict, total=False):
     mode: Mode
     image_size: int | str | tuple[int, int]
     num_classes: int
+    task: TaskName
+    decoder: DecoderName
     width: int
     depth: int
     attention: Attention

@@ -57,7 +57,7 @@ def test_changes_no_setting():
 ROOMS = """
     cost errors private ranks structures results.percentiles
     symmetries.registry
-    kernels frozen toml models.catalog
+    kernels frozen toml models.catalog models.tasks
     pairs cells suites recipes
     symmetries models
     results timing.statistics

@@ -50,9 +50,10 @@ class Spec:
 
     def _has(self, version: Version) -> bool:
         """Whether the version exists. What is invariant on a grid still moves with it, and ordinary
-        convolutions see that: a ConvNeXt cannot become invariant early. A layer is one block.
+        convolutions see that: a ConvNeXt cannot become invariant early. A layer is one block, and no network
+        whose outputs one would average.
         """
-        never = {"convnext": ("early_invariant",), "layer": ("hybrid", "early_invariant")}
+        never = {"convnext": ("early_invariant",), "layer": ("hybrid", "early_invariant", "averaged")}
         return self.family in version.about.families and version.schedule not in never.get(self.family, ())
 
     def version(self, name: str) -> Version:
@@ -200,6 +201,11 @@ class ModelName:
     def is_layer(self) -> bool:
         """Whether it is a single layer, which has no loss to train with."""
         return self.spec is not None and self.spec.family == "layer"
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it is one of flopbench's networks, which do more than classify: `task=` is an option."""
+        return self.spec is not None and not self.is_layer
 
     @property
     def has_attention(self) -> bool:

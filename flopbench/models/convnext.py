@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from flopbench.cost import free
+from flopbench.models.heads import make_head
 from flopbench.models.layers import Mlp, Network, init_linear, mean_over_the_grid
+from flopbench.models.tasks import TASKS, DecoderName, TaskName
 from flopbench.symmetries import Head, MemoryFormat, Symmetry, schedule
 
 EPS = 1e-6
@@ -94,6 +96,8 @@ class ConvNeXt(Network):
     Args:
         image_size: pixels (height, width), multiples of `patch_size` · 2^(stages − 1).
         num_classes: number of logits.
+        task: what it gives, see `flopbench.models.tasks`.
+        decoder: how a task of pixels comes to them.
         patch_size: P, in pixels.
         widths: C of each stage.
         depths: number of blocks of each stage.
@@ -117,6 +121,8 @@ class ConvNeXt(Network):
         widths: tuple[int, ...],
         depths: tuple[int, ...],
         symmetry: str = "plain",
+        task: TaskName = "classification",
+        decoder: DecoderName = "linear",
         head: Head = "invariant",
         layer_scale: float | None = None,
         drop_path: float = 0.0,
@@ -125,7 +131,8 @@ class ConvNeXt(Network):
         super().__init__()
         depth = sum(depths)
         self.stride = patch_size * 2 ** (len(widths) - 1)
-        plan = schedule(symmetry, depth)
+        self.task = TASKS[task]
+        plan = schedule(symmetry, depth, on_grid=not self.task.classifies)
         if plan.invariant and plan.switch < depth:
             raise ValueError("a ConvNeXt has no early-invariant version: its grid still moves with the image")
         self.patch_embed = plan.first.patch_embed(3, widths[0], patch_size)
@@ -140,7 +147,7 @@ class ConvNeXt(Network):
                     layer_scale=layer_scale,
                     drop_path=drop_path * index / max(1, depth - 1),
                     memory_format=memory_format,
-                    invariant_only=head == "invariant" and index == depth - 1,
+                    invariant_only=head == "invariant" and index == depth - 1 and self.task.classifies,
                 )
                 for index in range(first, first + count)
             )
@@ -151,9 +158,13 @@ class ConvNeXt(Network):
             first += count
         self.first, self.last = plan.first, plan.last
         self.head_kind: Head = head
-        features = plan.last.invariant_width(widths[-1], head)
-        self.norm = nn.LayerNorm(features, eps=EPS)
-        self.head = nn.Linear(features, num_classes)
+        if self.task.classifies:
+            features = plan.last.invariant_width(widths[-1], head)
+            self.norm = nn.LayerNorm(features, eps=EPS)
+            self.head = nn.Linear(features, num_classes)
+        else:
+            self.norm = plan.last.layer_norm(widths[-1], EPS)
+            self.head = make_head(self.task, decoder, plan.last, widths[-1:], num_classes, head)
         init_linear(self)
         # Here the patch embedding is initialised as the other convolutions are.
         for parameter in self.patch_embed.parameters():
@@ -162,11 +173,22 @@ class ConvNeXt(Network):
             else:
                 nn.init.zeros_(parameter)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
-        x = self.norm_embed(self.patch_embed(images))
+    def grids(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to what each stage gives, `[B, h, w, C]`."""
+        x, found = self.norm_embed(self.patch_embed(images)), []
         for stage in self.stages:
             x = stage(x, self.run_block)
-        return self.head(self.norm(self.last.pooled(x, self.head_kind)))
+            found.append(x)
+        return found
+
+    def pyramid(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to the coarsest grid, `[B, H/stride, W/stride, C]`."""
+        return [self.norm(self.grids(images)[-1])]
+
+    def forward(self, images: Tensor) -> Any:
+        """Images `[B, 3, H, W]` to what the task gives: logits `[B, num_classes]` of a classification."""
+        if not self.task.classifies:
+            return self.dense(images)
+        return self.head(self.norm(self.last.pooled(self.grids(images)[-1], self.head_kind)))
 
     cost = mean_over_the_grid

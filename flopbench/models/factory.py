@@ -12,8 +12,11 @@ from torch import nn
 from flopbench.errors import FlopbenchError, in_one_line, out_of_memory, unknown
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import select
+from flopbench.models.averaged import Averaged
 from flopbench.models.catalog import parse_name
 from flopbench.models.foreign import load_network
+from flopbench.models.tasks import CLASSIFICATION, TASKS, TaskName
+from flopbench.symmetries.registry import load
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -31,6 +34,7 @@ def create_model(
     image_size: int | tuple[int, int] = 224,
     num_classes: int = 1000,
     *,
+    task: TaskName = "classification",
     impl: Impl = "auto",
     **options: Any,
 ) -> nn.Module:
@@ -39,7 +43,11 @@ def create_model(
     Args:
         name: `vit_b16`, `vit_b16.flop`, `timm:deit3_base_patch16_224`, `package.module:callable`.
         image_size: pixels, one number for square images or (height, width).
-        num_classes: logits, i.e. the output is `[B, num_classes]` for images `[B, 3, H, W]`.
+        num_classes: logits, i.e. the output is `[B, num_classes]` for images `[B, 3, H, W]`; of a
+            segmentation, those of each pixel.
+        task: what one of our own networks gives: "classification" logits, "features" on the grid, or a
+            value per pixel, "segmentation", "depth", "normals" (`flopbench.models.tasks`); these have a
+            `decoder`, "linear" or "conv".
         impl: which version of its operations our own networks run: "eager", "fused" or "auto", see
             `flopbench.kernels.dispatch`. Nothing in a plain network has a choice.
         options: passed on to the network's class, e.g. `drop_path=0.1`, `head="absolute"`,
@@ -57,6 +65,15 @@ def create_model(
         raise FlopbenchError(f"image_size must be pixels, or two of (height, width), got {image_size!r}")
     parsed.check_image_size(size, options)
     _check_choice("impl", impl, get_args(Impl))
+    _check_choice("task", task, get_args(TaskName))
+    if task != CLASSIFICATION.name:
+        if task == "features" and parsed.version.averaged:
+            raise FlopbenchError(f"{name} has no features: what it averages are answers; choose another task")
+        if parsed.spec is None or parsed.is_layer:
+            raise FlopbenchError(
+                f"{name} has no task {task}: name a ViT, a ResMLP or a ConvNeXt of flopbench"
+            )
+        options["task"] = task
     if parsed.spec is not None:
         family = _load(_FAMILIES[parsed.spec.family])
         for option, hint in get_type_hints(family.__init__).items():
@@ -85,6 +102,8 @@ def create_model(
         model = Called(model)
     if parsed.spec is not None:
         select(model, impl)
+        if parsed.version.averaged:
+            model = Averaged(model, load(parsed.version.about), TASKS[task])
     return model
 
 

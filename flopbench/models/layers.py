@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flopbench.cost import SOFTMAX, Cost, Shapes, free
 from flopbench.kernels import Impl
 from flopbench.kernels.attention import attention_parts
+from flopbench.models.tasks import Task
 from flopbench.symmetries import Activation, Dropout, Symmetry, together
 
 
@@ -73,11 +74,22 @@ class Attention(nn.Module):
 
 
 class Network(nn.Module):
-    """Shared by the families: the switch for gradient checkpointing, and what weight decay leaves out."""
+    """Shared by the families: tasks, the switch for gradient checkpointing, what weight decay leaves out."""
 
     grad_checkpointing = False
+    task: Task
+    """What it gives."""
     stride: int
     """Pixels per cell of the grid at its end, each way."""
+    head: nn.Module
+
+    def dense(self, images: Tensor) -> Any:
+        """Images `[B, 3, H, W]` to what a task other than classification gives."""
+        return self.head(self.pyramid(images), images.shape[-2:])
+
+    def pyramid(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to features `[B, h, w, C]` of grids, after their norms, the finest first."""
+        raise NotImplementedError
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them."""

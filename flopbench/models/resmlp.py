@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flopbench.cost import free
 from flopbench.models.layers import Mlp, Network, init_linear, mean_over_the_grid
+from flopbench.models.tasks import CLASSIFICATION
 from flopbench.symmetries import PLAIN, Activation, Head, Symmetry, schedule
 
 
@@ -81,6 +82,7 @@ class ResMLP(Network):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
+        self.task = CLASSIFICATION
         self.stride = patch_size
         grid = (image_size[0] // patch_size, image_size[1] // patch_size)
         images = schedule(symmetry, depth)
@@ -109,8 +111,10 @@ class ResMLP(Network):
         self.head = nn.Linear(features, num_classes)
         init_linear(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
+    def forward(self, images: Tensor) -> Any:
+        """Images `[B, 3, H, W]` to what the task gives: logits `[B, num_classes]` of a classification."""
+        if not self.task.classifies:
+            return self.dense(images)
         x = self.split_tokens(self.patch_embed(images))
         for index, block in enumerate(self.blocks):
             if index == self.switch:

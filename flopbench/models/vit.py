@@ -10,7 +10,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from flopbench.cost import Cost, Shapes, free
+from flopbench.models.heads import make_head
 from flopbench.models.layers import Attention, Mlp, Network, init_linear
+from flopbench.models.tasks import TASKS, DecoderName, TaskName
 from flopbench.private import compiled_alone
 from flopbench.symmetries import Head, Symmetry, apart, each, schedule
 
@@ -59,6 +61,8 @@ class VisionTransformer(Network):
     Args:
         image_size: pixels (height, width), multiples of `patch_size`.
         num_classes: number of logits.
+        task: what it gives, see `flopbench.models.tasks`.
+        decoder: how a task of pixels comes to them.
         patch_size: P, in pixels.
         width: C, the channels of a token.
         depth: number of blocks.
@@ -87,6 +91,8 @@ class VisionTransformer(Network):
         depth: int,
         heads: int,
         symmetry: str = "plain",
+        task: TaskName = "classification",
+        decoder: DecoderName = "linear",
         head: Head = "invariant",
         invariants: str | None = None,
         attention: Literal["fused", "unfused"] = "fused",
@@ -95,7 +101,8 @@ class VisionTransformer(Network):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        plan = schedule(symmetry, depth)
+        self.task = TASKS[task]
+        plan = schedule(symmetry, depth, on_grid=not self.task.classifies)
         stem, last = plan.first, plan.last
         self.stride = patch_size
         grid = (image_size[0] // patch_size, image_size[1] // patch_size)
@@ -120,11 +127,16 @@ class VisionTransformer(Network):
         self.norm = last.layer_norm(width, EPS)
         self.first, self.last = plan.first, last
         self.head_kind: Head = head
-        self.head = nn.Linear(last.invariant_width(width, head), num_classes)
+        self.grid = grid
+        self.head = (
+            nn.Linear(last.invariant_width(width, head), num_classes)
+            if self.task.classifies
+            else make_head(self.task, decoder, last, [width], num_classes, head)
+        )
         init_linear(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` to logits `[B, num_classes]`."""
+    def tokens(self, images: Tensor) -> Any:
+        """Images `[B, 3, H, W]` to what the last block gives, `[B, 1 + N, C]`, the class token first."""
         x = self.pos_embed(self.patch_embed(images))
         x = self.cls_token(each(lambda part: part.flatten(1, 2), x))
         normed = None
@@ -137,6 +149,17 @@ class VisionTransformer(Network):
             else:
                 x = block(x, normed, following)
                 x, normed = (x, None) if following is None else x
+        return x
+
+    def pyramid(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to the one grid that there is, `[B, H/P, W/P, C]`."""
+        return [self.norm(each(lambda part: part[:, 1:].unflatten(1, self.grid), self.tokens(images)))]
+
+    def forward(self, images: Tensor) -> Any:
+        """Images `[B, 3, H, W]` to what the task gives: logits `[B, num_classes]` of a classification."""
+        if not self.task.classifies:
+            return self.dense(images)
+        x = self.tokens(images)
         # What follows acts on each token alone and the head sees one token: take that token first.
         token = each(lambda part: part[:, 0], x)
         if self.switch == len(self.blocks):

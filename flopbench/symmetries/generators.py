@@ -3,8 +3,9 @@
 What commutes with the generators commutes with the whole group, so checks loop over these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -46,14 +47,48 @@ class Generator:
         return type(feature)(*made)
 
     def features(self, feature: Any) -> Any:
-        """A feature whose parts are `[B, H, W, C_p]` each, or tokens that are transformed themselves."""
+        """A feature whose parts are `[B, H, W, C_p]` each, or tokens that are transformed themselves.
+
+        A tensor `[B, H, W, C]` is of ordinary features, each of which is invariant.
+        """
+        if isinstance(feature, Tensor):
+            return self._moved(feature, 1, 2)
         if not self.on_grid:
             return self.channels(feature)
         return self.channels(type(feature)(*(self._moved(part, 1, 2) for part in feature)))
 
-    def outputs(self, y: Tensor) -> Tensor:
-        """What an invariant head gives, which stays as it is."""
-        return y
+    @cached_property
+    def plane(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The matrix M by which it takes a direction (x, y), x to the right and y down, to another."""
+        steps = torch.arange(-1, 2, device="cpu")
+        x, y = steps.expand(3, 3), steps[:, None].expand(3, 3)
+        # What a cell now shows lay where the inverse takes it: the transpose of what the element does.
+        moved = [self.grid(axis, 0, 1) for axis in (x, y)]
+        (to_x, to_y) = ([int(axis[cell]) for axis in moved] for cell in ((1, 2), (2, 1)))
+        return (to_x[0], to_x[1]), (to_y[0], to_y[1])
+
+    def directions(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Components of vectors in the plane, wherever these lie."""
+        made = []
+        for of_x, of_y in self.plane:
+            component, sign = (x, of_x) if of_x else (y, of_y)
+            made.append(component if sign > 0 else -component)
+        return made[0], made[1]
+
+    def vectors(self, v: Tensor) -> Tensor:
+        """Vectors per pixel `[..., 2 or more, H, W]`; components after x and y stay as they are."""
+        x, y, *others = self.images(v).unbind(-3)
+        return torch.stack([*self.directions(x, y), *others], dim=-3)
+
+    def points(self, p: Tensor) -> Tensor:
+        """Points `[..., 2 or more]`, (x, y, ...) as shares of the image's width and height."""
+        x, y = self.directions(p[..., 0] - 0.5, p[..., 1] - 0.5)
+        return torch.cat([torch.stack([x, y], dim=-1) + 0.5, p[..., 2:]], dim=-1)
+
+    def boxes(self, b: Tensor) -> Tensor:
+        """Boxes `[..., 4]`, (cx, cy, w, h) as shares of the image's width and height."""
+        width, height = (side.abs() for side in self.directions(b[..., 2], b[..., 3]))
+        return torch.cat([self.points(b[..., :2]), torch.stack([width, height], dim=-1)], dim=-1)
 
     def __call__(self, x: Any) -> Any:
         """Whichever of these the shape says.
@@ -67,7 +102,7 @@ class Generator:
             FlopbenchError: rows and columns change places, and are not as many.
         """
         if isinstance(x, Tensor) and x.ndim in (2, 4):
-            return self.images(x) if x.ndim == 4 else self.outputs(x)
+            return self.images(x) if x.ndim == 4 else x
         if not isinstance(x, Tensor) and len(x) == len(self.parts) and (x[0].ndim == 4 or not self.on_grid):
             return self.features(x)
         shape = tuple(x.shape) if isinstance(x, Tensor) else [tuple(part.shape) for part in x]
@@ -92,3 +127,30 @@ def flop_columns(x: Tensor, rows: int, columns: int) -> Tensor:
 def quarter_turn(x: Tensor, rows: int, columns: int) -> Tensor:
     """A turn by 90° counter-clockwise."""
     return torch.rot90(x, 1, (rows, columns))
+
+
+Element = tuple[Generator, ...]
+"""An element of a group, as generators that act one after another."""
+
+
+def elements(generators: Sequence[Generator]) -> list[tuple[Element, Element]]:
+    """Every element of the group that the generators make, the identity first, with its inverse."""
+    cells = torch.arange(9, device="cpu").view(3, 3)
+    found: dict[tuple[int, ...], Element] = {}
+    waiting: list[Element] = [()]
+    for element in waiting:
+        shown = tuple(_moved(element, cells).flatten().tolist())
+        if shown not in found:
+            found[shown] = element
+            waiting += [(*element, generator) for generator in generators]
+    group = list(found.values())
+    return [
+        (element, next(other for other in group if torch.equal(_moved((*element, *other), cells), cells)))
+        for element in group
+    ]
+
+
+def _moved(element: Element, cells: Tensor) -> Tensor:
+    for generator in element:
+        cells = generator.grid(cells, 0, 1)
+    return cells

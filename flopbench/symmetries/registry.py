@@ -24,9 +24,14 @@ from flopbench.errors import FlopbenchError, in_one_line
 GROUP = "flopbench.symmetries"
 """The group of entry points by which installed packages name their symmetries."""
 
-ScheduleName = Literal["equivariant", "hybrid", "early_invariant"]
+ScheduleName = Literal["equivariant", "hybrid", "early_invariant", "averaged"]
 SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
-"""All blocks have the symmetry; or the first half, then a change of basis; or then an invariantisation."""
+"""All blocks have the symmetry; or the first half, then a change of basis; or then an invariantisation; or
+none has it, and what the network gives is averaged over the group: test-time augmentation.
+"""
+
+# What the labels of the versions of somebody's own symmetry begin with.
+_LETTERS = ("E", "H", "I", "TTA")
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class About:
         labels: of its versions in the order of `SCHEDULES`, what people read as `LABEL(X)`. The first is
             enough: V, and then H_V and I_V.
         divisor: the order of the group. Channels come in multiples of it.
-        names: of its versions, where they are not NAME, NAME_hybrid and NAME_early_invariant.
+        names: of its versions in that order, as many as are not NAME, NAME_hybrid, NAME_early_invariant and
+            NAME_averaged.
         families: of networks that it has layers for; "layer" for single layers.
         square_even: whether it wants a square grid with an even number of cells each way.
         home: where its layers are, `module:ATTRIBUTE`; none for what `register` was given.
@@ -57,10 +63,10 @@ class About:
 
     def __post_init__(self) -> None:
         count = len(SCHEDULES)
-        if not 1 <= len(self.labels) <= count or len(self.names) not in (0, count):
+        if not 1 <= len(self.labels) <= count or len(self.names) > count:
             raise FlopbenchError(
                 f"the symmetry {self.name} has {len(self.labels)} labels and {len(self.names)} names: "
-                f"give a label or up to {count}, and a name for each of {', '.join(SCHEDULES)} or none"
+                f"give a label or up to {count}, and up to a name for each of {', '.join(SCHEDULES)}"
             )
 
     @property
@@ -68,13 +74,14 @@ class About:
         """One per schedule; all schedules of the trivial group are the same."""
         if self.divisor == 1:
             return (Version(self.name, self, "equivariant"),)
-        names = self.names or (self.name, *(f"{self.name}_{schedule}" for schedule in SCHEDULES[1:]))
+        usual = (self.name, *(f"{self.name}_{schedule}" for schedule in SCHEDULES[1:]))
+        names = (*self.names, *usual[len(self.names) :])
         return tuple(Version(name, self, schedule) for name, schedule in zip(names, SCHEDULES, strict=True))
 
     def label(self, schedule: ScheduleName) -> str:
         """Of the version that has this schedule."""
         first = self.labels[0]
-        labels = (*self.labels, *(f"{letter}_{first}" for letter in "EHI"[len(self.labels) :]))
+        labels = (*self.labels, *(f"{letter}_{first}" for letter in _LETTERS[len(self.labels) :]))
         return labels[SCHEDULES.index(schedule)]
 
 
@@ -90,6 +97,11 @@ class Version:
     def invariant(self) -> bool:
         """Whether a network's logits stay the same when the group acts on the image, by construction."""
         return self.about.divisor > 1 and self.schedule != "hybrid"
+
+    @property
+    def averaged(self) -> bool:
+        """Whether it is the plain network, whose outputs are averaged over the group."""
+        return self.schedule == "averaged"
 
     def label(self, network: str) -> str:
         """`E(ViT-B/16)` for the network X = `ViT-B/16`."""
@@ -116,13 +128,20 @@ BUILTIN: dict[str, About] = {
         About("plain", ("",), 1, families=_EVERY_FAMILY, home="flopbench.symmetries.plain:PLAIN"),
         About(
             "flop",
-            ("E", "H", "I"),
+            ("E", "H", "I", "TTA"),
             2,
-            names=("flop", "hybrid", "early_invariant"),
+            names=("flop", "hybrid", "early_invariant", "tta"),
             families=_EVERY_FAMILY,
             home="flopbench.symmetries.flop:FLOP",
         ),
-        About("octic", ("D8", "H8", "I8"), 8, square_even=True, home="flopbench.symmetries.octic:OCTIC"),
+        About(
+            "octic",
+            ("D8", "H8", "I8", "TTA8"),
+            8,
+            names=("octic", "octic_hybrid", "octic_early_invariant", "octic_tta"),
+            square_even=True,
+            home="flopbench.symmetries.octic:OCTIC",
+        ),
     )
 }
 

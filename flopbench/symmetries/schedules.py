@@ -55,11 +55,17 @@ class Schedule:
         return nn.Identity() if self.first is self.last else self.first.change_of_basis()
 
 
-def schedule(version: str, depth: int) -> Schedule:
+def schedule(version: str, depth: int, *, on_grid: bool = False) -> Schedule:
     """The symmetries of a network of `depth` blocks in one of its versions.
 
     Equivariant, E(X): all blocks have the symmetry. Hybrid, H(X), and early invariant, I(X): the first
-    ⌊depth/2⌋ blocks have it, the others none.
+    ⌊depth/2⌋ blocks have it, the others none. Averaged: none has it.
+
+    Args:
+        version: its name.
+        depth: number of blocks.
+        on_grid: whether what comes after the blocks is on the grid and has the symmetry, too; else a symmetry
+            may end in ordinary features.
 
     Raises:
         FlopbenchError: no such version.
@@ -71,7 +77,10 @@ def schedule(version: str, depth: int) -> Schedule:
     if found is None:
         raise unknown("symmetry", version, [known.name for known in versions()])
     own = load(found.about)
+    if found.schedule == "averaged":
+        return Schedule(PLAIN, PLAIN, depth, depth=depth)
     if found.schedule == "equivariant":
-        return Schedule(own, PLAIN if own.ends_plain else own, depth, own.ends_plain, depth)
+        ends_plain = own.ends_plain and not on_grid
+        return Schedule(own, PLAIN if ends_plain else own, depth, ends_plain, depth)
     invariant = found.schedule == "early_invariant"
     return Schedule(own, PLAIN, depth // 2, invariant, depth)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flopbench.models.catalog import parse_name
 from flopbench.symmetries import Generator
+from flopbench.symmetries.actions import INVARIANT, BySymmetry
 from flopbench.symmetries.registry import load
 
 # Largest |f(x) − f(g x)| over the deviation of the logits that is rounding. Moved tokens are summed in
@@ -53,8 +54,9 @@ def invariance_errors(
     images: Tensor,
     generators: Iterable[Generator],
     logits: Tensor | None = None,
+    action: BySymmetry = INVARIANT,
 ) -> dict[str, float]:
-    """Largest |f(x) − f(g x)| for each generator g, relative to the standard deviation of the logits f(x).
+    """Largest |f(g x) − g f(x)| for each generator g, relative to the standard deviation of the output f(x).
 
     A single logit has no deviation: its error is relative to its size.
 
@@ -63,6 +65,7 @@ def invariance_errors(
         images: `[B, 3, H, W]`; square ones where a generator turns them.
         generators: of the group that is to leave the logits alone.
         logits: f(images), where the caller has them already.
+        action: how the group acts on the output; not at all on logits.
 
     Returns:
         The error by the generator's name. Infinite where the question has no honest answer: logits that
@@ -81,7 +84,7 @@ def invariance_errors(
     errors = {}
     for generator in generators:
         moved = model(generator.images(images)).double()
-        error = (moved - generator.outputs(logits)).abs().max().item() / spread if honest else math.inf
+        error = (moved - action.act(generator, logits)).abs().max().item() / spread if honest else math.inf
         errors[generator.name] = error if math.isfinite(error) else math.inf
     return errors
 

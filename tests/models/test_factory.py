@@ -207,11 +207,12 @@ def test_names_labels_and_versions():
     labels = [label_of(name) for name in ("vit_h14.hybrid", "resmlp_b24.flop", "convnext_iso_l", "timm:vit")]
     assert labels == ["H(ViT-H/14)", "E(ResMLP-B24)", "ConvNeXt-iso-L", "timm:vit"]
     octic = [label_of(name) for name in SPECS["vit_b16"].names if "octic" in name]
-    assert octic == ["D8(ViT-B/16)", "H8(ViT-B/16)", "I8(ViT-B/16)"]
+    assert octic == ["D8(ViT-B/16)", "H8(ViT-B/16)", "I8(ViT-B/16)", "TTA8(ViT-B/16)"]
     assert [name for name in list_models() if name.startswith("convnext_t")] == [
         "convnext_t",
         "convnext_t.flop",
         "convnext_t.hybrid",
+        "convnext_t.tta",
     ]
     assert {name for name, spec in SPECS.items() if f"{name}.early_invariant" not in spec.names} == {
         name for name in SPECS if name.startswith("convnext")

@@ -223,7 +223,7 @@ def test_registered_again_a_symmetry_takes_the_place_of_the_former(script):
     again = script["Vertical"]()
     register(again)
     assert registry.load(again.about) is again
-    assert len([name for name in SPECS["vit_b16"].names if "vertical" in name]) == 3
+    assert len([name for name in SPECS["vit_b16"].names if "vertical" in name]) == 4
 
 
 def test_a_symmetry_of_a_module_that_a_fresh_process_does_not_find_is_told(script, monkeypatch):
@@ -241,11 +241,9 @@ def test_a_symmetry_that_does_not_pickle_is_told(script):
         measured("vit_ti16.vertical")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"labels": ()}, {"labels": ("A", "B", "C", "D")}, {"names": ("one", "two")}]
-)
+@pytest.mark.parametrize("wrong", [{"labels": ()}, {"labels": tuple("ABCDE")}, {"names": tuple("abcde")}])
 def test_labels_and_names_are_those_of_schedules(wrong):
-    with told("the symmetry own has .* labels and .* names: give a label or up to 3"):
+    with told("the symmetry own has .* labels and .* names: give a label or up to 4"):
         About(**{"name": "own", "labels": ("O",), "divisor": 2, **wrong})
 
 

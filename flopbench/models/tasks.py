@@ -1,0 +1,56 @@
+"""What networks are asked for beside the class of an image, as data. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+TaskName = Literal["classification", "features", "segmentation", "depth", "normals"]
+
+DecoderName = Literal["linear", "conv"]
+"""How features become pixels: by a linear map of each cell of the grid, or by a light convolutional decoder.
+Both end with a bilinear interpolation to the image's size."""
+
+Kind = Literal["invariant", "feature", "scalars", "vectors"]
+"""How a group acts on what a network gives (`flopbench.symmetries.actions`): not at all; as on the features
+that it has within; on pixels, whose values stay as they are; or on pixels and the vectors that they hold."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network gives.
+
+    Attributes:
+        name: that of `create_model`.
+        kind: how a group acts on it: f(g x) = g f(x).
+        gives: its shape, in words.
+        channels: of a pixel; None where these are the classes.
+    """
+
+    name: TaskName
+    kind: Kind
+    gives: str
+    channels: int | None = None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is that of the paper, which needs no grid at the network's end."""
+        return self.name == "classification"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it has a value per pixel, so that `decoder=` is one of its options."""
+        return self.kind in ("scalars", "vectors")
+
+
+CLASSIFICATION = Task("classification", "invariant", "logits [B, classes]")
+
+TASKS: dict[TaskName, Task] = {
+    task.name: task
+    for task in (
+        CLASSIFICATION,
+        Task("features", "feature", "features [B, H/stride, W/stride, C]"),
+        Task("segmentation", "scalars", "logits [B, classes, H, W]"),
+        Task("depth", "scalars", "the logarithm of the depth [B, 1, H, W]", 1),
+        Task("normals", "vectors", "unit vectors [B, 3, H, W], x to the right, y down", 3),
+    )
+}
+"""By name."""
