@@ -1,10 +1,12 @@
 """The records of what was evaluated, trained and raced: frozen, typed, and the schema of what is on disk."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from flopbench.frozen import Frozen
+from flopbench.models.tasks import TaskName
 from flopbench.recipes import Race, Recipe
 from flopbench.results.records import (
     SCHEMA,
@@ -19,6 +21,31 @@ from flopbench.results.records import (
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The one figure, a share, that says how right the predictions of a task are.
+
+    Attributes:
+        name: what people call it.
+        field: of `Scores`, and of the columns of frames.
+        of: what has a prediction each.
+    """
+
+    name: str
+    field: Literal["top1", "miou"]
+    of: Literal["images", "pixels"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+TOP1 = Measure("top-1", "top1", "images")
+MIOU = Measure("mIoU", "miou", "pixels")
+
+MEASURES: dict[TaskName, Measure] = {"classification": TOP1, "segmentation": MIOU}
+"""Of the tasks that networks are trained for and evaluated on."""
 
 
 class DataInfo(Frozen):
@@ -46,11 +73,13 @@ class DataInfo(Frozen):
 class NetworkInfo(Frozen):
     """What a file of weights says of their network: what `create_model` is to be called with, and images.
 
+    `options` are those of the network's class, of which `task`, what it was trained for, stands by itself.
     `mean` and `std` are what images are normalised by, per channel, of values between 0 and 1. `recipe` is
     what it was trained by, and `step` how many steps.
     """
 
     name: str
+    task: TaskName = "classification"
     options: dict[str, Any] = {}
     image_size: tuple[int, int]
     num_classes: int
@@ -61,21 +90,37 @@ class NetworkInfo(Frozen):
 
 
 class Scores(Finite):
-    """Of predictions: the shares that are right at once and among the five likeliest, and the mean negative
-    log-likelihood of the right class, in nats. `top5` is None where there are no more than five classes.
+    """Of predictions, one per image, or of a segmentation one per pixel.
+
+    `top1` and `top5` are the shares that are right at once and among the five likeliest (None where there are
+    no more than five classes, or nobody counted), `nll` the mean negative log-likelihood of the right class,
+    in nats. `miou` is of a segmentation alone: the mean over the classes of the pixels that are rightly said
+    to be of a class over those that are of it, or are said to be, in all images together.
     """
 
     top1: Share
     top5: Share | None = None
     nll: float
+    miou: Share | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """Which of them decides."""
+        return TOP1 if self.miou is None else MIOU
+
+    @property
+    def figure(self) -> float:
+        """That of the measure."""
+        return self.top1 if self.miou is None else self.miou
 
 
 class Accuracy(Finite):
     """What a network makes of a data set's images and of their mirror images.
 
-    `flip_consistency` is the share of images whose prediction is that of their mirror image. `averaged` is
-    of the mean probabilities of both, mirror test-time augmentation, at twice the cost; None where it was
-    not asked for.
+    `flip_consistency` is the share of images whose prediction is that of their mirror image, of a
+    segmentation the share of pixels whose prediction is that of their own place in the mirror image.
+    `averaged` is of the mean probabilities of both, mirror test-time augmentation, at twice the cost; None
+    where it was not asked for.
     """
 
     images: int
@@ -88,11 +133,11 @@ class Accuracy(Finite):
 class EvaluationRecord(Implemented):
     """`evaluation.json`: a network's accuracy on a data set, and how fast it is on the same device.
 
-    `options` are those of the network's class, `weights` the file's name, `weights_digest` twelve hexadecimal
-    digits of its content. Images were resized so that a centre crop of `image_size` is `crop` of their
-    shorter side. `throughput` is images per second of the forward pass alone at `batch_size`, from `samples`,
-    seconds per call; of mirror test-time augmentation, which runs it twice, half of that. `seconds` is what
-    the evaluation took with reading the images.
+    `options` are those of the network's class beside its `task`, `weights` the file's name, `weights_digest`
+    twelve hexadecimal digits of its content. Images were resized so that a centre crop of `image_size` is
+    `crop` of their shorter side. `throughput` is images per second of the forward pass alone at `batch_size`,
+    from `samples`, seconds per call; of mirror test-time augmentation, which runs it twice, half of that.
+    `seconds` is what the evaluation took with reading the images.
     """
 
     schema_: Schema = SCHEMA
@@ -101,6 +146,7 @@ class EvaluationRecord(Implemented):
     command: str
     name: str
     label: str
+    task: TaskName = "classification"
     options: dict[str, Any] = {}
     weights: str
     weights_digest: str
