@@ -63,6 +63,8 @@ class Axis:
         suite: the values where a suite names none, if not the usual one.
         about: "network" is which, "work" what it does at once, "setting" in what: a report's answer is
             about one.
+        outer: of networks, measured at one value for every pair before the next value.
+        in_label: networks' labels say it.
         always_shown: the column is there even where all rows of a table have the same value.
         comes_to: what a cell's value comes to, where another value would measure the same.
         field, name, type, usual: of the field of `Cell`; filled in when `AXES` is read off it.
@@ -75,6 +77,8 @@ class Axis:
     words: str | Mapping[Any, str] = "{}"
     suite: tuple[Any, ...] = ()
     about: Literal["network", "work", "setting"] = "setting"
+    outer: bool = False
+    in_label: bool = False
     always_shown: bool = False
     comes_to: Callable[["Cell"], object] | None = None
     field: str = ""
@@ -104,9 +108,11 @@ class Axis:
         """A value of a cell as it stands in ids: `b8`, `224x192`; nothing where it is as usual."""
         return "" if value == self.usual else self.in_id.format(self.plain(value)).replace("×", "x")
 
-    def say(self, value: str | int | None) -> str:
-        """A value, as in a row, in a sentence: `bf16 autocast`; nothing where it is as usual."""
-        if value == self.plain(self.usual):
+    def say(self, value: str | int | None, *, usual: bool = False) -> str:
+        """A value, as in a row, in a sentence: `bf16 autocast`; nothing where it is as usual, unless `usual`
+        asks for it.
+        """
+        if value == self.plain(self.usual) and not usual:
             return ""
         words = self.words if isinstance(self.words, str) else self.words.get(value, "{}")
         return words.format(value)
@@ -199,7 +205,15 @@ class Cell(Frozen):
         ),
     ]
     image_size: Annotated[
-        ImageSize, Axis("image_sizes", "image", "Pixels: 224 or 224x192", words="{} pixels")
+        ImageSize,
+        Axis(
+            "image_sizes",
+            "image",
+            "Pixels: 224 or 224x192",
+            words="{} pixels",
+            about="network",
+            outer=True,
+        ),
     ] = (224, 224)
     num_classes: Annotated[_Many, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = 1000
     task: Annotated[
@@ -218,11 +232,27 @@ class Cell(Frozen):
     ] = "linear"
     width: Annotated[
         Annotated[int, Field(ge=4, le=2**20, multiple_of=4)] | None,
-        Axis("widths", "width", "Channels of both networks", "width{}", "width {}", about="network"),
+        Axis(
+            "widths",
+            "width",
+            "Channels of both networks",
+            "width{}",
+            "width {}",
+            about="network",
+            in_label=True,
+        ),
     ] = None
     depth: Annotated[
         Few | None,
-        Axis("depths", "depth", "Blocks of both networks", "depth{}", "depth {}", about="network"),
+        Axis(
+            "depths",
+            "depth",
+            "Blocks of both networks",
+            "depth{}",
+            "depth {}",
+            about="network",
+            in_label=True,
+        ),
     ] = None
     attention: Annotated[
         Attention, Axis("attention", "attention", words="{} attention", comes_to=_attention)

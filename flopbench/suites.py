@@ -92,19 +92,20 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
     def cells(self, device: DeviceKind) -> Iterator[Cell]:
         """The cells in the order in which they are measured: breadth first, as the values are listed.
 
-        What a network does at once (batch size, then pass) is outermost, then comes the pair, then what is
-        left of the axes, the last innermost. So a budget that runs out has measured every pair at the batch
-        size and in the pass that are listed first, and cells that differ in their kernels alone are
-        neighbours. What is averaged over a group is so in inference alone. Of cells that would measure the
-        same, such as both kinds of attention in a network without any, the first is measured.
+        What a network does at once (batch size, then pass) is outermost, then its resolution, then comes the
+        pair, then what is left of the axes, the last innermost. So a budget that runs out has measured every
+        pair at the batch size, in the pass and at the resolution that are listed first, and cells that
+        differ in their kernels alone are neighbours. What is averaged over a group is so in inference alone.
+        Of cells that would measure the same, such as both kinds of attention in a network without any, the
+        first is measured.
 
         Raises:
             FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
         """
         known: set[Cell] = set()
-        work = {name: self.values(axis) for name, axis in AXES.items() if axis.about == "work"}
-        rest = {name: self.values(axis) for name, axis in AXES.items() if axis.about != "work"}
-        nested = {**work, "pair": self.pairs, **rest}
+        axes = {name: self.values(axis) for name, axis in AXES.items()}
+        outer = {name: axes.pop(name) for name, axis in AXES.items() if axis.about == "work" or axis.outer}
+        nested = {**outer, "pair": self.pairs, **axes}
         for values in product(*nested.values()):
             cell = Cell.model_validate({"device": device, **dict(zip(nested, values, strict=True))}).check()
             if cell.pass_ != "forward" and any(name.version.averaged for name in cell.pair.names):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flopbench.cells import AXES, Cell
+from flopbench.cells import AXES, Cell, DeviceKind
 from flopbench.errors import FlopbenchError
 from flopbench.pairs import Pair
 from flopbench.suites import (
@@ -107,7 +107,9 @@ def compiled(cells: Iterable[Cell]) -> int:
     return sum(cell.mode != "eager" for cell in cells)
 
 
-@pytest.mark.parametrize("name", ["vit", "resmlp", "convnext", "hybrid", "paper", "speed", "widths"])
+@pytest.mark.parametrize(
+    "name", ["vit", "resmlp", "convnext", "hybrid", "paper", "speed", "widths", "dense", "resolution"]
+)
 def test_on_a_gpu_a_budget_bounds_all_but_the_long_sweep(name: str):
     """Whole networks are compiled in minutes: a first look compiles few, and blocks alone where it can."""
     loaded = load_suite(name)
@@ -133,6 +135,31 @@ def test_the_main_suite_begins_with_what_matters_most_on_a_gpu():
     assert compiled(first) == 8
     assert cells[len(first)].pass_ == "backward"
     assert compiled(cells) <= 48
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_budget_that_runs_out_has_every_pair_at_the_small_resolutions(device: DeviceKind):
+    cells = list(load_suite("resolution").profile(device).cells(device))
+    pairs = dict.fromkeys(cell.pair.id for cell in cells)
+    assert set(pairs) == {f"{x}.flop{rival}" for x in ("vit_s16", "vit_b16") for rival in ("", f"@{x}.tta")}
+    seen = dict.fromkeys((cell.batch_size, cell.image_size[0], cell.pair.id) for cell in cells)
+    sizes = (224, 384, 512, 768, 1024)
+    batches = dict.fromkeys(cell.batch_size for cell in cells)
+    assert [*seen] == [(batch, size, pair) for batch in batches for size in sizes for pair in pairs]
+
+
+def test_dense_networks_are_measured_beside_test_time_augmentation():
+    for device in ("cpu", "cuda"):
+        cells = list(load_suite("dense").profile(device).cells(device))
+        assert {(cell.task, cell.image_size, cell.num_classes) for cell in cells} == {
+            ("segmentation", (512, 512), 150)
+        }
+        assert {cell.decoder for cell in cells} == {"linear", "conv"}
+        forward, train = ({c.pair.id for c in cells if c.pass_ == pass_} for pass_ in ("forward", "train"))
+        assert train == {"vit_s16.flop", "vit_b16.flop", "convnext_t.flop"}
+        assert forward > train
+        assert cells[0].pass_ == "forward"
+        assert "vit_b16.flop@vit_b16.tta" in forward
 
 
 def test_an_id_names_what_is_not_as_usual():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from flopbench.cells import Cell, DeviceKind, DType
+from flopbench.cells import AXES, Cell, DeviceKind, DType
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import (
     CellRecord,
@@ -277,7 +277,8 @@ class _Sweep:
         return self.deadline - time.monotonic() if self.deadline else float("inf")
 
     def _inspect(self, cell: Cell, timeout: float) -> Outcome:
-        key = (cell.pair, cell.image_size, cell.num_classes, cell.width, cell.depth)
+        networks = (getattr(cell, axis.field) for axis in AXES.values() if axis.about == "network")
+        key = (cell.pair, cell.num_classes, *networks)
         if key not in self.facts:
             report: Report = self.observer.report
             report("phase", "verify and count")

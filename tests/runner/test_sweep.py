@@ -68,6 +68,23 @@ def test_a_cell_is_measured_at_its_width(start, watcher: Watcher):
     assert wide.check.in_cell < wide.check.in_cell_tolerance
 
 
+def test_what_is_checked_and_counted_is_so_per_network(start, watcher: Watcher):
+    """MACs of a segmentation are not those of a classification, nor those of other pixels."""
+    asked = []
+
+    def inspect(job, *arguments, **_):
+        (cell,) = arguments
+        asked.append((cell.task, cell.decoder, cell.image_size[0]))
+        return Outcome("crashed", "as it was asked to")
+
+    axes = {"tasks": ["classification", "segmentation"], "decoders": ["linear", "conv"]}
+    run = start(["vit_ti16.flop"], batch_sizes=[1, 2], image_sizes=[32, 64], **axes)
+    with pytest.raises(NothingMeasuredError):
+        sweep(run, watcher, launch=inspect)
+    tasks = [("classification", "linear"), ("segmentation", "linear"), ("segmentation", "conv")]
+    assert asked == [(*task, size) for size in (32, 64) for task in tasks]
+
+
 @pytest.mark.parametrize(
     ("deed", "status", "reason"),
     [

@@ -93,8 +93,8 @@ def look(index: int) -> Look:
 
 # A symmetry has a colour, and a marker per schedule; a schedule has its dashes.
 _COLORS = (VERMILION, BLUE, GREEN, ORANGE, PURPLE, SKY)
-_MARKERS = ("s^D", "pvX", "*<P", "h>d")
-_DASHES = ((0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+_MARKERS = ("s^D8", "pvXH", "*<P+", "h>dx")
+_DASHES = ((0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (7, 1, 1, 1, 1, 1)))
 
 
 def version_look(version: Version) -> Look:
