@@ -1,6 +1,7 @@
 """The records of what was evaluated, trained and raced: frozen, typed, and the schema of what is on disk."""
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -272,11 +273,27 @@ class RacesInfo(Frozen):
     symmetries: Symmetries = ()
 
 
+class Inference(Finite):
+    """What a trained network takes to answer, in a race's process: the seconds of calls of `images` each.
+
+    Once it is warm, in evaluation mode, in the arithmetic and the mode that it was trained in.
+    """
+
+    images: Annotated[int, Field(ge=1)]
+    seconds: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @property
+    def rate(self) -> float:
+        """Images per second, by the median call; of mirror test-time augmentation it is half of that."""
+        return self.images / median(self.seconds)
+
+
 class Trial(Implemented):
     """One line of `trials.jsonl`: one entrant of one race trained with one seed.
 
     `place` counts the trials of the race in the order in which they ran. `compile_seconds` is the time before
     the clock started, in which everything that is compiled was; `wall_seconds` that of the whole trial.
+    `inference` is measured when the training has ended; None in earlier records.
     """
 
     schema_: Schema = SCHEMA
@@ -291,6 +308,7 @@ class Trial(Implemented):
     compile_seconds: float | None = None
     peak_bytes: int | None = None
     points: tuple[Point, ...] = ()
+    inference: Inference | None = None
     device_state: dict[str, Any] = {}
     flags: tuple[Flag, ...] = ()
 

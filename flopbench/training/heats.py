@@ -246,6 +246,7 @@ def _train(heat: Heat, ready: Ready, world: World, observer: RaceObserver, found
             point = spent.point(trainer, averaged=averaged)
             found["points"] = (*found.get("points", ()), point)
             observer.point(point)
+        found["inference"] = trainer.time_inference()
     finally:
         state = looking.report()
         if world.size > 1 or multiprocessing.active_children():

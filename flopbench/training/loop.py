@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
 from flopbench.recipes import Recipe
-from flopbench.results.trainings import Accuracy
+from flopbench.results.trainings import Accuracy, Inference
 from flopbench.timing.workload import product_dtype
 from flopbench.training.accuracy import measure_accuracy
 from flopbench.training.batches import Batch, generators_kept, seed_all
@@ -34,6 +34,12 @@ from flopbench.training.world import World
 
 # Seconds from one look at the losses of a GPU to the next: each look waits for what is queued.
 LOOK_SECONDS = 0.5
+
+INFERENCE_SECONDS = 1.0
+"""How long the trained network is called at most, unless that is too few times."""
+
+CALLS = (5, 50)
+"""How often it is called at least, and at most."""
 
 
 class Segment(NamedTuple):
@@ -205,6 +211,24 @@ class Trainer:
             return now, None
         with self.average.in_place():
             return now, measure()
+
+    def time_inference(self) -> Inference:
+        """Call the network on one batch of validation images until its time is known.
+
+        Every process calls it; each call waits for the device.
+        """
+        self.model.eval()
+        shown = next(iter(self.data.validating(self.part)), None)
+        # A process may have no image of a small set.
+        size = (self.part, 3, *self.recipe.image_size)
+        images = torch.randn(size, device=self.world.device) if shown is None else shown.images
+        calls: list[float] = []
+        # The first is not counted: training left the caches to other tensors.
+        while len(calls) <= CALLS[0] or (len(calls) <= CALLS[1] and sum(calls) < INFERENCE_SECONDS):
+            begin = self.clock.now()
+            self._predict(images)
+            calls.append(self.clock.now() - begin)
+        return Inference(images=len(images) * self.world.size, seconds=tuple(calls[1:]))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a training needs to go on: whole, on the CPU, as tensors and plain values.

@@ -1,6 +1,7 @@
 """Training: what one step does, and that nothing but the step's number decides it."""
 
 from functools import partial
+from itertools import accumulate
 
 import pytest
 import torch
@@ -200,6 +201,18 @@ def test_energy_is_what_the_counter_gained():
     assert training.run(1).joules == 2.5
     training.clock.energy = lambda: None
     assert training.run(2).joules is None
+
+
+@pytest.mark.parametrize(("each", "calls"), [(0.001, 50), (0.1, 9), (10.0, 5)])
+def test_inference_is_timed_once_it_is_warm_for_as_long_as_it_takes(monkeypatch, each, calls):
+    training = trainer(small(), **PLAIN)
+    # The first call takes longer than the others, and the clock stands still between them.
+    moments = accumulate(step for call in range(60) for step in (0.0, 2 * each if call == 0 else each))
+    monkeypatch.setattr(training.clock, "now", lambda: next(moments))
+    found = training.time_inference()
+    assert found.seconds == pytest.approx([each] * calls)
+    assert found.rate == pytest.approx(8 / each)
+    assert not training.model.training
 
 
 def test_energy_that_is_not_known_of_a_part_is_not_known_of_the_whole():

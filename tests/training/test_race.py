@@ -87,6 +87,8 @@ def test_entrants_take_turns_and_every_evaluation_is_a_point():
         assert trial.points[0].seconds < trial.points[1].seconds <= trial.wall_seconds
         assert trial.compile_seconds is not None
         assert all(point.ema and point.loss and point.rate for point in trial.points)
+        assert trial.inference
+        assert trial.inference.images == 8
         # Test-time augmentation changes nothing for what is invariant.
         assert [point.best.averaged is None for point in trial.points] == [trial.entrant == "candidate"] * 2
     # Each seed has its own weights and order of images.
@@ -171,6 +173,7 @@ def test_a_training_that_fails_is_a_result(monkeypatch: pytest.MonkeyPatch):
         ("candidate", "oom"),
         ("baseline", "ok"),
     ]
+    assert [trial.inference is None for trial in folder.trials()] == [False, True, True, False]
     assert "nan at step 1" in folder.trials()[1].reason
     assert "Tried to allocate 1 GiB" in folder.trials()[2].reason
 
