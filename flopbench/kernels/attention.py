@@ -8,7 +8,8 @@ an AMD EPYC, torch 2.13; tests/benchmarks/test_kernels.py):
   and 0.85.
 - fp32 on a CPU where a C++ compiler is at hand: from the parts of a feature (`kernels.cpp.attention`), 1.54
   times as fast as torch's operator for one part, 1.73 times for two halves, which that operator needs side by
-  side; 1.5 and 1.6 times with the gradients.
+  side; 1.5 and 1.6 times with the gradients. Of more tokens it is taken as well, for its blocks are those of
+  few tokens; that has not been timed yet.
 - Everything else: torch's fused operator. So is fp16, which that CPU does not multiply.
 
 On a GPU a kernel in Triton reads the parts too (`kernels.triton.attention`). It has not been timed on one
@@ -26,8 +27,7 @@ from flopbench.kernels import Impl, Name
 from flopbench.kernels.dispatch import Implementation, Operation, Why, choose, cpp, triton, unlike
 
 MOST_TOKENS = 1024
-"""A choice, not a measurement: scores and gradients of scores then take 8 MiB a thread in C++, and the scores
-of 12 heads 24 MiB an image in bf16."""
+"""With the scores in memory. A choice, not a measurement: those of 12 heads then take 24 MiB an image in bf16."""
 
 MOST_CHANNELS = 128
 """Of a head, in Triton: what a block of rows leaves of the registers."""
@@ -86,10 +86,6 @@ def by_heads(
     return [x.flatten(2) for x in mixed.split([x.shape[-1] for x in split], dim=-1)]
 
 
-def _many_tokens(parts: Sequence[Tensor], heads: int) -> Why:
-    return f"more than {MOST_TOKENS} tokens" if parts[0].shape[1] > MOST_TOKENS else ""
-
-
 def _idle_threads(parts: Sequence[Tensor], heads: int) -> Why:
     return "fewer heads than threads" if parts[0].shape[0] * heads < _threads() else ""
 
@@ -107,7 +103,7 @@ def _fused_is_faster(parts: Sequence[Tensor], heads: int) -> Why:
     x = parts[0]
     if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not _multiplies_bf16_without_tiles():
         return "for bf16 on a CPU that multiplies it and has no tiles for it"
-    return _many_tokens(parts, heads)
+    return f"more than {MOST_TOKENS} tokens" if x.shape[1] > MOST_TOKENS else ""
 
 
 @torch.compiler.assume_constant_result
@@ -125,7 +121,7 @@ ATTENTION = Operation(
     by_heads,
     (
         triton(_many_parts, _too_wide),
-        cpp(cannot=_many_tokens, slower=_idle_threads),
+        cpp(slower=_idle_threads),
         Implementation("unfused", slower=_fused_is_faster),
     ),
 )

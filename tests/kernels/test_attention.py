@@ -53,7 +53,8 @@ def test_scores_stay_in_memory_when_compiled(cpp_compiler):
     assert "scaled_dot_product" not in codes[0]
 
 
-# Batch, tokens, heads, channels of a head by part: less than a tile, whole tiles, ragged ones, several parts.
+# Batch, tokens, heads, channels of a head by part: less than a tile, whole tiles, ragged ones, several parts;
+# tokens that fall into several blocks of keys, and of rows that meet all of them.
 PARTS = [
     (1, 1, 1, (1,)),
     (2, 6, 3, (16,)),
@@ -61,6 +62,9 @@ PARTS = [
     (2, 37, 1, (7, 9, 2)),
     (1, 197, 2, (64,)),
     (1, 21, 4, (8, 8, 8, 8, 16, 16)),
+    (2, 291, 1, (16,)),
+    (1, 1025, 2, (8, 8)),
+    (1, 1300, 1, (7, 9, 2)),
 ]
 
 
@@ -92,6 +96,19 @@ def test_parts_of_large_scores(cpp_compiler):
     mixed = in_cpp(given, 1)
     torch.testing.assert_close(mixed, by_heads(given, 1), rtol=1e-4, atol=1e-3)
     assert in_cpp([torch.full_like(given[0], torch.nan)], 1)[0].isnan().all()
+
+
+def test_parts_whose_largest_score_is_far_from_the_first(instructions):
+    """What is summed over a block of keys is brought to the largest score of all blocks."""
+    tokens = 700
+    grown = [torch.linspace(1, 60, tokens)[:, None].double() * x.detach() for x in parts(1, tokens, 1, (4, 4))]
+    for given in (grown, [x.flip(1) for x in grown]):
+        torch.testing.assert_close(in_cpp(given, 1), by_heads(given, 1), rtol=1e-9, atol=1e-9)
+    # No score of the first keys is above −∞, as those of a mask are.
+    q, k, v = (x.detach() for x in parts(3, tokens, 1, (1,))[0].chunk(3, dim=-1))
+    k[:, :500] = -torch.inf
+    given = torch.cat([q.abs() + 1, k, v], dim=-1)
+    torch.testing.assert_close(in_cpp([given], 1), by_heads([given], 1, unfused_attention))
 
 
 def test_parts_in_any_layout_and_empty(cpp_compiler):

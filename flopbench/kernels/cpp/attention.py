@@ -1,8 +1,8 @@
 """Attention straight from the parts of a feature, [qkv] or [s, a], in C++.
 
 For heads of few tokens and channels torch's operator multiplies blocks that are too small for its library,
-and the halves of an equivariant feature have to be put side by side for it. Here a head is gathered once and
-stays in the cache.
+and the halves of an equivariant feature have to be put side by side for it. Here a head is gathered in blocks
+that stay in the cache.
 """
 
 import torch
