@@ -27,7 +27,8 @@ from flopbench.kernels import Impl, Name
 from flopbench.kernels.dispatch import Implementation, Operation, Why, choose, cpp, triton, unlike
 
 MOST_TOKENS = 1024
-"""With the scores in memory. A choice, not a measurement: those of 12 heads then take 24 MiB an image in bf16."""
+"""With the scores in memory. A choice, not a measurement: those of 12 heads then take 24 MiB per image in
+bf16."""
 
 MOST_CHANNELS = 128
 """Of a head, in Triton: what a block of rows leaves of the registers."""

@@ -101,7 +101,8 @@ def test_parts_of_large_scores(cpp_compiler):
 def test_parts_whose_largest_score_is_far_from_the_first(instructions):
     """What is summed over a block of keys is brought to the largest score of all blocks."""
     tokens = 700
-    grown = [torch.linspace(1, 60, tokens)[:, None].double() * x.detach() for x in parts(1, tokens, 1, (4, 4))]
+    growth = torch.linspace(1, 60, tokens).double()[:, None]
+    grown = [growth * x.detach() for x in parts(1, tokens, 1, (4, 4))]
     for given in (grown, [x.flip(1) for x in grown]):
         torch.testing.assert_close(in_cpp(given, 1), by_heads(given, 1), rtol=1e-9, atol=1e-9)
     # No score of the first keys is above −∞, as those of a mask are.

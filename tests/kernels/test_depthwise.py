@@ -12,8 +12,17 @@ from tests.kernels.agreement import TOLERANCE, check_operator, normal
 # torch's own, of what inductor imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-# Batch, rows, columns, channels, taps in a row: part of a vector, several vectors, more taps than at once.
-SHAPES = [(1, 1, 1, 1, 1), (2, 5, 3, 7, 3), (1, 14, 14, 40, 7), (3, 4, 6, 16, 11)]
+# Batch, rows, columns, channels, taps in a row: part of a vector, several vectors, more taps than at once;
+# bands of rows, and rows of which a band has but one.
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (2, 5, 3, 7, 3),
+    (1, 14, 14, 40, 7),
+    (3, 4, 6, 16, 11),
+    (2, 101, 40, 3, 3),
+    (2, 45, 96, 3, 5),
+    (1, 4, 4000, 1, 3),
+]
 
 
 def inputs(batch, rows, columns, channels, taps, dtype=torch.float64):
