@@ -40,6 +40,16 @@ class Task:
         """Whether it has a value per pixel, so that `decoder=` is one of its options."""
         return self.kind in ("scalars", "vectors")
 
+    @property
+    def answer(self) -> str:
+        """What it gives, in a word: logits, features, segmentation."""
+        return "logits" if self.classifies else self.name
+
+    @property
+    def promise(self) -> str:
+        """What networks with a symmetry are said to be: invariant, or equivariant."""
+        return "invariant" if self.kind == "invariant" else "equivariant"
+
 
 CLASSIFICATION = Task("classification", "invariant", "logits [B, classes]")
 

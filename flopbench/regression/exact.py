@@ -24,13 +24,15 @@ from flopbench.inputs import Inputs, are_fixed, inputs_for
 from flopbench.loss import loss_of
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
+from flopbench.models.tasks import TASKS, DecoderName, TaskName
 from flopbench.regression.compare import exact_change, without_base
 from flopbench.regression.decision import Change, Comparison, Outcome, missing
 from flopbench.regression.footprint import Footprint, footprint
 from flopbench.results import read_record, write_atomically
 from flopbench.structures import tensors
 from flopbench.suites import MinimumEffect, Profile
-from flopbench.testing.invariance import TOLERANCE, invariance_errors, promised, random_images
+from flopbench.symmetries.actions import OF_KIND
+from flopbench.testing.invariance import TOLERANCE, equivariance_errors, promised, random_images
 from flopbench.timing.uncompiled import left_out
 from flopbench.timing.workload import build_model, cell_inputs
 
@@ -42,6 +44,10 @@ OUTPUT_TOLERANCE = 1e-3
 """Largest change of a value, relative to the output's deviation, that is rounding (on another CPU)."""
 
 
+_AXES = ("num_classes", "task", "decoder", "width", "depth", "attention")
+"""The axes on which exact figures depend, beside the image size, in the order of their ids."""
+
+
 class ExactFigures(Frozen):
     """The exact figures of one model at one image size, or on inputs of its own.
 
@@ -50,6 +56,7 @@ class ExactFigures(Frozen):
         inputs: the name of what it is called with, None for images.
         image_size: height, width in pixels.
         num_classes: logits.
+        task, decoder: what it gives, and how it comes to pixels.
         width, depth: channels and blocks; None as in the network of that name.
         attention: fused or not.
         parameters: trainable ones.
@@ -60,8 +67,9 @@ class ExactFigures(Frozen):
             this.
         untrained: why not.
         graph_breaks: how often `torch.compile` leaves the graph, 0 for a whole one.
-        invariance_error: with perturbed weights, the largest over the generators of its symmetry; None for a
-            network that is not invariant.
+        invariance_error: how far it is from the equivariance that its task asks for, of logits invariance:
+            with perturbed weights, the largest over the generators of its symmetry; None for a network that
+            promises none.
         generator: the name of the one with that error; None where there is none, or nobody noted it.
         outputs: the first values of each tensor of the output, with perturbed weights.
         output_deviation: standard deviation of all values.
@@ -73,6 +81,8 @@ class ExactFigures(Frozen):
     inputs: str | None = None
     image_size: tuple[int, int]
     num_classes: int
+    task: TaskName = "classification"
+    decoder: DecoderName = "linear"
     width: int | None = None
     depth: int | None = None
     attention: Attention
@@ -93,9 +103,7 @@ class ExactFigures(Frozen):
         """`vit_s16.flop/224x224`; what is as usual is left out, as in a cell's id."""
         network = f"{self.model}+{self.inputs}" if self.inputs else self.model
         parts = [network, "x".join(map(str, self.image_size))]
-        parts += [
-            AXES[name].part(getattr(self, name)) for name in ("num_classes", "width", "depth", "attention")
-        ]
+        parts += [AXES[name].part(getattr(self, name)) for name in _AXES]
         return "/".join(filter(None, parts))
 
 
@@ -183,15 +191,7 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
     seen = set()
     for cell in cells:
         for name in (cell.pair.baseline, cell.pair.candidate):
-            key = (
-                name,
-                cell.pair.inputs,
-                cell.image_size,
-                cell.num_classes,
-                cell.width,
-                cell.depth,
-                cell.attention,
-            )
+            key = (name, cell.pair.inputs, cell.image_size, *_of(cell).values())
             if key not in seen:
                 seen.add(key)
                 plain = {"batch_size": BATCH_SIZE, "pass_": "forward", "dtype": "fp32", "mode": "eager"}
@@ -204,12 +204,18 @@ def _distinct(cells: Iterable[Cell]) -> Iterable[tuple[Cell, str]]:
                 )
 
 
+def _of(cell: Cell) -> dict[str, Any]:
+    """A cell's values of those axes."""
+    return {name: getattr(cell, AXES[name].field) for name in _AXES}
+
+
 def _figures(name: str, cell: Cell) -> ExactFigures:
     device = torch.device("cpu")
     model = build_model(name, cell, device).eval()
     inputs = cell_inputs(cell, device)
     with torch.no_grad():
-        parts = _values(inputs.call(model))
+        output = inputs.call(model)
+        parts = _values(output)
         if not parts:
             raise NothingMeasuredError(f"{name}: its output holds no number")
         values = torch.cat(parts)
@@ -218,8 +224,8 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
         forward = footprint(lambda: inputs.call(model))
         error, generator = None, None
         if generators := promised(name):
-            images = random_images(BATCH_SIZE, cell.image_size)
-            errors = invariance_errors(_in_rows(model), images, generators)
+            images, action = random_images(BATCH_SIZE, cell.image_size), OF_KIND[TASKS[cell.task].kind]
+            errors = equivariance_errors(model, images, generators, action)
             generator, error = max(errors.items(), key=lambda item: item[1])
         breaks = _graph_breaks(model, inputs)
     counted = count_macs(
@@ -232,10 +238,7 @@ def _figures(name: str, cell: Cell) -> ExactFigures:
         model=name,
         inputs=cell.pair.inputs,
         image_size=cell.image_size,
-        num_classes=cell.num_classes,
-        width=cell.width,
-        depth=cell.depth,
-        attention=cell.attention,
+        **_of(cell),
         parameters=num_parameters(model),
         macs=counted.macs,
         uncounted=counted.uncounted,
@@ -254,11 +257,6 @@ def _values(output: Any) -> list[Tensor]:
     """The numbers of each tensor of an output, one after the other; of those that have any."""
     parts = [torch.view_as_real(part) if part.is_complex() else part for part in tensors(output)]
     return [part.to_dense().float().flatten() for part in parts if part.numel()]
-
-
-def _in_rows(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The network with all that it gives for an image in one row."""
-    return lambda images: torch.cat([part.float().flatten(1) for part in tensors(model(images))], dim=1)
 
 
 def _train_footprint(model: nn.Module, inputs: Inputs, cell: Cell) -> tuple[Footprint | None, str]:
@@ -321,7 +319,7 @@ def _changes(
             )
         yield exact_change(subject, "graph_breaks", label, base.graph_breaks, new.graph_breaks, 0.0)
     if new.invariance_error is not None:
-        what = f"the logits before and after a {new.generator or 'move'} of the image"
+        what = f"the {TASKS[new.task].answer} before and after a {new.generator or 'move'} of the image"
         errors = base.invariance_error, new.invariance_error
         yield _bounded(subject, "invariance_error", label, *errors, TOLERANCE["fp32"], what)
     elif base.invariance_error is not None:

@@ -147,15 +147,16 @@ class ModelResult(Counted, Implemented):
 
 
 class Check(Finite):
-    """The numerical check before timing: largest |f(x) − f(g x)| relative to the logits' spread.
+    """The numerical check before timing: largest |f(g x) − g f(x)| relative to the output's spread.
 
-    It is the largest over the generators g of the candidate's symmetry. `random` is on normal noise and
-    `photo` on a real photograph, with perturbed weights, in fp32; `in_cell` is on the cell's own input in
-    the cell's dtype and mode. None: not invariant by construction (a plain or hybrid network), so not asked
-    for. `agreement` is the largest |compiled or fused − eager| of either model, relative to the root mean
-    square of the output (None where only eager operations ran, or none could be judged: the cell has a flag
-    then). `same` is the largest |candidate − baseline| of what the pair says is the same, relative likewise;
-    None where it says nothing or leaves it to a function of its own.
+    It is the largest over the generators g of the candidate's symmetry, which act on f(x) as the cell's task
+    says: on logits not at all. `random` is on normal noise and `photo` on a real photograph, with perturbed
+    weights, in fp32; `in_cell` is on the cell's own input in the cell's dtype and mode. None: not promised,
+    by a plain or hybrid network, so not asked for. `agreement` is the largest |compiled or fused − eager| of
+    either model, relative to the root mean square of the output (None where only eager operations ran, or
+    none could be judged: the cell has a flag then). `same` is the largest |candidate − baseline| of what the
+    pair says is the same, relative likewise; None where it says nothing or leaves it to a function of its
+    own.
     """
 
     random: float | None = None

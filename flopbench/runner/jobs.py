@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from flopbench.frozen import Frozen
+from flopbench.models.tasks import TASKS, TaskName
 from flopbench.results import Flag, ModelResult
 
 # The jobs that workers do, by the name under which a worker finds them.
@@ -17,25 +18,27 @@ COMPILE = "flopbench.runner.worker:compile_beforehand"
 class PairFacts(Frozen):
     """What is known of a pair before any timing; the same for all its cells of one image size.
 
-    `random_errors` and `photo_errors` are the candidate's errors of invariance, by generator of its symmetry
-    and with perturbed weights; empty where it promises none. `flags` are for each of its cells.
+    `random_errors` and `photo_errors` are the candidate's errors of equivariance in its task, by generator of
+    its symmetry and with perturbed weights; empty where it promises none. `flags` are for each of its cells.
     """
 
     baseline: ModelResult
     candidate: ModelResult
     random_errors: dict[str, float] = {}
     photo_errors: dict[str, float] = {}
+    task: TaskName = "classification"
     tolerance: float
     flags: tuple[Flag, ...] = ()
 
     @property
     def failure(self) -> str:
         """Why the pair must not be timed, or nothing."""
+        promise = TASKS[self.task].promise
         for kind, errors in (("random images", self.random_errors), ("a photograph", self.photo_errors)):
             for generator, error in errors.items():
                 if not error <= self.tolerance:
                     return (
-                        f"{self.candidate.label} is not invariant under a {generator}: relative error "
+                        f"{self.candidate.label} is not {promise} under a {generator}: relative error "
                         f"{error:.1e} on {kind}, at most {self.tolerance:.0e} allowed"
                     )
         return ""

@@ -19,12 +19,14 @@ from flopbench.inputs import are_fixed, inputs_for
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
+from flopbench.models.tasks import TASKS
 from flopbench.private import compile_for_others
 from flopbench.results import CellRecord, Environment, Flag, ModelResult, Peaks, Serving
 from flopbench.runner.jobs import LEAST_SAMPLING, PairFacts, Plan
 from flopbench.runner.needs import unmet
 from flopbench.runner.process import Report
-from flopbench.testing.invariance import TOLERANCE, invariance_errors, photo, promised, random_images
+from flopbench.symmetries.actions import OF_KIND
+from flopbench.testing.invariance import TOLERANCE, equivariance_errors, photo, promised, random_images
 from flopbench.timing.bench import ROLES, Bench
 from flopbench.timing.checks import WrongOutputError
 from flopbench.timing.environment import describe
@@ -45,7 +47,7 @@ def peaks(report: Report, device: DeviceKind, dtypes: tuple[DType, ...]) -> Peak
 
 
 def inspect(report: Report, cell: Cell) -> PairFacts:
-    """Parameters and MACs of both models, and the candidate's invariance with perturbed weights in fp32."""
+    """Parameters and MACs of both models, and the candidate's equivariance with perturbed weights in fp32."""
     results, flags = {}, list[Flag]()
     pair, image_size = cell.pair, cell.image_size
     for role, label in zip(ROLES, cell.labels, strict=True):
@@ -72,7 +74,7 @@ def inspect(report: Report, cell: Cell) -> PairFacts:
             macs=macs,
             uncounted_operators=uncounted,
         )
-    known = {**results, "tolerance": TOLERANCE["fp32"], "flags": tuple(flags)}
+    known = {**results, "task": cell.task, "tolerance": TOLERANCE["fp32"], "flags": tuple(flags)}
     generators = promised(pair.candidate)
     if not generators:
         return PairFacts(**known)
@@ -81,10 +83,12 @@ def inspect(report: Report, cell: Cell) -> PairFacts:
         model = create_model(pair.candidate, image_size, cell.num_classes, **cell.options(pair.candidate))
     model = perturb(model.to_empty(device=cell.device)).eval()
     set_precision("fp32")
+    action = OF_KIND[TASKS[cell.task].kind]
+    random, portrait = random_images(2, image_size, device=cell.device), photo(image_size, device=cell.device)
     return PairFacts(
         **known,
-        random_errors=invariance_errors(model, random_images(2, image_size, device=cell.device), generators),
-        photo_errors=invariance_errors(model, photo(image_size, device=cell.device), generators),
+        random_errors=equivariance_errors(model, random, generators, action),
+        photo_errors=equivariance_errors(model, portrait, generators, action),
     )
 
 

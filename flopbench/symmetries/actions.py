@@ -8,6 +8,7 @@ action of one generator after the other.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from flopbench.errors import FlopbenchError
@@ -62,17 +63,31 @@ def keypoints(swapped: Mapping[str, Sequence[int]]) -> BySymmetry:
     Raises:
         FlopbenchError: on the call, of a generator that has no permutation there, or one of other points.
     """
+    return _swapping("keypoints", Generator.points, swapped, -2)
 
-    def act(generator: Generator, x: Tensor) -> Tensor:
-        order = list(swapped.get(generator.name, ()))
-        if sorted(order) != list(range(x.shape[-2])):
+
+def heat_maps(swapped: Mapping[str, Sequence[int]]) -> BySymmetry:
+    """A map per point `[..., K, H, W]`, which moves with the pixels; `swapped` and errors as of `keypoints`.
+
+    So are segmentations whose classes tell left from right.
+    """
+    return _swapping("heat maps", Generator.images, swapped, -3)
+
+
+def _swapping(
+    name: str, act: Callable[[Generator, Any], Any], swapped: Mapping[str, Sequence[int]], axis: int
+) -> BySymmetry:
+    def swap(generator: Generator, x: Tensor) -> Tensor:
+        if x.ndim < -axis:
+            raise FlopbenchError(f"{name} have {-axis} axes or more, got {tuple(x.shape)}")
+        order, count = list(swapped.get(generator.name, ())), x.shape[axis]
+        if sorted(order) != list(range(count)):
             raise FlopbenchError(
-                f"keypoints under a {generator.name} need a permutation of 0 to {x.shape[-2] - 1}, "
-                f"got {order}"
+                f"{name} under a {generator.name} need a permutation of 0 to {count - 1}, got {order}"
             )
-        return generator.points(x)[..., order, :]
+        return act(generator, x).index_select(axis, torch.tensor(order, device=x.device))
 
-    return BySymmetry("keypoints", act)
+    return BySymmetry(name, swap)
 
 
 OF_KIND: dict[Kind, BySymmetry] = {

@@ -76,17 +76,32 @@ class Generator:
         return made[0], made[1]
 
     def vectors(self, v: Tensor) -> Tensor:
-        """Vectors per pixel `[..., 2 or more, H, W]`; components after x and y stay as they are."""
+        """Vectors per pixel `[..., 2 or more, H, W]`; components after x and y stay as they are.
+
+        Raises:
+            FlopbenchError: another shape.
+        """
+        _require(v.ndim > 2 and v.shape[-3] > 1, "vectors are [..., 2 or more, H, W]", v)
         x, y, *others = self.images(v).unbind(-3)
         return torch.stack([*self.directions(x, y), *others], dim=-3)
 
     def points(self, p: Tensor) -> Tensor:
-        """Points `[..., 2 or more]`, (x, y, ...) as shares of the image's width and height."""
+        """Points `[..., 2 or more]`, (x, y, ...) as shares of the image's width and height.
+
+        Raises:
+            FlopbenchError: another shape.
+        """
+        _require(p.ndim > 0 and p.shape[-1] > 1, "points are [..., 2 or more], of x, y, ...", p)
         x, y = self.directions(p[..., 0] - 0.5, p[..., 1] - 0.5)
         return torch.cat([torch.stack([x, y], dim=-1) + 0.5, p[..., 2:]], dim=-1)
 
     def boxes(self, b: Tensor) -> Tensor:
-        """Boxes `[..., 4]`, (cx, cy, w, h) as shares of the image's width and height."""
+        """Boxes `[..., 4]`, (cx, cy, w, h) as shares of the image's width and height.
+
+        Raises:
+            FlopbenchError: another shape.
+        """
+        _require(b.ndim > 0 and b.shape[-1] == 4, "boxes are [..., 4], of cx, cy, w, h", b)
         width, height = (side.abs() for side in self.directions(b[..., 2], b[..., 3]))
         return torch.cat([self.points(b[..., :2]), torch.stack([width, height], dim=-1)], dim=-1)
 
@@ -110,6 +125,8 @@ class Generator:
         raise TypeError(f"how a {self.name} acts on {what} is not known: state the action")
 
     def _moved(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        there = max(rows, columns) < x.ndim and -min(rows, columns) <= x.ndim
+        _require(there, f"a {self.name} acts on a grid of rows and columns", x)
         moved = self.grid(x, rows, columns)
         if moved.shape != x.shape:
             sides = f"{x.shape[rows]}×{x.shape[columns]}"
@@ -127,6 +144,11 @@ def flop_columns(x: Tensor, rows: int, columns: int) -> Tensor:
 def quarter_turn(x: Tensor, rows: int, columns: int) -> Tensor:
     """A turn by 90° counter-clockwise."""
     return torch.rot90(x, 1, (rows, columns))
+
+
+def _require(right: bool, what: str, x: Tensor) -> None:
+    if not right:
+        raise FlopbenchError(f"{what}, got {tuple(x.shape)}")
 
 
 Element = tuple[Generator, ...]

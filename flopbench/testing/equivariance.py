@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +12,14 @@ from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
 from flopbench.models.factory import perturb
 from flopbench.structures import leaves, mapped, named_leaves, parts, tensors, with_parts
-from flopbench.symmetries import Symmetry, schedule
+from flopbench.symmetries import Generator, Symmetry, schedule
+from flopbench.symmetries.actions import BY_SYMMETRY, BySymmetry
 from flopbench.timing.outputs import numbers
-
-
-class BySymmetry:
-    """The type of `BY_SYMMETRY`; it has no parts, as functions have none."""
-
-    __slots__ = ()
-
-
-BY_SYMMETRY: Final = BySymmetry()
-"""In place of an action: each generator of the symmetry in its turn."""
 
 _Stated = Callable[[Any], Any] | Sequence[Any] | Mapping[Any, Any] | None
 Action = _Stated | BySymmetry
-"""A function of the whole; an action for each part, by position or key; None leaves alone."""
+"""A function of the whole; an action for each part, by position or key; None leaves alone; what a symmetry
+does to a kind of value (`flopbench.symmetries.actions`)."""
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 _Named = dict[str, Tensor]
@@ -50,7 +42,14 @@ def assert_equivariant(
         assert_equivariant(network, images, action_out=None)  # mirror images have the same logits
         assert_equivariant(layer, features, symmetry="octic")  # each generator of the group
         assert_equivariant(set_transformer, points, lambda x: x.roll(1, dims=1), lambda y: y.roll(1, dims=1))
-        assert_equivariant(detector, (images, sizes), (BY_SYMMETRY, None), {"boxes": mirror_boxes})
+
+    Where an output is no image, feature or vector of logits, state what kind of value it is:
+
+        assert_equivariant(segmenter, images, action_out=SCALARS, symmetry="octic")
+        assert_equivariant(optical_flow, (first, second), action_out=VECTORS)
+        assert_equivariant(detector, images, action_out={"boxes": BOXES, "labels": INVARIANT})
+        pose = keypoints({"flop": [1, 0, 2]})  # left and right wrist change places, the nose does not
+        assert_equivariant(pose_network, images, action_out=pose)
 
     A module is copied, put into eval mode and given perturbed weights, so that layer scales near
     zero and zero biases hide nothing; the original and the inputs are left as they are.
@@ -64,7 +63,9 @@ def assert_equivariant(
             or dict of functions, one per argument, where None or nothing leaves an argument alone (of
             `Inputs` by position, e.g. 0, and by name). By default, and wherever `BY_SYMMETRY` stands, each
             generator of `symmetry` in its turn, which moves images `[B, C, H, W]` and features, leaves
-            logits `[B, K]` alone and refuses what it cannot tell.
+            logits `[B, K]` alone and refuses what it cannot tell. There other kinds of values may stand as
+            well, on which each generator acts likewise: `SCALARS`, `VECTORS`, `BOXES`, `keypoints(...)`,
+            `heat_maps(...)`, `INVARIANT` (`flopbench.symmetries.actions` gives their shapes).
         action_out: how the same element acts on the output: a function of the whole of it, or a tuple or
             dict of functions of its parts; None where f is invariant. Both have to be differentiable, unless
             `gradients` is off. Functions of your own stand for one element: for a group of more generators,
@@ -82,7 +83,8 @@ def assert_equivariant(
             would be void, because an input is its own image, or an output is not finite, all the same, or
             does not depend on the input.
         FlopbenchError: an action for a part that is not there; no such symmetry, or one without generators;
-            images or features that are not square, and a generator that turns them.
+            images or features that are not square, and a generator that turns them; boxes, vectors or points
+            of another shape than theirs.
         TypeError: what a generator does to an input or an output is not known: state the action.
     """
     actions = _actions(action_in, action_out, symmetry)
@@ -100,8 +102,8 @@ def assert_equivariant(
 
 
 def _actions(action_in: Action, action_out: Action, symmetry: Symmetry | str) -> list[tuple[str, Any, Any]]:
-    """For each check: under what, in words, and both actions, a generator wherever `BY_SYMMETRY` stood."""
-    if not any(leaf is BY_SYMMETRY for leaf in leaves((action_in, action_out))):
+    """For each check: under what, in words, and both actions, a generator's wherever a kind stood."""
+    if not any(isinstance(leaf, BySymmetry) for leaf in leaves((action_in, action_out))):
         return [("", action_in, action_out)]
     group = schedule(symmetry, 1).first if isinstance(symmetry, str) else symmetry
     if not isinstance(group, Symmetry):
@@ -110,9 +112,12 @@ def _actions(action_in: Action, action_out: Action, symmetry: Symmetry | str) ->
         raise FlopbenchError(f"the symmetry {group.name} moves nothing: there is nothing to check")
     found = []
     for generator in group.generators:
-        # Whatever the structure, it acts on each tensor and each feature in it.
-        acts = partial(mapped, fn=generator, kinds=(Tensor, group.feature))
-        stated = (mapped(action, lambda _, acts=acts: acts, BySymmetry) for action in (action_in, action_out))
+
+        def acting(kind: BySymmetry, generator: Generator = generator) -> Callable[[Any], Any]:
+            # Whatever the structure, it acts on each tensor and each feature in it.
+            return partial(mapped, fn=partial(kind.act, generator), kinds=(Tensor, group.feature))
+
+        stated = (mapped(action, acting, BySymmetry) for action in (action_in, action_out))
         found.append((f" under a {generator.name}", *stated))
     return found
 

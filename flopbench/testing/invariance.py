@@ -1,19 +1,20 @@
-"""Is a network's answer the same however its symmetry moves the image? The check that guards every timing."""
+"""Does a network's answer move as its symmetry moves the image? The check that guards every timing."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flopbench.models.catalog import parse_name
-from flopbench.symmetries import Generator
+from flopbench.symmetries import Generator, parts_of
 from flopbench.symmetries.actions import INVARIANT, BySymmetry
 from flopbench.symmetries.registry import load
 
-# Largest |f(x) − f(g x)| over the deviation of the logits that is rounding. Moved tokens are summed in
+# Largest |f(g x) − g f(x)| over the deviation of the output that is rounding. Moved tokens are summed in
 # another order, so it grows with depth, and far less than the tolerance: a wrong sign or a missing bias
 # gives errors of order 1.
 TOLERANCE: dict[str, float] = {
@@ -27,66 +28,111 @@ TOLERANCE: dict[str, float] = {
 }
 """By the dtypes of suite files, and fp64."""
 
+# Numbers that are compared at a time.
+_CHUNK = 2**24
+
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def promised(name: str) -> tuple[Generator, ...]:
-    """The generators g of which a network's name promises that f(g x) = f(x); none where it promises none."""
+    """The generators g of which a network's name promises that f(g x) = g f(x); none where it promises none.
+
+    It does so whatever its task, which says how they act on f(x).
+    """
     parsed = parse_name(name)
     return load(parsed.version.about).generators if parsed.invariant else ()
 
 
-def invariance_error(
-    model: Callable[[Tensor], Tensor], images: Tensor, generators: Iterable[Generator]
+def equivariance_error(
+    model: Callable[[Tensor], Any],
+    images: Tensor,
+    generators: Iterable[Generator],
+    action: BySymmetry = INVARIANT,
 ) -> float:
-    """The largest of the `invariance_errors`: 0 for an exactly invariant network.
+    """The largest of the `equivariance_errors`: 0 for an exactly equivariant network.
 
     Raises:
         ValueError: no generator, so that nothing would be checked.
     """
-    return max(invariance_errors(model, images, generators).values())
+    return max(equivariance_errors(model, images, generators, action).values())
 
 
 @torch.no_grad()
-def invariance_errors(
-    model: Callable[[Tensor], Tensor],
+def equivariance_errors(
+    model: Callable[[Tensor], Any],
     images: Tensor,
     generators: Iterable[Generator],
-    logits: Tensor | None = None,
     action: BySymmetry = INVARIANT,
+    output: Any = None,
 ) -> dict[str, float]:
     """Largest |f(g x) − g f(x)| for each generator g, relative to the standard deviation of the output f(x).
 
-    A single logit has no deviation: its error is relative to its size.
+    Of a feature it is the largest of any part, each relative to its own deviation. A single number has no
+    deviation: its error is relative to its size.
 
     Args:
-        model: images to logits `[B, classes]`; a module in eval mode, compiled or not.
+        model: images to a tensor `[B, ...]` or a feature of such parts; a module in eval mode, compiled or
+            not.
         images: `[B, 3, H, W]`; square ones where a generator turns them.
-        generators: of the group that is to leave the logits alone.
-        logits: f(images), where the caller has them already.
+        generators: of the group with which the network is to commute.
         action: how the group acts on the output; not at all on logits.
+        output: f(images), where the caller has it already.
 
     Returns:
-        The error by the generator's name. Infinite where the question has no honest answer: logits that
-        are not finite, all the same (zeros included), or, with two images or more, the same for every
-        image.
+        The error by the generator's name. Infinite where the question has no honest answer: an output that
+        is not finite, all the same (zeros included), with two images or more the same for every image, or
+        its own image under a generator that ought to move it.
 
     Raises:
-        FlopbenchError: images that a generator cannot act on.
+        FlopbenchError: images, or an output, that a generator cannot act on.
     """
-    logits = (model(images) if logits is None else logits).double()
-    spread = (logits.std() if logits.numel() > 1 else logits.abs().sum()).item()
-    # Written so that NaN fails.
-    honest = math.isfinite(spread) and spread > 1e-9 * logits.abs().max().item()
-    if honest and len(images) > 1:
-        honest = (logits - logits.mean(0)).abs().max().item() > 1e-6 * spread
+    output = model(images) if output is None else output
+    scales = scales_of(output)
     errors = {}
     for generator in generators:
-        moved = model(generator.images(images)).double()
-        error = (moved - action.act(generator, logits)).abs().max().item() / spread if honest else math.inf
-        errors[generator.name] = error if math.isfinite(error) else math.inf
+        moved, expected = model(generator.images(images)), action.act(generator, output)
+        stays = all(map(torch.equal, parts_of(expected), parts_of(output)))
+        if stays and action is not INVARIANT:
+            errors[generator.name] = math.inf
+        else:
+            errors[generator.name] = error_of(moved, expected, scales)
     return errors
+
+
+def error_of(got: Any, expected: Any, scales: Sequence[float]) -> float:
+    """Largest |got − expected| of any part of a feature, over the part's scale; infinite if not finite."""
+    errors = []
+    for one, other, scale in zip(parts_of(got), parts_of(expected), scales, strict=True):
+        # Unlike Python's, this largest one of some of which one is no number is no number either.
+        furthest = torch.stack([(x - y).abs().max() for x, y in _chunks(one, other)]).max().item()
+        errors.append(furthest / scale)
+    return max(error if math.isfinite(error) else math.inf for error in errors)
+
+
+def scales_of(output: Any) -> list[float]:
+    """What errors of each part `[B, ...]` are relative to: its deviation; NaN where it proves nothing."""
+    return [_scale(part) for part in parts_of(output)]
+
+
+def _scale(part: Tensor) -> float:
+    count, largest = part.numel(), part.abs().max().item()
+    if count == 1:
+        return largest or math.nan
+    mean = sum(x.sum().item() for (x,) in _chunks(part)) / count
+    spread = math.sqrt(sum((x - mean).square().sum().item() for (x,) in _chunks(part)) / (count - 1))
+    # Written so that NaN fails.
+    honest = math.isfinite(spread) and spread > 1e-9 * largest
+    if honest and len(part) > 1:
+        honest = any((x - part[0]).abs().max().item() > 1e-6 * spread for (x,) in _chunks(part))
+    return spread if honest else math.nan
+
+
+def _chunks(*parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors `[B, ...]` in double precision, some rows at a time: values of pixels fill much of a device."""
+    rows = max(1, _CHUNK // max(1, parts[0][:1].numel()))
+    for some in zip(*(part.split(rows) for part in parts), strict=True):
+        yield tuple(part.double() for part in some)
 
 
 def random_images(

@@ -14,7 +14,7 @@ from flopbench.models.catalog import label_of, parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.suites import available_suites, load_suite
 from flopbench.symmetries import Generator, each, parts_of
-from flopbench.testing.invariance import TOLERANCE, invariance_errors, photo, promised, random_images
+from flopbench.testing.invariance import TOLERANCE, equivariance_errors, photo, promised, random_images
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
@@ -111,7 +111,7 @@ def verify_model(name: str, image_size: int | tuple[int, int] | None = None) -> 
         for kind, images in pictures.items():
             match what:
                 case "logits":
-                    found = invariance_errors(model, images, promised(name))
+                    found = equivariance_errors(model, images, promised(name))
                 case "layer":
                     found = _layer_errors(model, images)
                 case _:

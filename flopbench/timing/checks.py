@@ -16,9 +16,11 @@ from flopbench.kernels import Ran, has_ours
 from flopbench.kernels.dispatch import specified
 from flopbench.models.catalog import GIVEN
 from flopbench.models.foreign import load
+from flopbench.models.tasks import TASKS
 from flopbench.results import Check, Flag
 from flopbench.structures import part, tensors
-from flopbench.testing.invariance import TOLERANCE, invariance_errors, promised
+from flopbench.symmetries.actions import OF_KIND
+from flopbench.testing.invariance import TOLERANCE, equivariance_errors, promised
 from flopbench.timing.outputs import (
     in_common,
     numbers,
@@ -75,7 +77,7 @@ class Checks:
 
     def of(self, outputs: Mapping[str, Any], inferred: Mapping[str, Any]) -> Check | None:
         """Outputs are finite and of one size, compiled and fused ones equal eager ones, candidates have the
-        invariance that they promise, and what a pair says is the same is the same.
+        equivariance that they promise, and what a pair says is the same is the same.
 
         Args:
             outputs: by role, what the timed calls return.
@@ -94,7 +96,7 @@ class Checks:
         errors = [e for role in ROLES for e in self._agreement(cell, role, outputs[role])]
         return Check(
             agreement=max(errors, default=None),
-            in_cell=self._invariance(cell, outputs["candidate"]),
+            in_cell=self._equivariance(cell, outputs["candidate"]),
             same=same,
             tolerance=TOLERANCE["fp32"],
             in_cell_tolerance=TOLERANCE[cell.dtype],
@@ -224,8 +226,9 @@ class Checks:
                 judged.append(_small(error, tolerance, f"{how} differs from the eager operations"))
         return judged
 
-    def _invariance(self, cell: Cell, logits: Any) -> float | None:
-        """The candidate's largest error of invariance on the cell's own images; None where it promises none.
+    def _equivariance(self, cell: Cell, output: Any) -> float | None:
+        """The candidate's largest error of equivariance in the cell's task, on the cell's own images; None
+        where it promises none.
 
         Raises:
             WrongOutputError: an error is beyond the cell's tolerance.
@@ -233,17 +236,15 @@ class Checks:
         generators = promised(cell.pair.candidate)
         if not generators:
             return None
-        workload = self.workloads["candidate"]
-
-        def network(images: Tensor) -> Tensor:
-            (only,) = tensors(workload.logits(Inputs(images)))
-            return only
-
+        workload, task = self.workloads["candidate"], TASKS[cell.task]
+        # Networks of ours take images, and nothing else.
         (images,) = workload.inputs.tensors
-        errors = invariance_errors(network, images, generators, *tensors(logits))
+        errors = equivariance_errors(
+            lambda moved: workload.logits(Inputs(moved)), images, generators, OF_KIND[task.kind], output
+        )
         where, allowed = f"in {cell.dtype} {cell.mode}", TOLERANCE[cell.dtype]
         return max(
-            _small(error, allowed, f"{cell.labels[1]} is not invariant under a {generator} {where}")
+            _small(error, allowed, f"{cell.labels[1]} is not {task.promise} under a {generator} {where}")
             for generator, error in errors.items()
         )
 

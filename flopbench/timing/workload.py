@@ -12,7 +12,7 @@ from flopbench.cells import CAPTURING, Cell, DType, Mode
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import initialised
 from flopbench.inputs import Inputs, inputs_for, make_inputs
-from flopbench.loss import cross_entropy, loss_of
+from flopbench.loss import loss_of, task_loss
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
 from flopbench.private import compile_often, compiled_alone, keep_address
@@ -172,7 +172,7 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
 
         return workload(flush, forward)
     model.train()
-    loss = loss_of(cell.pair) or (cross_entropy() if cell.pass_ == "train" else None)
+    loss = loss_of(cell.pair) or (task_loss(cell.task) if cell.pass_ == "train" else None)
     graded = [tensor for tensor in inputs.tensors if tensor.requires_grad]
 
     def forget_gradients(of: nn.Module | torch.optim.Optimizer) -> None:

@@ -218,7 +218,8 @@ def test_names_labels_and_versions():
         name for name in SPECS if name.startswith("convnext")
     }
     invariant = [name for name in list_models() if parse_name(name).invariant]
-    assert all(name.endswith((".flop", "early_invariant", ".octic")) for name in invariant)
+    assert all(name.endswith((".flop", "early_invariant", ".octic", "tta")) for name in invariant)
+    assert parse_name("vit_ti16.tta").label(96, 4) == "TTA(ViT-96×4/16)"
 
 
 @pytest.mark.parametrize(

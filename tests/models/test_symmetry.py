@@ -8,7 +8,7 @@ from torch import nn
 
 from flopbench.models.factory import perturb
 from flopbench.symmetries import FLOP
-from flopbench.testing import assert_equivariant, invariance_error, random_images
+from flopbench.testing import assert_equivariant, equivariance_error, random_images
 from flopbench.testing.verify import verify_model
 from tests.models.networks import ALL, INVARIANT, build
 
@@ -57,7 +57,7 @@ def test_the_memory_format_changes_the_layout_alone(version, memory_format):
 @pytest.mark.parametrize(("family", "version"), [pair for pair in ALL if pair not in INVARIANT])
 def test_the_others_are_not_invariant(family, version):
     model = perturb(build(family, version)).eval()
-    error = invariance_error(model, random_images(2, (8, 12)), FLOP.generators)
+    error = equivariance_error(model, random_images(2, (8, 12)), FLOP.generators)
     assert 0.01 < error < math.inf
 
 

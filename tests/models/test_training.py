@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from flopbench.models.factory import num_parameters, perturb
 from flopbench.symmetries import FLOP
-from flopbench.testing import invariance_error, random_images
+from flopbench.testing import equivariance_error, random_images
 from tests.models.networks import ALL, build, build_shallow
 
 EQUIVARIANT = ["vit", "resmlp", "convnext", "convnext_iso"]
@@ -61,7 +61,7 @@ def test_compiles_by_inductor(family):
     compiled = torch.compile(model, fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(images()), model(images()), rtol=1e-4, atol=1e-4)
-        assert invariance_error(compiled, images(), FLOP.generators) < 1e-4
+        assert equivariance_error(compiled, images(), FLOP.generators) < 1e-4
 
 
 @pytest.mark.parametrize("family", EQUIVARIANT)
@@ -143,7 +143,7 @@ def test_stochastic_depth_grows_linearly_in_convnext_alone():
 def test_dropout_acts_in_training_and_keeps_the_symmetry_otherwise():
     model = perturb(build("vit", dropout=0.5))
     assert not torch.equal(model(images()), model(images()))
-    assert invariance_error(model.eval(), images(), FLOP.generators) < 1e-5
+    assert equivariance_error(model.eval(), images(), FLOP.generators) < 1e-5
 
 
 def test_no_weight_decay_names_tokens_and_position_embeddings():
@@ -236,5 +236,5 @@ def test_learns_what_mirror_images_share(family, version):
     with torch.no_grad():
         accuracy = (model(x).argmax(1) == labels).float().mean().item()
     assert accuracy > 0.95
-    error = invariance_error(model.double(), x.double(), FLOP.generators)
+    error = equivariance_error(model.double(), x.double(), FLOP.generators)
     assert error < 1e-12 if version == "flop" else error > 1e-3

@@ -100,7 +100,7 @@ def test_a_profile_without_kernels_is_none_and_graphs_keep_cupti_open(
 
 
 def test_a_pair_whose_outputs_are_wrong_is_not_profiled(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checks, "invariance_errors", lambda *_: {"flop": 0.5})
+    monkeypatch.setattr(checks, "equivariance_errors", lambda *_: {"flop": 0.5})
     phases: list[Any] = []
     with pytest.raises(WrongOutputError, match="not invariant under a flop in fp32 eager: relative error 5"):
         profile_pair(lambda kind, value: phases.append(value), ProfileJob(cell("forward"), 0.1, PEAKS))

@@ -11,11 +11,11 @@ from flopbench.runner import worker
 def test_symmetry_is_proven_in_full_precision_whatever_the_cell_s(monkeypatch: pytest.MonkeyPatch):
     seen = []
 
-    def errors(model, images, generators) -> dict[str, float]:
+    def errors(model, images, generators, action) -> dict[str, float]:
         seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
         return {"flop": 0.0}
 
-    monkeypatch.setattr(worker, "invariance_errors", errors)
+    monkeypatch.setattr(worker, "equivariance_errors", errors)
     # As cuDNN has it by default, and a network that somebody imports may.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     torch.set_float32_matmul_precision("high")

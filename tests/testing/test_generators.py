@@ -18,7 +18,7 @@ from flopbench.suites import MinimumEffect, Profile
 from flopbench.symmetries import FLOP, PLAIN, Generator, Halves, schedules
 from flopbench.symmetries.flop import Flop
 from flopbench.symmetries.generators import quarter_turn
-from flopbench.testing import BY_SYMMETRY, assert_equivariant, invariance_error, random_images, verify
+from flopbench.testing import BY_SYMMETRY, assert_equivariant, equivariance_error, random_images, verify
 from flopbench.testing.verify import verify_model
 from flopbench.timing.bench import Bench
 from flopbench.timing.checks import WrongOutputError
@@ -57,13 +57,13 @@ def test_a_network_that_is_invariant_to_one_generator_only_does_not_pass():
 def test_the_error_of_invariance_is_the_largest_of_any_generator():
     images = random_images(2, 6)
     left, top = (lambda x: x[..., :3].mean((2, 3))), (lambda x: x[..., :3, :].mean((2, 3)))
-    assert invariance_error(top, images, FLOP.generators) < 1e-5
-    assert invariance_error(top, images, [TURN]) > 0.1
+    assert equivariance_error(top, images, FLOP.generators) < 1e-5
+    assert equivariance_error(top, images, [TURN]) > 0.1
     for model in (left, top):
-        errors = [invariance_error(model, images, [g]) for g in Turning.generators]
-        assert invariance_error(model, images, Turning.generators) == max(errors) > 0.1
+        errors = [equivariance_error(model, images, [g]) for g in Turning.generators]
+        assert equivariance_error(model, images, Turning.generators) == max(errors) > 0.1
     with pytest.raises(ValueError, match="empty"):
-        invariance_error(left, images, PLAIN.generators)
+        equivariance_error(left, images, PLAIN.generators)
 
 
 @pytest.mark.parametrize("version", ["octic", "octic_early_invariant"])
@@ -138,7 +138,7 @@ def test_what_is_turned_has_to_be_square():
         ):
             assert_equivariant(lambda x: x, x, symmetry=Turning())
     with pytest.raises(FlopbenchError, match="a quarter turn acts on squares"):
-        invariance_error(lambda x: x.mean((2, 3)), random_images(2, (4, 6)), Turning.generators)
+        equivariance_error(lambda x: x.mean((2, 3)), random_images(2, (4, 6)), Turning.generators)
 
 
 def test_a_symmetry_that_moves_nothing_or_is_unknown_is_refused():

@@ -4,18 +4,18 @@ import pytest
 import torch
 
 from flopbench.symmetries import FLOP
-from flopbench.testing import invariance_error, photo, random_images
+from flopbench.testing import equivariance_error, photo, random_images
 
 
 def test_error_is_relative_to_the_deviation_of_the_logits():
     images = random_images(4, 8)
     left, whole = (lambda x: x[..., :4].mean((2, 3))), (lambda x: x.mean((2, 3)))
-    assert invariance_error(whole, images, FLOP.generators) < 1e-5
-    error = invariance_error(left, images, FLOP.generators)
+    assert equivariance_error(whole, images, FLOP.generators) < 1e-5
+    error = equivariance_error(left, images, FLOP.generators)
     expected = (left(images) - left(images.flip(-1))).abs().max() / left(images).std()
     assert error == pytest.approx(expected.item())
     assert error == pytest.approx(
-        invariance_error(lambda x: 100 * left(x), images, FLOP.generators), rel=1e-5
+        equivariance_error(lambda x: 100 * left(x), images, FLOP.generators), rel=1e-5
     )
 
 
@@ -32,7 +32,7 @@ def test_error_is_relative_to_the_deviation_of_the_logits():
     ids=["zeros", "constant", "blind to the input", "infinite", "not a number", "overflow"],
 )
 def test_what_proves_nothing_is_an_infinite_error(model):
-    assert invariance_error(model, random_images(3, 8), FLOP.generators) == math.inf
+    assert equivariance_error(model, random_images(3, 8), FLOP.generators) == math.inf
 
 
 def test_no_gradients_are_kept():
@@ -43,7 +43,7 @@ def test_no_gradients_are_kept():
         seen.append((x.mean((2, 3)) * weight).requires_grad)
         return x.mean((2, 3)) * weight
 
-    invariance_error(model, random_images(2, 4), FLOP.generators)
+    equivariance_error(model, random_images(2, 4), FLOP.generators)
     assert seen == [False, False]
 
 
@@ -66,5 +66,5 @@ def test_the_photo_is_a_normalised_picture_that_is_not_its_own_mirror_image():
 
 def test_a_single_logit_is_held_against_its_size():
     images = torch.ones(1, 3, 4, 4)
-    assert invariance_error(lambda x: x.mean((1, 2, 3)), images, FLOP.generators) == 0
-    assert invariance_error(lambda x: 0 * x.mean((1, 2, 3)), images, FLOP.generators) == math.inf
+    assert equivariance_error(lambda x: x.mean((1, 2, 3)), images, FLOP.generators) == 0
+    assert equivariance_error(lambda x: 0 * x.mean((1, 2, 3)), images, FLOP.generators) == math.inf

@@ -136,7 +136,9 @@ def test_several_outputs_are_differentiated_and_checked():
 
 def test_a_training_step_asks_for_logits():
     this = cell(**{"pass": "train"})
-    with pytest.raises(FlopbenchError, match=r"^a training step needs logits \[B, K\], .* gives a dict"):
+    with pytest.raises(
+        FlopbenchError, match=r"^a training step needs logits \[B, K\] or \[B, K, H, W\], .* gives a dict"
+    ):
         make_workload(Detector(), cell_inputs(this, CPU), this).run()
 
 
