@@ -5,6 +5,7 @@ Features are channels last throughout, [B, H, W, C]; convolutions get a view of 
 """
 
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -158,13 +159,27 @@ class ConvNeXt(Network):
             first += count
         self.first, self.last = plan.first, plan.last
         self.head_kind: Head = head
+        # Of the grids of the other stages, where the head takes them in; each ends in the last symmetry.
+        self.norms = nn.ModuleList()
         if self.task.classifies:
             features = plan.last.invariant_width(widths[-1], head)
             self.norm = nn.LayerNorm(features, eps=EPS)
             self.head = nn.Linear(features, num_classes)
         else:
             self.norm = plan.last.layer_norm(widths[-1], EPS)
-            self.head = make_head(self.task, decoder, plan.last, widths[-1:], num_classes, head)
+            finer = widths[:-1] if decoder == "conv" and self.task.decodes else ()
+            for width, last in zip(finer, accumulate(depths), strict=False):
+                norm, joined = plan[last - 1].layer_norm(width, EPS), last <= plan.switch
+                self.norms.append(nn.Sequential(norm, plan.join(width)) if joined else norm)
+            self.head = make_head(
+                self.task,
+                decoder,
+                plan.last,
+                [*finer, widths[-1]],
+                num_classes,
+                head,
+                stride=patch_size if finer else self.stride,
+            )
         init_linear(self)
         # Here the patch embedding is initialised as the other convolutions are.
         for parameter in self.patch_embed.parameters():
@@ -182,8 +197,9 @@ class ConvNeXt(Network):
         return found
 
     def pyramid(self, images: Tensor) -> list[Any]:
-        """Images `[B, 3, H, W]` to the coarsest grid, `[B, H/stride, W/stride, C]`."""
-        return [self.norm(self.grids(images)[-1])]
+        """Images `[B, 3, H, W]` to features of the grids that the head takes in, `[B, h, w, C]`."""
+        *finer, last = self.grids(images)
+        return [*(norm(x) for norm, x in zip(self.norms, finer, strict=False)), self.norm(last)]
 
     def forward(self, images: Tensor) -> Any:
         """Images `[B, 3, H, W]` to what the task gives: logits `[B, num_classes]` of a classification."""

@@ -1,14 +1,23 @@
 """Heads of dense tasks: from features on grids to values of pixels, each written once for every symmetry."""
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cost import free
+from flopbench.cost import Cost, Shapes, free
 from flopbench.models.tasks import DecoderName, Task
-from flopbench.symmetries import Head, Symmetry
+from flopbench.symmetries import Head, Symmetry, each, parts_of
+
+EPS = 1e-6
+# Of a decoder: its channels at most, and pixels per cell of its finest grid, at least.
+WIDTH, STRIDE = 256, 4
+# Bilinear interpolation is a factor for each of four neighbours, and their sum.
+BILINEAR = 7
 
 
 class Features(nn.Module):
@@ -47,7 +56,97 @@ class LinearHead(nn.Module):
         """Features of grids, the finest first, to `[B, channels, H, W]` of `size` (height, width)."""
         return to_pixels(self.readout(pyramid[-1]), size)
 
-    cost = free
+    def cost(self, shapes: Shapes) -> Cost:
+        """The interpolation."""
+        return Cost(elementwise=BILINEAR * shapes.written)
+
+
+class Level(nn.Module):
+    """One grid of a decoder: what comes from the coarser one, the feature of this one, and a separable block.
+
+    Args:
+        symmetry: of the features.
+        width: channels of the decoder.
+        channels: of the feature of this grid; None where there is none.
+        coarser: whether there is a coarser grid.
+    """
+
+    def __init__(self, symmetry: Symmetry, width: int, channels: int | None, *, coarser: bool) -> None:
+        super().__init__()
+        self.symmetry, self.coarser = symmetry, coarser
+        self.lateral = None if channels is None else symmetry.linear(channels, width)
+        self.dwconv = symmetry.depthwise(width, 3, "channels_last")
+        self.norm = symmetry.layer_norm(width, EPS)
+        self.linear = symmetry.linear(width, width)
+        self.act = symmetry.activation()
+        self.residual = symmetry.residual(width, layer_scale=None, drop_path=0.0)
+
+    def forward(self, x: Any, feature: Any, size: tuple[int, int]) -> Any:
+        """A coarser grid `[B, h', w', width]` and a feature `[B, h, w, channels]`, either may be None, to
+        `[B, h, w, width]` of `size` (h, w)."""
+        if self.coarser:
+            x = each(partial(_resized, size=size), x)
+        if self.lateral is not None:
+            lateral = self.lateral(feature)
+            x = each(torch.add, x, lateral) if self.coarser else lateral
+        branch = self.symmetry.activated(self.linear, self.act, self.norm(self.dwconv(x)))
+        return self.residual(x, branch)
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """The interpolation and the sum."""
+        both = self.coarser and self.lateral is not None
+        return Cost(elementwise=(BILINEAR * self.coarser + both) * shapes.written)
+
+
+def _resized(part: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[B, h, w, C]` to another grid."""
+    return to_pixels(part.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+
+
+class ConvDecoder(nn.Module):
+    """From the coarsest grid to one of cells of four pixels, where pixels are read; then as the linear head.
+
+    It takes in the feature of every grid of the pyramid and goes on by doubling the finest. What it mixes
+    neighbours by are depthwise 3×3 convolutions of the symmetry.
+
+    Args:
+        symmetry: of the features.
+        widths: their channels, of the finest grid first.
+        stride: pixels per cell of that grid.
+        width: channels within.
+        readout: of features of this width.
+    """
+
+    def __init__(
+        self, symmetry: Symmetry, widths: Sequence[int], stride: int, width: int, readout: nn.Module
+    ) -> None:
+        super().__init__()
+        channels: list[int | None] = [*reversed(widths)]
+        while stride >= 2 * STRIDE:
+            channels.append(None)
+            stride //= 2
+        self.levels = nn.ModuleList(
+            Level(symmetry, width, given, coarser=index > 0) for index, given in enumerate(channels)
+        )
+        self.readout = readout
+
+    def forward(self, pyramid: Sequence[Any], size: tuple[int, int]) -> Tensor:
+        """Features of grids, the finest first, to `[B, channels, H, W]` of `size` (height, width)."""
+        x, grid = None, (0, 0)
+        for level, feature in zip_longest(self.levels, reversed(pyramid)):
+            grid = (2 * grid[0], 2 * grid[1]) if feature is None else _grid(feature)
+            x = level(x, feature, grid)
+        return to_pixels(self.readout(x), size)
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """The interpolation to pixels."""
+        return Cost(elementwise=BILINEAR * shapes.written)
+
+
+def _grid(feature: Any) -> tuple[int, int]:
+    """Rows and columns of a feature `[B, h, w, C]`."""
+    rows, columns = parts_of(feature)[0].shape[1:3]
+    return rows, columns
 
 
 def to_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -65,6 +164,9 @@ def make_head(
     widths: Sequence[int],
     num_classes: int,
     head: Head,
+    *,
+    stride: int,
+    invariant: bool = False,
 ) -> nn.Module:
     """The head of a task that is not classification.
 
@@ -75,12 +177,25 @@ def make_head(
         widths: their channels, of the finest grid first.
         num_classes: of a segmentation.
         head: which invariants it reads.
+        stride: pixels per cell of the finest grid.
+        invariant: whether the features are ordinary ones that hold invariants: these move with the image and
+            are otherwise left as they are, which a kernel's neighbours and a vector's components are not.
 
     Raises:
-        ValueError: there is none for the symmetry.
+        ValueError: there is none for such features.
+        NotImplementedError: the symmetry lacks a layer of it.
     """
     if not task.decodes:
         return Features()
-    if task.kind == "vectors" or decoder == "conv":
+    if invariant and (decoder == "conv" or task.kind == "vectors"):
+        raise ValueError(
+            f"after an invariantisation there is no {task.name} by a {decoder} decoder that keeps the "
+            f"symmetry: take segmentation or depth with decoder='linear', or an equivariant version"
+        )
+    if task.kind == "vectors":
         raise ValueError(f"no {decoder} head for {task.name} yet")
-    return LinearHead(Readout(symmetry, widths[-1], task.channels or num_classes, head))
+    width = min(WIDTH, widths[-1]) if decoder == "conv" else widths[-1]
+    readout = Readout(symmetry, width, task.channels or num_classes, head)
+    if decoder == "conv":
+        return ConvDecoder(symmetry, widths, stride, width, readout)
+    return LinearHead(readout)

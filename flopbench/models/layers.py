@@ -111,6 +111,8 @@ class Network(nn.Module):
 
 def mean_over_the_grid(network: Any, shapes: Shapes) -> Cost:
     """The form of a network whose own work is the mean in front of its head, over the invariant channels."""
+    if not network.task.classifies:
+        return Cost()
     batch, _, height, width = shapes.inputs[0]
     cells = (height // network.stride) * (width // network.stride)
     return Cost(elementwise=batch * cells * network.head.in_features)

@@ -131,7 +131,16 @@ class VisionTransformer(Network):
         self.head = (
             nn.Linear(last.invariant_width(width, head), num_classes)
             if self.task.classifies
-            else make_head(self.task, decoder, last, [width], num_classes, head)
+            else make_head(
+                self.task,
+                decoder,
+                last,
+                [width],
+                num_classes,
+                head,
+                stride=patch_size,
+                invariant=plan.invariant,
+            )
         )
         init_linear(self)
 
