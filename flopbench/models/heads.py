@@ -35,7 +35,8 @@ class Readout(nn.Module):
 
     def __init__(self, symmetry: Symmetry, width: int, channels: int, head: Head) -> None:
         super().__init__()
-        self.symmetry, self.head = symmetry, head
+        self.symmetry = symmetry
+        self.head: Head = head
         self.proj = nn.Linear(symmetry.invariant_width(width, head), channels)
 
     def forward(self, x: Any) -> Tensor:
