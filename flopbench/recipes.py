@@ -12,6 +12,7 @@ from flopbench.cells import DType, ImageSize, Mode
 from flopbench.errors import FlopbenchError, unknown
 from flopbench.frozen import Frozen
 from flopbench.kernels import Impl
+from flopbench.models.tasks import CLASSIFICATION
 from flopbench.suites import available_race_suites, is_race_suite, suite_file
 from flopbench.toml import parse, read_toml
 
@@ -54,10 +55,10 @@ class Augmentation(Frozen):
     """What happens to images of the training set.
 
     `crop_scale` is the share of the image's area that a random resized crop has, None for no such crop;
-    `shift` moves the image by up to so many pixels each way instead. `mirror` is how many images are
-    mirrored, `policy` one of timm's (`3a`, `rand-m9-mstd0.5-inc1`), `erasing` how many have a rectangle of
-    noise, `repeats` how often an image comes within an epoch, in as many versions. Sets that fit into memory
-    take `shift` and `mirror` alone.
+    `shift` moves the image by up to so many pixels each way instead, background coming in. `mirror` is
+    how many images are mirrored, `policy` one of timm's (`3a`, `rand-m9-mstd0.5-inc1`), `erasing` how many
+    have a rectangle of noise, `repeats` how often an image comes within an epoch, in as many versions. Sets
+    that fit into memory take `shift` and `mirror` alone.
     """
 
     crop_scale: tuple[Fraction, Fraction] | None = None
@@ -109,7 +110,7 @@ class Expected(Frozen):
 
 
 # What networks are called with beside their options.
-_NO_OPTIONS = frozenset({"name", "image_size", "num_classes", "impl"})
+_NO_OPTIONS = frozenset({"name", "image_size", "num_classes", "impl", "task"})
 
 
 class Recipe(Frozen):
@@ -121,6 +122,7 @@ class Recipe(Frozen):
     Attributes:
         name: that of the file.
         title: what it is for.
+        task: what is learnt, of those of `flopbench.models.tasks` that have labels.
         source: where its settings are from.
         epochs: over the training set; a part of one is allowed.
         batch_size: images per step, over all devices and accumulated ones.
@@ -137,6 +139,7 @@ class Recipe(Frozen):
     name: str
     title: str
     source: str = ""
+    task: Literal["classification", "segmentation"] = "classification"
     epochs: Annotated[float, Field(gt=0, le=1e6)]
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     image_size: ImageSize
@@ -171,10 +174,23 @@ class Recipe(Frozen):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _targets_are_of_the_task(self) -> Self:
+        if self.task != CLASSIFICATION.name:
+            if self.mix.mixup or self.mix.cutmix:
+                raise ValueError(f"mix is of images that have one label each: leave it out of a {self.task}")
+            if self.loss.name != "cross-entropy":
+                raise ValueError(f"loss.name of a {self.task} must be cross-entropy, got {self.loss.name}")
+        return self
+
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change when anything changes that a result depends on."""
-        content = self.model_dump_json(exclude={"name", "title", "source", "expected", "evaluation"})
+        left_out = {"name", "title", "source", "expected", "evaluation"}
+        if self.task == CLASSIFICATION.name:
+            # As before there were others.
+            left_out.add("task")
+        content = self.model_dump_json(exclude=left_out)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def lasting(self, epochs: float) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class DataInfo(Frozen):
     how far the images are from those of a mirror-symmetric distribution: the antisymmetric share of the
     energy of a class's mean image, the mean over the classes; None where it was not asked for. `oriented`
     says whether a mirrored image is none of its class any more, as with digits; None where nobody said.
+    `task` is what its labels are for.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DataInfo(Frozen):
     readers: int | None = None
     mirror_asymmetry: Share | None = None
     oriented: bool | None = None
+    task: TaskName = "classification"
 
 
 class NetworkInfo(Frozen):

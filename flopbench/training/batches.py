@@ -14,7 +14,9 @@ from flopbench.training.world import World
 
 
 class Batch(NamedTuple):
-    """Images [B, 3, H, W], fp32 and normalised, and their labels [B], int64, on the device."""
+    """Images [B, 3, H, W], fp32 and normalised, and labels [B], or [B, H, W] of each pixel, int64; all on
+    the device.
+    """
 
     images: Tensor
     labels: Tensor

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from flopbench.errors import FlopbenchError
+from flopbench.models.tasks import TaskName
+from flopbench.training.pasting import pasted
 
 Array = np.ndarray
 
 
 class Split(NamedTuple):
-    """Grey images [N, h, w], bytes, and labels [N], int64."""
+    """Grey images [N, h, w], bytes, and labels: [N], int64, or of each pixel [N, h, w], bytes."""
 
     images: Array
     labels: Array
@@ -29,7 +32,8 @@ class Split(NamedTuple):
 
 
 class ImageSet(NamedTuple):
-    """A set that fits into memory. The background of its images is 0.
+    """A set that fits into memory. The background of its images is 0, and so is its label where pixels have
+    labels.
 
     Attributes:
         name: that it is opened by.
@@ -46,6 +50,11 @@ class ImageSet(NamedTuple):
     classes: tuple[str, ...]
     oriented: bool = False
     left_out: Mapping[str, int] = {}
+
+    @property
+    def task(self) -> TaskName:
+        """What its labels are for."""
+        return "classification" if self.training.labels.ndim == 1 else "segmentation"
 
 
 ANIMALS = ("bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra")
@@ -65,6 +74,11 @@ CLOTHES = (
 ANIMAL_DIGESTS = {
     "animal_data_version_3.gz": "3d1bb93498a7f7cb5a4c0d5dc57d57d78adc2ac1722398921542a7515172c46f",
     "animal_label_version_3.gz": "c5575395e636cadcdfe5764ffc8d56f56d234a4dc687096f8fc2d975dd6a5597",
+}
+TEXTURE_DIGESTS = {
+    "brick.png": "664a145c5253f0d66db1a12776785f0ea35a44cc7447ffc933f6d6118dc58643",
+    "grass.png": "b18dae4c68bf850a7a7b28a29d1846c76be890665117b57fd125fe29c4d4ede6",
+    "gravel.png": "3d51ad45f789cd8b98534b7af6bce774e499ead45421135afd757358c7230009",
 }
 FASHION_DIGESTS = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -86,6 +100,30 @@ def animal_shape_mnist(folder: Path | None) -> ImageSet:
         np.frombuffer(images, np.uint8).reshape(-1, 28, 28), np.frombuffer(labels, "<i8").astype(np.int64)
     )
     return divided("animal-shape-mnist", split, ANIMALS)
+
+
+def animal_segmentation(folder: Path | None) -> ImageSet:
+    """The silhouettes of animal-shape-mnist on brick, grass and gravel of scikit-image, 32×32: eleven classes
+    of pixels, the background and ten animals.
+
+    Neither silhouettes nor parts of a texture are both in the training and the validation split.
+    """
+    animals = animal_shape_mnist(folder)
+    folder = folder or _package_folder("skimage", "scikit-image") / "data"
+    textures = np.stack([_texture(folder / name, digest) for name, digest in TEXTURE_DIGESTS.items()])
+    # The lowest fifth of the textures is for validation, as a fifth of the silhouettes is.
+    upper, lower = np.split(textures, [4 * textures.shape[1] // 5], axis=1)
+    training, validation = (
+        Split(*pasted(*silhouettes, grounds))
+        for silhouettes, grounds in ((animals.training, upper), (animals.validation, lower))
+    )
+    return ImageSet(
+        "animal-segmentation",
+        training,
+        validation,
+        ("background", *ANIMALS),
+        left_out=animals.left_out,
+    )
 
 
 def fashion_mnist(folder: Path | None) -> ImageSet:
@@ -123,6 +161,7 @@ def digits(folder: Path | None) -> ImageSet:
 
 SETS: dict[str, Callable[[Path | None], ImageSet]] = {
     "animal-shape-mnist": animal_shape_mnist,
+    "animal-segmentation": animal_segmentation,
     "fashion-mnist": fashion_mnist,
     "digits": digits,
 }
@@ -181,6 +220,17 @@ def read_idx(content: bytes, name: str) -> Array:
             f"{name} is damaged: {wanted} bytes are announced, {len(content) - start} follow"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _texture(path: Path, digest: str) -> Array:
+    """A grey image [h, w], bytes."""
+    try:
+        with Image.open(path) as image:
+            texture = np.asarray(image.convert("L"))
+    except OSError as error:
+        raise FlopbenchError(f"{path} cannot be read: {error}") from None
+    _verified(texture.tobytes(), path.name, digest)
+    return texture
 
 
 def _package_folder(package: str, distribution: str) -> Path:

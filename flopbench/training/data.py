@@ -1,7 +1,7 @@
 """Data sets by their names: images and labels as batches on the device, shared out among processes.
 
 - `animal-shape-mnist`, `fashion-mnist`, `digits`: small sets that packages ship, see `builtin`; `NAME:FOLDER`
-  reads the same files from another folder.
+  reads the same files from another folder. Also `animal-segmentation`, which has a label per pixel.
 - `FOLDER`: `train/CLASS/IMAGE` and `val/CLASS/IMAGE`; for an evaluation also `CLASS/IMAGE`.
 - `hfds/NAME`, `wds/FOLDER`, `tfds/NAME`, `torch/NAME`: what timm reads by that name; `torch/NAME:FOLDER` and
   the like say where it lies.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flopbench.errors import FlopbenchError
+from flopbench.models.tasks import CLASSIFICATION, TaskName
 from flopbench.recipes import Recipe
 from flopbench.results.trainings import DataInfo
 from flopbench.training.batches import Batch
@@ -95,9 +96,10 @@ def open_data(
         FlopbenchError: no such set, a package that it needs is not installed, what its files have does not
             fit together, or the recipe wants of it what it cannot give.
     """
-    if (images := _shipped(name, num_classes)) is not None:
+    if (images := _shipped(name, num_classes, recipe.task)) is not None:
         refuse_others(images.name, recipe)
         return InMemory(images, recipe.image_size, world, recipe.augmentation, shown=recipe.evaluation.images)
+    _check_task(name, CLASSIFICATION.name, recipe.task)
     if recipe.evaluation.images is not None:
         raise FlopbenchError(
             f"evaluation.images of {recipe.name}: {name} does not fit into memory and is evaluated whole; "
@@ -119,6 +121,7 @@ def open_validation(
     std: tuple[float, ...] | None = None,
     num_classes: int | None = None,
     workers: int | None = None,
+    task: TaskName = "classification",
 ) -> ValidationData:
     """A set to measure accuracy on.
 
@@ -134,12 +137,14 @@ def open_validation(
         num_classes: how many the network has. Folders that are named after ImageNet's synsets, or by numbers,
             then have its labels, be they ever so few; None: those of the folders in their order.
         workers: processes that read images for this one; None: what suits the machine.
+        task: what its labels are to be for.
 
     Raises:
         FlopbenchError: as `open_data`; the set's labels are not those of a network of `num_classes`.
     """
-    if (images := _shipped(name, num_classes)) is not None:
+    if (images := _shipped(name, num_classes, task)) is not None:
         return InMemory(images, image_size, world, mean=mean, std=std)
+    _check_task(name, CLASSIFICATION.name, task)
     with _timm():
         from flopbench.training.files import open_validation_files
     return open_validation_files(
@@ -155,15 +160,21 @@ def open_validation(
     )
 
 
-def _shipped(name: str, num_classes: int | None) -> ImageSet | None:
+def _shipped(name: str, num_classes: int | None, task: TaskName) -> ImageSet | None:
     """The set that packages ship by this name, if it is one of them."""
     base, _, folder = name.partition(":")
     if base not in SETS:
         return None
     images = SETS[base](Path(folder) if folder else None)
+    _check_task(base, images.task, task)
     if num_classes not in (None, len(images.classes)):
         raise FlopbenchError(f"{base} has {len(images.classes)} classes, the network {num_classes}")
     return images
+
+
+def _check_task(name: str, has: TaskName, wanted: TaskName) -> None:
+    if has != wanted:
+        raise FlopbenchError(f"the labels of {name} are for {has}, what is wanted is {wanted}")
 
 
 @contextmanager

@@ -175,10 +175,7 @@ class _Network:
         """MACs of the forward pass in another size, by torch's counter alone, which is quick."""
         key = tuple(size.values())
         if key not in self._costs:
-            options = {**self.options, **size, "impl": "eager"}
-            model = build_on_meta(
-                self.name.raw, image_size=self.recipe.image_size, num_classes=self.classes, **options
-            )
+            model = self._build({**self.options, **size, "impl": "eager"})
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 _image(model, self.recipe.image_size).call(model)
             self._costs[key] = counter.get_total_flops() // 2

@@ -20,6 +20,7 @@ from flopbench.kernels import Impl
 from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
+from flopbench.models.tasks import TASKS, Task, TaskName
 from flopbench.pairs import Pair
 from flopbench.report.evaluations import FILE, Evaluations
 from flopbench.results import Flag, Interval, write_record
@@ -33,7 +34,7 @@ from flopbench.timing.environment import describe
 from flopbench.timing.workload import cell_inputs, make_workload, weights_dtype
 from flopbench.training.accuracy import measure_accuracy
 from flopbench.training.data import ValidationData, open_validation
-from flopbench.training.networks import load_network
+from flopbench.training.networks import Trained, load_network
 from flopbench.training.world import World, visited
 
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -57,6 +58,7 @@ def evaluate(
     impl: Impl = "auto",
     device: str | None = None,
     tta: bool | None = None,
+    task: TaskName | None = None,
     workers: int | None = None,
     threads: int | None = None,
     cell_seconds: float = 5.0,
@@ -89,6 +91,8 @@ def evaluate(
         device: "cpu" or "cuda"; by default a GPU if there is one.
         tta: whether the mean of the probabilities of an image and its mirror image is scored, too; by default
             for networks that do not promise the same for both.
+        task: what the network gives, "classification" or "segmentation"; by default what the file of weights
+            says, else classification.
         workers: processes that read images for each of those that compute.
         threads: that a CPU computes with; by default as many as torch takes.
         cell_seconds: seconds of timing, at most; 0 for no timing.
@@ -118,7 +122,7 @@ def evaluate(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     begun = time.monotonic()
     with visited(device, threads) as own:
-        trained = load_network(model, weights, image_size=size, options=options, impl=impl)
+        trained = load_network(model, weights, image_size=size, task=task, options=options, impl=impl)
         cell = _cell(
             model,
             device=own.kind,
@@ -139,16 +143,17 @@ def evaluate(
             **resized,
             mean=trained.mean,
             std=trained.std,
-            num_classes=trained.num_classes or _count_classes(model, network, trained.image_size),
+            num_classes=trained.num_classes or _count_classes(model, network, trained),
             workers=workers,
             world=own,
+            task=trained.task,
         )
         flags: list[Flag] = []
         macs, parameters = _macs(cell, network, flags), num_parameters(network)
         averaged = not _mirror_invariant(model) if tta is None else tta
         with _failing(f"{model} at batch size {cell.batch_size}"):
             bench = _bench(cell, network, own)
-            accuracy = _accuracy(bench, cell, opened, own, averaged)
+            accuracy = _accuracy(bench, cell, opened, own, TASKS[trained.task], averaged)
             speed = _speed(bench, cell_seconds, precision) if own.first and cell_seconds else None
         created = datetime.now(UTC)
         record = EvaluationRecord(
@@ -157,6 +162,7 @@ def evaluate(
             command=command or f"flopbench.evaluate({model!r}, data={opened.validation.name!r})",
             name=model,
             label=parsed.label_with(trained.options),
+            task=trained.task,
             options=dict(trained.options),
             weights=trained.weights,
             weights_digest=trained.digest,
@@ -217,13 +223,22 @@ def _bench(cell: Cell, network: nn.Module, own: World) -> Bench:
     return bench
 
 
-def _accuracy(bench: Bench, cell: Cell, opened: ValidationData, own: World, averaged: bool) -> Accuracy:
+def _accuracy(
+    bench: Bench, cell: Cell, opened: ValidationData, own: World, task: Task, averaged: bool
+) -> Accuracy:
     workload = bench.workloads["baseline"]
 
     def logits(images: Tensor) -> Tensor:
         return workload.logits(Inputs(images.to(weights_dtype(cell))))
 
-    return measure_accuracy(logits, opened.validating(cell.batch_size), own, averaged=averaged)
+    return measure_accuracy(
+        logits,
+        opened.validating(cell.batch_size),
+        own,
+        task=task,
+        classes=len(opened.classes),
+        averaged=averaged,
+    )
 
 
 def _speed(bench: Bench, seconds: float, precision: float) -> _Speed:
@@ -238,17 +253,19 @@ def _speed(bench: Bench, seconds: float, precision: float) -> _Speed:
     return _Speed(throughput, samples, flags)
 
 
-def _count_classes(model: str, network: nn.Module, image_size: tuple[int, int]) -> int:
+def _count_classes(model: str, network: nn.Module, trained: Trained) -> int:
     """Logits, of a network that only a call tells them of."""
+    image_size, dense = trained.image_size, TASKS[trained.task].decodes
     weight = next(network.parameters(), torch.empty(0))
     try:
         with torch.no_grad():
             logits = network(torch.zeros(1, 3, *image_size, device=weight.device, dtype=weight.dtype))
     except Exception as error:
         raise FlopbenchError(f"{model} does not take images {image_size}: {in_one_line(error)}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
+    if not isinstance(logits, Tensor) or logits.ndim != (4 if dense else 2):
         what = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise FlopbenchError(f"{model} gives {what}, no logits [images, classes]")
+        wanted = "[images, classes, height, width]" if dense else "[images, classes]"
+        raise FlopbenchError(f"{model} gives {what}, no logits {wanted}")
     return logits.shape[1]
 
 

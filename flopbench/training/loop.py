@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flopbench.errors import FlopbenchError
+from flopbench.models.tasks import TASKS
 from flopbench.recipes import Recipe
 from flopbench.results.trainings import Accuracy, Inference
 from flopbench.timing.workload import product_dtype
@@ -29,7 +30,7 @@ from flopbench.training.parallel import (
     parallel,
     weights_norm,
 )
-from flopbench.training.preparing import check_classifies, prepare, training_macs, undone
+from flopbench.training.preparing import check_learns, prepare, training_macs, undone
 from flopbench.training.world import World
 
 # Seconds from one look at the losses of a GPU to the next: each look waits for what is queued.
@@ -119,7 +120,7 @@ class Trainer:
         self.part = recipe.batch_size // parts
         self.step, self.steps = 0, max(1, round(recipe.epochs * self.steps_per_epoch))
         self.evaluations = _evaluations(recipe.evaluation.every_epochs * self.steps_per_epoch, self.steps)
-        check_classifies(model, recipe, data.info)
+        check_learns(model, recipe, data.info)
         self.macs = training_macs(model, recipe.image_size)
         prepare(model, recipe, checkpointing=checkpointing)
         self.network = parallel(model, world, recipe.image_size, sharded=sharded)
@@ -204,7 +205,14 @@ class Trainer:
         self.model.eval()
 
         def measure() -> Accuracy:
-            return measure_accuracy(self._predict, self._validating(), self.world, averaged=averaged)
+            return measure_accuracy(
+                self._predict,
+                self._validating(),
+                self.world,
+                task=TASKS[self.recipe.task],
+                classes=self.data.info.classes,
+                averaged=averaged,
+            )
 
         now = measure()
         if self.average is None:

@@ -30,6 +30,7 @@ class InMemory:
 
     Where `image_size` is larger than the images, they are magnified by the whole number that fits and
     surrounded by background, equally on opposite sides: the mirror image of one is that of what it shows.
+    Maps of labels go wherever their images go.
     """
 
     def __init__(
@@ -108,9 +109,10 @@ class InMemory:
             ),
             strict=True,
         )
-        pixels = images[indices[:, None, None], sources[0][:, :, None], sources[1][:, None, :]]
-        pixels = pixels * (inside[0][:, :, None] & inside[1][:, None, :])
-        return Batch(normalised(pixels[:, None], *self._scale), labels[indices])
+        pixel = indices[:, None, None], sources[0][:, :, None], sources[1][:, None, :]
+        within = inside[0][:, :, None] & inside[1][:, None, :]
+        shown = normalised((images[pixel] * within)[:, None], *self._scale)
+        return Batch(shown, labels[indices] if labels.ndim == 1 else labels[pixel].long() * within)
 
     def _sources(
         self, axis: int, length: int, moved: Tensor, mirrored: Tensor | None
@@ -144,9 +146,12 @@ def refuse_others(name: str, recipe: Recipe) -> None:
 
 def mirror_asymmetry(split: Split, classes: tuple[str, ...]) -> dict[str, float]:
     """How far from mirror-symmetric each class is: the share of its mean image's energy, the sum of squares,
-    that the antisymmetric half has.
+    that the antisymmetric half has; of maps of labels, in the place of the mean image, of where the class is.
     """
-    means = np.stack([split.images[split.labels == label].mean(0) for label in range(len(classes))])
+    if split.labels.ndim > 1:
+        means = np.stack([(split.labels == label).mean(0) for label in range(len(classes))])
+    else:
+        means = np.stack([split.images[split.labels == label].mean(0) for label in range(len(classes))])
     antisymmetric = (means - means[:, :, ::-1]) / 2
     # A class whose mean image is background alone is symmetric.
     energies = np.maximum((means**2).sum((1, 2)), np.finfo(float).tiny)
@@ -164,6 +169,7 @@ def _info(images: ImageSet, name: str, split: Split) -> DataInfo:
         left_out=dict(images.left_out),
         mirror_asymmetry=float(np.mean(list(mirror_asymmetry(split, images.classes).values()))),
         oriented=images.oriented,
+        task=images.task,
     )
 
 

@@ -29,6 +29,7 @@ from flopbench.models.checkpoints import (
 from flopbench.models.factory import create_model
 from flopbench.models.layouts import RELEASED, TIMM, sources
 from flopbench.models.recognise import recognise
+from flopbench.models.tasks import CLASSIFICATION, TaskName
 from flopbench.results.training_folder import CHECKPOINT, EMA, WEIGHTS
 from flopbench.results.trainings import NetworkInfo
 from flopbench.symmetries.registry import ScheduleName
@@ -59,6 +60,7 @@ class Trained:
         digest: twelve hexadecimal digits of the file's content, or else of the weights themselves.
         image_size: pixels, (height, width).
         num_classes: logits; None where only a call of the network would tell.
+        task: what it gives.
         mean, std: what images are normalised by; None where nothing says.
         crop, interpolation: how images are resized; None where nothing says.
     """
@@ -69,6 +71,7 @@ class Trained:
     digest: str
     image_size: Size
     num_classes: int | None = None
+    task: TaskName = "classification"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     crop: float | None = None
@@ -80,6 +83,7 @@ def load_network(
     weights: str | Path | None,
     *,
     image_size: Size | None = None,
+    task: TaskName | None = None,
     options: Mapping[str, Any] | None = None,
     impl: Impl = "auto",
 ) -> Trained:
@@ -96,6 +100,7 @@ def load_network(
             which returns a network with weights.
         image_size: pixels, (height, width), if not the size that the network was trained for. A ViT's
             embedding of positions is interpolated.
+        task: what the network gives; by default what the file says, else classification.
         options: of the network's class; by default those that the file names.
         impl: of our networks' operations.
 
@@ -105,41 +110,44 @@ def load_network(
     """
     parsed = parse_name(name)
     if weights is None:
-        return _with_its_own(parsed, image_size, options or {})
+        return _with_its_own(parsed, image_size, task or CLASSIFICATION.name, options or {})
     if weights == PRETRAINED:
-        return _pretrained(parsed, image_size, options or {})
+        return _pretrained(parsed, image_size, task or CLASSIFICATION.name, options or {})
     path = _file(Path(weights))
     state, info = _read(path)
-    _check_info(path, info, name, options)
+    _check_info(path, info, name, task, options)
     options = (info.options if info else {}) if options is None else options
+    task = task or (info.task if info else CLASSIFICATION.name)
     if parsed.spec is not None:
         native = info.image_size if info else None
-        model, size, options = _ours(path, parsed, parsed.spec, state, native, image_size, options)
+        model, size, options = _ours(path, parsed, parsed.spec, state, native, image_size, task, options)
         select(model, impl)
         classes = _classes(state)
     else:
         model, size, classes = _foreign(path, parsed, state, info, image_size, options)
     about: dict[str, Any] = {"mean": info.mean, "std": info.std} if info else _of_timm(parsed)
-    return Trained(model.eval(), options, path.name, _digest_of(path), size, classes, **about)
+    return Trained(model.eval(), options, path.name, _digest_of(path), size, classes, task, **about)
 
 
-def _with_its_own(name: ModelName, size: Size | None, options: Mapping[str, Any]) -> Trained:
+def _with_its_own(name: ModelName, size: Size | None, task: TaskName, options: Mapping[str, Any]) -> Trained:
     """What somebody's callable returns."""
     if name.spec is not None or name.raw.startswith("timm:"):
         timms = " or 'pretrained' for timm's own" if name.spec is None else ""
         raise FlopbenchError(f"{name.raw} has no trained weights: give --weights a file{timms}")
     model = create_model(name.raw, **options).eval()
-    return Trained(model, options, _OWN, _digest(model), size or _USUAL_SIZE)
+    return Trained(model, options, _OWN, _digest(model), size or _USUAL_SIZE, task=task)
 
 
-def _pretrained(name: ModelName, size: Size | None, options: Mapping[str, Any]) -> Trained:
+def _pretrained(name: ModelName, size: Size | None, task: TaskName, options: Mapping[str, Any]) -> Trained:
     """What timm downloads, or has downloaded."""
     if not name.raw.startswith("timm:"):
         raise FlopbenchError(f"pretrained weights are timm's, none of {name.raw}: give a file of weights")
     own = _timm_config(name)
     pixels: Size = size or own.input_size[1:]
     model = create_model(name.raw, pixels, own.num_classes, pretrained=True, **options).eval()
-    return Trained(model, options, PRETRAINED, _digest(model), pixels, own.num_classes, **_of_timm(name))
+    return Trained(
+        model, options, PRETRAINED, _digest(model), pixels, own.num_classes, task, **_of_timm(name)
+    )
 
 
 def _file(path: Path) -> Path:
@@ -166,11 +174,19 @@ def _read(path: Path) -> tuple[State, NetworkInfo | None]:
         raise FlopbenchError(f"{path.name}: {error}") from None
 
 
-def _check_info(path: Path, info: NetworkInfo | None, name: str, options: Mapping[str, Any] | None) -> None:
+def _check_info(
+    path: Path,
+    info: NetworkInfo | None,
+    name: str,
+    task: TaskName | None,
+    options: Mapping[str, Any] | None,
+) -> None:
     if info is None:
         return
     if info.name != name:
         raise FlopbenchError(f"{path.name} holds the weights of {info.name}, not of {name}")
+    if task not in (None, info.task):
+        raise FlopbenchError(f"{path.name} holds weights of {name} for {info.task}, not for {task}")
     if options is not None and _plain(options) != _plain(info.options):
         raise FlopbenchError(
             f"{path.name} holds the weights of {name} with the options {_plain(info.options)}, "
@@ -192,6 +208,7 @@ def _ours(
     state: State,
     native: Size | None,
     asked: Size | None,
+    task: TaskName,
     options: Mapping[str, Any],
 ) -> tuple[nn.Module, Size, Mapping[str, Any]]:
     """A network of flopbench with the weights of a file, whoever's names these have.
@@ -202,12 +219,13 @@ def _ours(
         state: what is in the file.
         native: pixels that it was trained for, where the file says so.
         asked: pixels that are asked for.
+        task: what the network gives.
         options: of the network's class; a released file may tell more of them, which is returned, too.
     """
     state = checked_weights(state)
     native = native or _native_size(spec, state, options) or asked or _usual_size(name, options)
     with torch.device("meta"):
-        model: Any = create_model(name.raw, native, _classes(state) or 1000, **options)
+        model: Any = create_model(name.raw, native, _classes(state) or 1000, task=task, **options)
     family = "convnext_iso" if spec.family == "convnext" and len(spec.config["widths"]) == 1 else spec.family
     own = _shapes(model)
     names = {
@@ -219,6 +237,8 @@ def _ours(
     whose = max(names, key=lambda one: len(names[one] & state.keys()))
     try:
         if whose == "released":
+            if task != CLASSIFICATION.name:
+                raise FlopbenchError(f"these are the weights of a classification, not of a {task}")
             return _released(name, spec, state, asked, options)
         size = pixels(spec.family, model.stride, native, asked)
         name.check_image_size(size, options)
@@ -231,7 +251,7 @@ def _ours(
         raise FlopbenchError(f"{path.name}: {error}") from None
     if spec.family == "vit":
         grid = (size[0] // model.stride, size[1] // model.stride)
-        model.pos_embed = model.pos_embed.resized(grid)
+        model.pos_embed, model.grid = model.pos_embed.resized(grid), grid
     return model, size, options
 
 
@@ -270,7 +290,9 @@ def _names(model: nn.Module, layout: Any) -> set[str]:
 
 def _classes(state: Mapping[str, Tensor]) -> int | None:
     """Logits, by the head's matrix, as our networks, the authors' and timm's versions of ours call it."""
-    heads = (state[key] for key in ("head.weight", "head.fc.weight") if key in state)
+    heads = (
+        state[key] for key in ("head.weight", "head.fc.weight", "head.readout.proj.weight") if key in state
+    )
     return next((len(head) for head in heads if head.ndim), None)
 
 

@@ -92,7 +92,9 @@ def make_mixer(settings: Mix, classes: int) -> Mixer:
 
 
 def make_loss(settings: Loss) -> Callable[[Tensor, Tensor], Tensor]:
-    """Of logits `[B, classes]` and targets, in fp32; their mean."""
+    """Of logits `[B, classes]` and targets, in fp32; their mean. Cross-entropy takes logits of pixels, too,
+    `[B, classes, H, W]`, and labels `[B, H, W]`.
+    """
 
     def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=settings.smoothing)

@@ -15,6 +15,7 @@ from flopbench.flops.meta import on_meta
 from flopbench.inputs import Inputs
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model
+from flopbench.models.tasks import CLASSIFICATION, TASKS
 from flopbench.recipes import Recipe
 from flopbench.results.trainings import DataInfo
 from flopbench.timing.allocator import keep_freed_memory
@@ -35,13 +36,17 @@ def build(name: str, options: Mapping[str, Any], recipe: Recipe, classes: int, s
 
 def building(name: str, options: Mapping[str, Any], recipe: Recipe, classes: int) -> dict[str, Any]:
     """What `create_model` builds a network by a recipe with."""
-    ours = {"impl": recipe.impl} if parse_name(name).spec else {}
+    ours: dict[str, Any] = {}
+    if parse_name(name).spec is not None:
+        # Somebody else's network has the one task that it was written for.
+        ours = {"impl": recipe.impl} | ({} if recipe.task == CLASSIFICATION.name else {"task": recipe.task})
     return {"image_size": recipe.image_size, "num_classes": classes, **ours, **options}
 
 
 @torch.no_grad()
-def check_classifies(model: nn.Module, recipe: Recipe, info: DataInfo) -> None:
-    """See that a network can be trained on a set: it has weights, and a logit for each class.
+def check_learns(model: nn.Module, recipe: Recipe, info: DataInfo) -> None:
+    """See that a network can be trained on a set: it has weights, and a logit for each class of an image, or
+    of each of its pixels.
 
     Raises:
         FlopbenchError: it has not, or fails at an image of the recipe's size.
@@ -62,12 +67,14 @@ def check_classifies(model: nn.Module, recipe: Recipe, info: DataInfo) -> None:
         raise FlopbenchError(f"{name} fails on an image of {size} pixels: {in_one_line(error)}") from error
     finally:
         model.train(training)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise FlopbenchError(f"{name} gives {shape} for one image, not logits [1, {info.classes}]")
-    if logits.shape[1] != info.classes:
+    wanted = [1, info.classes, *(recipe.image_size if TASKS[recipe.task].decodes else ())]
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    # A wrong number of classes is told by itself.
+    if isinstance(shape, str) or [*shape[:1], info.classes, *shape[2:]] != wanted or len(shape) < 2:
+        raise FlopbenchError(f"{name} gives {shape} for one image, not logits {wanted}")
+    if shape[1] != info.classes:
         raise FlopbenchError(
-            f"the network has {logits.shape[1]} logits, {info.name} has {info.classes} classes: "
+            f"the network has {shape[1]} logits, {info.name} has {info.classes} classes: "
             f"build it with num_classes={info.classes}"
         )
 

@@ -26,9 +26,14 @@ def describe_trial(heat: Heat, trial: Trial) -> str:
     if trial.status != "ok" or not trial.points:
         return f"{what}  {trial.status}: {trial.reason}"
     last = trial.points[-1]
-    line = f"{what}  top-1 {last.best.plain.top1:.1%} in {last.seconds:.1f} s of training"
+    line = f"{what}  {_right(last)} in {last.seconds:.1f} s of training"
     flags = sorted({flag.kind for flag in trial.flags})
     return f"{line}  ({', '.join(flags)})" if flags else line
+
+
+def _right(point: Point) -> str:
+    scores = point.best.plain
+    return f"{scores.measure} {scores.figure:.1%}"
 
 
 class RaceLog:
@@ -94,7 +99,7 @@ class RaceLive(RaceLog):
 
     def point(self, point: Point) -> None:
         """See `RaceObserver.point`."""
-        self.accuracy = f", top-1 {point.best.plain.top1:.1%}"
+        self.accuracy = f", {_right(point)}"
 
     def finished(self, heat: Heat, trial: Trial) -> None:
         """See `RaceObserver.finished`."""

@@ -155,8 +155,8 @@ class Session:
         point = self.spent.point(self.trainer, ran=self.ran)
         best = False
         if self.trainer.world.first:
-            before = [one.best.plain.top1 for one in self.folder.points() if one.step < point.step]
-            best = point.best.plain.top1 > max(before, default=-1.0)
+            before = [one.best.plain.figure for one in self.folder.points() if one.step < point.step]
+            best = point.best.plain.figure > max(before, default=-1.0)
             with state.written_whole(self.folder.path):
                 self.folder.append(point)
         self.watch.point(point)

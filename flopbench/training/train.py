@@ -35,7 +35,7 @@ from flopbench.timing.environment import choose_device, describe
 from flopbench.training import state
 from flopbench.training.data import Data, open_data
 from flopbench.training.loop import Trainer
-from flopbench.training.preparing import build
+from flopbench.training.preparing import build, building
 from flopbench.training.session import Session, Spent, Watch
 from flopbench.training.world import World, begun_together, world
 
@@ -190,7 +190,7 @@ def check_network(recipe: Recipe, model: str) -> None:
     if name.spec is not None:
         # Shapes alone, which take neither memory nor time.
         with torch.device("meta"):
-            create_model(model, recipe.image_size, **options)
+            create_model(model, **building(model, options, recipe, 1000))
 
 
 def _asked(
@@ -321,6 +321,7 @@ def _run(asked: Asked, folder: TrainingFolder, trainer: Trainer, data: Data, wat
     spent = Spent(**state.load(folder.path, trainer)) if has_one else Spent()
     network = NetworkInfo(
         name=asked.model,
+        task=asked.recipe.task,
         options=asked.options,
         image_size=asked.recipe.image_size,
         num_classes=len(data.classes),

@@ -25,7 +25,7 @@ class LogWatch(Watch):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.steps = self.batch = self.per_epoch = 1
-        self.top1 = ""
+        self.right = ""
         self._line = 0.0
         self._times: list[tuple[float, int]] = []
 
@@ -75,13 +75,14 @@ class LogWatch(Watch):
 
     def point(self, point: Point) -> None:
         """See `Watch.point`."""
-        self.top1 = text.percent(point.best.plain.top1, 1)
+        measure, figure = point.best.plain.measure, text.percent(point.best.plain.figure, 1)
+        self.right = f"{measure} {figure}"
         loss = "" if point.loss is None else f", loss {point.loss:.4f}"
-        averaged = f" (averaged weights {self.top1})" if point.ema else ""
+        averaged = f" (averaged weights {figure})" if point.ema else ""
         rate = "" if point.rate is None else f", {text.significant(point.rate)} images/s"
         self._print(
             f"step {text.exact(point.step)} of {text.exact(self.steps)}{loss}, "
-            f"top-1 {text.percent(point.accuracy.plain.top1, 1)}{averaged}, "
+            f"{measure} {text.percent(point.accuracy.plain.figure, 1)}{averaged}, "
             f"{text.clock(point.seconds)} of training{rate}"
         )
         self._line = time.monotonic()
@@ -90,7 +91,7 @@ class LogWatch(Watch):
         self._line = time.monotonic()
 
     def _words(self, step: int, loss: float, rate: float) -> list[str]:
-        """Where it is: step, epoch, loss, learning rate, images per second, the last top-1, the time left."""
+        """Where it is: step, epoch, loss, learning rate, images per second, accuracy, the time left."""
         words = [
             f"step {step}/{self.steps}",
             f"epoch {step / self.per_epoch:.2f}",
@@ -101,7 +102,7 @@ class LogWatch(Watch):
         if end > begin:
             per_second = (last - first) / (end - begin)
             words.append(f"{text.significant(per_second * self.batch)} images/s")
-            words += [f"top-1 {self.top1}"] if self.top1 else []
+            words += [self.right] if self.right else []
             words.append(f"{text.clock((self.steps - step) / per_second)} left")
         return words
 
