@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from flopbench.errors import FlopbenchError
 from flopbench.frozen import Frozen, complaint
 from flopbench.kernels import Impl
-from flopbench.models.catalog import parse_name
+from flopbench.models.catalog import ROTARY_CHANNELS, parse_name
 from flopbench.models.tasks import CLASSIFICATION, TASKS, DecoderName, TaskName
 from flopbench.pairs import Pair
 
@@ -26,6 +26,7 @@ CAPTURING: frozenset[Mode] = frozenset(("max-autotune", "cuda-graph"))
 """Modes that capture what they compile for CUDA as a CUDA graph, which is launched as a whole."""
 DeviceKind = Literal["cpu", "cuda"]
 Attention = Literal["fused", "unfused"]
+Positions = Literal["learnt", "rope"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 # No machine comes near these bounds: what is beyond them is a slip.
@@ -66,8 +67,7 @@ class Axis:
         outer: of networks, measured at one value for every pair before the next value.
         in_label: networks' labels say it.
         always_shown: the column is there even where all rows of a table have the same value.
-        comes_to: what a cell's value comes to, where another value would measure the same; None where it
-            comes to nothing.
+        comes_to: what a cell's value comes to, where another value would measure the same.
         field, name, type, usual: of the field of `Cell`; filled in when `AXES` is read off it.
     """
 
@@ -98,9 +98,7 @@ class Axis:
         return f"--{self.name.replace('_', '-')}"
 
     def of(self, cell: "Cell") -> str | int | None:
-        """A cell's value as it stands in a row; None where it means nothing to the pair's networks."""
-        if self.about == "network" and self.comes_to and self.comes_to(cell) is None:
-            return None
+        """A cell's value as it stands in a row of a table."""
         return self.plain(getattr(cell, self.field))
 
     def plain(self, value: Any) -> str | int | None:
@@ -115,7 +113,7 @@ class Axis:
         """A value, as in a row, in a sentence: `bf16 autocast`; nothing where it is as usual, unless `usual`
         asks for it.
         """
-        if value is None or (value == self.plain(self.usual) and not usual):
+        if value == self.plain(self.usual) and not usual:
             return ""
         words = self.words if isinstance(self.words, str) else self.words.get(value, "{}")
         return words.format(value)
@@ -142,6 +140,10 @@ def _decoder(cell: "Cell") -> object:
 
 def _attention(cell: "Cell") -> object:
     return cell.attention if any(name.has_attention for name in cell.pair.names) else None
+
+
+def _positions(cell: "Cell") -> object:
+    return cell.positions if any(name.has_attention for name in cell.pair.names) else None
 
 
 def _impl(cell: "Cell") -> object:
@@ -260,6 +262,17 @@ class Cell(Frozen):
     attention: Annotated[
         Attention, Axis("attention", "attention", words="{} attention", comes_to=_attention)
     ] = "fused"
+    positions: Annotated[
+        Positions,
+        Axis(
+            "positions",
+            "positions",
+            "Of a ViT's tokens",
+            words={"rope": "rotary positions"},
+            comes_to=_positions,
+            about="network",
+        ),
+    ] = "learnt"
     memory_format: Annotated[MemoryFormat, Axis("memory_formats", "memory format")] = "contiguous"
     impl: Annotated[
         Impl, Axis("impls", "kernels", "Our layers' kernels", "{}-kernels", "{} kernels", comes_to=_impl)
@@ -284,9 +297,13 @@ class Cell(Frozen):
         attention = {"attention": self.attention} if parsed.has_attention else {}
         task = {"task": self.task} if parsed.has_tasks and self.task != CLASSIFICATION.name else {}
         decoder = {"decoder": self.decoder} if task and TASKS[self.task].decodes else {}
-        # Both have the same heads, which all symmetries of the pair divide.
-        divisor = math.lcm(*(other.version.about.divisor for other in self.pair.names))
-        return {**attention, **task, **decoder, **parsed.sized(self.width, self.depth, divisor)}
+        rotary = parsed.has_attention and self.positions != AXES["positions"].usual
+        positions = {"positions": self.positions} if rotary else {}
+        # Both have the same heads, which all symmetries of the pair divide, and the slices that turn.
+        turned = ROTARY_CHANNELS if rotary else 1
+        divisor = math.lcm(turned, *(other.version.about.divisor for other in self.pair.names))
+        size = parsed.sized(self.width, self.depth, divisor)
+        return {**attention, **task, **decoder, **positions, **size}
 
     @property
     def pair_label(self) -> str:
@@ -309,12 +326,13 @@ class Cell(Frozen):
         """The cell itself, if its models can be measured in it.
 
         Raises:
-            FlopbenchError: a model cannot take the image size, the width or the depth, or a single layer
-                the pass.
+            FlopbenchError: a model cannot take the image size, the width, the depth or the positions, or a
+                single layer the pass.
         """
         for name in self.pair.names:
             name.sized(self.width, self.depth)
             name.check_image_size(self.image_size)
+            name.check_positions(self.positions)
             if name.is_layer and (
                 self.pass_ == "train" or (self.pass_ == "backward" and self.mode != "eager")
             ):

@@ -14,7 +14,19 @@ from typing import Annotated, Any, Literal, Self, TypedDict, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
-from flopbench.cells import AXES, Attention, Axis, Cell, DeviceKind, DType, Few, MemoryFormat, Mode, Pass
+from flopbench.cells import (
+    AXES,
+    Attention,
+    Axis,
+    Cell,
+    DeviceKind,
+    DType,
+    Few,
+    MemoryFormat,
+    Mode,
+    Pass,
+    Positions,
+)
 from flopbench.errors import FlopbenchError, brief, unknown
 from flopbench.frozen import Frozen, complaint, place
 from flopbench.kernels import Impl
@@ -129,6 +141,7 @@ class AxisValues(TypedDict, total=False):
     widths: int | Sequence[int | None]
     depths: int | Sequence[int | None]
     attention: Attention | Sequence[Attention]
+    positions: Positions | Sequence[Positions]
     memory_formats: MemoryFormat | Sequence[MemoryFormat]
     impls: Impl | Sequence[Impl]
 
@@ -147,6 +160,7 @@ class AxisValue(TypedDict, total=False):
     width: int
     depth: int
     attention: Attention
+    positions: Positions
     memory_format: MemoryFormat
     impl: Impl
 

@@ -151,6 +151,9 @@ LAYERS: dict[str, Spec] = {
 # Channels of an attention head in the paper's ViTs.
 _HEAD_CHANNELS = 64
 
+ROTARY_CHANNELS = 8
+"""Of which a head has a multiple where rotary positions turn it, in any of flopbench's symmetries."""
+
 
 def heads_of(width: int, divisor: int, channels: float = _HEAD_CHANNELS) -> int:
     """The heads of a ViT of this width: as near to so many channels each as it divides into with multiples of
@@ -298,6 +301,15 @@ class ModelName:
                 f"image size {height}×{width} does not suit {self.raw}: {self.version.about.name} wants a "
                 f"square with an even number of cells of {stride} pixels each way, e.g. {near}×{near}"
             )
+
+    def check_positions(self, positions: str) -> None:
+        """Raise unless the network can have positions that are "learnt" or "rope".
+
+        Raises:
+            FlopbenchError: rotary positions would break its symmetry.
+        """
+        if self.has_attention and positions == "rope" and self.version.schedule == "early_invariant":
+            raise FlopbenchError(f"{self.raw} has no rotary positions: {registry.NO_ROPE}")
 
 
 def _near(pixels: float, unit: int) -> int:

@@ -85,7 +85,8 @@ def load_released_checkpoint(
     _check_fit(model, state, layout)
     _fill(model.to_empty(device="cpu"), state, layout)
     if found.family == "vit":
-        model.pos_embed = model.pos_embed.resized(resized.pos_embed.grid)
+        model.grid = resized.grid
+        model.pos_embed = model.pos_embed.resized(model.grid)
     return model.eval()
 
 

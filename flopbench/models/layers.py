@@ -11,6 +11,7 @@ from flopbench.kernels import Impl
 from flopbench.kernels.attention import attention_parts
 from flopbench.models.tasks import Task
 from flopbench.symmetries import Activation, Dropout, Symmetry, together
+from flopbench.symmetries.rotary import Rotate
 
 
 class Mlp(nn.Module):
@@ -41,11 +42,16 @@ class Mlp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the products are the same for every symmetry."""
+    """Multi-head self-attention; the products are the same for every symmetry.
+
+    With `rotary` positions it takes their tables (`Rotary`) beside its input.
+    """
 
     impl: Impl = "auto"
 
-    def __init__(self, symmetry: Symmetry, width: int, heads: int, *, fused: bool) -> None:
+    def __init__(
+        self, symmetry: Symmetry, width: int, heads: int, *, fused: bool, rotary: bool = False
+    ) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(f"width {width} does not split into {heads} heads")
@@ -53,18 +59,21 @@ class Attention(nn.Module):
         self.heads = heads
         self.fused = fused
         self.qkv = symmetry.linear(width, 3 * width)
+        self.rotate = Rotate(symmetry, width // heads, heads) if rotary else None
         self.proj = symmetry.linear(width, width)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, tables: tuple[Tensor, ...] = ()) -> Any:
         """`[B, N, C]` to the same shape."""
         impl = self.impl if self.fused else "unfused"
-        mixed = together(lambda qkv: attention_parts(qkv, self.heads, impl), self.qkv(x))
-        return self.proj(mixed)
+        qkv = self.qkv(x)
+        if self.rotate is not None:
+            qkv = self.rotate(qkv, tables)
+        return self.proj(together(lambda parts: attention_parts(parts, self.heads, impl), qkv))
 
     def cost(self, shapes: Shapes) -> Cost:
         """q kᵀ and its product with v, whatever the symmetry: irreps lie side by side within a head."""
         batch, tokens, _ = shapes.inputs[0]
-        channels = sum(shape[-1] for shape in shapes.inputs)
+        channels = sum(shape[-1] for shape in shapes.outputs)
         product = batch * tokens * tokens * channels
         scores = batch * self.heads * tokens * tokens
         # A gradient of each factor of each product; a fused kernel computes the scores again before.
@@ -95,14 +104,14 @@ class Network(nn.Module):
         """Recompute each block's activations in the backward pass instead of keeping them."""
         self.grad_checkpointing = enable
 
-    def run_block(self, block: nn.Module, x: Any) -> Any:
+    def run_block(self, block: nn.Module, *inputs: Any) -> Any:
         """One block, through a checkpoint where that is switched on and gradients are taken."""
         if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay leaves out: tokens and position embeddings.
+        """Names of parameters that weight decay leaves out: learnt tokens and position embeddings.
 
         Vectors (norms, biases, layer scales) are left out by optimisers' usual rule of dimension.
         """

@@ -1,6 +1,7 @@
 """The vision transformer of DeiT III, once for every symmetry.
 
-Layer scale, class token, biased qkv, layer norm ε = 1e-6. Baseline: Touvron et al., *DeiT III*, 2022.
+Layer scale, class token, biased qkv, layer norm ε = 1e-6. Baseline: Touvron et al., *DeiT III*, 2022; with
+rotary positions and registers, Siméoni et al., *DINOv3*, 2025 (arXiv:2508.10104).
 Equivariant, hybrid and early-invariant versions: *Flopping for FLOPs*, sections 3 and 4, and *Octic Vision
 Transformers*.
 """
@@ -10,11 +11,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from flopbench.cost import Cost, Shapes, free
+from flopbench.errors import FlopbenchError
 from flopbench.models.heads import make_head
 from flopbench.models.layers import Attention, Mlp, Network, init_linear
 from flopbench.models.tasks import TASKS, DecoderName, TaskName
 from flopbench.private import compiled_alone
 from flopbench.symmetries import Head, Symmetry, apart, each, schedule
+from flopbench.symmetries.registry import NO_ROPE
+from flopbench.symmetries.rotary import Rotary
 
 EPS = 1e-6
 
@@ -33,23 +37,31 @@ class Block(nn.Module):
         drop_path: float,
         dropout: float,
         fused: bool,
+        rotary: bool,
     ) -> None:
         super().__init__()
         self.norm1 = symmetry.layer_norm(width, eps)
-        self.attn = Attention(symmetry, width, heads, fused=fused)
+        self.attn = Attention(symmetry, width, heads, fused=fused, rotary=rotary)
         self.residual1 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
         self.norm2 = symmetry.layer_norm(width, eps)
         self.mlp = Mlp(symmetry, width, 4 * width, dropout)
         self.residual2 = symmetry.residual(width, layer_scale=layer_scale, drop_path=drop_path)
 
-    def forward(self, x: Any, normed: Any = None, following: nn.Module | None = None) -> Any:
+    def forward(
+        self,
+        x: Any,
+        tables: tuple[Tensor, ...] = (),
+        normed: Any = None,
+        following: nn.Module | None = None,
+    ) -> Any:
         """`[B, N, C]` to the same shape; with the norm of the `following` block, to that and its norm.
 
+        `tables` are those of rotary positions, where it has them, for one compilation of all blocks.
         `normed` is this block's own first norm of `x` where the block before could compute that along with
         its sum, else None; and so is what this one gives beside its own.
         """
         normed = self.norm1(x) if normed is None else normed
-        x, normed = self.residual1(x, self.attn(normed), self.norm2)
+        x, normed = self.residual1(x, self.attn(normed, tables), self.norm2)
         return self.residual2(x, self.mlp(normed), following, ahead=True)
 
     cost = free
@@ -72,13 +84,17 @@ class VisionTransformer(Network):
             the absolute values of the others beside them.
         invariants: which of them a version has that becomes invariant before its end, where its symmetry has
             several; None for the usual ones.
+        positions: "learnt", added to the patches' tokens, for images of one size; or "rope", rotations of
+            queries and keys, for images of any size: sides that are multiples of `patch_size`.
+        registers: learnt tokens beside the class token.
+        eps: of layer norms.
         attention: "fused" scaled-dot-product attention, or "unfused" as in the paper's timings.
         layer_scale: initial value of the residual branches' scales.
         drop_path: rate of stochastic depth, the same for every block.
         dropout: rate in the MLPs.
 
     Raises:
-        ValueError: channels that do not split into the symmetry's irreps and heads.
+        ValueError: channels that do not split into the symmetry's irreps and heads; or no rotary positions.
     """
 
     def __init__(
@@ -95,6 +111,9 @@ class VisionTransformer(Network):
         decoder: DecoderName = "linear",
         head: Head = "invariant",
         invariants: str | None = None,
+        positions: Literal["learnt", "rope"] = "learnt",
+        registers: int = 0,
+        eps: float = EPS,
         attention: Literal["fused", "unfused"] = "fused",
         layer_scale: float = 1e-4,
         drop_path: float = 0.0,
@@ -105,10 +124,14 @@ class VisionTransformer(Network):
         plan = schedule(symmetry, depth, on_grid=not self.task.classifies)
         stem, last = plan.first, plan.last
         self.stride = patch_size
-        grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        self.grid = grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        self.others = 1 + registers
+        rotary = positions == "rope"
+        if rotary and plan.invariant and plan.switch < depth:
+            raise ValueError(f"no rotary positions: {NO_ROPE}")
         self.patch_embed = stem.patch_embed(3, width, patch_size)
-        self.pos_embed = stem.position_embedding(width, grid)
-        self.cls_token = stem.class_token(width)
+        self.pos_embed = nn.Identity() if rotary else stem.position_embedding(width, grid)
+        self.cls_token = stem.class_token(width, self.others)
         self.switch = plan.switch
         self.join = plan.join(width, invariants)
         self.blocks = nn.ModuleList(
@@ -116,18 +139,21 @@ class VisionTransformer(Network):
                 plan[index],
                 width,
                 heads,
-                eps=plan.eps(index, EPS),
+                eps=plan.eps(index, eps),
                 layer_scale=layer_scale,
                 drop_path=drop_path,
                 dropout=dropout,
                 fused=attention == "fused",
+                rotary=rotary,
             )
             for index in range(depth)
         )
-        self.norm = last.layer_norm(width, EPS)
+        place = width // heads, grid, self.others
+        self.rotary = Rotary(stem, *place) if rotary else None
+        self.rotary_last = Rotary(last, *place) if rotary and plan.switch < depth else None
+        self.norm = last.layer_norm(width, eps)
         self.first, self.last = plan.first, last
         self.head_kind: Head = head
-        self.grid = grid
         self.head = (
             nn.Linear(last.invariant_width(width, head), num_classes)
             if self.task.classifies
@@ -145,24 +171,50 @@ class VisionTransformer(Network):
         init_linear(self)
 
     def tokens(self, images: Tensor) -> Any:
-        """Images `[B, 3, H, W]` to what the last block gives, `[B, 1 + N, C]`, the class token first."""
+        """Images `[B, 3, H, W]` to what the last block gives, `[B, others + N, C]`, the class token first.
+
+        Raises:
+            FlopbenchError: it has no positions for images of that size.
+        """
+        self._grid(images)
         x = self.pos_embed(self.patch_embed(images))
+        # What blocks are called with beside x: with learnt positions, nothing.
+        turn = () if self.rotary is None else (self.rotary(x),)
+        last = () if self.rotary_last is None else (self.rotary_last(x),)
         x = self.cls_token(each(lambda part: part.flatten(1, 2), x))
         normed = None
         for index, block in enumerate(self.blocks):
             if index == self.switch:
-                x = self.join(x)
+                x, turn = self.join(x), last
             following = self._following(index)
             if following is None and normed is None:
-                x = self.run_block(block, x)
+                x = self.run_block(block, x, *turn)
             else:
-                x = block(x, normed, following)
+                x = block(x, *turn, normed=normed, following=following)
                 x, normed = (x, None) if following is None else x
         return x
 
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        """The (rows, columns) of patches of images that it has positions for."""
+        height, width = images.shape[-2:]
+        grid = height // self.stride, width // self.stride
+        if height % self.stride or width % self.stride:
+            raise FlopbenchError(
+                f"images of {height}×{width} pixels do not split into patches of {self.stride}: "
+                f"give sides that are multiples of {self.stride}"
+            )
+        if self.rotary is None and grid != self.grid:
+            own = "×".join(str(side * self.stride) for side in self.grid)
+            raise FlopbenchError(
+                f"images of {height}×{width} pixels: this network has learnt positions for {own} alone; "
+                'build one for that size, or with positions="rope" for any'
+            )
+        return grid
+
     def pyramid(self, images: Tensor) -> list[Any]:
         """Images `[B, 3, H, W]` to the one grid that there is, `[B, H/P, W/P, C]`."""
-        return [self.norm(each(lambda part: part[:, 1:].unflatten(1, self.grid), self.tokens(images)))]
+        grid, x = self._grid(images), self.tokens(images)
+        return [self.norm(each(lambda part: part[:, self.others :].unflatten(1, grid), x))]
 
     def forward(self, images: Tensor) -> Any:
         """Images `[B, 3, H, W]` to what the task gives: logits `[B, num_classes]` of a classification."""

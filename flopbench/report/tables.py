@@ -8,7 +8,6 @@ from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS, text
 from flopbench.report.cells import (
-    TOLD_APART,
     Row,
     Rows,
     about,
@@ -48,7 +47,7 @@ def _macs(row: Row) -> tuple[float, str] | None:
 
 MODEL_COLUMNS = (
     words("model", "label"),
-    *(words(axis.label, axis.name) for axis in TOLD_APART),
+    words("image", "image_size"),
     Column("parameters", write=text.count),
     Column("MACs", _macs, lambda found: f"{'≥' if found[1] else ''}{text.count(found[0])}"),
     _promised("MACs ratio", "macs_ratio", text.factor),
@@ -63,7 +62,7 @@ _WHERE_COLUMNS = (
 )
 
 _WHAT_COLUMNS = (
-    words("candidate", "pair_name"),
+    words("candidate", "pair_label"),
     *_WHERE_COLUMNS,
 )
 
@@ -191,11 +190,11 @@ def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
         if column.key == "inputs":
             return any(row["inputs"] != IMAGES for row in rows)
         if column.header in _OFTEN_THE_SAME:
-            return len({column.show(row) for row in rows} - {text.MISSING}) > 1
+            return len({column.show(row) for row in rows}) > 1
         if column.header == "baseline":
             # What all are compared with stands first among the models, where there is a table of them.
             one_for_all = title and len({row["baseline_label"] for row in rows}) == 1
-            told = (baseline_is_told(row) or row["pair_name"] != row["candidate_label"] for row in rows)
+            told = (baseline_is_told(row) or row["pair_label"] != row["candidate_label"] for row in rows)
             return not (one_for_all or all(told))
         return True
 

@@ -17,6 +17,7 @@ from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import Why, choose
 from flopbench.kernels.gelu import Activation, gelu
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts
+from flopbench.kernels.rotation import Rotations
 from flopbench.kernels.transform import POINT, Transform
 from flopbench.private import hooked
 from flopbench.symmetries.generators import Generator
@@ -117,6 +118,8 @@ class Symmetry:
     """To the points of a feature that the group permutes: what non-linearities act on."""
     gelu: ClassVar[type[Gelu]] = Gelu
     """The class of the activation."""
+    rotations: ClassVar[Rotations | None] = None
+    """How rotary positions turn the channels of a head, where they can without breaking the symmetry."""
     ends_plain: ClassVar[bool] = False
     """Whether a network that has it in all blocks makes its features invariant after the last of them, and
     ends as ordinary ones do, instead of showing its head the invariant channels alone."""
@@ -152,9 +155,9 @@ class Symmetry:
         """Add a learnt embedding of the position to `[B, H, W, width]`."""
         return self._layer("position embedding", self.check_channels(width), grid)
 
-    def class_token(self, width: int) -> nn.Module:
-        """Put a learnt token before the others: `[B, N, width]` to `[B, 1 + N, width]`."""
-        return self._layer("class token", self.check_channels(width))
+    def class_token(self, width: int, count: int = 1) -> nn.Module:
+        """Put learnt tokens before the others: `[B, N, width]` to `[B, count + N, width]`."""
+        return self._layer("class token", self.check_channels(width), count)
 
     def linear(self, in_features: int, out_features: int, *, invariant_only: bool = False) -> nn.Module:
         """Affine map of the channels, `[..., in_features]` to `[..., out_features]`.

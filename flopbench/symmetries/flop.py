@@ -15,6 +15,7 @@ from flopbench.cost import Cost, Shapes, per_element
 from flopbench.kernels import Impl
 from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.depthwise import depthwise
+from flopbench.kernels.rotation import Plane, Rotations
 from flopbench.kernels.transform import HALVES, SQRT_HALF, Transform, to_mirror_pairs
 from flopbench.symmetries.base import Head, MemoryFormat, Symmetry, each
 from flopbench.symmetries.flop_tokens import FlopTokens
@@ -286,6 +287,9 @@ class Flop(Group):
     feature = Halves
     generators = (Generator("flop", flop_columns, ((0, 1), (1, -1))),)
     transform: ClassVar[Transform] = HALVES
+    # Flopping is diag(1, −1) on a channel of s and one of a, which changes the sense in which they turn: so
+    # they turn along x. Two of one irrep keep theirs, and turn along y.
+    rotations = Rotations((4, 4), (Plane("y", 0, 1), Plane("x", 2, 6), Plane("y", 4, 5), Plane("x", 3, 7)))
     layers: ClassVar[dict[str, type[nn.Module]]] = {
         **Group.layers,
         "patch embedding": FlopPatchEmbed,

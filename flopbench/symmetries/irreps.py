@@ -215,22 +215,26 @@ class IrrepResidual(nn.Module):
 
 
 class IrrepClassToken(nn.Module):
-    """A learnt invariant token; its other parts are zero, for where it lies nothing moves it."""
+    """Learnt invariant tokens: a class token, and registers after it.
 
-    def __init__(self, rows: Rows, width: int, deviation: float) -> None:
+    Their other parts are zero, for where they lie nothing moves them.
+    """
+
+    def __init__(self, rows: Rows, width: int, count: int, deviation: float) -> None:
         super().__init__()
-        self.rows = rows
-        weight = nn.Parameter(torch.empty(1, 1, rows.widths(width)[0]))
+        self.rows, self.count = rows, count
+        weight = nn.Parameter(torch.empty(1, count, rows.widths(width)[0]))
         nn.init.trunc_normal_(weight, std=deviation)
         self.register_parameter(f"weight_{rows.irreps[0].name}", weight)
 
     def forward(self, x: Any) -> Any:
-        """`[B, N, C]` to `[B, 1 + N, C]`."""
+        """`[B, N, C]` to `[B, count + N, C]`."""
         (weight,) = self.parameters()
         first, *others = x
         token = weight.expand(first.shape[0], -1, -1).to(first.dtype)
-        zeros = (torch.cat([part.new_zeros(part.shape[0], 1, part.shape[2]), part], dim=1) for part in others)
-        return like(x, (torch.cat([token, first], dim=1), *zeros))
+        zeros = (part.new_zeros(part.shape[0], self.count, part.shape[2]) for part in others)
+        padded = (torch.cat(pair, dim=1) for pair in zip(zeros, others, strict=True))
+        return like(x, (torch.cat([token, first], dim=1), *padded))
 
     cost = free
 
@@ -257,9 +261,9 @@ class Group(Symmetry):
         """A scale per irrep."""
         return IrrepResidual(self.rows, self.check_channels(width), layer_scale, drop_path)
 
-    def class_token(self, width: int) -> nn.Module:
-        """Learnt where it is invariant."""
-        return IrrepClassToken(self.rows, self.check_channels(width), self.class_token_deviation)
+    def class_token(self, width: int, count: int = 1) -> nn.Module:
+        """Learnt where they are invariant."""
+        return IrrepClassToken(self.rows, self.check_channels(width), count, self.class_token_deviation)
 
     def shapes(self, grid: tuple[int, ...], width: int) -> list[tuple[int, ...]]:
         """Every part lies on the whole grid."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flopbench.cost import ROOT, Cost, Shapes, free
 from flopbench.errors import unknown
+from flopbench.kernels.rotation import Plane, Rotations
 from flopbench.kernels.transform import Transform
 from flopbench.symmetries.folding import Foldable, Folded
 from flopbench.symmetries.generators import Generator, flop_columns, quarter_turn
@@ -335,6 +336,13 @@ class OcticGroup(Group):
     # The slices of e1 are x4 and x6, those of e2 x5 and x7; the last four points are x4, −x7, x6 and x5.
     transform: ClassVar[Transform] = Transform(
         (1, 1, 1, 1, 2, 2), (0, 1, 2, 3, 4, 7, 5, 6), (1, 1, 1, 1, 1, -1, 1, 1)
+    )
+    # (a1 ± b1)/√2 are as cosines of x and of y, with e1 and e2 for their sines, y upwards. The same times xy:
+    # (a2 ± b2)/√2 with e2 and e1. Sums and differences there and back are what that takes more than no group.
+    rotations = Rotations(
+        (1, 1, 1, 1, 2, 2),
+        (Plane("x", 0, 4), Plane("y", 2, 6, -1), Plane("x", 1, 7), Plane("y", 3, 5)),
+        mixed=((0, 2), (1, 3)),
     )
     class_token_deviation: ClassVar[float] = DEVIATION
     ends_plain: ClassVar[bool] = True

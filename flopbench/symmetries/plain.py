@@ -12,6 +12,7 @@ from flopbench.kernels.dispatch import choose
 from flopbench.kernels.layer_norm import LAYER_NORM
 from flopbench.kernels.linear import Maps, linear_parts
 from flopbench.kernels.residual import add_scaled
+from flopbench.kernels.rotation import Plane, Rotations
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
 from flopbench.symmetries.folding import Foldable
@@ -55,15 +56,15 @@ class PositionEmbedding(Positions):
 
 
 class ClassToken(nn.Module):
-    """A learnt token in front of the others."""
+    """Learnt tokens in front of the others: the class token, and registers after it."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, count: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, 1, width))
+        self.weight = nn.Parameter(torch.empty(1, count, width))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, N, C]` to `[B, 1 + N, C]`."""
+        """`[B, N, C]` to `[B, count + N, C]`."""
         return torch.cat([self.weight.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
 
     cost = free
@@ -202,6 +203,7 @@ class Plain(Symmetry):
     """The trivial group: every layer is the ordinary one, and every channel counts as invariant."""
 
     about: ClassVar[About] = BUILTIN["plain"]
+    rotations = Rotations((4,), (Plane("y", 0, 2), Plane("x", 1, 3)))
     layers: ClassVar[dict[str, type[nn.Module]]] = {
         "position embedding": PositionEmbedding,
         "class token": ClassToken,

@@ -30,6 +30,12 @@ SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 none has it, and what the network gives is averaged over the group: test-time augmentation.
 """
 
+NO_ROPE = (
+    "what has become invariant would turn one way in an image and the other way in its mirror image; "
+    "choose learnt positions, or a version that is not early invariant"
+)
+"""Why a version whose features become invariant before its last blocks has no rotary positions."""
+
 # What the labels of the versions of somebody's own symmetry begin with.
 _LETTERS = ("E", "H", "I", "TTA")
 

@@ -1,0 +1,145 @@
+"""Rotary positions: queries and keys turn with the place of their token, so that scores go by distances.
+
+Source: Su et al., *RoFormer*, 2021 (arXiv:2104.09864). In images half of the rotations go by x and half by y
+(Heo et al., *Rotary Position Embedding for Vision Transformer*, 2024, arXiv:2403.13298), which are normalised
+to [−1, 1] about the image's centre (*DINOv3*, 2025, arXiv:2508.10104).
+
+A group leaves all scores as they are where it takes the rotation T at a place p to that at the place it moves
+it to: T(g p) = ρ(g) T(p) ρ(g)⁻¹. So which channels turn together, and along which axis, follows from how it
+acts on them, and is data. Any group of mirror images and quarter turns leaves the axes to each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import pi
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, cat
+
+TEMPERATURE = 100.0
+"""The longest period over the shortest, that of the first frequency: twice the side of an image."""
+
+
+class Plane(NamedTuple):
+    """Two slices of a head's channels that turn together.
+
+    Attributes:
+        axis: along which: x to the right, y down.
+        first: the slice that is as cosines are.
+        second: the other, as sines are.
+        sign: 1 or −1, the sense in which they turn.
+    """
+
+    axis: Literal["x", "y"]
+    first: int
+    second: int
+    sign: int = 1
+
+
+@dataclass(frozen=True)
+class Rotations:
+    """Which slices of a head's channels turn together; all slices have as many channels.
+
+    Attributes:
+        slices: into how many slices each part of a feature falls. They are numbered part after part.
+        planes: each slice is in one. The frequencies are shared out among those along an axis, in turn.
+        mixed: pairs of slices whose normalised sum and difference turn in their stead.
+    """
+
+    slices: tuple[int, ...]
+    planes: tuple[Plane, ...]
+    mixed: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many slices there are: channels a head are a multiple of it."""
+        return sum(self.slices)
+
+    def tables(
+        self, channels: int, grid: tuple[int, int], others: int, dtype: torch.dtype, device: torch.device
+    ) -> list[Tensor]:
+        """Cosines and sines, signed and scaled, of each part.
+
+        Args:
+            channels: of a head.
+            grid: (rows, columns) of tokens.
+            others: tokens in front of them that do not turn.
+            dtype: of the tables.
+            device: of the tables.
+
+        Returns:
+            `[others + rows·columns, 1, 1, c_p]` twice for each part.
+        """
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        frequencies = channels // 4
+        # As single precision has them: so do the networks that were trained with them.
+        exponents = torch.arange(frequencies, dtype=torch.float32, device=device) / frequencies
+        periods = (TEMPERATURE**exponents).to(exact)
+        y, x = (2 * pi * _centred(side, exact, device)[:, None] / periods for side in grid)
+        angles = {"y": y[:, None].expand(*grid, -1), "x": x.expand(*grid, -1)}
+        cosines, sines = {}, {}
+        for axis, angle in angles.items():
+            planes = [plane for plane in self.planes if plane.axis == axis]
+            # A token that does not turn has an angle of zero.
+            angle = F.pad(angle.flatten(0, 1), (0, 0, others, 0))
+            for index, (_, one, two, sign) in enumerate(planes):
+                own = angle[:, index :: len(planes)]
+                cosine, sine = own.cos(), sign * self._scale(one, two) * own.sin()
+                cosines |= {one: cosine * self._scale(one, one), two: cosine * self._scale(two, two)}
+                sines |= {one: -sine, two: sine}
+        both = ([table[i] for i in numbers] for numbers in self._by_part() for table in (cosines, sines))
+        return [cat(slices, dim=-1)[:, None, None].to(dtype) for slices in both]
+
+    def rotate(self, parts: Sequence[Tensor], tables: Sequence[Tensor]) -> list[Tensor]:
+        """Parts of heads `[B, N, ..., heads, c_p]`, turned by `tables` of N tokens."""
+        pieces = self._pieces(parts)
+        if self.mixed:
+            self._mix(pieces)
+            parts = self._joined(pieces)
+        partner = {plane.first: plane.second for plane in self.planes}
+        partner |= {two: one for one, two in partner.items()}
+        partners = self._joined([pieces[partner[index]] for index in range(self.count)])
+        turned = [
+            torch.addcmul(part * cosine, other, sine)
+            for part, other, cosine, sine in zip(parts, partners, tables[::2], tables[1::2], strict=True)
+        ]
+        if self.mixed:
+            pieces = self._pieces(turned)
+            self._mix(pieces)
+            turned = self._joined(pieces)
+        return turned
+
+    def operations(self, elements: int) -> int:
+        """Elementwise operations of turning so many: two factors and a sum, and what mixes and unmixes."""
+        return 3 * elements + 2 * elements * 2 * len(self.mixed) // self.count
+
+    def _scale(self, one: int, two: int) -> float:
+        """What makes sums of mixed slices, which are not normalised, there and back normalised ones."""
+        mixed = [index for pair in self.mixed for index in pair]
+        return 0.5 ** (0.5 * ((one in mixed) + (two in mixed)))
+
+    def _mix(self, pieces: list[Tensor]) -> None:
+        for one, two in self.mixed:
+            pieces[one], pieces[two] = pieces[one] + pieces[two], pieces[one] - pieces[two]
+
+    def _pieces(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        pieces: list[Tensor] = []
+        for part, count in zip(parts, self.slices, strict=True):
+            pieces += [part] if count == 1 else part.chunk(count, dim=-1)
+        return pieces
+
+    def _joined(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        own = ([pieces[index] for index in numbers] for numbers in self._by_part())
+        return [some[0] if len(some) == 1 else cat(some, dim=-1) for some in own]
+
+    def _by_part(self) -> list[range]:
+        """The numbers of each part's slices."""
+        firsts = [sum(self.slices[:part]) for part in range(len(self.slices))]
+        return [range(first, first + count) for first, count in zip(firsts, self.slices, strict=True)]
+
+
+def _centred(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Centres of so many cells between −1 and 1; mirror images have the same but for the sign, to the bit."""
+    return torch.arange(1 - side, side, 2, dtype=dtype, device=device) / side
