@@ -21,7 +21,7 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Check that the networks of a suite have the symmetry that they promise.
+    """Check that the networks of a suite have the symmetry that they promise, in each of their tasks.
 
     Weights are perturbed. Errors are relative to the deviation of the output, on random images and on a
     photograph, in both precisions: the largest over the generators of the symmetry. Exit code 3 if one is
@@ -40,13 +40,15 @@ def verify(
     kinds = [(images, dtype) for dtype in DTYPES for images in ("random", "photo")]
     columns = (
         words("model"),
+        words("task"),
         words("compared"),
         *(Column(f"{dtype}\n{images}", write=text.error, rank=2) for images, dtype in kinds),
         Column("symmetry", numeric=False, tone=lambda row: "good" if row["symmetry"] == "ok" else "bad"),
     )
     rows = [
         (
-            result.name,
+            result.candidate.name,
+            result.candidate.task,
             result.what,
             *(max(result.errors[kind].values()) for kind in kinds),
             "ok" if result.passed else f"FAILED: {', '.join(result.broken)}",

@@ -7,12 +7,13 @@ from typer.testing import CliRunner
 
 from flopbench.cli import app
 from flopbench.errors import FlopbenchError
+from flopbench.models import heads
 from flopbench.models.factory import create_model
 from flopbench.models.single import KINDS
 from flopbench.suites import available_suites, load_suite
 from flopbench.symmetries.irreps import IrrepLinear
 from flopbench.testing import verify
-from flopbench.testing.verify import candidates, verify_model, verify_suite
+from flopbench.testing.verify import Candidate, candidates, verify_model, verify_suite
 
 SUITE = """
 title = "Small"
@@ -37,18 +38,23 @@ def shallow(monkeypatch):
     monkeypatch.setattr(verify, "create_model", partial(create_model, depth=2))
 
 
+def names(found: list[Candidate]) -> list[str]:
+    assert all(not candidate.options for candidate in found)
+    return [candidate.name for candidate in found]
+
+
 def test_candidates_are_all_that_promise_a_symmetry(suite):
-    assert candidates(suite) == [
+    assert names(candidates(suite)) == [
         "vit_ti16.flop",
         "vit_ti16.hybrid",
         "vit_ti16.early_invariant",
         "convnext_iso_s.flop",
     ]
-    assert candidates(suite, quick=True) == ["resmlp_t12.flop"]
+    assert names(candidates(suite, quick=True)) == ["resmlp_t12.flop"]
 
 
 def test_all_suites_cover_every_pair():
-    everything = set(candidates("all"))
+    everything = {candidate.name for candidate in candidates("all")}
     for name in available_suites():
         pairs = [pair for profile in load_suite(name).profiles.values() for pair in profile.pairs]
         assert {pair.candidate for pair in pairs if "." in pair.candidate} <= everything
@@ -70,9 +76,63 @@ def test_a_table_line_a_network_and_exit_code_0(suite):
     assert result.exit_code == 0
     lines = result.output.splitlines()
     (line,) = (line.split() for line in lines if "resmlp_t12.flop" in line)
-    assert line[:2] == ["resmlp_t12.flop", "logits"]
+    assert line[:3] == ["resmlp_t12.flop", "classification", "logits"]
     assert line[-1] == "ok"
     assert lines[-1].startswith("1 of 1 networks have their symmetry")
+
+
+DENSE = """
+title = "Dense"
+[defaults]
+tasks = ["classification", "features", "segmentation"]
+attention = ["fused", "unfused"]
+widths = [48]
+depths = [2]
+image_sizes = [64, 128]
+[profiles.cpu]
+pairs = ["vit_ti16.flop"]
+batch_sizes = [1, 2]
+passes = ["train"]
+[profiles.cpu.full]
+pairs = ["vit_ti16.octic"]
+tasks = ["features"]
+[profiles.cuda]
+pairs = ["vit_ti16.hybrid@vit_ti16.tta"]
+tasks = ["segmentation"]
+batch_sizes = [1]
+"""
+
+
+def test_networks_are_verified_in_each_of_their_tasks(tmp_path):
+    path = tmp_path / "dense.toml"
+    path.write_text(DENSE, encoding="utf-8")
+    found = candidates(str(path))
+    assert [(candidate.name, candidate.options.get("task")) for candidate in found] == [
+        *(("vit_ti16.flop", task) for task in (None, "features", "segmentation")),
+        ("vit_ti16.tta", "segmentation"),
+        ("vit_ti16.hybrid", "segmentation"),
+        ("vit_ti16.octic", "features"),
+    ]
+    result = CliRunner().invoke(app, ["verify", "--suite", str(path)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.output.splitlines() if line.strip().startswith("vit_ti16")]
+    whats = ["logits", "features", "segmentation", "segmentation", "half", "features"]
+    assert [line[-6] for line in lines] == whats
+    assert "segmentation, linear decoder, width 48, depth 2" in result.output
+    assert "6 of 6 networks have their symmetry" in result.output
+
+
+def test_pixels_at_other_places_are_found_and_only_where_they_are_not_square(monkeypatch):
+    name, options = "vit_ti16.early_invariant", {"task": "segmentation", "width": 48, "depth": 2}
+    to_pixels = heads.to_pixels
+
+    def shifted(x, size):
+        return to_pixels(x, size).roll(int(size[0] != size[1]), -1)
+
+    monkeypatch.setattr(heads, "to_pixels", shifted)
+    result = verify_model(name, **options)
+    assert (result.what, result.broken) == ("segmentation", ("flop",))
+    assert verify_model(name, 64, **options).passed
 
 
 @pytest.mark.slow
@@ -84,7 +144,7 @@ def test_a_broken_symmetry_is_found_and_exit_code_3(suite, monkeypatch):
         return y._replace(s=y.s + 1e-3 * x.a[..., :1]) if y.a is not None else y
 
     monkeypatch.setattr(IrrepLinear, "forward", broken)
-    results = {result.name: result for result in verify_suite(suite)}
+    results = {result.candidate.name: result for result in verify_suite(suite)}
     assert not any(result.passed for result in results.values())
     assert results["vit_ti16.hybrid"].what == "first half"
     monkeypatch.setattr("flopbench.testing.verify.verify_suite", lambda *_, **__: iter(results.values()))
