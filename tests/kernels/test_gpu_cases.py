@@ -51,6 +51,8 @@ def test_the_table_is_made_of_what_a_gpu_measures(device, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda run, **_: run)
     size = Size(32, 5, 2)
     for name, case in CASES.items():
+        if not case.timed:
+            continue
         inputs = [x.bfloat16().to(device) for x in case.inputs(Inputs(size, False, 2, device.type))]
         asked = operations.asked_of(case, size, inputs)
         assert (asked.operation, asked.elements) == (name.split()[0], inputs[0].numel())
