@@ -73,6 +73,17 @@ class Supervision:
     loss: Callable[[Tensor, Tensor], Tensor]
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of logits `[B, K]` or `[B, K, H, W]` and labels `[B]` or `[B, H, W]`.
+
+    Logits `[B, K]` may be held to shares of all classes `[B, K]`, too.
+    """
+    if logits.ndim == 4 and logits.is_contiguous(memory_format=torch.channels_last):
+        # As heads give them. Torch's operator would copy them to planes, in which their gradient came back.
+        logits, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
 def log_depth_error(output: Tensor, target: Tensor) -> Tensor:
     """Mean |difference| of logarithms of depths `[B, 1, H, W]`, of any shapes that broadcast."""
     return (output - target).abs().mean()
@@ -102,7 +113,7 @@ def _dome(shape: torch.Size, device: torch.device) -> Tensor:
     return F.normalize(torch.stack(planes), dim=0)[None]
 
 
-_OF_CLASSES = Supervision("logits [B, K] or [B, K, H, W]", (2, 4), _labels, F.cross_entropy)
+_OF_CLASSES = Supervision("logits [B, K] or [B, K, H, W]", (2, 4), _labels, cross_entropy)
 
 SUPERVISED: dict[TaskName, Supervision] = {
     "classification": _OF_CLASSES,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flopbench.errors import FlopbenchError
 from flopbench.inputs import Inputs
-from flopbench.loss import SUPERVISED, task_loss
+from flopbench.loss import SUPERVISED, cross_entropy, task_loss
 from flopbench.models.tasks import TaskName
 
 NONE = Inputs()
@@ -67,3 +67,17 @@ def test_every_other_task_and_shape_is_refused_in_a_line():
     for task, output in wrong.items():
         with pytest.raises(FlopbenchError, match=r"^a training step needs .* the network gives a .*: state"):
             of(task, output)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_gradient_of_logits_of_pixels_lies_as_they_do(smoothing: float):
+    values, labels = torch.randn(2, 5, 3, 4), torch.randint(5, (2, 3, 4))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        logits = values.contiguous(memory_format=layout).requires_grad_()
+        wide = values.double().requires_grad_()
+        got = cross_entropy(logits, labels, smoothing)
+        expected = F.cross_entropy(wide, labels, label_smoothing=smoothing)
+        torch.testing.assert_close(got.double(), expected)
+        (gradient,), (right,) = torch.autograd.grad(got, logits), torch.autograd.grad(expected, wide)
+        torch.testing.assert_close(gradient.double(), right)
+        assert gradient.is_contiguous(memory_format=layout)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from flopbench.errors import FlopbenchError, gist, unknown
+from flopbench.loss import cross_entropy
 from flopbench.recipes import Loss, Mix, Optimiser, Schedule
 
 Mixer = Callable[[Tensor, Tensor], Tensor]
@@ -96,8 +97,8 @@ def make_loss(settings: Loss) -> Callable[[Tensor, Tensor], Tensor]:
     `[B, classes, H, W]`, and labels `[B, H, W]`.
     """
 
-    def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), targets, label_smoothing=settings.smoothing)
+    def of_classes(logits: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(logits.float(), targets, settings.smoothing)
 
     def binary(logits: Tensor, targets: Tensor) -> Tensor:
         classes = logits.shape[1]
@@ -105,7 +106,7 @@ def make_loss(settings: Loss) -> Callable[[Tensor, Tensor], Tensor]:
         smoothed = present * (1 - settings.smoothing) + settings.smoothing / classes
         return F.binary_cross_entropy_with_logits(logits.float(), smoothed.float())
 
-    return binary if settings.name == "binary-cross-entropy" else cross_entropy
+    return binary if settings.name == "binary-cross-entropy" else of_classes
 
 
 class Average:
