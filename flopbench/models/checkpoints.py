@@ -160,6 +160,9 @@ def _on_meta(family: str, config: dict[str, Any]) -> Any:
 def load_timm_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
     """Load the state dict of timm's `deit3_*`, `resmlp_*` or `convnext_*` into our baseline of the same size.
 
+    With `positions="rope"`, `registers=4` and `eps=1e-5` a ViT is timm's `vit_*_dinov3` or `*_dinov3_qkvb`
+    that pools by the class token (`global_pool="token"`) and has GELUs in its MLPs.
+
     Args:
         model: a plain network of flopbench; the same logits as timm's come out of it afterwards.
         state_dict: timm's.
@@ -176,6 +179,8 @@ def load_timm_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 
             f"timm's weights do not fit {type(model).__name__}: build a baseline of flopbench"
         )
     state = checked_weights(state_dict_in(state_dict))
+    if isinstance(model, VisionTransformer) and model.rotary is not None:
+        family = "vit_rope" if any(name.endswith(".q_bias") for name in state) else "vit_rope_unbiased"
     _check_fit(model, state, TIMM[family])
     _fill(model, state, TIMM[family])
     return model

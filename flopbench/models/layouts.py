@@ -7,10 +7,12 @@ the same but for dimensions of size 1; the few that are composed of several name
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from flopbench.models.layers import Attention
 from flopbench.symmetries import flop, flop_tokens, irreps, octic, plain
 
 Shape = tuple[int, ...]
@@ -124,8 +126,22 @@ _TIMM: dict[type[nn.Module], dict[str, Names]] = {
     plain.Affine: {"weight": "alpha", "bias": "beta"},
 }
 
+
+def _rotary(attention: dict[str, Names]) -> Layout:
+    """timm's layout of rotary networks with registers, by what it calls the parameters of attention."""
+    own: dict[type[nn.Module], dict[str, Names]] = {
+        plain.ClassToken: {"weight": ("cls_token", "reg_token")},
+        plain.Residual: {"gamma": ""},
+        Attention: attention,
+    }
+    return Layout(((r"\.residual(\d)$", r".gamma_\1"), (r"^cls_token$", "")), own)
+
+
 TIMM: dict[str, Layout] = {
     "vit": Layout(((r"\.residual(\d)$", r".ls\1"),), _TIMM),
+    # Networks like DINOv3: a bias of the keys is zero there, and others may be.
+    "vit_rope": _rotary({"qkv.bias": ("q_bias", "v_bias")}),
+    "vit_rope_unbiased": _rotary({"qkv.bias": ()}),
     "resmlp": Layout(
         (
             (r"\.residual(\d)$", r".ls\1"),
@@ -178,6 +194,12 @@ def _source(kind: type[nn.Module], keys: tuple[str, ...], shape: torch.Size) -> 
     if kind is flop.FlopPositionEmbedding:
         # Tokens of the left half, row-major.
         return Source(keys, ((1, shape[1] * shape[2], shape[3]),), lambda tokens: tokens.reshape(shape))
+    if kind is plain.ClassToken and len(keys) == 2:
+        count, width = shape[1:]
+        return Source(keys, ((1, 1, width), (1, count - 1, width)), lambda *both: torch.cat(both, dim=1))
+    if kind is Attention and len(keys) != 1:
+        third = shape[0] // 3
+        return Source(keys, ((third,),) * len(keys), partial(_of_queries_and_values, torch.zeros(third)))
     if len(keys) == 1:
         return Source(keys, (tuple(shape),), lambda tensor: tensor)
     if kind is not flop.FlopDownsample:
@@ -189,6 +211,11 @@ def _source(kind: type[nn.Module], keys: tuple[str, ...], shape: torch.Size) -> 
     # Downsampling: left columns [out, in/2, row, 1] of two kernels make [out, row, in].
     column = (shape[0], shape[2] // 2, shape[1], 1)
     return Source(keys, (column,) * 2, _rows_of_both)
+
+
+def _of_queries_and_values(keys: Tensor, *biases: Tensor) -> Tensor:
+    queries, values = biases or (keys, keys)
+    return torch.cat([queries, keys.to(queries), values])
 
 
 def _rows_of_both(one: Tensor, two: Tensor) -> Tensor:

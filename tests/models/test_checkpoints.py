@@ -354,6 +354,28 @@ def test_a_baseline_with_timms_weights_gives_timms_logits(ours, options, theirs,
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("theirs", ["vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"])
+@torch.no_grad()
+def test_a_rotary_baseline_with_timms_weights_gives_timms_logits(theirs):
+    """At sizes whose sides are powers of two, which timm's coordinates in single precision have exactly."""
+    pytest.importorskip("timm", exc_type=ImportError)
+    sizes = {"depth": 2, "num_classes": 7}
+    more = {"embed_dim": 64, "num_heads": 2, "global_pool": "token"}
+    network = perturb(flopbench.create_model(f"timm:{theirs}", image_size=64, **sizes, **more)).eval()
+    options = {"width": 64, "heads": 2, "positions": "rope", "registers": 4, "eps": 1e-5}
+    model = flopbench.create_model("vit_s16", image_size=64, **sizes, **options).eval()
+    checkpoints.load_timm_state_dict(model, network.state_dict())
+    for size in ((64, 64), (48, 80)):
+        pixels = torch.randn(2, 3, *size)
+        torch.testing.assert_close(model(pixels), network(pixels), rtol=1e-5, atol=1e-5)
+    model, network = model.double(), network.double()
+    for size in ((64, 64), (32, 128)):
+        pixels = torch.randn(2, 3, *size, dtype=torch.float64)
+        expected = network(pixels)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(model(pixels), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_timms_weights_fit_baselines_only():
     model = ConvNeXt(
         image_size=(16, 16), num_classes=3, patch_size=4, widths=(8,), depths=(1,), symmetry="flop"
