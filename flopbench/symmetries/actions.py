@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flopbench.errors import FlopbenchError
 from flopbench.models.tasks import Kind
+from flopbench.structures import described
 from flopbench.symmetries.generators import Generator
 
 
@@ -77,9 +78,9 @@ def heat_maps(swapped: Mapping[str, Sequence[int]]) -> BySymmetry:
 def _swapping(
     name: str, act: Callable[[Generator, Any], Any], swapped: Mapping[str, Sequence[int]], axis: int
 ) -> BySymmetry:
-    def swap(generator: Generator, x: Tensor) -> Tensor:
-        if x.ndim < -axis:
-            raise FlopbenchError(f"{name} have {-axis} axes or more, got {tuple(x.shape)}")
+    def swap(generator: Generator, x: Any) -> Tensor:
+        if not isinstance(x, Tensor) or x.ndim < -axis:
+            raise FlopbenchError(f"{name} have {-axis} axes or more, got {described(x)}")
         order, count = list(swapped.get(generator.name, ())), x.shape[axis]
         if sorted(order) != list(range(count)):
             raise FlopbenchError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flopbench.errors import FlopbenchError
+from flopbench.structures import described
 
 Moves = Callable[[Tensor, int, int], Tensor]
 """Moves the cells of a grid: takes a tensor and the axes of its rows and columns."""
@@ -81,7 +82,7 @@ class Generator:
         Raises:
             FlopbenchError: another shape.
         """
-        _require(v.ndim > 2 and v.shape[-3] > 1, "vectors are [..., 2 or more, H, W]", v)
+        _require(_size(v, -3) > 1, "vectors are [..., 2 or more, H, W]", v)
         x, y, *others = self.images(v).unbind(-3)
         return torch.stack([*self.directions(x, y), *others], dim=-3)
 
@@ -91,7 +92,7 @@ class Generator:
         Raises:
             FlopbenchError: another shape.
         """
-        _require(p.ndim > 0 and p.shape[-1] > 1, "points are [..., 2 or more], of x, y, ...", p)
+        _require(_size(p, -1) > 1, "points are [..., 2 or more], of x, y, ...", p)
         x, y = self.directions(p[..., 0] - 0.5, p[..., 1] - 0.5)
         return torch.cat([torch.stack([x, y], dim=-1) + 0.5, p[..., 2:]], dim=-1)
 
@@ -101,7 +102,7 @@ class Generator:
         Raises:
             FlopbenchError: another shape.
         """
-        _require(b.ndim > 0 and b.shape[-1] == 4, "boxes are [..., 4], of cx, cy, w, h", b)
+        _require(_size(b, -1) == 4, "boxes are [..., 4], of cx, cy, w, h", b)
         width, height = (side.abs() for side in self.directions(b[..., 2], b[..., 3]))
         return torch.cat([self.points(b[..., :2]), torch.stack([width, height], dim=-1)], dim=-1)
 
@@ -125,8 +126,8 @@ class Generator:
         raise TypeError(f"how a {self.name} acts on {what} is not known: state the action")
 
     def _moved(self, x: Tensor, rows: int, columns: int) -> Tensor:
-        there = max(rows, columns) < x.ndim and -min(rows, columns) <= x.ndim
-        _require(there, f"a {self.name} acts on a grid of rows and columns", x)
+        there = _size(x, rows) and _size(x, columns)
+        _require(bool(there), f"a {self.name} acts on a grid of rows and columns", x)
         moved = self.grid(x, rows, columns)
         if moved.shape != x.shape:
             sides = f"{x.shape[rows]}×{x.shape[columns]}"
@@ -146,9 +147,14 @@ def quarter_turn(x: Tensor, rows: int, columns: int) -> Tensor:
     return torch.rot90(x, 1, (rows, columns))
 
 
-def _require(right: bool, what: str, x: Tensor) -> None:
+def _size(x: Any, axis: int) -> int:
+    """Along an axis of a tensor; 0 without it."""
+    return x.shape[axis] if isinstance(x, Tensor) and -x.ndim <= axis < x.ndim else 0
+
+
+def _require(right: bool, what: str, x: Any) -> None:
     if not right:
-        raise FlopbenchError(f"{what}, got {tuple(x.shape)}")
+        raise FlopbenchError(f"{what}, got {described(x)}")
 
 
 Element = tuple[Generator, ...]
