@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.kernels import Impl
 from flopbench.kernels.dispatch import select
+from flopbench.models.averaged import Averaged
 from flopbench.models.catalog import ModelName, Spec, parse_name
 from flopbench.models.checkpoints import (
     Join,
@@ -29,10 +30,10 @@ from flopbench.models.checkpoints import (
 from flopbench.models.factory import create_model
 from flopbench.models.layouts import RELEASED, TIMM, sources
 from flopbench.models.recognise import recognise
-from flopbench.models.tasks import CLASSIFICATION, TaskName
+from flopbench.models.tasks import CLASSIFICATION, TASKS, TaskName
 from flopbench.results.training_folder import CHECKPOINT, EMA, WEIGHTS
 from flopbench.results.trainings import NetworkInfo
-from flopbench.symmetries.registry import ScheduleName
+from flopbench.symmetries.registry import ScheduleName, load
 from flopbench.training.weights import read_weights, weights_info
 
 State = dict[str, Tensor]
@@ -92,7 +93,8 @@ def load_network(
     A file is one of flopbench's own (`.safetensors`, `checkpoint.pt`), a checkpoint that the authors of flop
     or octic networks released, timm's state dict for a baseline of ours or for a network of timm, or a state
     dict by the names of the network itself. The folder of a training stands for the averaged weights in it,
-    or the last ones where none were averaged.
+    or the last ones where none were averaged. What averages its answers over a group has the weights of the
+    plain network.
 
     Args:
         name: of `create_model`.
@@ -109,6 +111,12 @@ def load_network(
             cannot have images of that size.
     """
     parsed = parse_name(name)
+    if parsed.version.averaged:
+        trained = load_network(
+            parsed.base, weights, image_size=image_size, task=task, options=options, impl=impl
+        )
+        network = Averaged(trained.model, load(parsed.version.about), TASKS[trained.task])
+        return replace(trained, model=network.eval())
     if weights is None:
         return _with_its_own(parsed, image_size, task or CLASSIFICATION.name, options or {})
     if weights == PRETRAINED:

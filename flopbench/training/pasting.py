@@ -17,8 +17,8 @@ SIDE = 32
 FOREGROUND = 40
 """A silhouette is where its image is brighter than that."""
 
-# Of bytes: the ground is of the middle's brightness or around it, the animal so much brighter or darker.
-_MIDDLE, _AROUND, _LEAST, _MOST = 128, 32, 48, 96
+# Of bytes: how bright the ground is, and how much brighter the animal; both are drawn from so much upward.
+_DARKEST, _BRIGHTEST, _LEAST, _MOST = 80, 128, 40, 96
 # The share that textures have of their contrast, in 1/128.
 _FAINTEST, _FULLEST = 32, 80
 
@@ -27,8 +27,8 @@ def pasted(silhouettes: Array, labels: Array, textures: Array) -> tuple[Array, A
     """Each silhouette filled with one texture and at a place on another one.
 
     Both textures are crops from anywhere, mirrored or not, of brightness and contrast that are drawn as well:
-    no threshold tells animal from ground, for that may be the brighter of them, and a mirror image is as
-    likely as the image.
+    the animal is brighter than its own ground, but no threshold tells all animals from all grounds. A mirror
+    image is as likely as the image.
 
     Args:
         silhouettes: grey images [N, h, w], bytes, of up to `SIDE` pixels.
@@ -43,9 +43,8 @@ def pasted(silhouettes: Array, labels: Array, textures: Array) -> tuple[Array, A
     below = draws.below(len(textures))
     # Another one.
     above = (below + 1 + draws.below(len(textures) - 1)) % len(textures)
-    light = _MIDDLE - _AROUND + draws.below(2 * _AROUND + 1)
-    unlike = _LEAST + draws.below(_MOST - _LEAST + 1)
-    lights = light, np.where(draws.below(2) == 1, light + unlike, light - unlike)
+    light = _DARKEST + draws.below(_BRIGHTEST - _DARKEST + 1)
+    lights = light, light + _LEAST + draws.below(_MOST - _LEAST + 1)
     ground, animal = (_shown(draws, textures, *drawn) for drawn in zip((below, above), lights, strict=True))
     masks = _placed(draws, silhouettes > FOREGROUND)
     return np.where(masks, animal, ground), masks * (labels + 1).astype(np.uint8)[:, None, None]

@@ -186,6 +186,10 @@ def check_network(recipe: Recipe, model: str) -> None:
     name, options = parse_name(model), recipe.options_of(model)
     if name.is_layer:
         raise FlopbenchError(f"{model} is a single layer, which classifies nothing: train a network")
+    if name.version.averaged:
+        raise FlopbenchError(
+            f"{model} averages what a trained {name.base} says: train {name.base}, and evaluate it as {model}"
+        )
     name.check_image_size(recipe.image_size, options)
     if name.spec is not None:
         # Shapes alone, which take neither memory nor time.

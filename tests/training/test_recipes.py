@@ -10,6 +10,7 @@ from flopbench.models import create_model
 from flopbench.models.catalog import SPECS, label_of
 from flopbench.recipes import available_recipes, load_recipe
 from flopbench.report.published import published
+from flopbench.training.preparing import building
 
 RECIPES = sorted(available_recipes())
 
@@ -22,9 +23,9 @@ optimiser = { name = "adamw", learning_rate = 1e-3 }
 """
 
 
-def test_the_recipes_of_the_paper_and_two_small_ones_ship():
+def test_the_recipes_of_the_paper_and_three_small_ones_ship():
     paper = {"deit3-400", "deit3-100", "resmlp-400", "convnext-300", "octic-400"}
-    assert set(RECIPES) == {*paper, "proxy-cpu", "proxy-gpu"}
+    assert set(RECIPES) == {*paper, "proxy-cpu", "proxy-gpu", "segmentation-cpu"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -36,7 +37,7 @@ def test_a_recipe_builds_every_network_that_it_has_options_for(name):
         assert sizes, pattern
         with torch.device("meta"):
             for version in (sizes[0], f"{sizes[0]}.flop"):
-                create_model(version, recipe.image_size, 10, **recipe.options_of(version))
+                create_model(version, **building(version, recipe.options_of(version), recipe, 10))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,14 +11,17 @@ import flopbench
 from flopbench.errors import FlopbenchError
 from flopbench.models.tasks import TASKS
 from flopbench.recipes import Augmentation, Loss, Recipe, load_recipe
+from flopbench.results.trainings import Accuracy
 from flopbench.training import builtin
 from flopbench.training.accuracy import mean_iou, measure_accuracy
 from flopbench.training.builtin import ImageSet, Split
 from flopbench.training.data import open_data, open_validation
+from flopbench.training.loop import Trainer
 from flopbench.training.memory import InMemory, mirror_asymmetry
 from flopbench.training.networks import load_network
 from flopbench.training.optimising import make_loss
 from flopbench.training.pasting import FOREGROUND, SIDE, pasted
+from flopbench.training.preparing import build
 from flopbench.training.world import World
 from tests.support.training import recipe
 
@@ -84,7 +87,7 @@ def test_the_set_of_animals_is_the_same_as_ever():
         pytest.skip("the packages that have its parts are not installed")
     whole = builtin.animal_segmentation(None)
     assert (whole.task, len(whole.classes)) == ("segmentation", 11)
-    assert [split.digest for split in (whole.training, whole.validation)] == ["e5a42f28a2cd", "6cd8af561dd1"]
+    assert [split.digest for split in (whole.training, whole.validation)] == ["15de48c36b19", "7ab8d0e564e3"]
     assert whole.training.labels.max() == 10
     # Whichever split a silhouette is in, it may be on every texture, and left or right of the middle.
     assert max(mirror_asymmetry(whole.validation, whole.classes).values()) < 0.05
@@ -166,6 +169,52 @@ def test_the_figures_are_those_of_all_pixels_together():
     assert found.images == 5
 
 
+def test_processes_count_the_pixels_of_all(monkeypatch: pytest.MonkeyPatch):
+    """One that saw no image at all takes part as well."""
+    generator = torch.Generator().manual_seed(1)
+    images, weights = (torch.randn(3, 3, 4, 4, generator=generator) for _ in range(2))
+    labels = torch.randint(3, (3, 4, 4), generator=generator)
+
+    def figures(which: slice) -> Accuracy:
+        batches = [(images[which], labels[which])] if len(labels[which]) else []
+        return measure_accuracy(
+            lambda x: torch.einsum("bchw,kchw->bkhw", x, weights),
+            batches,
+            ALONE,
+            task=SEGMENTATION,
+            classes=3,
+            averaged=True,
+        )
+
+    whole, sums = figures(slice(3)), []
+    monkeypatch.setattr(World, "sum", lambda self, values: sums.append(values) or values)
+    parts = [figures(slice(1)), figures(slice(1, 3))]
+    monkeypatch.setattr(World, "sum", lambda self, values: values + sums[0] + sums[1])
+    found = figures(slice(0))
+    assert found.plain.miou == pytest.approx(whole.plain.miou)
+    assert found.averaged
+    assert whole.averaged
+    assert found.averaged.miou == pytest.approx(whole.averaged.miou)
+    # It is none of means of means.
+    assert found.plain.miou != pytest.approx(sum(part.plain.miou or 0 for part in parts) / 2, abs=1e-3)
+
+
+def test_an_interrupted_training_goes_on_to_the_bit(squares: ImageSet):
+    def trainer() -> Trainer:
+        used = own_recipe(augmentation={"shift": 1})
+        return Trainer(used, build("vit_ti16.flop", OPTIONS, used, 4, 0), data, ALONE, seed=0)
+
+    data = InMemory(squares, (8, 8), ALONE, Augmentation(shift=1, mirror=0.5))
+    whole, first, second = trainer(), trainer(), trainer()
+    whole.run(4)
+    first.run(2)
+    second.load_state_dict(first.state_dict())
+    second.run(4)
+    for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert whole.evaluate() == second.evaluate()
+
+
 def test_a_network_that_moves_with_the_image_says_the_same_of_its_mirror_image():
     model = flopbench.create_model("vit_ti16.flop", 16, 3, task="segmentation", **OPTIONS).double().eval()
     flopbench.models.factory.perturb(model)
@@ -194,6 +243,15 @@ def test_a_training_has_its_miou_and_its_weights_load_again(squares: ImageSet, t
     assert record.task == "segmentation"
     assert record.accuracy.plain.miou == pytest.approx(scores.miou, abs=1e-6)
     assert record.accuracy.flip_consistency == 1
+    # Of the weights of a plain network, test-time augmentation promises as much.
+    plain = own_recipe(epochs=1, schedule={})
+    flopbench.train(plain, "vit_ti16", "squares", out=tmp_path / "x", device="cpu")
+    averaged = flopbench.evaluate(
+        "vit_ti16.tta", tmp_path / "x", data="squares", device="cpu", cell_seconds=0, results=None
+    ).records[0]
+    assert averaged.accuracy.flip_consistency == 1
+    with pytest.raises(FlopbenchError, match=r"train vit_ti16, and evaluate it as vit_ti16\.tta"):
+        flopbench.train(plain, "vit_ti16.tta", "squares", out=tmp_path / "y", device="cpu")
     with pytest.raises(
         FlopbenchError, match=r"holds weights of vit_ti16\.flop for segmentation, not for class"
     ):
