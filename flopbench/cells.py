@@ -67,7 +67,8 @@ class Axis:
         outer: of networks, measured at one value for every pair before the next value.
         in_label: networks' labels say it.
         always_shown: the column is there even where all rows of a table have the same value.
-        comes_to: what a cell's value comes to, where another value would measure the same.
+        comes_to: what a cell's value comes to, where another value would measure the same; None where it
+            comes to nothing.
         field, name, type, usual: of the field of `Cell`; filled in when `AXES` is read off it.
     """
 
@@ -98,7 +99,9 @@ class Axis:
         return f"--{self.name.replace('_', '-')}"
 
     def of(self, cell: "Cell") -> str | int | None:
-        """A cell's value as it stands in a row of a table."""
+        """A cell's value as it stands in a row; None where it means nothing to the pair's networks."""
+        if self.about == "network" and self.comes_to and self.comes_to(cell) is None:
+            return None
         return self.plain(getattr(cell, self.field))
 
     def plain(self, value: Any) -> str | int | None:
@@ -113,7 +116,7 @@ class Axis:
         """A value, as in a row, in a sentence: `bf16 autocast`; nothing where it is as usual, unless `usual`
         asks for it.
         """
-        if value == self.plain(self.usual) and not usual:
+        if value is None or (value == self.plain(self.usual) and not usual):
             return ""
         words = self.words if isinstance(self.words, str) else self.words.get(value, "{}")
         return words.format(value)

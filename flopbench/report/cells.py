@@ -21,6 +21,8 @@ Rows = Sequence[Row]
 # What two cells of one pair may differ in besides batch size and pass.
 SETTING = tuple(axis for axis in AXES.values() if axis.about == "setting")
 _NETWORK = tuple(axis.name for axis in AXES.values() if axis.about == "network")
+TOLD_APART = tuple(axis for axis in AXES.values() if axis.about == "network" and not axis.in_label)
+"""What networks are told apart by that their labels do not say: resolution, task, decoder…"""
 _WORK = tuple(axis.name for axis in AXES.values() if axis.about == "work")
 Setting = tuple[Any, ...]
 
@@ -33,23 +35,45 @@ Verdict = Literal["faster", "level", "slower"]
 def rows_of(frame: "pd.DataFrame") -> list[Row]:
     """The rows of `results.to_frame`, one a cell, replicate and run.
 
-    Further keys are `network`, of the pair at its width and depth, which is what answers and pictures tell
-    apart, and `pair_label`, what they call it: by its candidate, and by its baseline too where the label of
-    the candidate says another, or stands for several pairs.
+    Further keys are `network`, of the pair at its width, depth, resolution, task…, which is what answers and
+    pictures tell apart; `apart`, the words by axis of what differs between the rows and no label says; and
+    `pair_label`, what they call it: by `pair_name`, which is its candidate's label, and its baseline's too
+    where that says another or stands for several pairs, and by these words.
     """
     records: Any = frame.to_dict("records")
-    rows = [{k: None if text.is_missing(v) else v for k, v in row.items()} for row in records]
+    rows: list[dict[str, Any]] = [
+        {k: None if text.is_missing(v) else v for k, v in row.items()} for row in records
+    ]
     against: dict[Any, set[Any]] = {}
     for row in rows:
         against.setdefault(row["candidate_label"], set()).add(row["baseline_label"])
-    return [
-        {
-            **row,
-            "network": (row["pair"], *(row[name] for name in _NETWORK)),
-            "pair_label": _pair_label(row, alone=len(against[row["candidate_label"]]) == 1),
-        }
-        for row in rows
-    ]
+    differing = [axis for axis in TOLD_APART if len({row[axis.name] for row in rows} - {None}) > 1]
+    for row in rows:
+        row["network"] = (row["pair"], *(row[name] for name in _NETWORK))
+        row["apart"] = {axis.name: axis.say(row[axis.name], usual=True) for axis in differing}
+        alone = len(against[row["candidate_label"]]) == 1
+        row["pair_name"] = _pair_name(row, alone=alone)
+        row["pair_label"] = pair_label_of(row)
+    return [*rows]
+
+
+SEPARATOR = " · "
+"""Between a label and what it does not say."""
+
+
+def which(row: Row, *, but: str = "") -> list[str]:
+    """The words of what tells a row's networks from others and no label says, `but` for those of an axis."""
+    return [words for name, words in row["apart"].items() if words and name != but]
+
+
+def label_of(row: Row, role: str, *, but: str = "") -> str:
+    """The printable label of the "baseline" or the "candidate", and what it does not say (`which`)."""
+    return text.printable(SEPARATOR.join([row[f"{role}_label"], *which(row, but=but)]))
+
+
+def pair_label_of(row: Row, *, but: str = "") -> str:
+    """What a pair is called, and what that does not say (`which`)."""
+    return SEPARATOR.join([row["pair_name"], *which(row, but=but)])
 
 
 def baseline_is_told(row: Row) -> bool:
@@ -57,7 +81,7 @@ def baseline_is_told(row: Row) -> bool:
     return row["candidate_label"].endswith(f"({row['baseline_label']})")
 
 
-def _pair_label(row: Row, *, alone: bool) -> str:
+def _pair_name(row: Row, *, alone: bool) -> str:
     candidate, baseline = row["candidate_label"], row["baseline_label"]
     says_another = version_of(candidate) != BASELINE
     if baseline_is_told(row) or (alone and not says_another):
@@ -137,23 +161,26 @@ _OF_PAIRS = ("macs_ratio", "baseline_uncounted", "candidate_uncounted")
 
 
 def models(rows: Rows) -> list[Row]:
-    """One row a model and image size.
+    """One row per model and what no label says of it: image size, task, decoder…
 
-    Keys: `label`, `image_size` (None of networks with inputs of their own), `parameters`, `macs` and
+    Keys: `label`, those of the axes `TOLD_APART` (`image_size` is None of networks with inputs of their own),
+    `parameters`, `macs` and
     `uncounted`, the operators left out of these; of candidates also `macs_ratio`, with what was left out of
     it (`baseline_uncounted`, `candidate_uncounted`), and of all their cells the worst `invariance_error`
     and `difference` from the baseline's output.
     """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
+        apart = {axis.name: row[axis.name] for axis in TOLD_APART}
         for role in ("baseline", "candidate"):
             if row[f"{role}_parameters"] is None:
                 continue
             size = row["image_size"] if row["inputs"] == IMAGES else None
             model = found.setdefault(
-                (row[f"{role}_label"], row["image_size"]),
+                (row[f"{role}_label"], *apart.values()),
                 {
                     "label": row[f"{role}_label"],
+                    **apart,
                     "image_size": size,
                     **{key: row[f"{role}_{key}"] for key in ("parameters", "macs", "uncounted")},
                     **dict.fromkeys((*_OF_PAIRS, *_ERRORS)),
@@ -300,8 +327,13 @@ def in_setting(cells: Rows, setting: Setting) -> list[Row]:
 
 
 def setting_words(cells: Rows, *, kernels: bool = True) -> str:
-    """`bf16, compiled, with flopbench's kernels`, of cells of one setting; what is as usual is left out."""
-    words = [axis.say(cells[0][axis.name]) for axis in SETTING if axis.name != "impl"]
+    """`bf16, compiled, with flopbench's kernels`, of cells of one setting; what is as usual is left out.
+
+    Task, resolution and the like are said where all cells of the frame have the same.
+    """
+    one = cells[0]
+    axes = [axis for axis in AXES.values() if axis in SETTING or axis in TOLD_APART]
+    words = [axis.say(one[axis.name]) for axis in axes if axis.name not in ("impl", *one["apart"])]
     return ", ".join(filter(None, [*words, kernels_words(cells) * kernels]))
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from flopbench.report import text
+from flopbench.report.along import RESOLUTION, over_resolutions, where_it_pays
 from flopbench.report.cells import (
     SETTING,
     Row,
@@ -16,6 +16,7 @@ from flopbench.report.cells import (
     flag_kinds,
     headline,
     kernels_words,
+    label_of,
     other_worlds,
     setting_of,
     setting_words,
@@ -23,6 +24,7 @@ from flopbench.report.cells import (
     verdict,
     work_of,
 )
+from flopbench.report.phrases import baseline_of, is_rival, pass_words, shown_interval
 from flopbench.results import OURS, TORCHS
 
 Worlds = Mapping[str, Rows]
@@ -60,21 +62,27 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     # What is said of each world: its words, and its cells.
     worlds = {kernels_words(own): own for own in [chosen, *other_worlds(chosen, cells)]}
     where = f"On {device} ({setting_words(chosen, kernels=len(worlds) == 1)})"
-    spoken_of = tops(chosen)
-    points = [_pair_sentence(top, worlds) for top in spoken_of]
-    if len(spoken_of) == 1:
+    everything = tops(chosen)
+    # What test-time augmentation costs is said on its own: nobody expects less than twice as much.
+    spoken_of = [top for top in everything if not is_rival(top)] or everything
+    rivals = [top for top in everything if top not in spoken_of]
+    # What is one point of a line over resolutions is said there.
+    lines = [row for line in RESOLUTION.lines(chosen) for row in line]
+    points = [_pair_sentence(top, worlds) for top in spoken_of if top not in lines]
+    if len(spoken_of) == 1 and points:
         first = f"{where}, {points.pop()}"
     else:
         first = f"{where}, {_overview({words: _same_work(spoken_of, own) for words, own in worlds.items()})}"
-        points += _extremes(spoken_of)
+        points += _extremes([top for top in spoken_of if top not in lines])
+    points += [_pair_sentence(top, worlds) for top in rivals if top not in lines]
     points += _over_torch(spoken_of, worlds)
     points += _energy(spoken_of)
     told = {setting_of(own[0]) for own in worlds.values()}
     others = by_setting([row for row in cells if setting_of(row) not in told])
     points += [_other_setting(words, other) for words, other in others.items()]
-    points += _where_it_pays(chosen)
+    points += [*where_it_pays(chosen), *over_resolutions(chosen)]
     points += _about_the_macs(spoken_of)
-    points += _with_care([row for own in worlds.values() for row in _same_work(spoken_of, own)])
+    points += _with_care([row for own in worlds.values() for row in _same_work(everything, own)])
     if len(cells) < total:
         points.append(
             f"{len(cells)} of {total} cells have a speed-up; the others are listed below with the reason."
@@ -102,14 +110,14 @@ def _best_against_best(spoken_of: Rows, cells: Rows) -> list[str]:
             as_spoken_of.append(top)
             continue
         if x is e:
-            ratio, basis = x["speedup"], f"95 % interval {_shown(x)[1]}"
+            ratio, basis = x["speedup"], f"95 % interval {shown_interval(x)[1]}"
         else:
             ratio = x["baseline_seconds"] / e["candidate_seconds"]
             basis = "medians of separate processes"
         kinds = sorted({kind for row in (x, e) for kind in flag_kinds(row)})
         flagged = f"; flagged ({text.joined(kinds)})" if kinds else ""
         said.append(
-            f"Best against best, {_pass_words(top['pass'])} at batch {top['batch_size']}: "
+            f"Best against best, {pass_words(top['pass'])} at batch {top['batch_size']}: "
             f"{_fastest(e, 'candidate')} is {text.times(ratio)} as fast as {_fastest(x, 'baseline')}"
             f", {basis}{flagged}.".replace("\u00a0", " ")
         )
@@ -118,7 +126,7 @@ def _best_against_best(spoken_of: Rows, cells: Rows) -> list[str]:
         everyone = "all" if len(own) == len(spoken_of) else f"{len(own)} of the"
         who = names if len(own) <= _FEW else [f"{everyone} candidates"]
         said.append(
-            f"Best against best, {_pass_words(pass_)} at batch {batch}: "
+            f"Best against best, {pass_words(pass_)} at batch {batch}: "
             f"{text.joined([*who, 'their baselines'])} are fastest as they are compared here "
             f"({setting_words(own)})."
         )
@@ -132,7 +140,7 @@ def _arithmetic(row: Row) -> tuple[object, ...]:
 
 def _fastest(row: Row, role: str) -> str:
     """`ViT-B/16 (fp32, compiled, 61.0 ms)`."""
-    label, seconds = text.printable(row[f"{role}_label"]), text.seconds(row[f"{role}_seconds"])
+    label, seconds = label_of(row, role), text.seconds(row[f"{role}_seconds"])
     return f"{label} ({setting_words([row])}, {seconds})"
 
 
@@ -151,16 +159,9 @@ def _with_care(cells: Rows) -> list[str]:
     return [f"{which} flagged ({kinds}): see below what to take with care."]
 
 
-def _shown(row: Row) -> tuple[str, str]:
-    """`1.44` and `1.43 to 1.46`: the speed-up and its interval."""
-    shown = text.interval(row["speedup"], row["speedup_low"], row["speedup_high"]).replace("\u00a0", " ")
-    estimate, _, bounds = shown.partition(" [")
-    return estimate, bounds.rstrip("]").replace(", ", " to ")
-
-
 def _times(row: Row, what: str = "95 % interval ") -> str:
     """`1.44× as fast (95 % interval 1.43 to 1.46)`, or that no difference can be seen."""
-    estimate, bounds = _shown(row)
+    estimate, bounds = shown_interval(row)
     if verdict(row) == "faster":
         return f"runs {estimate}× as fast ({what}{bounds})"
     if verdict(row) == "slower":
@@ -186,7 +187,7 @@ def _over_torch(spoken_of: Rows, worlds: Worlds) -> list[str]:
             gains.append(torchs["baseline_seconds"] / ours["baseline_seconds"])
         lines.append(
             f"{text.printable(label)} itself runs {_span(gains, text.factor, '×')} as fast {OURS} as "
-            f"{TORCHS}, {_pass_words(pass_)} at batch {batch} (medians of separate processes)."
+            f"{TORCHS}, {pass_words(pass_)} at batch {batch} (medians of separate processes)."
         )
     return lines
 
@@ -201,15 +202,15 @@ def _energy(spoken_of: Rows) -> list[str]:
         share = text.percent(top["candidate_joules"] / top["baseline_joules"])
         watts = [f"{text.significant(top[f'{role}_watts'])} W" for role in ("candidate", "baseline")]
         lines.append(
-            f"{text.printable(top['candidate_label'])} takes {share} of the energy of "
-            f"{text.printable(top['baseline_label'])}, {_pass_words(top['pass'])} at batch "
+            f"{label_of(top, 'candidate')} takes {share} of the energy of "
+            f"{text.printable(top['baseline_label'])}, {pass_words(top['pass'])} at batch "
             f"{top['batch_size']} ({whose}, on average {watts[0]} against {watts[1]}).".replace("\u00a0", " ")
         )
     return lines
 
 
 def _pair_sentence(top: Row, worlds: Worlds) -> str:
-    candidate, baseline = text.printable(top["candidate_label"]), text.printable(top["baseline_label"])
+    candidate, baseline = label_of(top, "candidate"), baseline_of(top)
     needs = ""
     if top["macs_ratio"] is not None:
         needs = f" needs {about(top, text.percent(1 / top['macs_ratio']))} of the MACs of {baseline}"
@@ -230,20 +231,16 @@ def _pair_sentence(top: Row, worlds: Worlds) -> str:
 
 def _in_every_pass(top: Row, own: Rows) -> str:
     """How fast a pair is in the cell that is spoken of, and in the other passes at their largest batch."""
-    sentence = f"{_times(top)} {_pass_words(top['pass'])} at batch {top['batch_size']}"
+    sentence = f"{_times(top)} {pass_words(top['pass'])} at batch {top['batch_size']}"
     for pass_, group in by([row for row in own if row["pass"] != top["pass"]], "pass").items():
         other = max(group, key=lambda row: row["batch_size"])
         said = _times(other, "")
         if verdict(top) == verdict(other) == "slower":
             said = said.removeprefix("is slower: it ")
-        sentence += f", and {said} {_pass_words(pass_)}"
+        sentence += f", and {said} {pass_words(pass_)}"
         if other["batch_size"] != top["batch_size"]:
             sentence += f" at batch {other['batch_size']}"
     return sentence
-
-
-def _pass_words(pass_: str) -> str:
-    return {"forward": "forward", "backward": "backward", "train": "in a training step"}[pass_]
 
 
 def _promise(row: Row) -> list[str]:
@@ -299,7 +296,10 @@ def _overview(worlds: Worlds) -> str:
     everyone = "both" if len(cells) == 2 else f"all {len(cells)}"
     count = everyone if faster == len(cells) else f"{faster or 'none'} of {len(cells)}"
     run = "runs" if faster == 1 else "run"
-    sentence = f"{count} candidates {run} faster than the baseline {_pass_words(cells[0]['pass'])} {where}"
+    per = " (counted per resolution)" * bool(RESOLUTION.lines(cells))
+    sentence = (
+        f"{count} candidates{per} {run} faster than the baseline {pass_words(cells[0]['pass'])} {where}"
+    )
     spans = {words: _span([row["speedup"] for row in own], text.factor, "×") for words, own in worlds.items()}
     named = [f"{span} {words}" for words, span in spans.items()] if len(spans) > 1 else [*spans.values()]
     sentence += f"; the speed-up is {text.joined(named)}"
@@ -312,6 +312,8 @@ def _overview(worlds: Worlds) -> str:
 
 def _extremes(cells: Rows) -> list[str]:
     """Which pair gains most and which least, where their intervals tell them apart from the next."""
+    if len(cells) < 2:
+        return []
     ordered = sorted(cells, key=lambda top: top["speedup"], reverse=True)
     best, worst = ordered[0], ordered[-1]
     if best["speedup_low"] <= worst["speedup_high"]:
@@ -328,31 +330,6 @@ def _group(cells: Rows, rank: str) -> str:
     return f"{names} gain {rank} and cannot be told apart"
 
 
-def _where_it_pays(cells: Rows) -> list[str]:
-    """From which width on, for each pair, depth, pass and batch size that has several widths."""
-    said = []
-    several = len({row["pair"] for row in cells}) > 1
-    for (pair, depth, pass_, batch), group in by(cells, "pair", "depth", "pass", "batch_size").items():
-        line = sorted((row for row in group if row["width"]), key=lambda row: row["width"])
-        if len(line) > 1:
-            blocks = f", depth {depth}" if depth else ""
-            where = f"{_pass_words(pass_)} at batch {batch}{blocks}"
-            what = text.printable(pair) if several else "equivariance"
-            said.append(f"{where[0].upper()}{where[1:]}, {what} pays {_crossover(line)}.")
-    return said
-
-
-def _crossover(line: Rows) -> str:
-    """From which width on every interval lies above 1."""
-    paying = list(takewhile(lambda row: verdict(row) == "faster", reversed(line)))
-    if len(paying) == len(line):
-        return f"at every width measured, from {line[0]['width']} on"
-    if paying:
-        return f"from width {paying[-1]['width']} on"
-    last = "costs time" if verdict(line[-1]) == "slower" else "is neither faster nor slower for certain"
-    return f"from no width measured; at the largest, {line[-1]['width']}, it {last}"
-
-
 def _other_setting(words: str, cells: Rows) -> str:
     spoken_of = tops(cells)
     speedups = _span([top["speedup"] for top in spoken_of], text.factor, "×")
@@ -360,6 +337,4 @@ def _other_setting(words: str, cells: Rows) -> str:
     count = text.joined(
         [f"{kinds.count(kind)} {kind}" for kind in ("faster", "level", "slower") if kind in kinds]
     )
-    return (
-        f"{words[0].upper()}{words[1:]}: {_pass_words(spoken_of[0]['pass'])} speed-up {speedups} ({count})."
-    )
+    return f"{words[0].upper()}{words[1:]}: {pass_words(spoken_of[0]['pass'])} speed-up {speedups} ({count})."

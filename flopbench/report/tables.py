@@ -8,6 +8,7 @@ from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
 from flopbench.report import FORMATS, text
 from flopbench.report.cells import (
+    TOLD_APART,
     Row,
     Rows,
     about,
@@ -47,7 +48,7 @@ def _macs(row: Row) -> tuple[float, str] | None:
 
 MODEL_COLUMNS = (
     words("model", "label"),
-    words("image", "image_size"),
+    *(words(axis.label, axis.name) for axis in TOLD_APART),
     Column("parameters", write=text.count),
     Column("MACs", _macs, lambda found: f"{'≥' if found[1] else ''}{text.count(found[0])}"),
     _promised("MACs ratio", "macs_ratio", text.factor),
@@ -62,7 +63,7 @@ _WHERE_COLUMNS = (
 )
 
 _WHAT_COLUMNS = (
-    words("candidate", "pair_label"),
+    words("candidate", "pair_name"),
     *_WHERE_COLUMNS,
 )
 
@@ -190,11 +191,11 @@ def runs_table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
         if column.key == "inputs":
             return any(row["inputs"] != IMAGES for row in rows)
         if column.header in _OFTEN_THE_SAME:
-            return len({column.show(row) for row in rows}) > 1
+            return len({column.show(row) for row in rows} - {text.MISSING}) > 1
         if column.header == "baseline":
             # What all are compared with stands first among the models, where there is a table of them.
             one_for_all = title and len({row["baseline_label"] for row in rows}) == 1
-            told = (baseline_is_told(row) or row["pair_label"] != row["candidate_label"] for row in rows)
+            told = (baseline_is_told(row) or row["pair_name"] != row["candidate_label"] for row in rows)
             return not (one_for_all or all(told))
         return True
 

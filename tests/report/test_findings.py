@@ -58,9 +58,11 @@ def test_the_verdict_follows_from_the_interval(tmp_path, slowdown, said, unsaid)
 @pytest.mark.parametrize(
     ("slow", "said"),
     [
-        ({}, "Forward at batch 4, depth 4, equivariance pays at every width measured, from 192 on."),
-        ({"*/width192/*": 9.0, "*/width768/*": 9.0}, "equivariance pays from width 1024 on."),
-        ({"*/width1024/*": 9.0}, "pays from no width measured; at the largest, 1024, it costs time."),
+        ({}, "Forward at batch 4, depth 4, equivariance pays at every width measured, from 192 to 1024."),
+        ({"*/width192/*": 9.0, "*/width384/*": 9.0}, "equivariance pays from width 768 on."),
+        ({"*/width192/*": 9.0, "*/width768/*": 9.0}, "equivariance pays at width 384 and width 1024 alone."),
+        ({"*/width1024/*": 9.0}, "equivariance pays up to width 768."),
+        ({"*": 9.0}, "pays at no width measured; at the largest, 1024, it costs time."),
     ],
 )
 def test_from_which_width_on_it_pays(tmp_path, slow, said):
@@ -91,7 +93,7 @@ def test_of_several_pairs_it_is_said_which_pays(tmp_path):
     )
     said = [point for point in answer_of(run).points if "at every width" in point]
     assert said == [
-        f"Forward at batch 4, vit_s16.{name} pays at every width measured, from 192 on."
+        f"Forward at batch 4, vit_s16.{name} pays at every width measured, from 192 to 384."
         for name in ("flop", "octic")
     ]
 

@@ -8,6 +8,7 @@ MACs ratio as they do on real hardware. Everything follows from `seed`.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -281,7 +282,7 @@ def _measured(
             name=name,
             label=label,
             parameters=_figure(_PARAMETERS, name),
-            macs=_figure(_MACS, name),
+            macs=_macs(name, cell),
             peak_bytes=_peak_bytes(name, cell),
             compile_seconds=12.5 if compiled else None,
             watts=power,
@@ -328,18 +329,30 @@ def _figure(table: Mapping[str, tuple[int, int, int]], name: str) -> int:
     return own if larger == 1 else own - (own - own // larger) // 2
 
 
+def _macs(name: str, cell: Cell) -> int:
+    """Of one image: what is not halved grows with the square of its pixels, all else with these."""
+    parsed = parse_name(name)
+    if parsed.spec is None:
+        return _figure(_MACS, name)
+    passes = parsed.version.about.divisor if parsed.version.averaged else 1
+    plain, equivariant = (_figure(_MACS, f"{parsed.base}{suffix}") for suffix in ("", ".flop"))
+    own = plain if parsed.version.averaged else _figure(_MACS, name)
+    whole, more = max(0, 2 * equivariant - plain), math.prod(cell.image_size) / 224**2
+    return round(passes * ((own - whole) * more + whole * more**2))
+
+
 def _work_seconds(name: str, cell: Cell, device: Device) -> float:
     images = cell.batch_size
     # Small batches leave units idle; fp32 runs at a quarter of the rate of the short types on a GPU.
     rate = device.macs_per_second * images / (images + 2)
     slow = 4.0 if device.kind == "cuda" and cell.dtype == "fp32" else 1.0
-    return _figure(_MACS, name) * images / rate * _PASS_WORK[cell.pass_] * slow
+    return _macs(name, cell) * images / rate * _PASS_WORK[cell.pass_] * slow
 
 
 def _peak_bytes(name: str, cell: Cell) -> int:
     size = 4 if cell.dtype in ("fp32", "tf32") else 2
     copies = 1 if cell.pass_ == "forward" else 2
-    activations = _figure(_MACS, name) // 400 * cell.batch_size * (1 if cell.pass_ == "forward" else 6)
+    activations = _macs(name, cell) // 400 * cell.batch_size * (1 if cell.pass_ == "forward" else 6)
     return _figure(_PARAMETERS, name) * size * copies + activations
 
 

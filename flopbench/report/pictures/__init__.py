@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from flopbench.report.along import RESOLUTION, WIDTH
 from flopbench.report.cells import Rows, measured
 from flopbench.report.labels import family_of
 from flopbench.report.pictures.drawing import Drawing, Picture, finish
@@ -37,7 +38,7 @@ def _there_are(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Drawing
 
 def of_runs(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
     """Every picture of runs and of all their cells (`cells.rows_of`), each answering one question."""
-    from flopbench.report.pictures import accuracy, batch, gain, latency, machine, share, speedups, width
+    from flopbench.report.pictures import accuracy, along, batch, gain, latency, machine, share, speedups
 
     cells = measured(rows)
     if len(runs) > 1:
@@ -49,7 +50,8 @@ def of_runs(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
         suffix = f"-{number}" if len(runs) > 1 else ""
         yield speedups.speedups(run, measured(own), suffix)
         yield batch.speedup_against_batch(run, measured(own), suffix)
-        yield width.speedup_against_width(run, measured(own), suffix)
+        for lines in (WIDTH, RESOLUTION):
+            yield along.speedup_along(lines, run, measured(own), suffix)
         yield share.realised_share(run, measured(own), suffix)
         yield batch.memory_against_batch(run, own, suffix)
         yield latency.latencies(run, measured(own), suffix)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flopbench.report import text
-from flopbench.report.cells import Rows, counted_in_full
+from flopbench.report.cells import SEPARATOR, Rows, counted_in_full
 from flopbench.symmetries.registry import BASELINE, SCHEDULES, Version, versions
 
 if TYPE_CHECKING:
@@ -181,8 +181,9 @@ def wrapped(words: str, letters: int = 40) -> str:
 
 
 def name_of(label: str, letters: int = 40) -> str:
-    """A network's label as a picture has room for it."""
-    return wrapped(text.shortened(text.printable(label)), letters)
+    """A network's label as a picture has room for it; below it what it does not say."""
+    name, *rest = text.printable(label).split(SEPARATOR, 1)
+    return wrapped("\n".join([text.shortened(name, 40), *rest]), letters)
 
 
 def caution(rows: Rows) -> str:
@@ -284,8 +285,13 @@ def _plain(svg: str) -> str:
     return re.sub(r"<g>\n((?:<(?:use|path|text)\b[^<]*(?:/>|</text>)\n)*)</g>\n", r"\1", short)
 
 
-def batch_axis(axis: "Axes", batches: Sequence[int], reach: Sequence[int] = ()) -> None:
-    """A logarithmic axis of batch sizes with a tick at each of `batches`; `reach` has to be on it too."""
+def batch_axis(
+    axis: "Axes", batches: Sequence[float], reach: Sequence[float] = (), names: Sequence[str] = ()
+) -> None:
+    """A logarithmic axis of batch sizes, or of what else doubles, with a tick at each of `batches`.
+
+    `reach` has to be on it too; `names` stand at the ticks, if not the values.
+    """
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axis.set_xscale("log", base=2)
@@ -293,7 +299,7 @@ def batch_axis(axis: "Axes", batches: Sequence[int], reach: Sequence[int] = ()) 
     axis.set_xlim(low / 1.6, high * 1.6)
     axis.xaxis.set_major_locator(FixedLocator(batches))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xticks(batches, [str(batch) for batch in batches])
+    axis.set_xticks(batches, names or [str(batch) for batch in batches])
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:
