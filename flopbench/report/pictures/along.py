@@ -2,7 +2,7 @@
 
 from flopbench.report import text
 from flopbench.report.along import Along
-from flopbench.report.cells import Rows, headline, pair_label_of, setting_words
+from flopbench.report.cells import Rows, headline, label_of, pair_label_of, setting_words
 from flopbench.report.phrases import is_rival
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import INK, MUTED, batch_axis, look, panels, told, whiskers, wrapped
@@ -30,7 +30,9 @@ def speedup_along(along: Along, run: Run, cells: Rows, suffix: str) -> Drawing |
         colors: dict[str, str] = {}
         for number, line in enumerate(own):
             name, places = along.name(line[0]), [along.place(row) for row in line]
-            words = [*([name] if several else []), f"batch {line[0]['batch_size']}"]
+            # That the baseline is test-time augmentation is said above the panel.
+            said = label_of(line[0], "candidate", but=along.axis) if rival else name
+            words = [*([said] if several else []), f"batch {line[0]['batch_size']}"]
             axis.errorbar(
                 places,
                 [row["speedup"] for row in line],

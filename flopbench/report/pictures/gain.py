@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flopbench.cells import AXES
+from flopbench.models.tasks import CLASSIFICATION
 from flopbench.report import text
-from flopbench.report.cells import Row, Rows, by, headline, items_of, setting_words
+from flopbench.report.along import RESOLUTION
+from flopbench.report.cells import SEPARATOR, Row, Rows, by, headline, items_of, setting_words, which
 from flopbench.report.labels import family_of, read, size_of, version_of
 from flopbench.report.pictures.drawing import Drawing
 from flopbench.report.pictures.style import (
@@ -35,11 +38,12 @@ PAPER_BATCH = 64
 
 
 def nearest_to_paper(cells: Rows) -> list[Row]:
-    """Of each pair the forward cell whose batch size is nearest to the paper's."""
+    """Of each pair the forward cell whose batch size is nearest to the paper's, at the least resolution."""
     forward = [row for row in cells if row["pass"] == "forward"]
+    others = [axis.name for axis in AXES.values() if axis.about == "network" and axis.name != RESOLUTION.axis]
     return [
-        min(group, key=lambda row: abs(row["batch_size"] / PAPER_BATCH - 1))
-        for group in by(forward, "network").values()
+        min(group, key=lambda row: (abs(row["batch_size"] / PAPER_BATCH - 1), RESOLUTION.place(row)))
+        for group in by(forward, "pair", *others).values()
     ]
 
 
@@ -132,7 +136,9 @@ _BEHIND: dict[str, Any] = {
 
 
 def _published(points: Rows) -> list[Published]:
-    """The networks of the points' family of which a gain over a baseline is published."""
+    """The networks of the points' family of which a gain over a baseline is published: they classify."""
+    if points[0]["task"] not in (None, CLASSIFICATION.name):
+        return []
     family = family_of(points[0]["baseline_label"])
     return [
         network
@@ -188,20 +194,24 @@ def _series(points: Rows) -> dict[str, list[Row]]:
     for row in points:
         ours = [read(row[f"{role}_label"]) for role in ("candidate", "baseline")]
         name = " against ".join(own.version.label(own.family) for own in ours if own)
-        series.setdefault(name if all(ours) else _name(row), []).append(row)
+        words = SEPARATOR.join([name, *which(row, but=RESOLUTION.axis)])
+        series.setdefault(words if all(ours) else _name(row), []).append(row)
     return {name: sorted(group, key=lambda row: row["baseline_macs"]) for name, group in series.items()}
 
 
 def _looks(points: Rows) -> dict[str, Look]:
-    """One look per series: that of its version; of networks that are not ours, by number."""
+    """One look per series: that of its version; by number where others of the same have it too, as those of
+    another decoder, and of networks that are not ours.
+    """
     series = _series(points)
-    if family_of(points[0]["baseline_label"]):
+    told_apart = any(which(row, but=RESOLUTION.axis) for row in points)
+    if not told_apart and family_of(points[0]["baseline_label"]):
         return {name: version_look(version_of(group[0]["candidate_label"])) for name, group in series.items()}
     return {name: look(number) for number, name in enumerate(series)}
 
 
 def _name(row: Row) -> str:
-    return text.shortened(text.printable(row["pair_label"]))
+    return text.printable(SEPARATOR.join([text.shortened(row["pair_name"]), *which(row)]))
 
 
 def _over_another(row: Row) -> bool:
