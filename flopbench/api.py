@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from flopbench.cells import Pass
-from flopbench.errors import FlopbenchError, Interrupted
+from flopbench.errors import FlopbenchError, Interrupted, unknown
 from flopbench.report.result import Result
 from flopbench.results import Run
-from flopbench.suites import AxisValues, Suite, Variant
+from flopbench.suites import AxisValues, NetworkValue, Suite, Variant
 
 if TYPE_CHECKING:
     from flopbench.flops.command import Counts
@@ -287,6 +287,7 @@ def count_flops(
     channels: int = 3,
     dtype_bytes: int | None = None,
     paper: bool = False,
+    **axes: Unpack[NetworkValue],
 ) -> "Counts":
     """Count MACs three ways, operations, bytes and parameters, as `flopbench flops` does.
 
@@ -315,27 +316,30 @@ def count_flops(
         channels: of images.
         dtype_bytes: bytes per element of floating point; by default that of the network's weights.
         paper: whether the paper's sum of MACs and elementwise operations is told, too.
+        axes: what a network of flopbench's is built with, as cells have it: `task="segmentation"`,
+            `decoder="conv"`, `num_classes=150`, `width`, `attention`.
 
     Returns:
         The counts, which show themselves: `.macs`, `.ratio`, `.frame()`, `.text("markdown")`, `.notes()`.
 
     Raises:
-        FlopbenchError: an unknown name, inputs that the network does not take, a pass that cannot be
+        FlopbenchError: an unknown name or axis, inputs that the network does not take, a pass that cannot be
             counted, or counters that disagree about a network of flopbench's own.
     """
     from flopbench.runner.counting import count_given
 
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    known = NetworkValue.__annotations__
+    for name in axes.keys() - known.keys():
+        raise unknown("argument", name, known)
     return count_given(
         network,
         inputs,
         baseline=baseline,
         loss=loss,
+        values={**axes, "pass_": pass_, "image_size": image_size},
         by=by,
         depth=depth,
-        pass_=pass_,
         batch_size=batch_size,
-        image_size=size,
         channels=channels,
         dtype_bytes=dtype_bytes,
         paper=paper,

@@ -133,10 +133,6 @@ class Axis:
             raise FlopbenchError(f"{self.option}: {complaint(error)}") from None
 
 
-def _task(cell: "Cell") -> object:
-    return cell.task if any(name.has_tasks for name in cell.pair.names) else None
-
-
 def _decoder(cell: "Cell") -> object:
     return cell.decoder if TASKS[cell.task].decodes else None
 
@@ -224,9 +220,9 @@ class Cell(Frozen):
         ),
     ] = (224, 224)
     num_classes: Annotated[_Many, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = 1000
-    task: Annotated[
-        TaskName, Axis("tasks", "task", "What our networks give", comes_to=_task, about="network")
-    ] = "classification"
+    task: Annotated[TaskName, Axis("tasks", "task", "What our networks give", about="network")] = (
+        "classification"
+    )
     decoder: Annotated[
         DecoderName,
         Axis(
@@ -295,10 +291,15 @@ class Cell(Frozen):
         return baseline, candidate
 
     def options(self, name: str) -> dict[str, Any]:
-        """What `create_model` is to be called with for one of the models, beside image size and classes."""
+        """What `create_model` is to be called with for one of the models, beside image size and classes.
+
+        Raises:
+            FlopbenchError: it cannot have the width, the depth or the task.
+        """
         parsed = parse_name(name)
+        parsed.check_task(self.task, self.decoder)
         attention = {"attention": self.attention} if parsed.has_attention else {}
-        task = {"task": self.task} if parsed.has_tasks and self.task != CLASSIFICATION.name else {}
+        task = {"task": self.task} if self.task != CLASSIFICATION.name else {}
         decoder = {"decoder": self.decoder} if task and TASKS[self.task].decodes else {}
         rotary = parsed.has_attention and self.positions != AXES["positions"].usual
         positions = {"positions": self.positions} if rotary else {}
@@ -329,11 +330,11 @@ class Cell(Frozen):
         """The cell itself, if its models can be measured in it.
 
         Raises:
-            FlopbenchError: a model cannot take the image size, the width, the depth or the positions, or a
-                single layer the pass.
+            FlopbenchError: a model cannot take the image size, the width, the depth, the task or the
+                positions, or a single layer the pass.
         """
         for name in self.pair.names:
-            name.sized(self.width, self.depth)
+            self.options(name.raw)
             name.check_image_size(self.image_size)
             name.check_positions(self.positions)
             if name.is_layer and (

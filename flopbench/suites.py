@@ -112,19 +112,25 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
         first is measured.
 
         Raises:
-            FlopbenchError: a model cannot take one of the image sizes, or a single layer one of the passes.
+            FlopbenchError: a model cannot take one of the image sizes or tasks, or a single layer one of the
+                passes; or nothing is left to measure.
         """
         known: set[Cell] = set()
         axes = {name: self.values(axis) for name, axis in AXES.items()}
         outer = {name: axes.pop(name) for name, axis in AXES.items() if axis.about == "work" or axis.outer}
         nested = {**outer, "pair": self.pairs, **axes}
         for values in product(*nested.values()):
-            cell = Cell.model_validate({"device": device, **dict(zip(nested, values, strict=True))}).check()
+            cell = Cell.model_validate({"device": device, **dict(zip(nested, values, strict=True))})
             if cell.pass_ != "forward" and any(name.version.averaged for name in cell.pair.names):
                 continue
             if cell.comes_to not in known:
                 known.add(cell.comes_to)
-                yield cell
+                yield cell.check()
+        if self.pairs and not known:
+            names = ", ".join(pair.id for pair in self.pairs)
+            raise FlopbenchError(
+                f"{names}: outputs are averaged over a group in inference alone: choose pass forward"
+            )
 
 
 class AxisValues(TypedDict, total=False):
@@ -146,7 +152,18 @@ class AxisValues(TypedDict, total=False):
     impls: Impl | Sequence[Impl]
 
 
-class AxisValue(TypedDict, total=False):
+class NetworkValue(TypedDict, total=False):
+    """The value of each axis that says what network is built, but for its size of image and its depth."""
+
+    num_classes: int
+    task: TaskName
+    decoder: DecoderName
+    width: int
+    attention: Attention
+    positions: Positions
+
+
+class AxisValue(NetworkValue, total=False):
     """The value of each axis of one cell, as it is given from Python."""
 
     batch_size: int
@@ -154,13 +171,7 @@ class AxisValue(TypedDict, total=False):
     dtype: DType
     mode: Mode
     image_size: int | str | tuple[int, int]
-    num_classes: int
-    task: TaskName
-    decoder: DecoderName
-    width: int
     depth: int
-    attention: Attention
-    positions: Positions
     memory_format: MemoryFormat
     impl: Impl
 

@@ -1,7 +1,7 @@
 """Options for what a cell varies in: one per axis, made from its declaration."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,18 +16,22 @@ Values = dict[str, tuple[Any, ...]]
 """The values that were asked for, by the plural of their axis, as in a profile."""
 
 
-def with_axes(*, several: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_axes(
+    *, several: bool, only: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with an option for each axis in place of its parameter `axes`, which gets the `Values`.
 
     Args:
         several: each option may be repeated.
+        only: the fields of the axes that it has; none for all.
     """
+    chosen = [axis for axis in AXES.values() if axis.field in only or not only]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def with_values(*arguments: Any, **options: Any) -> None:
             axes = {}
-            for axis in AXES.values():
+            for axis in chosen:
                 given = options.pop(axis.field, None) or ()
                 if values := tuple(map(axis.parse, (given,) if isinstance(given, str) else given)):
                     axes[axis.plural] = values
@@ -35,7 +39,7 @@ def with_axes(*, several: bool) -> Callable[[Callable[..., None]], Callable[...,
 
         own = inspect.signature(command).parameters.values()
         parameters = [parameter for parameter in own if parameter.name != "axes"]
-        parameters += [_option(axis, several) for axis in AXES.values()]
+        parameters += [_option(axis, several) for axis in chosen]
         # typer asks for both.
         with_values.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
         with_values.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -52,6 +56,11 @@ def _option(axis: Axis, several: bool) -> inspect.Parameter:
         default=None,
         annotation=Annotated[list[str] | None if several else str | None, option],
     )
+
+
+def one_each(axes: Values) -> dict[str, Any]:
+    """The values that were asked for, one of each axis, by its field."""
+    return {axis.field: axes[axis.plural][0] for axis in AXES.values() if axis.plural in axes}
 
 
 def cells_of(pair: str, device: "DeviceKind", axes: Mapping[str, tuple[Any, ...]]) -> "list[Cell]":

@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 import typer
 
 from flopbench.cells import Pass
+from flopbench.cli.axes import Values, one_each, with_axes
 from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
+from flopbench.suites import NetworkValue
 
 Format = Literal["table", "json", "csv", "markdown"]
 
 
+@with_axes(several=False, only=NetworkValue.__annotations__)
 def flops(
     name: Annotated[
         str,
@@ -22,6 +25,7 @@ def flops(
             "timm:NAME or package.module:callable.",
         ),
     ],
+    axes: Values,
     by: Annotated[Literal["layer", "operator"], typer.Option(help="Rows: layers or operators.")] = "layer",
     depth: Annotated[int, typer.Option(min=1, max=100, help="Levels of layers.")] = 2,
     pass_: Annotated[Pass, typer.Option("--pass", help="What is counted.")] = "forward",
@@ -69,6 +73,7 @@ def flops(
         channels=channels,
         dtype_bytes=dtype_bytes,
         paper=convention == "paper",
+        **one_each(axes),
     )
     for note in counted.notes():
         make_console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flopbench.cells import AXES, DeviceKind
-from flopbench.cli.axes import Values, cells_of, with_axes
+from flopbench.cells import DeviceKind
+from flopbench.cli.axes import Values, cells_of, one_each, with_axes
 from flopbench.cli.console import make_console
 
 PairName = Annotated[str, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")]
@@ -36,7 +36,6 @@ def profile(
 
     beside = Run.open(run) if run else None
     console = make_console()
-    fields = {axis.plural: axis.field for axis in AXES.values()}
     profiled = flopbench.profile(
         pair,
         device=device,
@@ -45,7 +44,7 @@ def profile(
         trace=trace,
         stacks=stacks,
         progress=lambda line: console.print(line, markup=False),
-        **{fields[plural]: value for plural, (value,) in axes.items()},
+        **one_each(axes),
     )
     console.print(profiled)
     if beside is not None:

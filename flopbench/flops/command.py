@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from flopbench.cells import Pass
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, in_one_line, own_lines
 from flopbench.flops import present
 from flopbench.flops.audit import FLOP_COUNTER, Audit, audit
@@ -21,8 +21,9 @@ from flopbench.flops.tree import Row, layer_rows, operator_rows
 from flopbench.inputs import Inputs, inputs_for
 from flopbench.loss import Loss, loss_of
 from flopbench.models import create_model
-from flopbench.models.catalog import label_of, parse_name
+from flopbench.models.catalog import parse_name
 from flopbench.models.factory import Called
+from flopbench.models.tasks import CLASSIFICATION
 from flopbench.pairs import Pair
 from flopbench.report import text
 from flopbench.report.shown import Shown
@@ -133,36 +134,52 @@ def names_of(name: str) -> tuple[str, ...]:
     return pair.baseline, pair.candidate
 
 
+NEVER_RUN: dict[str, Any] = {"device": "cpu", "batch_size": 1, "dtype": "fp32", "mode": "eager"}
+"""What makes a cell whole, and is nothing to who counts it."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is to be counted, and how it is shown.
 
     Attributes:
-        pair: the networks; the baseline and the candidate are the same where there is but one.
+        cell: the networks, what they are built with, and the pass that the rows are of; the counters tell of
+            both. Baseline and candidate are the same where there is but one.
         by: "layer" or "operator", what a row is.
         depth: levels of layers.
-        pass_: of which the rows are; the counters tell of both.
         batch_size: of images, or of what the pair's inputs make; None for one, or as many as there are.
-        image_size: H, W in pixels.
         channels: of images.
         dtype_bytes: bytes per element of floating point; None for that of the first network's weights.
         paper: whether the paper's sum of MACs and elementwise operations is told, too.
     """
 
-    pair: Pair
+    cell: Cell
     by: Literal["layer", "operator"] = "layer"
     depth: int = 2
-    pass_: Pass = "forward"
     batch_size: int | None = None
-    image_size: tuple[int, int] = (224, 224)
     channels: int = 3
     dtype_bytes: int | None = None
     paper: bool = False
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of the baseline and the candidate, or of the one network."""
-        return tuple(dict.fromkeys((self.pair.baseline, self.pair.candidate)))
+    def pair(self) -> Pair:
+        """The networks, and what they are called with."""
+        return self.cell.pair
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of the baseline and the candidate, or of the one network, by name."""
+        return dict(zip((self.pair.baseline, self.pair.candidate), self.cell.labels, strict=True))
+
+    def build(self, name: str, device: str) -> nn.Module:
+        """A network on a device, in evaluation mode.
+
+        Raises:
+            FlopbenchError: it cannot be built, or not with what the cell says.
+        """
+        cell = self.cell
+        with torch.device(device):
+            return create_model(name, cell.image_size, cell.num_classes, **cell.options(name)).eval()
 
     def inputs(self, model: nn.Module) -> Inputs:
         """What a network is called with, on its device.
@@ -171,7 +188,7 @@ class Request:
             FlopbenchError: they cannot be made, or not as many as asked for.
         """
         size = self.batch_size or 1
-        inputs = inputs_for(model, self.pair, size, self.image_size, channels=self.channels)
+        inputs = inputs_for(model, self.pair, size, self.cell.image_size, channels=self.channels)
         if self.pair.inputs is not None and self.batch_size not in (None, inputs.batch_size):
             raise FlopbenchError(
                 f"inputs are {inputs.batch_size} at once, not {self.batch_size}: leave the batch size out, "
@@ -183,9 +200,8 @@ class Request:
         """What the networks are called with, in a few words."""
         if self.pair.inputs is None:
             count = self.batch_size or 1
-            return (
-                f"{count} image{'s' * (count > 1)} of {self.channels}x{'x'.join(map(str, self.image_size))}"
-            )
+            sides = "x".join(map(str, (self.channels, *self.cell.image_size)))
+            return f"{count} image{'s' * (count > 1)} of {sides}"
         shown = [f"{list(x.shape)}" for x in inputs.tensors]
         return f"inputs {', '.join(shown[:_SHAPES])}{', …' * (len(shown) > _SHAPES)}"
 
@@ -202,31 +218,32 @@ def count(request: Request) -> Counts:
             counters that disagree about a network of ours.
     """
     models, audits, costs, said = [], [], [], ""
-    loss = loss_of(request.pair)
-    for name in request.names:
+    pass_, loss = request.cell.pass_, loss_of(request.pair)
+    for name, label in request.labels.items():
         model, inputs, audited = _audit(name, request, loss)
         models.append(model)
         # What ran, operator by operator, is for the rows alone.
         audits.append(replace(audited, observed={}))
         size, said = audited.dtype_bytes, said or request.describe(inputs)
-        observation = audited.observed.get(request.pass_)
+        observation = audited.observed.get(pass_)
         if observation is None:
             try:
                 with torch.random.fork_rng(devices=[]), unchanged(list(model.buffers())):
-                    observation = observe(model, inputs, request.pass_, size, loss)
+                    observation = observe(model, inputs, pass_, size, loss)
             except _FOREIGN_ERRORS as error:
                 raise FlopbenchError(
-                    f"cannot count the {request.pass_} pass of {label_of(name)}: {in_one_line(error)}"
+                    f"cannot count the {pass_} pass of {label}: {in_one_line(error)}"
                 ) from error
-        step = [optimiser_cost(model, size)] if request.pass_ == "train" else []
+        step = [optimiser_cost(model, size)] if pass_ == "train" else []
         layers = request.by == "layer"
         costs.append(
             [*(costs_of_layers(model, observation) if layers else costs_of_operators(observation)), *step]
         )
     networks = list(zip(models, costs, strict=True))
     rows = layer_rows(networks, request.depth) if request.by == "layer" else operator_rows(costs)
-    caption = f"{request.pass_} pass, {said}, {audits[0].dtype_bytes} bytes an element"
-    return Counts(tuple(map(label_of, request.names)), tuple(audits), rows, caption, request.paper)
+    task = [] if request.cell.task == CLASSIFICATION.name else [request.cell.task]
+    caption = ", ".join([f"{pass_} pass", *task, said, f"{audits[0].dtype_bytes} bytes an element"])
+    return Counts(tuple(request.labels.values()), tuple(audits), rows, caption, request.paper)
 
 
 def count_in_worker(report: Callable[[str, Any], None], request: Request) -> Counts:
@@ -246,7 +263,7 @@ def _audit(name: str, request: Request, loss: Loss | None) -> tuple[nn.Module, I
     Raises:
         FlopbenchError: it cannot be built or run; or it is ours, and its counters disagree.
     """
-    parsed = parse_name(name)
+    parsed, label = parse_name(name), request.labels[name]
     ours = parsed.spec is not None
     if ours and request.pair.inputs is None and request.channels != 3:
         raise FlopbenchError(f"{name} takes images of 3 channels, got {request.channels}")
@@ -257,31 +274,28 @@ def _audit(name: str, request: Request, loss: Loss | None) -> tuple[nn.Module, I
         elsewhere = nullcontext() if parsed.given and device != "meta" else torch.device(device)
         try:
             with elsewhere, torch.random.fork_rng(devices=[]), unchanged(list(model.buffers())):
-                audited = audit(model, label_of(name), inputs, dtype_bytes=size, strict=ours, loss=loss)
+                audited = audit(model, label, inputs, dtype_bytes=size, strict=ours, loss=loss)
         except FlopbenchError:
             raise
         except _FOREIGN_ERRORS as error:
             raise FlopbenchError(
-                f"cannot run {label_of(name)} on {request.describe(inputs)}: {_with_line(error, model)}"
+                f"cannot run {label} on {request.describe(inputs)}: {_with_line(error, model)}"
             ) from error
         return model, inputs, audited
 
-    def build(device: str) -> nn.Module:
-        with torch.device(device):
-            return create_model(name, image_size=request.image_size).eval()
-
     if ours:
-        return counted(build("meta"), "meta")
+        return counted(request.build(name, "meta"), "meta")
     given = create_model(name) if parsed.given else None
     try:
-        found = counted(on_meta(given) if given is not None else build("meta"), "meta")
+        found = counted(on_meta(given) if given is not None else request.build(name, "meta"), "meta")
         failed = [note for note in found[2].notes if note.startswith("backward pass not counted")]
         if loss is None or not failed:
             return found
         why = failed[0]
     except _FOREIGN_ERRORS as error:
         why = in_one_line(error.__cause__ or error)
-    model, inputs, audited = counted(build("cpu") if given is None else materialised(given), "cpu")
+    whole = request.build(name, "cpu") if given is None else materialised(given)
+    model, inputs, audited = counted(whole, "cpu")
     device = inputs.tensors[0].device
     where = "CPU" if device.type == "cpu" else str(device)
     note = f"counted on the {where} with values: on the meta device, without any, {why}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopbench.errors import FlopbenchError, unknown
+from flopbench.models.tasks import LINEAR, TASKS, DecoderName, TaskName
 from flopbench.symmetries import registry
 from flopbench.symmetries.registry import BASELINE, About, Version
 
@@ -267,6 +268,34 @@ class ModelName:
         width = widths[0] if widths else options.get("width")
         depth = depths[0] if depths else options.get("depth")
         return self.label(width, depth, options.get("patch_size"))
+
+    def check_task(self, task: TaskName, decoder: DecoderName) -> None:
+        """Raise unless the network can have the task, and come to pixels by this decoder.
+
+        Raises:
+            FlopbenchError: it is none of flopbench's networks, or has no answers of this kind.
+        """
+        about = TASKS[task]
+        if not about.decodes and decoder != LINEAR:
+            raise FlopbenchError(
+                f"task {task} has no decoder, so none that is {decoder}: choose a task of pixels, "
+                f"{', '.join(name for name, other in TASKS.items() if other.decodes)}"
+            )
+        if about.classifies:
+            return
+        if not self.has_tasks:
+            raise FlopbenchError(
+                f"{self.raw} has no task {task}: name a ViT, a ResMLP or a ConvNeXt of flopbench"
+            )
+        if task == "features" and self.version.averaged:
+            raise FlopbenchError(
+                f"{self.raw} has no features: what it averages are answers; choose another task"
+            )
+        if self.version.schedule == "early_invariant" and (decoder != LINEAR or about.kind == "vectors"):
+            raise FlopbenchError(
+                f"{self.raw} has invariants alone at its end, of which no {decoder} decoder makes {task} "
+                "that move with the image: choose decoder linear, for segmentation or depth"
+            )
 
     def check_image_size(self, image_size: tuple[int, int], options: Mapping[str, Any] | None = None) -> None:
         """Raise unless the network takes images of `image_size` (height, width) in pixels.

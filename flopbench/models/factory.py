@@ -15,7 +15,7 @@ from flopbench.kernels.dispatch import select
 from flopbench.models.averaged import Averaged
 from flopbench.models.catalog import parse_name
 from flopbench.models.foreign import load_network
-from flopbench.models.tasks import CLASSIFICATION, TASKS, TaskName
+from flopbench.models.tasks import CLASSIFICATION, LINEAR, TASKS, TaskName
 from flopbench.symmetries.registry import load
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -66,19 +66,16 @@ def create_model(
     parsed.check_image_size(size, options)
     _check_choice("impl", impl, get_args(Impl))
     _check_choice("task", task, get_args(TaskName))
-    if task != CLASSIFICATION.name:
-        if task == "features" and parsed.version.averaged:
-            raise FlopbenchError(f"{name} has no features: what it averages are answers; choose another task")
-        if parsed.spec is None or parsed.is_layer:
-            raise FlopbenchError(
-                f"{name} has no task {task}: name a ViT, a ResMLP or a ConvNeXt of flopbench"
-            )
+    if parsed.spec is None:
+        parsed.check_task(task, LINEAR)
+    elif task != CLASSIFICATION.name:
         options["task"] = task
     if parsed.spec is not None:
         family = _load(_FAMILIES[parsed.spec.family])
         for option, hint in get_type_hints(family.__init__).items():
             if option in options and get_origin(hint) is Literal:
                 _check_choice(option, options[option], get_args(hint))
+        parsed.check_task(task, options.get("decoder", LINEAR))
         arguments = {**parsed.spec.config, "symmetry": parsed.version.name, **options}
         build = family
         arguments |= {"image_size": size, "num_classes": num_classes}

@@ -9,6 +9,9 @@ DecoderName = Literal["linear", "conv"]
 """How features become pixels: by a linear map of each cell of the grid, or by a light convolutional decoder.
 Both end with a bilinear interpolation to the image's size."""
 
+LINEAR: DecoderName = "linear"
+"""The usual one."""
+
 Kind = Literal["invariant", "feature", "scalars", "vectors"]
 """How a group acts on what a network gives (`flopbench.symmetries.actions`): not at all; as on the features
 that it has within; on pixels, whose values stay as they are; or on pixels and the vectors that they hold."""

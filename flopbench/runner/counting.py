@@ -1,22 +1,33 @@
 """Counting what is given from Python, or by name: here, or in a process of its own."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
-from flopbench.flops.command import Counts, Request, count, names_of
-from flopbench.frozen import complaint
+from flopbench.flops.command import NEVER_RUN, Counts, Request, count, names_of
 from flopbench.given import Objects
 from flopbench.models import foreign
 from flopbench.models.catalog import parse_name
 from flopbench.pairs import Pair
 from flopbench.runner.process import run_job
+from flopbench.suites import first_mistake
 
 
-def count_given(network: Any, inputs: Any, *, baseline: Any = None, loss: Any = None, **how: Any) -> Counts:
-    """See `flopbench.count_flops`; `how` are further fields of `Request`."""
+def count_given(
+    network: Any,
+    inputs: Any,
+    *,
+    values: Mapping[str, Any],
+    baseline: Any = None,
+    loss: Any = None,
+    batch_size: int | None = None,
+    **how: Any,
+) -> Counts:
+    """See `flopbench.count_flops`; `values` are of axes by field, `how` further fields of `Request`."""
     objects = Objects()
     if baseline is None and isinstance(network, str):
         names = names_of(network)
@@ -28,9 +39,12 @@ def count_given(network: Any, inputs: Any, *, baseline: Any = None, loss: Any = 
     cast = not any(parse_name(name).given for name in names)
     try:
         pair = Pair(baseline=names[0], candidate=names[-1], cast=cast, inputs=inputs, loss=loss)
+        cell = Cell.model_validate({**NEVER_RUN, **values, "pair": pair, "batch_size": batch_size or 1})
     except ValidationError as error:
-        raise FlopbenchError(complaint(error)) from None
-    request = Request(pair, **how)
+        raise FlopbenchError(first_mistake(error)) from None
+    for name in names:
+        cell.options(name)
+    request = Request(cell, batch_size=batch_size, **how)
     if not objects and any(parse_name(name).spec is None for name in names):
         return _apart(request)
     foreign.put(objects)
@@ -45,6 +59,6 @@ def _apart(request: Request) -> Counts:
     outcome = run_job("flopbench.flops.command:count_in_worker", request, timeout=math.inf, echo=True)
     if outcome.kind == "done":
         return outcome.value
-    names = " and ".join(request.names)
+    names = " and ".join(request.labels)
     what = outcome.value if outcome.kind == "usage" else f"cannot count {names}: {outcome.value}"
     raise FlopbenchError(what)

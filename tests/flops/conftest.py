@@ -16,7 +16,7 @@ NAMES = [*(f"{name}{version}" for name in SMALL for version in ("", ".flop", ".h
 def small(name, **options):
     """A shallow network of the name's family on the meta device, and its image size."""
     settings = {**SMALL[name.partition(".")[0]], "num_classes": 10, **options}
-    if name in OCTIC:
+    if ".octic" in name:
         settings["image_size"] = (32, 32)
     return build_on_meta(name, **settings), settings["image_size"]
 

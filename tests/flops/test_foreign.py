@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cells import Pass
+from flopbench.cells import Cell, Pass
 from flopbench.cli.flops import flops
 from flopbench.errors import FlopbenchError
 from flopbench.flops import command
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, Audit, audit
-from flopbench.flops.command import Request
+from flopbench.flops.command import NEVER_RUN, Request
 from flopbench.inputs import Inputs
 from flopbench.pairs import Pair
 
@@ -29,7 +29,10 @@ def stem():
 
 def counted(network, pass_: Pass = "forward") -> command.Counts:
     name = f"{__name__}:{network.__name__}"
-    return command.count(Request(Pair(baseline=name, candidate=name), pass_=pass_, image_size=(16, 16)))
+    cell = Cell.model_validate(
+        {**NEVER_RUN, "pair": Pair(baseline=name, candidate=name), "pass": pass_, "image_size": 16}
+    )
+    return command.count(Request(cell))
 
 
 def audited(network) -> Audit:
