@@ -16,7 +16,7 @@ def evaluate(
         str,
         typer.Option(
             help="A folder of class folders, or with val/ in it; hfds/NAME, wds/FOLDER, tfds/NAME, "
-            "torch/NAME; animal-shape-mnist, fashion-mnist or digits."
+            "torch/NAME; animal-shape-mnist, animal-segmentation, fashion-mnist, digits."
         ),
     ],
     weights: Annotated[

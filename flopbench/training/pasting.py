@@ -18,9 +18,9 @@ FOREGROUND = 40
 """A silhouette is where its image is brighter than that."""
 
 # Of bytes: how bright the ground is, and how much brighter the animal; both are drawn from so much upward.
-_DARKEST, _BRIGHTEST, _LEAST, _MOST = 80, 128, 40, 96
+_DARKEST, _BRIGHTEST, _LEAST, _MOST = 80, 128, 56, 112
 # The share that textures have of their contrast, in 1/128.
-_FAINTEST, _FULLEST = 32, 80
+_FAINTEST, _FULLEST = 16, 56
 
 
 def pasted(silhouettes: Array, labels: Array, textures: Array) -> tuple[Array, Array]:
