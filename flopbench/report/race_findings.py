@@ -7,7 +7,7 @@ from statistics import fmean
 from flopbench.report import text
 from flopbench.report.findings import Answer
 from flopbench.report.race_outcome import Comparison, Outcome
-from flopbench.report.race_tables import rival_of, time_to_target
+from flopbench.report.race_tables import called, time_to_target
 from flopbench.report.trajectories import Estimate, Verdict
 from flopbench.results.trainings import RacesInfo
 
@@ -32,13 +32,17 @@ def _overall(run: str, device: str, outcomes: Sequence[Outcome]) -> Answer:
     if not ends:
         return Answer(run, f"On {device}, no race has a seed that both networks ended with.", ())
     counts = Counter(end.verdict for _, end in ends)
+    several = len({outcome.measure for outcome, _ in ends}) > 1
     said = [f"{words} in {counts[verdict]}" for verdict, words in _AHEAD.items() if counts[verdict]]
     return Answer(
         run,
         f"On {device}, of {text.counted(len(ends), 'race')} after the same steps by the same recipe, the "
         f"symmetric network {text.joined(said)}.",
         (
-            *(_plain(f"{outcome.title}: {_in_short(end)}.") for outcome, end in ends),
+            *(
+                _plain(f"{outcome.title}: {_in_short(end, f' of {outcome.measure}' * several)}.")
+                for outcome, end in ends
+            ),
             *map(_plain, _sooner(outcomes)),
         ),
     )
@@ -52,10 +56,12 @@ _AHEAD: dict[Verdict, str] = {
 }
 
 
-def _in_short(end: Comparison) -> str:
-    """`+3.2 points (95 % interval +1.6 to +4.7), not told apart`."""
+def _in_short(end: Comparison, measure: str = "") -> str:
+    """`+3.2 points (95 % interval +1.6 to +4.7), not told apart`; `measure` says what the points are of."""
     shown, ends = _split(text.difference(end.points.value, end.points.low, end.points.high))
-    return f"{shown} points ({f'95 % interval {ends}' if ends else 'one seed'}), {_SIDES[end.verdict]}"
+    return (
+        f"{shown} points{measure} ({f'95 % interval {ends}' if ends else 'one seed'}), {_SIDES[end.verdict]}"
+    )
 
 
 _SIDES: dict[Verdict, str] = {
@@ -140,8 +146,8 @@ def _headline(outcome: Outcome, where: str) -> str:
         return _plain(f"{data}, {e} and {x} have no seed yet that both ended with.")
     seeds = text.counted(end.points.seeds, "seed")
     return _plain(
-        f"{data}, {_differs(e, x, end)}: {text.percent(end.tops[0], 1)} top-1 against "
-        f"{text.percent(end.tops[1], 1)} after the same steps ({seeds})."
+        f"{data}, {_differs(e, x, end)}: {text.percent(end.figures[0], 1)} {outcome.measure} against "
+        f"{text.percent(end.figures[1], 1)} after the same steps ({seeds})."
     )
 
 
@@ -178,17 +184,18 @@ def _split(shown: str) -> tuple[str, str]:
 
 
 def _where_labels_matter(outcome: Outcome) -> list[str]:
-    """The negative control: where a mirrored image is none of its class, an invariant network has to lose."""
+    """The negative control: where a mirrored image is none of its class, who decides alike has to lose."""
     end, candidate = _end(outcome), outcome.standings.get("candidate")
     if not outcome.race.data.oriented or end is None or candidate is None or end.verdict == "one seed":
         return []
     if fmean(candidate.of_ends(lambda accuracy: accuracy.flip_consistency)) < _INVARIANT:
         return []
+    network = f"an {outcome.measure.kept} network"
     if end.verdict == "worse":
-        return ["An invariant network loses here, as expected where labels depend on orientation."]
-    return [
-        "Labels depend on orientation, so an invariant network should lose; these figures do not show it."
-    ]
+        return [
+            f"{network[0].upper()}{network[1:]} loses here, as expected where labels depend on orientation."
+        ]
+    return [f"Labels depend on orientation, so {network} should lose; these figures do not show it."]
 
 
 def _to_target(outcome: Outcome) -> list[str]:
@@ -200,7 +207,7 @@ def _to_target(outcome: Outcome) -> list[str]:
     chosen = (
         "as declared" if outcome.declared else f"what every seed of {x} ended with, chosen after the fact"
     )
-    goal = f"{text.percent(target, 1)} top-1 ({chosen})"
+    goal = f"{text.percent(target, 1)} {outcome.measure} ({chosen})"
     lines = []
     if time := pace.ratios.get("seconds"):
         said = {
@@ -240,14 +247,18 @@ def _factor(ratio: Estimate, words: str = "") -> str:
 
 def _point(outcome: Outcome, comparison: Comparison) -> str:
     """One comparison that is not the headline's."""
-    one, other = outcome.called(comparison.one), rival_of(outcome, comparison)
+    one = outcome.called(comparison.one)
+    other = called(outcome, comparison.other, averaged=comparison.averaged)
     difference = _differs(one, other, comparison)
     if comparison.budget is not None:
         seconds = comparison.equal == "seconds"
         spent = text.duration(comparison.budget) if seconds else f"{text.count(comparison.budget)} MACs"
         return f"After the same {spent} of training, {difference}{_cut(outcome, comparison)}."
     if comparison.averaged:
-        return f"{difference}; {other} costs {text.times(comparison.cost)} the MACs per image."
+        costs = f"{text.times(comparison.cost)} the MACs per image"
+        if comparison.time:
+            costs += f" and takes {_times(comparison.time)} as long to answer"
+        return f"{difference}; {other} costs {costs}."
     if comparison.one.key == "wide":
         share = comparison.one.linear_parameters / comparison.other.linear_parameters
         of = f"{text.times(share)} the linear parameters and {text.times(1 / comparison.cost)} the MACs"
@@ -275,6 +286,7 @@ def _about_cuts(outcome: Outcome) -> list[str]:
 def _mirrored(outcome: Outcome) -> list[str]:
     """What becomes of both on mirrored images."""
     said = []
+    them = "them" if outcome.measure.of == "images" else f"their {outcome.measure.of}"
     for role in ("baseline", "candidate"):
         standing = outcome.standings.get(role)
         if standing is None or not standing.trials:
@@ -282,14 +294,14 @@ def _mirrored(outcome: Outcome) -> list[str]:
         plain, mirrored, same = (
             fmean(standing.of_ends(figure))
             for figure in (
-                lambda accuracy: accuracy.plain.top1,
-                lambda accuracy: accuracy.mirrored.top1,
+                lambda accuracy: accuracy.plain.figure,
+                lambda accuracy: accuracy.mirrored.figure,
                 lambda accuracy: accuracy.flip_consistency,
             )
         )
         said.append(
-            f"{outcome.called(role)} has {text.percent(mirrored, 1)} top-1 ({text.percent(plain, 1)} as they "
-            f"are) and decides as before on {text.coverage(same)} of them"
+            f"{outcome.called(role)} has {text.percent(mirrored, 1)} {outcome.measure} "
+            f"({text.percent(plain, 1)} as they are) and decides as before on {text.coverage(same)} of {them}"
         )
     share = outcome.race.data.mirror_asymmetry
     data = "" if share is None else f" Of the class means' energy {text.percent(share, 1)} is antisymmetric."

@@ -6,24 +6,26 @@ differences and ratios are paired by it. Trainings that did not end well count f
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from statistics import fmean
 from typing import Literal
 
 from flopbench.report import text
+from flopbench.report.race_standings import Standing, Use, deciding, uses_of
 from flopbench.report.trajectories import (
     Axis,
     Estimate,
     Verdict,
+    figure_at,
     ratio_interval,
-    reached,
     seed_interval,
     spent,
-    top1_at,
 )
-from flopbench.results.trainings import Accuracy, Entrant, Point, RaceInfo, RacesInfo, Role, Trial
+from flopbench.results.measures import Measure
+from flopbench.results.trainings import Entrant, Point, RaceInfo, RacesInfo, Role, Trial
 
 Equal = Literal["steps", "seconds", "MACs", "parameters, MACs"]
 """What two accuracies have in common."""
@@ -44,76 +46,29 @@ class Comparison:
         other: whom it is compared with.
         equal: what they have in common.
         averaged: whether the other's accuracy is of mirror test-time augmentation, at twice its cost.
-        tops: top-1 of both, shares, means over the seeds.
+        figures: of both, what decides the race, shares, means over the seeds.
         points: the difference, in percentage points.
         budget: what both have spent, seconds or MACs, the mean over the seeds; None at the end of both.
         cut: whose training goes on beyond the budget, and what share of it lies within.
         cost: MACs per image of the other over those of the one in inference.
+        time: the same of the measured time; None where that was not measured.
     """
 
     one: Entrant
     other: Entrant
     equal: Equal
     averaged: bool
-    tops: tuple[float, float]
+    figures: tuple[float, float]
     points: Estimate
     budget: float | None
     cut: tuple[Entrant, float] | None
     cost: float
+    time: Estimate | None
 
     @property
     def verdict(self) -> Verdict:
         """Of the one."""
         return self.points.verdict()
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One entrant of a race: its trainings that ended well, by seed, and how many ran at all."""
-
-    entrant: Entrant
-    trials: dict[int, Trial]
-    ran: int
-    target: float | None
-
-    @property
-    def ends(self) -> list[Point]:
-        """The last evaluation of each."""
-        return [trial.points[-1] for trial in self.trials.values()]
-
-    def of_ends(self, figure: Callable[[Accuracy], float | None]) -> list[float]:
-        """A figure of the final accuracy of each, where it has one."""
-        return [value for end in self.ends if (value := figure(end.best)) is not None]
-
-    def at_end(self, axis: Axis) -> list[float]:
-        """What each had spent in all, where that is known."""
-        return [value for end in self.ends if (value := spent(end, axis)) is not None]
-
-    @property
-    def kernels(self) -> str:
-        """What its operations ran as; empty where that was not recorded, or it has none of flopbench's."""
-        return ", or ".join(dict.fromkeys(trial.kernels for trial in self.trials.values() if trial.kernels))
-
-    @property
-    def rates(self) -> list[float]:
-        """Images per second of each whole training."""
-        return [end.samples / end.seconds for end in self.ends if end.seconds > 0]
-
-    def to_target(self, axis: Axis = "seconds") -> dict[int, float | None]:
-        """What each had spent when it reached the target, by seed; None where it did not."""
-        if self.target is None:
-            return {}
-        return {seed: reached(trial.points, self.target, axis) for seed, trial in self.trials.items()}
-
-    @property
-    def met(self) -> int:
-        """How many seeds reached the target."""
-        return sum(value is not None for value in self.to_target("step").values())
-
-    @property
-    def all_met(self) -> bool:
-        """Whether every training that ran reached the target, and one did."""
-        return 0 < self.met == self.ran
 
 
 @dataclass(frozen=True)
@@ -145,7 +100,8 @@ class Outcome:
     Attributes:
         race: what was raced on what.
         trials: all its trainings, those that did not end well too.
-        target: top-1 as a share; None where it is the baseline's to set, and no training of it ended well.
+        target: what is to be reached, a share; None where it is the baseline's to set, and no training of it
+            ended well.
         declared: whether the target was set beforehand.
         title: what the race is called, unlike any other of its run.
     """
@@ -155,6 +111,23 @@ class Outcome:
     target: float | None
     declared: bool
     title: str
+
+    @property
+    def measure(self) -> Measure:
+        """What decides it, and every accuracy is in."""
+        return self.race.measure
+
+    @property
+    def grain(self) -> float:
+        """The step that accuracies come in, in points: one image, of a segmentation one pixel.
+
+        A pixel that is said to be of another class changes two classes' intersections over unions, each by
+        one over its union, which is a share of about one over the classes of all pixels; the mean over the
+        classes then by some one over the pixels. So mIoU is as good as continuous. How few images it is of is
+        another matter, of which no interval over seeds says anything.
+        """
+        each = prod(self.race.recipe.image_size) if self.measure.of == "pixels" else 1
+        return 100 / (self.race.validation.images * each)
 
     def called(self, who: Entrant | Role) -> str:
         """What an entrant is called by: X and E(X) by their labels, their rivals after them."""
@@ -208,6 +181,12 @@ class Outcome:
         return Pace(baseline, candidate, ratios, ratio_interval(speeds), ratio_interval(energies))
 
     @cached_property
+    def uses(self) -> list[Use]:
+        """Every entrant with a training that ended well, and with test-time augmentation if asked for."""
+        every = (use for standing in self.standings.values() for use in uses_of(standing, self.grain))
+        return [*every]
+
+    @cached_property
     def comparisons(self) -> list[Comparison]:
         """Those whose entrants both run, and have ended with a common seed."""
         found = []
@@ -216,8 +195,7 @@ class Outcome:
             rival = "baseline" if averaged and other not in self.standings else other
             if one in self.standings and rival in self.standings:
                 both = self.standings[one], self.standings[rival]
-                grain = 100 / self.race.validation.images
-                found.append(_compared(*both, equal, axis, averaged=averaged, grain=grain))
+                found.append(_compared(*both, equal, axis, averaged=averaged, grain=self.grain))
         return [comparison for comparison in found if comparison]
 
 
@@ -239,33 +217,37 @@ and whether the other's accuracy is of mirror test-time augmentation."""
 def _compared(
     one: Standing, other: Standing, equal: Equal, axis: Axis | None, *, averaged: bool, grain: float
 ) -> Comparison | None:
-    """One comparison; None where no seed has the accuracy of both. `grain` is one image, in points."""
-    tops: list[tuple[float, float]] = []
+    """One comparison; None where no seed has the accuracy of both. `grain` is that of the race."""
+    figures: list[tuple[float, float]] = []
     budgets: list[float] = []
     for first, second in _points(one, other):
         whole = [spent(points[-1], axis) for points in (first, second)] if axis else []
         budget = min((value for value in whole if value is not None), default=None)
-        rival = second[-1].best.averaged if averaged else second[-1].best.plain
         if axis and budget is not None and None not in whole:
-            pair = top1_at(first, axis, budget), top1_at(second, axis, budget)
+            pair = figure_at(first, axis, budget), figure_at(second, axis, budget)
             budgets.append(budget)
         else:
-            pair = (None if axis else first[-1].best.plain.top1), rival and rival.top1
+            pair = (
+                None if axis else deciding(first[-1].best, averaged=False),
+                deciding(second[-1].best, averaged=averaged),
+            )
         if pair[0] is not None and pair[1] is not None:
-            tops.append((pair[0], pair[1]))
-    if not tops:
+            figures.append((pair[0], pair[1]))
+    if not figures:
         return None
+    runs = 2 if averaged else 1
     parameters = one.entrant.linear_parameters / other.entrant.linear_parameters
     return Comparison(
         one.entrant,
         other.entrant,
         "parameters, MACs" if equal == "MACs" and not axis and abs(parameters - 1) < _ALIKE else equal,
         averaged,
-        (fmean(top for top, _ in tops), fmean(top for _, top in tops)),
-        seed_interval([100 * (top - rival) for top, rival in tops], grain=grain),
+        (fmean(own for own, _ in figures), fmean(theirs for _, theirs in figures)),
+        seed_interval([100 * (own - theirs) for own, theirs in figures], grain=grain),
         fmean(budgets) if budgets else None,
         _cut(one, other, axis) if axis else None,
-        other.entrant.macs * (2 if averaged else 1) / one.entrant.macs,
+        runs * other.entrant.macs / one.entrant.macs,
+        ratio_interval([runs * own / theirs for own, theirs in _rates(one, other)]),
     )
 
 
@@ -300,14 +282,14 @@ def _title(race: RaceInfo) -> str:
 def _outcome(race: RaceInfo, trials: Iterable[Trial], title: str) -> Outcome:
     """What came of a race.
 
-    Its target is the declared one, else the lowest top-1 that a seed of the baseline ended with, which is
+    Its target is the declared one, else the lowest accuracy that a seed of the baseline ended with, which is
     what every seed of it reached.
     """
     own = tuple(trial for trial in trials if trial.race == race.key)
     declared = race.declared.target
     if declared is not None:
         return Outcome(race, own, declared / 100, True, title)
-    ends = [trial.points[-1].best.plain.top1 for trial in _ended(own, "baseline").values()]
+    ends = [trial.points[-1].best.plain.figure for trial in _ended(own, "baseline").values()]
     return Outcome(race, own, min(ends, default=None), False, title)
 
 
@@ -326,6 +308,12 @@ def _points(one: Standing, other: Standing) -> list[tuple[tuple[Point, ...], tup
     """The evaluations of both, of each common seed."""
     seeds = _common(one.trials, other.trials)
     return [(one.trials[seed].points, other.trials[seed].points) for seed in seeds]
+
+
+def _rates(one: Standing, other: Standing) -> list[tuple[float, float]]:
+    """Images per second of both in inference, of each common seed where they were measured."""
+    trials = ((one.trials[seed], other.trials[seed]) for seed in _common(one.trials, other.trials))
+    return [(a.inference.rate, b.inference.rate) for a, b in trials if a.inference and b.inference]
 
 
 def _cut(one: Standing, other: Standing, axis: Axis) -> tuple[Entrant, float] | None:

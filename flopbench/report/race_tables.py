@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean, stdev
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flopbench.report import text
-from flopbench.report.race_outcome import Comparison, Outcome, Standing
+from flopbench.report.race_outcome import Comparison, Outcome
+from flopbench.report.race_standings import Standing, Use
 from flopbench.report.table import Column, Table, Tone, words
 from flopbench.report.trajectories import Axis, Estimate
-from flopbench.results.trainings import Accuracy, Trial
+from flopbench.results.measures import MEASURES, TOP1, Measure
+from flopbench.results.trainings import Accuracy, Entrant, Trial
 
 _TONES: dict[str, Tone] = {"better": "good", "worse": "bad"}
 
@@ -22,6 +25,9 @@ def race_tables(outcomes: Sequence[Outcome]) -> list[Table]:
         Table("Entrants", _STANDING_COLUMNS, _standings(outcomes), _RACE if several else None),
         Table("Time to the target", _PACE_COLUMNS, [one for one in outcomes if one.pace]),
         Table("Accuracies compared", _COMPARISON_COLUMNS, _comparisons(outcomes), _RACE if several else None),
+        Table(
+            "Accuracy against the time to answer", _USE_COLUMNS, _uses(outcomes), _RACE if several else None
+        ),
         Table("Trials", _TRIAL_COLUMNS, _trials(outcomes), _RACE if several else None),
     )
     return [table for table in tables if table.rows]
@@ -50,11 +56,40 @@ def _comparisons(outcomes: Iterable[Outcome]) -> list[_Of[Comparison]]:
     return [_Of(outcome, comparison) for outcome in outcomes for comparison in outcome.comparisons]
 
 
+def _uses(outcomes: Iterable[Outcome]) -> list[_Of[Use]]:
+    """What was raced before inference was timed is left out."""
+    return [_Of(outcome, use) for outcome in outcomes for use in outcome.uses if use.rate]
+
+
 def _trials(outcomes: Iterable[Outcome]) -> list[_Of[Trial]]:
     return [_Of(outcome, trial) for outcome in outcomes for trial in outcome.trials]
 
 
 _RACE = words("race")
+
+
+_share = partial(text.percent, decimals=1)
+
+
+def _by_measure(
+    header: str, value: Callable[[Any], Any], write: Callable[[Any], str] = _share, *, rank: int = 1
+) -> tuple[Column, ...]:
+    """A column per measure, `{}` in its header, with the values of those rows whose race it decides."""
+
+    def of(measure: Measure) -> Column:
+        return Column(
+            header.format(measure),
+            lambda row: value(row) if row.outcome.measure == measure else None,
+            write,
+            rank=rank,
+        )
+
+    return tuple(map(of, MEASURES.values()))
+
+
+def _pixels_right(accuracy: Accuracy) -> float | None:
+    """The share of pixels that are right, where that is not what decides."""
+    return None if accuracy.plain.measure == TOP1 else accuracy.plain.top1
 
 
 def _mean(values: Iterable[float]) -> float | None:
@@ -68,9 +103,9 @@ def _of_ends(figure: Callable[[Accuracy], float | None]) -> Callable[[_Of[Standi
 
 
 def _spread(row: _Of[Standing]) -> tuple[float, float | None] | None:
-    """Final top-1: its mean over the seeds and their standard deviation."""
-    tops = row.what.of_ends(lambda accuracy: accuracy.plain.top1)
-    return (fmean(tops), stdev(tops) if len(tops) > 1 else None) if tops else None
+    """The final accuracy: its mean over the seeds and their standard deviation."""
+    ends = row.what.figures
+    return (fmean(ends), stdev(ends) if len(ends) > 1 else None) if ends else None
 
 
 def time_to_target(standing: Standing) -> str | None:
@@ -87,7 +122,9 @@ def time_to_target(standing: Standing) -> str | None:
 def _target(outcome: Outcome) -> str | None:
     if outcome.target is None:
         return None
-    return f"{text.percent(outcome.target, 1)}{'' if outcome.declared else ' (after the fact)'}"
+    # What every race was decided by once goes without saying.
+    measure = "" if outcome.measure == TOP1 else f" {outcome.measure}"
+    return f"{_share(outcome.target)}{measure}{'' if outcome.declared else ' (after the fact)'}"
 
 
 def _left_out(outcome: Outcome) -> str:
@@ -106,7 +143,7 @@ _RACE_COLUMNS = (
     Column(
         "antisymmetric\nshare",
         lambda outcome: outcome.race.data.mirror_asymmetry,
-        lambda share: text.percent(share, 1),
+        _share,
         rank=2,
     ),
     words(
@@ -130,25 +167,18 @@ _STANDING_COLUMNS = (
     Column("images/s\nin training", lambda row: _mean(row.what.rates), text.significant, rank=2),
     Column("training\ntime", lambda row: _mean(row.what.at_end("seconds")), text.duration, rank=2),
     Column("training\nenergy [J]", lambda row: _mean(row.what.at_end("joules")), text.significant, rank=6),
-    Column("top-1\n± deviation", _spread, lambda found: text.with_spread(*found)),
-    Column(
-        "top-1,\nmirrored",
-        _of_ends(lambda accuracy: accuracy.mirrored.top1),
-        lambda share: text.percent(share, 1),
-        rank=4,
-    ),
+    *_by_measure("{}\n± deviation", _spread, lambda found: text.with_spread(*found)),
+    *_by_measure("{},\nmirrored", _of_ends(lambda accuracy: accuracy.mirrored.figure), rank=4),
     Column(
         "the same\nmirrored",
         _of_ends(lambda accuracy: accuracy.flip_consistency),
         text.coverage,
         rank=4,
     ),
-    Column(
-        "top-1\nwith TTA",
-        _of_ends(lambda accuracy: accuracy.averaged and accuracy.averaged.top1),
-        lambda share: text.percent(share, 1),
-        rank=4,
+    *_by_measure(
+        "{}\nwith TTA", _of_ends(lambda accuracy: accuracy.averaged and accuracy.averaged.figure), rank=4
     ),
+    Column("pixels\nright", _of_ends(_pixels_right), _share, rank=5),
     Column("NLL", _of_ends(lambda accuracy: accuracy.plain.nll), text.significant, rank=5),
     Column("time to\nthe target", lambda row: time_to_target(row.what), rank=1),
     Column("seeds", lambda row: f"{len(row.what.trials)} of {row.outcome.race.declared.seeds}", rank=1),
@@ -201,9 +231,9 @@ _PACE_COLUMNS = (
 )
 
 
-def rival_of(outcome: Outcome, comparison: Comparison) -> str:
-    """Whom a comparison is with."""
-    return outcome.called(comparison.other) + " + TTA" * comparison.averaged
+def called(outcome: Outcome, entrant: Entrant, *, averaged: bool) -> str:
+    """What an entrant is called, `averaged` by mirror test-time augmentation."""
+    return outcome.called(entrant) + " + TTA" * averaged
 
 
 def _budget(comparison: Comparison) -> str | None:
@@ -223,20 +253,10 @@ def _cut(row: _Of[Comparison]) -> str:
 
 _COMPARISON_COLUMNS = (
     words("entrant", lambda row: row.outcome.called(row.what.one)),
-    words("against", lambda row: rival_of(row.outcome, row.what)),
+    words("against", lambda row: called(row.outcome, row.what.other, averaged=row.what.averaged)),
     words("at equal", lambda row: row.what.equal),
-    Column(
-        "top-1",
-        lambda row: row.what.tops[0],
-        lambda share: text.percent(share, 1),
-        rank=2,
-    ),
-    Column(
-        "top-1 of\nthe other",
-        lambda row: row.what.tops[1],
-        lambda share: text.percent(share, 1),
-        rank=2,
-    ),
+    *_by_measure("{}", lambda row: row.what.figures[0], rank=2),
+    *_by_measure("{} of\nthe other", lambda row: row.what.figures[1], rank=2),
     Column(
         "difference in points\n[95 % interval]",
         lambda row: _ends(row.what.points),
@@ -246,8 +266,41 @@ _COMPARISON_COLUMNS = (
     words("it is", lambda row: row.what.verdict, rank=1, tone=lambda row: _tone(row.what.verdict)),
     Column("seeds", lambda row: row.what.points.seeds, text.exact, rank=3),
     Column("the other's\nMACs per image", lambda row: row.what.cost, text.times, rank=3),
+    Column(
+        "its time to answer\n[95 % interval]",
+        lambda row: _ends(row.what.time),
+        lambda ends: text.interval(*ends),
+        rank=3,
+    ),
     Column("spent", lambda row: _budget(row.what), rank=4),
     words("schedule", _cut, rank=4, wraps=True),
+)
+
+
+def _of_use(
+    header: str, figure: Callable[[Use], Estimate | None], write: Callable[[float], str], rank: int = 2
+) -> Column:
+    """A figure with its interval over the seeds."""
+    return Column(
+        f"{header}\n[95 % interval]",
+        lambda row: _ends(figure(row.what)),
+        lambda ends: text.between(*ends, write=write),
+        rank=rank,
+    )
+
+
+_USE_COLUMNS = (
+    words(
+        "who answers", lambda row: called(row.outcome, row.what.standing.entrant, averaged=row.what.averaged)
+    ),
+    *_by_measure(
+        "{}\n[95 % interval]", lambda row: _ends(row.what.figure), lambda ends: text.percent_interval(*ends)
+    ),
+    _of_use("images/s\nanswering", lambda use: use.rate, text.significant),
+    Column("MACs per image\nanswering", lambda row: row.what.macs, text.count, rank=2),
+    _of_use("training\ntime", lambda use: use.seconds, text.duration),
+    _of_use("images/s\nin training", lambda use: use.training_rate, text.significant, rank=3),
+    Column("seeds", lambda row: row.what.figure.seeds, text.exact, rank=3),
 )
 
 
@@ -284,13 +337,8 @@ _TRIAL_COLUMNS = (
     Column("images/s", _rate, text.significant, rank=2),
     Column("energy [J]", _end("joules"), text.significant, rank=5),
     Column("MACs", _end("macs"), text.count, rank=5),
-    Column("top-1", _last(lambda accuracy: accuracy.plain.top1), lambda share: text.percent(share, 1)),
-    Column(
-        "top-1,\nmirrored",
-        _last(lambda accuracy: accuracy.mirrored.top1),
-        lambda share: text.percent(share, 1),
-        rank=4,
-    ),
+    *_by_measure("{}", _last(lambda accuracy: accuracy.plain.figure)),
+    *_by_measure("{},\nmirrored", _last(lambda accuracy: accuracy.mirrored.figure), rank=4),
     Column("NLL", _last(lambda accuracy: accuracy.plain.nll), text.significant, rank=4),
     Column("time to\nthe target", _reached, rank=1),
     Column("compiling", lambda row: row.what.compile_seconds, text.seconds, rank=6),

@@ -14,6 +14,7 @@ from flopbench.report.race_outcome import Outcome, outcomes_of
 from flopbench.report.race_tables import race_tables
 from flopbench.report.reported import Reported
 from flopbench.report.table import Table
+from flopbench.results.measures import PIXELS
 from flopbench.results.points import points_frame
 from flopbench.results.races import RacesFolder
 from flopbench.results.trainings import Trial
@@ -34,6 +35,12 @@ LEGEND = (
     "candidate, by its width or by its depth. Parameters are those of linear maps and convolutions. TTA is "
     "mirror test-time augmentation, the mean of the probabilities of an image and its mirror image. "
     "1 MAC = 2 FLOPs."
+)
+
+ANSWERS = (
+    "Answers of the trained networks are timed in the process that trained them, in the same arithmetic and "
+    "mode: images per second of whole batches by the median call, and half of that with TTA, which runs the "
+    "network twice."
 )
 
 
@@ -128,4 +135,7 @@ class RaceResult(Reported):
             for trial in one.trials
         )
         title = " · ".join(dict.fromkeys(info.title for info in infos))
-        return self._page(title, origins, LEGEND, flag_groups(flagged, "training"))
+        legend = [LEGEND]
+        legend += [PIXELS] * any(one.measure.of == "pixels" for one in self._all)
+        legend += [ANSWERS] * any(use.rate for one in self._all for use in one.uses)
+        return self._page(title, origins, " ".join(legend), flag_groups(flagged, "training"))

@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from collections.abc import Callable
 
 MISSING = "–"
 
@@ -82,8 +83,17 @@ def percent(value: float, decimals: int = 0) -> str:
     return f"{round(value * 100, decimals) + 0.0:.{decimals}f}\u00a0%".replace("-", "−")
 
 
-def percent_interval(estimate: float, low: float, high: float) -> str:
-    """A share with its 95 % interval: 78.3 % [77.9, 78.6]."""
+def between(estimate: float, low: float | None, high: float | None, *, write: Callable[[float], str]) -> str:
+    """A figure with its 95 % interval, if it has one, each as `write` has it: 60.1 [58.8, 61.2]."""
+    if low is None or high is None:
+        return write(estimate)
+    return f"{write(estimate)}\u00a0[{write(low)},\u00a0{write(high)}]"
+
+
+def percent_interval(estimate: float, low: float | None, high: float | None) -> str:
+    """A share with its 95 % interval, if it has one: 78.3 % [77.9, 78.6]."""
+    if low is None or high is None:
+        return percent(estimate, 1)
     ends = [percent(end, 1).removesuffix("\u00a0%") for end in (low, high)]
     return f"{percent(estimate, 1)}\u00a0[{ends[0]},\u00a0{ends[1]}]"
 

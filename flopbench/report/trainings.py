@@ -1,6 +1,6 @@
 """Trainings as one object: how right the networks became, step by step, and what it took."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,6 +11,7 @@ from flopbench.report.findings import Answer
 from flopbench.report.page import Origin, Page, checked_ids
 from flopbench.report.reported import Reported
 from flopbench.report.table import Column, Table, words
+from flopbench.results.measures import MEASURES, PIXELS, TOP1, Measure
 from flopbench.results.training_folder import TrainingFolder
 from flopbench.results.trainings import Point, TrainingInfo
 from flopbench.timing.statistics import share_interval
@@ -65,8 +66,9 @@ class Trainings(Reported):
 
         Columns: `training` (its id), `label`, `name`, `recipe`, `data`, `seed`, `step`, `epoch`, `samples`,
         `seconds`, `joules`, `macs`, `rate` in images per second, `loss`, `kernels`, `top1`, `top5`, `nll`,
-        `mirrored_top1`, `flip_consistency`, of the averaged weights `ema_top1` and so on, and `best_top1`,
-        that of the averaged weights where there are some.
+        `miou`, `mirrored_top1`, `mirrored_miou`, `flip_consistency`, of the averaged weights `ema_top1` and
+        so on, `best_top1`, that of the averaged weights where there are some, and `figure`, what decides of
+        the same: the `measure` of the `task`.
         """
         import pandas as pd
 
@@ -101,7 +103,8 @@ class Trainings(Reported):
             for info, _ in self._points
         ]
         title = f"Training of {text.joined([info.label for info, _ in self._points])}"
-        return self._page(title, origins, LEGEND)
+        pixels = any(info.measure.of == "pixels" for info, _ in self._points)
+        return self._page(title, origins, f"{LEGEND} {PIXELS}" if pixels else LEGEND)
 
 
 def _said(info: TrainingInfo) -> str:
@@ -114,6 +117,8 @@ def _row(info: TrainingInfo, point: Point) -> Row:
         "label": info.label,
         "name": info.name,
         "recipe": info.recipe.name,
+        "task": info.recipe.task,
+        "measure": info.measure.name,
         "data": info.data.name,
         "seed": info.seed,
         "step": point.step,
@@ -131,13 +136,28 @@ def _row(info: TrainingInfo, point: Point) -> Row:
             f"{prefix}top1": accuracy and accuracy.plain.top1,
             f"{prefix}top5": accuracy and accuracy.plain.top5,
             f"{prefix}nll": accuracy and accuracy.plain.nll,
+            f"{prefix}miou": accuracy and accuracy.plain.miou,
             f"{prefix}mirrored_top1": accuracy and accuracy.mirrored.top1,
+            f"{prefix}mirrored_miou": accuracy and accuracy.mirrored.miou,
             f"{prefix}flip_consistency": accuracy and accuracy.flip_consistency,
         }
-    return row | {"best_top1": point.best.plain.top1}
+    return row | {"best_top1": point.best.plain.top1, "figure": point.best.plain.figure}
 
 
 _share = partial(text.percent, decimals=1)
+
+
+def _by_measure(header: str, prefix: str, rank: int = 1) -> Iterator[Column]:
+    """A column per measure, `{}` in its header, with the figures of those trainings that it decides."""
+
+    def of(measure: Measure) -> Column:
+        def figure(row: Row) -> float | None:
+            return row[prefix + measure.field] if row["measure"] == measure.name else None
+
+        return Column(header.format(measure), figure, _share, rank=rank)
+
+    return map(of, MEASURES.values())
+
 
 _WHAT = (words("model", "label"), words("training"))
 
@@ -147,9 +167,9 @@ _COLUMNS = (
     Column("train time", "seconds", text.duration),
     Column("images/s", "rate", text.significant, rank=2),
     Column("loss", write="{:.4f}".format, rank=2),
-    Column("top-1", "top1", _share),
-    Column("EMA's\ntop-1", "ema_top1", _share),
-    Column("mirrored\ntop-1", "mirrored_top1", _share, rank=3),
+    *_by_measure("{}", ""),
+    *_by_measure("EMA's\n{}", "ema_"),
+    *_by_measure("mirrored\n{}", "mirrored_", rank=3),
     Column("flip\nconsistency", "flip_consistency", text.coverage, rank=3),
     Column("MACs", "macs", text.count, rank=4),
     Column("joules", write=text.count, rank=4),
@@ -167,30 +187,32 @@ def _answer(info: TrainingInfo, points: Sequence[Point]) -> Answer:
     ended = last.step == info.steps
     weights = "the averaged weights" if last.ema else "the weights"
     when = "at the end" if ended else f"after {last.step} of {info.steps} steps, so far"
-    right = share_interval(last.best.plain.top1, last.best.images)
-    low, high = (text.percent(end, 1) for end in (right.low, right.high))
+    scores, measure = last.best.plain, info.measure
+    interval = ""
+    if measure == TOP1:
+        right = share_interval(scores.top1, last.best.images)
+        interval = f" (95 % interval {_share(right.low)} to {_share(right.high)}, of the images)"
     headline = (
-        f"{what}: {weights} get {text.percent(right.estimate, 1)} of the {text.exact(last.best.images)} "
-        f"validation images right {when} (95 % interval {low} to {high}, of the images), in "
-        f"{text.duration(last.seconds)} of training."
+        f"{what}: {weights} have {_share(scores.figure)} {measure} on the {text.exact(last.best.images)} "
+        f"validation images {when}{interval}, in {text.duration(last.seconds)} of training."
     )
     expected = info.recipe.expected.get(info.name)
-    if ended and expected and info.validation.classes == IMAGENET:
-        difference = text.points(right.estimate - expected.top1 / 100)
+    if ended and expected and measure == TOP1 and info.validation.classes == IMAGENET:
+        difference = text.points(scores.top1 - expected.top1 / 100)
         headline += (
             f" {expected.source} has {text.percent(expected.top1 / 100, 1)} by this recipe: a difference of "
             f"{difference} points."
         )
-    best = max(points, key=lambda point: point.best.plain.top1)
+    best = max(points, key=lambda point: point.best.plain.figure)
     remarks = [
-        f"Of the mirror images {text.percent(last.best.mirrored.top1, 1)} are called right, and for "
-        f"{text.coverage(last.best.flip_consistency)} of the images the same is predicted as for their "
+        f"On the mirror images it is {_share(last.best.mirrored.figure)} {measure}, and for "
+        f"{text.coverage(last.best.flip_consistency)} of the {measure.of} the same is predicted as for their "
         "mirror images."
     ]
-    if best.best.plain.top1 > last.best.plain.top1:
+    if best.best.plain.figure > scores.figure:
         remarks.append(
-            f"The best evaluation is that after {best.step} steps, with "
-            f"{text.percent(best.best.plain.top1, 1)}, chosen by the images that it is measured on."
+            f"The best evaluation is that after {best.step} steps, with {_share(best.best.plain.figure)}, "
+            "chosen by the images that it is measured on."
         )
     return Answer(info.id, _plain(headline), tuple(map(_plain, remarks)))
 

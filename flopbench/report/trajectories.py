@@ -90,7 +90,7 @@ def reached(points: Sequence[Point], target: float, axis: Axis = "seconds") -> f
 
     Args:
         points: its evaluations.
-        target: top-1 as a share.
+        target: the figure that decides, a share.
         axis: of what.
 
     Returns:
@@ -98,21 +98,21 @@ def reached(points: Sequence[Point], target: float, axis: Axis = "seconds") -> f
     """
     before: Point | None = None
     for point in points:
-        top1, here = point.best.plain.top1, spent(point, axis)
-        if top1 >= target:
+        figure, here = point.best.plain.figure, spent(point, axis)
+        if figure >= target:
             there = None if before is None else spent(before, axis)
             if before is None or here is None or there is None:
                 return here
-            low = before.best.plain.top1
-            return there + (here - there) * (target - low) / (top1 - low)
+            low = before.best.plain.figure
+            return there + (here - there) * (target - low) / (figure - low)
         before = point
     return None
 
 
-def top1_at(points: Sequence[Point], axis: Axis, budget: float) -> float | None:
-    """Top-1, a share, when so much was spent, linear between evaluations; None before the first."""
-    along = [(at, point.best.plain.top1) for point in points if (at := spent(point, axis)) is not None]
+def figure_at(points: Sequence[Point], axis: Axis, budget: float) -> float | None:
+    """What decides, a share, when so much was spent, linear between evaluations; None before the first."""
+    along = [(at, point.best.plain.figure) for point in points if (at := spent(point, axis)) is not None]
     if not along or not along[0][0] <= budget <= along[-1][0]:
         return None
-    spending, top1 = zip(*along, strict=True)
-    return float(np.interp(budget, spending, top1))
+    spending, figures = zip(*along, strict=True)
+    return float(np.interp(budget, spending, figures))

@@ -16,9 +16,11 @@ def points_frame(runs: Iterable[tuple[RacesInfo, Sequence[Trial]]]) -> "pd.DataF
     `entrant` (its role), `name`, `label`, `parameters`, `linear_parameters` and `macs_per_image`, of the
     trial `seed`, `place`, `status`, `reason`, `compile_seconds`, `peak_bytes` and `flags`, and of the
     evaluation what was spent by then (`step`, `samples`, `seconds`, `joules`, `macs`), `images_per_second`
-    since the one before, `loss`, and the accuracy: `top1`, `top5`, `nll`, the same of mirrored images
+    since the one before, `loss`, and the accuracy: `top1`, `top5`, `nll`, `miou`, the same of mirrored images
     (`mirrored_top1`, …) and of mirror test-time augmentation (`averaged_top1`, …), `flip_consistency`;
-    with `ema_` before them those of the averaged weights. Shares are between 0 and 1.
+    with `ema_` before them those of the averaged weights. `figure` is what decides, of the averaged weights
+    where there are some: the `measure` of the race's `task`. `answers_per_second` are images per second of
+    the trained network in inference. Shares are between 0 and 1.
     """
     import pandas as pd
 
@@ -39,6 +41,8 @@ def _row(
         "device_name": info.environment.device_name,
         "race": race.key,
         "data": race.data.name,
+        "task": race.recipe.task,
+        "measure": race.measure.name,
         "entrant": entrant.key,
         "name": entrant.name,
         "label": entrant.label,
@@ -51,6 +55,7 @@ def _row(
         "reason": trial.reason,
         "compile_seconds": trial.compile_seconds,
         "peak_bytes": trial.peak_bytes,
+        "answers_per_second": trial.inference and trial.inference.rate,
         "flags": ", ".join(dict.fromkeys(flag.kind for flag in trial.flags)),
         "step": point and point.step,
         "samples": point and point.samples,
@@ -59,6 +64,7 @@ def _row(
         "macs": point and point.macs,
         "images_per_second": point and point.rate,
         "loss": point and point.loss,
+        "figure": point and point.best.plain.figure,
         **_figures(point and point.accuracy),
         **{f"ema_{name}": value for name, value in _figures(point and point.ema).items()},
     }
@@ -73,6 +79,6 @@ def _figures(accuracy: Accuracy | None) -> dict[str, float | None]:
     figures: dict[str, float | None] = {
         f"{prefix}{name}": own and getattr(own, name)
         for prefix, own in scores.items()
-        for name in ("top1", "top5", "nll")
+        for name in ("top1", "top5", "nll", "miou")
     }
     return {**figures, "flip_consistency": accuracy and accuracy.flip_consistency}

@@ -1,6 +1,5 @@
 """The records of what was evaluated, trained and raced: frozen, typed, and the schema of what is on disk."""
 
-from dataclasses import dataclass
 from statistics import median
 from typing import Annotated, Any, Literal
 
@@ -9,6 +8,7 @@ from pydantic import Field
 from flopbench.frozen import Frozen
 from flopbench.models.tasks import TaskName
 from flopbench.recipes import Race, Recipe
+from flopbench.results.measures import MEASURES, MIOU, TOP1, Measure
 from flopbench.results.records import (
     SCHEMA,
     Environment,
@@ -22,31 +22,6 @@ from flopbench.results.records import (
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """The one figure, a share, that says how right the predictions of a task are.
-
-    Attributes:
-        name: what people call it.
-        field: of `Scores`, and of the columns of frames.
-        of: what has a prediction each.
-    """
-
-    name: str
-    field: Literal["top1", "miou"]
-    of: Literal["images", "pixels"]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-TOP1 = Measure("top-1", "top1", "images")
-MIOU = Measure("mIoU", "miou", "pixels")
-
-MEASURES: dict[TaskName, Measure] = {"classification": TOP1, "segmentation": MIOU}
-"""Of the tasks that networks are trained for and evaluated on."""
 
 
 class DataInfo(Frozen):
@@ -174,6 +149,11 @@ class EvaluationRecord(Implemented):
     symmetries: Symmetries = ()
     flags: tuple[Flag, ...] = ()
 
+    @property
+    def measure(self) -> Measure:
+        """What its accuracy is."""
+        return MEASURES[self.task]
+
 
 class Point(Implemented):
     """One evaluation within a training; of a race, its trial says what ran.
@@ -228,6 +208,11 @@ class TrainingInfo(Frozen):
     environment: Environment
     symmetries: Symmetries = ()
 
+    @property
+    def measure(self) -> Measure:
+        """What its accuracy is."""
+        return MEASURES[self.recipe.task]
+
 
 Role = Literal["baseline", "candidate", "mirror", "wide", "half-width", "half-depth"]
 
@@ -254,6 +239,11 @@ class RaceInfo(Frozen):
     data: DataInfo
     validation: DataInfo
     entrants: tuple[Entrant, ...]
+
+    @property
+    def measure(self) -> Measure:
+        """What decides it."""
+        return MEASURES[self.recipe.task]
 
     def entrant(self, key: Role) -> Entrant | None:
         """The entrant of a role, if it runs."""

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import stdtrit
 
 from flopbench.report.race_outcome import Comparison, Outcome, outcomes_of
-from flopbench.report.trajectories import Verdict, ratio_interval, reached, seed_interval, top1_at
+from flopbench.report.trajectories import Verdict, figure_at, ratio_interval, reached, seed_interval
 from flopbench.results.trainings import Accuracy, Point, Scores
 from flopbench.timing.statistics import location_interval
 from tests.support.races import make_races
@@ -67,14 +67,14 @@ def test_it_counts_when_the_target_is_met_first_not_when_it_is_kept():
 def test_what_one_would_deploy_is_looked_at():
     averaged = RISING[1].model_copy(update={"ema": RISING[2].accuracy})
     assert reached((RISING[0], averaged), 0.8, "step") == 20
-    assert top1_at((RISING[0], averaged), "step", 20) == 0.8
+    assert figure_at((RISING[0], averaged), "step", 20) == 0.8
 
 
 @pytest.mark.parametrize(
     ("budget", "top1"), [(20.0, 0.4), (30.0, 0.5), (60.0, 0.8), (19.0, None), (61.0, None)]
 )
 def test_accuracy_at_a_budget_is_on_the_line_between_two_evaluations_and_nowhere_else(budget, top1):
-    assert top1_at(RISING, "seconds", budget) == (None if top1 is None else pytest.approx(top1))
+    assert figure_at(RISING, "seconds", budget) == (None if top1 is None else pytest.approx(top1))
 
 
 def coverage(
@@ -157,7 +157,7 @@ def test_who_is_ahead_after_the_same_steps(name: str, verdict: Verdict):
     found = only(the_outcome((name,)), "candidate", "baseline", "steps")
     assert found.verdict == verdict
     assert (found.points.seeds, found.budget, found.cut) == (3, None, None)
-    assert found.points.value == pytest.approx(100 * (found.tops[0] - found.tops[1]))
+    assert found.points.value == pytest.approx(100 * (found.figures[0] - found.figures[1]))
 
 
 def test_what_a_seed_does_to_all_entrants_does_not_widen_the_interval():
@@ -184,8 +184,8 @@ def test_the_slower_one_is_cut_at_the_seconds_that_the_faster_one_takes_in_all()
     assert found.cut[0].key == "baseline"
     assert found.cut[1] == pytest.approx(0.5, abs=0.02)
     end = only(outcome, "candidate", "baseline", "steps")
-    assert found.tops[0] == pytest.approx(end.tops[0])
-    assert found.tops[1] < end.tops[1] - 0.05
+    assert found.figures[0] == pytest.approx(end.figures[0])
+    assert found.figures[1] < end.figures[1] - 0.05
 
 
 def test_where_the_candidate_is_slower_it_is_the_one_that_is_cut():
@@ -224,7 +224,7 @@ def test_augmentation_at_test_time_is_the_rival_at_twice_its_macs():
     outcome = the_outcome()
     found = only(outcome, "candidate", "mirror", "steps", averaged=True)
     assert found.cost == pytest.approx(2 / 0.52)
-    assert found.tops[1] == pytest.approx(only(outcome, "candidate", "mirror", "steps").tops[1] + 0.008)
+    assert found.figures[1] == pytest.approx(only(outcome, "candidate", "mirror", "steps").figures[1] + 0.008)
 
 
 def test_where_the_recipe_mirrors_x_is_the_rival_itself():

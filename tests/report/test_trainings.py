@@ -46,7 +46,7 @@ def pair(tmp_path):
 def test_a_folder_is_opened_as_what_it_is_and_says_what_it_came_to(pair):
     assert isinstance(pair, Trainings)
     first, second = (answer.headline for answer in pair.answers)
-    assert "ViT-Ti/16 by cpu-small on digits, seed 0: the averaged weights get 96.9 %" in first
+    assert "ViT-Ti/16 by cpu-small on digits, seed 0: the averaged weights have 96.9 % top-1 on" in first
     assert "E(ViT-Ti/16) by cpu-small on digits" in second
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from flopbench.results.measures import MEASURES, MIOU, TOP1
 from flopbench.results.races import RacesFolder
-from flopbench.results.trainings import MEASURES, MIOU, TOP1, EvaluationRecord, NetworkInfo, Scores
+from flopbench.results.trainings import EvaluationRecord, NetworkInfo, Scores
 from tests.support.evaluations import make_evaluation
 
 RECORDED = Path(__file__).parents[2] / "results"

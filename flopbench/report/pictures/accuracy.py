@@ -25,6 +25,7 @@ from flopbench.report.pictures.style import (
 )
 from flopbench.report.published import Published, with_accuracy
 from flopbench.results import Run
+from flopbench.results.measures import MEASURES, TOP1
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,21 +140,23 @@ _SEEN: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
 
 
 def measured_accuracy(evaluations: Rows) -> Drawing | None:
-    """Measured top-1 against the measured time per image, a panel per data set and device.
+    """Measured accuracy against the measured time per image, a panel per data set, device and task.
 
     Args:
         evaluations: the rows of `Evaluations.frame`. Those whose time was not measured are left out, and
             there is no picture where that is so of all.
     """
-    groups = by([row for row in evaluations if row["throughput"]], "data", "split", "device_name")
+    groups = by([row for row in evaluations if row["throughput"]], "data", "split", "device_name", "task")
     if not groups:
         return None
     figure, axes = panels(len(groups), columns=2, size=(4.6, 3.5))
     named: list[tuple[Axes, list[Label]]] = []
-    for axis, ((data, split, device), rows) in zip(axes, groups.items(), strict=True):
+    for axis, ((data, split, device, _), rows) in zip(axes, groups.items(), strict=True):
         named.append((axis, _draw_evaluations(axis, rows)))
         axis.set_title(wrapped(f"{name_of(data)} ({text.printable(split)})\n{name_of(device)}"))
-    label_grid(axes, "measured top-1 (%)", "measured forward time, one image (ms)")
+    measures = [MEASURES[task] for *_, task in groups]
+    names = [f"measured {measure} (%)" for measure in measures]
+    label_grid(axes, names, "measured forward time, one image (ms)")
     _evaluation_legend(figure, evaluations)
     for axis, labels in named:
         place_labels(axis, labels)
@@ -164,12 +167,14 @@ def measured_accuracy(evaluations: Rows) -> Drawing | None:
         "Measured accuracy against measured time",
         f"Accuracies and times are measured here, times at batch {text.joined([*map(str, sizes)], 'or')}. "
         + "With mirror test-time augmentation (TTA) a network runs twice. "
-        * any(row["averaged_top1"] is not None for row in timed)
-        + "Bars are 95 % intervals of images drawn at random. Up and to the left is better.",
-        "Measured top-1 accuracy against the time measured per image. "
+        * any(row["averaged_figure"] is not None for row in timed)
+        + "Bars are 95 % intervals of images drawn at random. " * (TOP1 in measures)
+        + "Up and to the left is better.",
+        f"Measured {text.joined([*dict.fromkeys(measure.full for measure in measures)])} against the time "
+        "measured per image. "
         + told(
-            f"{row['label']} on {row['data']}: {text.percent(row['top1'], 1)}, mirrored "
-            f"{text.percent(row['mirrored_top1'], 1)}, {text.seconds(row['seconds_per_image'])}"
+            f"{row['label']} on {row['data']}: {text.percent(row['figure'], 1)}, mirrored "
+            f"{text.percent(row['mirrored_figure'], 1)}, {text.seconds(row['seconds_per_image'])}"
             for row in timed
         ),
         figure,
@@ -185,9 +190,9 @@ def _draw_evaluations(axis: "Axes", rows: Rows) -> list[Label]:
         line = sorted(line, key=lambda row: row["seconds_per_image"])
         look = version_look(version_of(line[0]["label"]))
         for _, prefix, runs, fill in _SEEN:
-            seen = [row for row in line if row[f"{prefix}top1"] is not None]
+            seen = [row for row in line if row[f"{prefix}figure"] is not None]
             at = [1e3 * runs * row["seconds_per_image"] for row in seen]
-            tops = [100 * row[f"{prefix}top1"] for row in seen]
+            tops = [100 * row[f"{prefix}figure"] for row in seen]
             joined = not prefix and len({row["label"] for row in line}) == len(line)
             style: dict[str, Any] = look.line | fill | ({} if joined else {"linestyle": "none"})
             # Where a network sees no difference, what it makes of the images themselves lies on top.
@@ -195,10 +200,11 @@ def _draw_evaluations(axis: "Axes", rows: Rows) -> list[Label]:
             times += at
             if runs > 1:
                 for row, place, top in zip(seen, at, tops, strict=True):
-                    axis.plot([place / runs, place], [100 * row["top1"], top], color=MUTED, linewidth=0.8)
-        ends = [[100 * abs(row[f"top1_{end}"] - row["top1"]) for row in line] for end in ("low", "high")]
-        places = [(1e3 * row["seconds_per_image"], 100 * row["top1"]) for row in line]
-        axis.errorbar(*zip(*places, strict=True), yerr=ends, color=look.color, linestyle="none")
+                    axis.plot([place / runs, place], [100 * row["figure"], top], color=MUTED, linewidth=0.8)
+        places = [(1e3 * row["seconds_per_image"], 100 * row["figure"]) for row in line]
+        if MEASURES[line[0]["task"]] == TOP1:
+            ends = [[100 * abs(row[f"top1_{end}"] - row["top1"]) for row in line] for end in ("low", "high")]
+            axis.errorbar(*zip(*places, strict=True), yerr=ends, color=look.color, linestyle="none")
         for row, place in zip(line, places, strict=True):
             words = name_of(row["label"])
             if row["label"] in several:
@@ -224,6 +230,6 @@ def _evaluation_legend(figure: Any, evaluations: Rows) -> None:
     handles = [
         Line2D([], [], label=words, color=MUTED, marker="o", linestyle="none", **fill)
         for words, prefix, _, fill in _SEEN
-        if any(row[f"{prefix}top1"] is not None for row in evaluations)
+        if any(row[f"{prefix}figure"] is not None for row in evaluations)
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=columns(len(handles)))

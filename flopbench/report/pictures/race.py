@@ -21,7 +21,8 @@ from flopbench.report.pictures.style import (
     version_look,
     wrapped,
 )
-from flopbench.report.race_outcome import CALLED, Comparison, Outcome, Standing
+from flopbench.report.race_outcome import CALLED, Comparison, Outcome
+from flopbench.report.race_standings import Standing
 from flopbench.report.trajectories import Axis, spent
 from flopbench.results.trainings import Role
 from flopbench.symmetries.registry import BASELINE
@@ -97,7 +98,7 @@ def of_races(outcomes: Sequence[Outcome], device_name: str, suffix: str = "") ->
 
 
 def trajectories(outcomes: Sequence[Outcome], spending: Spending, device: str, suffix: str) -> Drawing | None:
-    """Top-1 against what is spent, a panel per race: the seeds thin, their mean bold, the target a line."""
+    """Accuracy against what is spent, a panel per race: seeds thin, their mean bold, the target a line."""
     outcomes = [outcome for outcome in outcomes if _most(outcome, spending.axis)]
     if not outcomes:
         return None
@@ -111,7 +112,7 @@ def trajectories(outcomes: Sequence[Outcome], spending: Spending, device: str, s
         axis.set_xlim(left=0)
         axis.set_ylim(*_reach(outcome))
         axis.set_xlabel(label)
-    label_grid(axes, "top-1 (%)")
+    label_grid(axes, [f"{outcome.measure} (%)" for outcome in outcomes])
     _legend(figure, outcomes)
     caption = ["Bold, the mean over the seeds; thin, each seed."]
     if any(outcome.target is not None for outcome in outcomes):
@@ -125,14 +126,14 @@ def trajectories(outcomes: Sequence[Outcome], spending: Spending, device: str, s
         f"{spending.name}{suffix}",
         f"{spending.title}, {device}",
         " ".join(caption),
-        f"Top-1 accuracy of every entrant against {spending.label}, a panel per race. "
+        f"{_measured(outcomes)} of every entrant against {spending.label}, a panel per race. "
         + told(_said(outcome, standing, spending) for outcome, standing in _standings(outcomes)),
         figure,
     )
 
 
 def differences(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawing | None:
-    """Differences of top-1 with their intervals, a panel per race and a row per comparison."""
+    """Differences of accuracy with their intervals, a panel per race and a row per comparison."""
     found = list(dict.fromkeys(_row(one) for outcome in outcomes for one in outcome.comparisons))
     if not found:
         return None
@@ -162,7 +163,7 @@ def differences(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawin
             )
         axis.set_title(_title(outcome))
         axis.margins(x=0.1)
-        axis.set_xlabel("percentage points of top-1")
+        axis.set_xlabel(f"percentage points of {outcome.measure}")
     return Drawing(
         f"accuracy-differences{suffix}",
         f"How far apart the accuracies are, {device}",
@@ -170,7 +171,7 @@ def differences(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawin
         "intervals over the seeds; a hollow marker is a difference that they do not tell from none."
         + " One seed has no interval."
         * any(one.points.low is None for each in compared for one in each.comparisons),
-        "Differences of top-1 accuracy in percentage points, a panel per race. "
+        f"Differences of {_measures(compared)} in percentage points, a panel per race. "
         + told(
             f"{outcome.title}, {_compared([outcome], _row(one))}: {text.points(one.points.value / 100)}"
             for outcome in compared
@@ -181,7 +182,7 @@ def differences(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawin
 
 
 def frontier(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawing | None:
-    """Final top-1 against the time that the whole training takes, a panel per race."""
+    """Final accuracy against the time that the whole training takes, a panel per race."""
     timed = [outcome for outcome in outcomes if _most(outcome, "seconds")]
     if not timed:
         return None
@@ -193,19 +194,19 @@ def frontier(outcomes: Sequence[Outcome], device: str, suffix: str) -> Drawing |
         axis.set_xlabel(label)
         axis.set_xlim(0, 1.08 * _most(outcome, "seconds") / unit)
         axis.margins(y=0.12)
-    label_grid(axes, "top-1 at the end (%)")
+    label_grid(axes, [f"{outcome.measure} at the end (%)" for outcome in timed])
     _legend(figure, timed)
     return Drawing(
         f"accuracy-frontier{suffix}",
         f"Accuracy at the end against the time of the whole training, {device}",
         "Large, the mean over the seeds; small, each seed. The dotted line joins those than which none "
         "is both more accurate and sooner done. Up and to the left is better.",
-        "Top-1 accuracy at the end of training against its measured time, a panel per race. "
+        f"{_measured(timed)} at the end of training against its measured time, a panel per race. "
         + told(
-            f"{outcome.title}, {outcome.called(standing.entrant)}: {text.percent(fmean(tops), 1)} after "
+            f"{outcome.title}, {outcome.called(standing.entrant)}: {text.percent(fmean(ends), 1)} after "
             f"{text.seconds(fmean(standing.at_end('seconds')))}"
             for outcome, standing in _standings(timed)
-            if (tops := standing.of_ends(lambda accuracy: accuracy.plain.top1))
+            if (ends := standing.figures)
         ),
         figure,
     )
@@ -225,6 +226,17 @@ def looks_of(outcome: Outcome) -> dict[Role, Look]:
 
 def _standings(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, Standing]]:
     return ((outcome, one) for outcome in outcomes for one in outcome.standings.values() if one.trials)
+
+
+def _measures(outcomes: Sequence[Outcome]) -> str:
+    """What is drawn: `top-1 accuracy`, `mIoU`, or both."""
+    return text.joined([*dict.fromkeys(outcome.measure.full for outcome in outcomes)])
+
+
+def _measured(outcomes: Sequence[Outcome]) -> str:
+    """The same at the beginning of a sentence: names as they are, words with a capital."""
+    found = _measures(outcomes)
+    return found if any(letter.isupper() for letter in found.split()[0]) else f"{found[0].upper()}{found[1:]}"
 
 
 def _title(outcome: Outcome) -> str:
@@ -263,7 +275,7 @@ def _short_name(outcomes: Sequence[Outcome], role: Role) -> str:
 
 
 def _percent(standing: Standing, seed: int) -> list[float]:
-    return [100 * point.best.plain.top1 for point in standing.trials[seed].points]
+    return [100 * point.best.plain.figure for point in standing.trials[seed].points]
 
 
 def _draw_seeds(axis: "Axes", standing: Standing, along: Axis, unit: float, own: Look) -> None:
@@ -303,14 +315,10 @@ def _draw_target(axis: "Axes", outcome: Outcome, along: Axis, unit: float, looks
 
 def _reach(outcome: Outcome) -> tuple[float, float]:
     """From where to where the accuracies are drawn: the first evaluations may be far below the last."""
-    tops = {
-        role: [100 * top for top in standing.of_ends(lambda accuracy: accuracy.plain.top1)]
-        for role, standing in outcome.standings.items()
-    }
-    ends = [top for of_role in tops.values() for top in of_role]
+    ends = [100 * figure for standing in outcome.standings.values() for figure in standing.figures]
     ends += [100 * outcome.target] if outcome.target is not None else []
     lowest = min(
-        top for one in outcome.standings.values() for seed in one.trials for top in _percent(one, seed)
+        share for one in outcome.standings.values() for seed in one.trials for share in _percent(one, seed)
     )
     room = max(max(ends) - min(ends), 2.0)
     return max(lowest - 0.1 * room, min(ends) - 1.5 * room), max(ends) + 0.25 * room
@@ -320,14 +328,14 @@ def _draw_ends(axis: "Axes", outcome: Outcome, unit: float) -> None:
     looks = looks_of(outcome)
     means: list[tuple[float, float]] = []
     for role, standing in outcome.standings.items():
-        tops = [100 * top for top in standing.of_ends(lambda accuracy: accuracy.plain.top1)]
+        ends = [100 * figure for figure in standing.figures]
         seconds = [value / unit for value in standing.at_end("seconds")]
-        if not tops:
+        if not ends:
             continue
         own: dict[str, Any] = {"color": looks[role].color, "marker": looks[role].marker, "linestyle": "none"}
-        axis.plot(seconds, tops, **own, markersize=3.5, alpha=0.45)
-        axis.plot([fmean(seconds)], [fmean(tops)], **own, markersize=8)
-        means.append((fmean(seconds), fmean(tops)))
+        axis.plot(seconds, ends, **own, markersize=3.5, alpha=0.45)
+        axis.plot([fmean(seconds)], [fmean(ends)], **own, markersize=8)
+        means.append((fmean(seconds), fmean(ends)))
     best = [
         (at, top)
         for at, top in sorted(means)
@@ -365,8 +373,8 @@ def _compared(outcomes: Sequence[Outcome], row: tuple[Role, Role, str, bool]) ->
 
 def _said(outcome: Outcome, standing: Standing, spending: Spending) -> str:
     """Where an entrant ended, and when it was at the target."""
-    top = fmean(standing.of_ends(lambda accuracy: accuracy.plain.top1))
-    words = f"{outcome.title}, {outcome.called(standing.entrant)}: {text.percent(top, 1)} at the end"
+    end = text.percent(fmean(standing.figures), 1)
+    words = f"{outcome.title}, {outcome.called(standing.entrant)}: {end} at the end"
     there = [value for value in standing.to_target(spending.axis).values() if value is not None]
     if outcome.target is None:
         return words

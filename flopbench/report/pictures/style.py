@@ -203,15 +203,17 @@ def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.0, 2.
     return figure, list(axes[:count])
 
 
-def label_grid(axes: Sequence["Axes"], vertical: str, horizontal: str = "") -> None:
+def label_grid(axes: Sequence["Axes"], vertical: str | Sequence[str], horizontal: str = "") -> None:
     """Name the axes of the panels of a grid at its edges: at the left, and where no panel is below.
 
-    Where the horizontal axes of panels differ, they are named elsewhere.
+    Where the vertical axes of panels differ, there is a name per panel, which stands where it is not that of
+    the panel at its left. Where the horizontal ones do, they are named elsewhere.
     """
+    names = [vertical] * len(axes) if isinstance(vertical, str) else vertical
     for place, axis in enumerate(axes):
         own: Any = axis.get_subplotspec()
-        if own.is_first_col():
-            axis.set_ylabel(vertical)
+        if own.is_first_col() or names[place] != names[place - 1]:
+            axis.set_ylabel(names[place])
         if horizontal and place + own.get_gridspec().ncols >= len(axes):
             axis.set_xlabel(horizontal)
 

@@ -17,23 +17,26 @@ Training = tuple[TrainingInfo, Sequence[Point]]
 
 
 def curves(trainings: Sequence[Training]) -> Drawing | None:
-    """Top-1 and loss against the measured time of training, a line per training."""
+    """Accuracy and loss against the measured time of training: a panel per measure, a line per training."""
     shown = [(info, points) for info, points in trainings if points]
     if not shown:
         return None
     unit, label = SPENDINGS[0].unit(max(points[-1].seconds for _, points in shown))
+    measures = [*dict.fromkeys(info.measure for info, _ in shown)]
     losses = any(point.loss is not None for _, points in shown for point in points)
-    figure, axes = panels(1 + losses, columns=2, size=(4.6, 3.0))
+    figure, axes = panels(len(measures) + losses, columns=2, size=(4.6, 3.0))
     for (info, points), own in zip(shown, _looks(shown), strict=True):
-        _draw_accuracy(axes[0], info, points, unit, own)
+        _draw_accuracy(axes[measures.index(info.measure)], info, points, unit, own)
         known = [(point.seconds / unit, point.loss) for point in points if point.loss is not None]
         if known:
-            axes[1].plot(*zip(*known, strict=True), **own.line)
-    for axis, name in zip(axes, ("validation top-1 (%)", "training loss"), strict=False):
+            axes[-1].plot(*zip(*known, strict=True), **own.line)
+    names = [f"validation {measure} (%)" for measure in measures] + ["training loss"] * losses
+    for axis, name in zip(axes, names, strict=True):
         axis.set_ylabel(name)
         axis.set_xlabel(label)
         axis.set_xlim(left=0)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=columns(2))
+    handles = [handle for axis in axes for handle in axis.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns(2))
     averaged = any(point.ema for _, points in shown for point in points)
     return Drawing(
         "accuracy-against-time",
@@ -43,7 +46,7 @@ def curves(trainings: Sequence[Training]) -> Drawing | None:
         "Validation accuracy, and the loss where it is known, against the time of training. "
         + told(
             f"{info.label} on {info.data.name}, seed {info.seed}: "
-            f"{text.percent(points[-1].best.plain.top1, 1)} after {text.seconds(points[-1].seconds)}"
+            f"{text.percent(points[-1].best.plain.figure, 1)} after {text.seconds(points[-1].seconds)}"
             for info, points in shown
         ),
         figure,
@@ -54,10 +57,10 @@ def _draw_accuracy(axis: "Axes", info: TrainingInfo, points: Sequence[Point], un
     seconds = [point.seconds / unit for point in points]
     if any(point.ema for point in points):
         axis.plot(
-            seconds, [100 * point.accuracy.plain.top1 for point in points], color=own.color, linewidth=0.8
+            seconds, [100 * point.accuracy.plain.figure for point in points], color=own.color, linewidth=0.8
         )
     name = f"{name_of(info.label)} on {name_of(info.data.name)}, seed {info.seed}"
-    axis.plot(seconds, [100 * point.best.plain.top1 for point in points], **own.line, label=name)
+    axis.plot(seconds, [100 * point.best.plain.figure for point in points], **own.line, label=name)
 
 
 def _looks(trainings: Sequence[Training]) -> list[Look]:
