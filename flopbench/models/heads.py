@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cost import Cost, Shapes, free
+from flopbench.cost import DIVIDE, Cost, Shapes, free, per_element
 from flopbench.models.tasks import DecoderName, Task
 from flopbench.symmetries import Head, Symmetry, each, parts_of
+from flopbench.symmetries.generators import vectors_of
 
 EPS = 1e-6
 # Of a decoder: its channels at most, and pixels per cell of its finest grid, at least.
@@ -46,16 +47,66 @@ class Readout(nn.Module):
     cost = free
 
 
+class VectorReadout(nn.Module):
+    """A linear map of each cell's feature to vectors (x, y, z): x and y of what moves as these do.
+
+    z is a linear map of the cell's invariants. Which parts of the feature x and y come of, and which have the
+    same weights, follows from the generators.
+    """
+
+    bias: Any
+
+    def __init__(self, symmetry: Symmetry, width: int, head: Head) -> None:
+        super().__init__()
+        widths = [shape[-1] for shape in symmetry.shapes((1, 1), width)]
+        found = vectors_of(symmetry.generators, len(widths))
+        self.terms = [terms for terms in found if terms[0].part is not None]
+        self.constants = [terms for terms in found if terms[0].part is None]
+        self.maps = nn.ModuleList(
+            nn.Linear(widths[terms[0].part or 0], 1, bias=False) for terms in self.terms
+        )
+        bias = nn.Parameter(torch.zeros(len(self.constants))) if self.constants else None
+        self.register_parameter("bias", bias)
+        self.z = Readout(symmetry, width, 1, head)
+
+    def forward(self, x: Any) -> Tensor:
+        """`[B, h, w, width]` to `[B, 3, h, w]`, of any length."""
+        parts = parts_of(x)
+        plane: list[Any] = [0.0, 0.0]
+        for terms, weigh in zip(self.terms, self.maps, strict=True):
+            # All that have the same weights at once.
+            made = weigh(torch.stack([parts[term.part or 0] for term in terms])).squeeze(-1)
+            for term, value in zip(terms, made, strict=True):
+                plane[term.axis] = plane[term.axis] + term.sign * value
+        for index, terms in enumerate(self.constants):
+            for term in terms:
+                plane[term.axis] = plane[term.axis] + term.sign * self.bias[index]
+        return torch.cat([torch.stack(plane, dim=1), self.z(x)], dim=1)
+
+    cost = free
+
+
+class Unit(nn.Module):
+    """Vectors per pixel made as long as one."""
+
+    def forward(self, v: Tensor) -> Tensor:
+        """`[B, 3, H, W]` to the same shape."""
+        return F.normalize(v, dim=1, eps=EPS)
+
+    # A square and a quotient each, and a length for three of them.
+    cost = per_element(1 + 1 / 3 + DIVIDE)
+
+
 class LinearHead(nn.Module):
     """What each cell of the last grid says of its pixels, interpolated to these."""
 
-    def __init__(self, readout: nn.Module) -> None:
+    def __init__(self, readout: nn.Module, finish: nn.Module) -> None:
         super().__init__()
-        self.readout = readout
+        self.readout, self.finish = readout, finish
 
     def forward(self, pyramid: Sequence[Any], size: tuple[int, int]) -> Tensor:
         """Features of grids, the finest first, to `[B, channels, H, W]` of `size` (height, width)."""
-        return to_pixels(self.readout(pyramid[-1]), size)
+        return self.finish(to_pixels(self.readout(pyramid[-1]), size))
 
     def cost(self, shapes: Shapes) -> Cost:
         """The interpolation."""
@@ -116,10 +167,17 @@ class ConvDecoder(nn.Module):
         stride: pixels per cell of that grid.
         width: channels within.
         readout: of features of this width.
+        finish: of pixels.
     """
 
     def __init__(
-        self, symmetry: Symmetry, widths: Sequence[int], stride: int, width: int, readout: nn.Module
+        self,
+        symmetry: Symmetry,
+        widths: Sequence[int],
+        stride: int,
+        width: int,
+        readout: nn.Module,
+        finish: nn.Module,
     ) -> None:
         super().__init__()
         channels: list[int | None] = [*reversed(widths)]
@@ -129,7 +187,7 @@ class ConvDecoder(nn.Module):
         self.levels = nn.ModuleList(
             Level(symmetry, width, given, coarser=index > 0) for index, given in enumerate(channels)
         )
-        self.readout = readout
+        self.readout, self.finish = readout, finish
 
     def forward(self, pyramid: Sequence[Any], size: tuple[int, int]) -> Tensor:
         """Features of grids, the finest first, to `[B, channels, H, W]` of `size` (height, width)."""
@@ -137,7 +195,7 @@ class ConvDecoder(nn.Module):
         for level, feature in zip_longest(self.levels, reversed(pyramid)):
             grid = (2 * grid[0], 2 * grid[1]) if feature is None else _grid(feature)
             x = level(x, feature, grid)
-        return to_pixels(self.readout(x), size)
+        return self.finish(to_pixels(self.readout(x), size))
 
     def cost(self, shapes: Shapes) -> Cost:
         """The interpolation to pixels."""
@@ -193,10 +251,11 @@ def make_head(
             f"after an invariantisation there is no {task.name} by a {decoder} decoder that keeps the "
             f"symmetry: take segmentation or depth with decoder='linear', or an equivariant version"
         )
-    if task.kind == "vectors":
-        raise ValueError(f"no {decoder} head for {task.name} yet")
     width = min(WIDTH, widths[-1]) if decoder == "conv" else widths[-1]
-    readout = Readout(symmetry, width, task.channels or num_classes, head)
+    if task.kind == "vectors":
+        readout, finish = VectorReadout(symmetry, width, head), Unit()
+    else:
+        readout, finish = Readout(symmetry, width, task.channels or num_classes, head), nn.Identity()
     if decoder == "conv":
-        return ConvDecoder(symmetry, widths, stride, width, readout)
-    return LinearHead(readout)
+        return ConvDecoder(symmetry, widths, stride, width, readout, finish)
+    return LinearHead(readout, finish)

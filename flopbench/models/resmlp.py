@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from flopbench.cost import free
+from flopbench.models.heads import make_head
 from flopbench.models.layers import Mlp, Network, init_linear, mean_over_the_grid
-from flopbench.models.tasks import CLASSIFICATION
+from flopbench.models.tasks import TASKS, DecoderName, TaskName
 from flopbench.symmetries import PLAIN, Activation, Head, Symmetry, schedule
 
 
@@ -51,6 +52,8 @@ class ResMLP(Network):
     Args:
         image_size: pixels (height, width), multiples of `patch_size`.
         num_classes: number of logits.
+        task: what it gives, see `flopbench.models.tasks`.
+        decoder: how a task of pixels comes to them.
         patch_size: P, in pixels.
         width: C, the channels of a token.
         depth: number of blocks.
@@ -63,7 +66,8 @@ class ResMLP(Network):
         activation: "gelu", or "quick_gelu" with which the paper's E(ResMLP) was trained.
 
     Raises:
-        ValueError: channels that do not split into the symmetry's irreps.
+        ValueError: channels that do not split into the symmetry's irreps; or a version without a grid at its
+            end, and a task that asks for it.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class ResMLP(Network):
         width: int,
         depth: int,
         symmetry: str = "plain",
+        task: TaskName = "classification",
+        decoder: DecoderName = "linear",
         head: Head = "invariant",
         layer_scale: float = 1e-4,
         drop_path: float = 0.0,
@@ -82,10 +88,15 @@ class ResMLP(Network):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        self.task = CLASSIFICATION
+        self.task = TASKS[task]
         self.stride = patch_size
         grid = (image_size[0] // patch_size, image_size[1] // patch_size)
-        images = schedule(symmetry, depth)
+        images = schedule(symmetry, depth, on_grid=not self.task.classifies)
+        if images.invariant and not self.task.classifies:
+            raise ValueError(
+                f"an early-invariant ResMLP has no {task}: its tokens are those of irreps, on no grid; "
+                f"take an equivariant version"
+            )
         plan = images.with_tokens(grid)
         self.patch_embed = images.first.patch_embed(3, width, patch_size, normalise=False)
         self.split_tokens = plan.first.split_tokens()
@@ -100,26 +111,42 @@ class ResMLP(Network):
                 drop_path=drop_path,
                 dropout=dropout,
                 activation=activation,
-                invariant_only=head == "invariant" and index == depth - 1,
+                invariant_only=head == "invariant" and index == depth - 1 and self.task.classifies,
             )
             for index in range(depth)
         )
         self.first, self.last = plan.first, plan.last
         self.head_kind: Head = head
-        features = plan.last.invariant_width(width, head)
-        self.norm = PLAIN.affine(features)
-        self.head = nn.Linear(features, num_classes)
+        if self.task.classifies:
+            features = plan.last.invariant_width(width, head)
+            self.norm = PLAIN.affine(features)
+            self.head = nn.Linear(features, num_classes)
+        else:
+            self.norm = plan.last.affine(width)
+            self.join_tokens = plan.last.join_tokens(grid)
+            self.head = make_head(
+                self.task, decoder, images.last, [width], num_classes, head, stride=patch_size
+            )
         init_linear(self)
 
-    def forward(self, images: Tensor) -> Any:
-        """Images `[B, 3, H, W]` to what the task gives: logits `[B, num_classes]` of a classification."""
-        if not self.task.classifies:
-            return self.dense(images)
+    def tokens(self, images: Tensor) -> Any:
+        """Images `[B, 3, H, W]` to what the last block gives, `[B, N, C]`."""
         x = self.split_tokens(self.patch_embed(images))
         for index, block in enumerate(self.blocks):
             if index == self.switch:
                 x = self.join(x)
             x = self.run_block(block, x)
+        return x
+
+    def pyramid(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to the one grid that there is, `[B, H/P, W/P, C]`."""
+        return [self.join_tokens(self.norm(self.tokens(images)))]
+
+    def forward(self, images: Tensor) -> Any:
+        """Images `[B, 3, H, W]` to what the task gives: logits `[B, num_classes]` of a classification."""
+        if not self.task.classifies:
+            return self.dense(images)
+        x = self.tokens(images)
         # The mean of an affine map is the affine map of the mean: of N tokens one is left to scale.
         return self.head(self.norm(self.last.pooled(x, self.head_kind)))
 

@@ -218,6 +218,10 @@ class Symmetry:
         """A grid `[B, H, W, C]` to the feature `[B, N, C]` that `token_linear` takes."""
         return self._layer("token order")
 
+    def join_tokens(self, grid: tuple[int, int]) -> nn.Module:
+        """The inverse of `split_tokens`: `[B, N, C]` to a grid `[B, H, W, C]` of the symmetry of images."""
+        self._lacks("order of tokens on a grid")
+
     def token_linear(self, grid: tuple[int, int]) -> nn.Module:
         """Affine map of the tokens of a grid (rows, columns), one for all channels: `[B, N, C]` kept."""
         return self._layer("token mixing", grid)

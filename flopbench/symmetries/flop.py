@@ -302,7 +302,7 @@ class Flop(Group):
 
     def with_tokens(self, grid: tuple[int, int]) -> Symmetry:
         """Tokens in the two irreps as well."""
-        return FlopTokens(grid)
+        return FlopTokens(grid, self)
 
     def invariants(self, x: Halves, head: Head) -> Tensor:
         """s, or [s, |a|] with `head="absolute"`."""

@@ -4,6 +4,7 @@ Source: Bökman, Nordström, Kahl, *Flopping for FLOPs*, ICML 2025 (arXiv:2502.0
 Every layer takes and gives `Quarters` and commutes with the change of sign of sa and as.
 """
 
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,7 +15,7 @@ from flopbench.cost import Cost, Shapes, gelu_operations, per_element
 from flopbench.kernels.gelu import gelu
 from flopbench.kernels.token_linear import aligned, token_linear
 from flopbench.kernels.transform import HALVES, QUARTERS, Transform, to_mirror_pairs
-from flopbench.symmetries.base import Gelu, Head, apart
+from flopbench.symmetries.base import Gelu, Head, Symmetry, apart
 from flopbench.symmetries.generators import Generator, flop_columns
 from flopbench.symmetries.irreps import Group, Irrep, Rows, without_shift
 from flopbench.symmetries.plain import TokenLinear
@@ -67,16 +68,16 @@ class SplitTokens(nn.Module):
 
 
 class JoinTokens(nn.Module):
-    """The inverse of `SplitTokens`, then mirror pairs of channels: row-major tokens for plain layers."""
+    """The inverse of `SplitTokens`, to the feature of images that `of` makes of s and a on the grid."""
 
-    def __init__(self, grid: tuple[int, int]) -> None:
+    def __init__(self, grid: tuple[int, int], of: Callable[[Iterable[Tensor]], Any]) -> None:
         super().__init__()
         self.rows, self.columns = grid
+        self.of = of
 
-    def forward(self, x: Quarters) -> Tensor:
-        """`[B, H·W, C]` to the same shape."""
-        s, a = self._join(x.ss, x.sa), self._join(x.as_, x.aa)
-        return torch.cat(to_mirror_pairs(s, a), dim=-1).flatten(1, 2)
+    def forward(self, x: Quarters) -> Any:
+        """`[B, H·W, C]` to `[B, H, W, C]`."""
+        return self.of([self._join(x.ss, x.sa), self._join(x.as_, x.aa)])
 
     def _join(self, t_s: Tensor, t_a: Tensor) -> Tensor:
         paired = t_a.shape[1]
@@ -84,8 +85,23 @@ class JoinTokens(nn.Module):
         centre = [t_s[:, paired:].unsqueeze(2)] if self.columns % 2 else []
         return torch.cat([left, *centre, right.flip(2)], dim=2)
 
-    # To mirror pairs of tokens, then of channels.
-    cost = per_element(4)
+    # A sum or a difference, and a factor.
+    cost = per_element(2)
+
+
+class TokensToPlain(nn.Module):
+    """Tokens and channels back to mirror pairs: row-major tokens for plain layers."""
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.join = JoinTokens(grid, tuple)
+
+    def forward(self, x: Quarters) -> Tensor:
+        """`[B, H·W, C]` to the same shape."""
+        return torch.cat(to_mirror_pairs(*self.join(x)), dim=-1).flatten(1, 2)
+
+    # Of channels; that of tokens is a child.
+    cost = per_element(2)
 
 
 class InvariantiseTokens(nn.Module):
@@ -198,10 +214,10 @@ class FlopTokens(Group):
         "invariantisation": InvariantiseTokens,
     }
 
-    def __init__(self, grid: tuple[int, int]) -> None:
+    def __init__(self, grid: tuple[int, int], images: Symmetry) -> None:
         if grid[1] < 2:
             raise ValueError(f"flop needs a grid of two columns of tokens or more, got {grid[0]}×{grid[1]}")
-        self.grid = grid
+        self.grid, self.images = grid, images
 
     def pooled(self, x: Quarters, head: Head) -> Tensor:
         """The mean over the tokens ss and aa together; and over |as| and |sa| with `head="absolute"`."""
@@ -216,4 +232,8 @@ class FlopTokens(Group):
 
     def change_of_basis(self) -> nn.Module:
         """Tokens and channels back to mirror pairs."""
-        return JoinTokens(self.grid)
+        return TokensToPlain(self.grid)
+
+    def join_tokens(self, grid: tuple[int, int]) -> nn.Module:
+        """Tokens back to the halves of the grid."""
+        return JoinTokens(grid, self.images.feature_of)

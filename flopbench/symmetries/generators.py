@@ -6,7 +6,7 @@ What commutes with the generators commutes with the whole group, so checks loop 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,12 +68,16 @@ class Generator:
         (to_x, to_y) = ([int(axis[cell]) for axis in moved] for cell in ((1, 2), (2, 1)))
         return (to_x[0], to_x[1]), (to_y[0], to_y[1])
 
+    def source(self, axis: int) -> tuple[int, int]:
+        """Which component of a direction becomes the one of this axis, 0 for x and 1 for y, by which sign."""
+        row = self.plane[axis]
+        of = 0 if row[0] else 1
+        return of, row[of]
+
     def directions(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Components of vectors in the plane, wherever these lie."""
-        made = []
-        for of_x, of_y in self.plane:
-            component, sign = (x, of_x) if of_x else (y, of_y)
-            made.append(component if sign > 0 else -component)
+        chosen = (((x, y)[of], sign) for of, sign in map(self.source, (0, 1)))
+        made = [component if sign > 0 else -component for component, sign in chosen]
         return made[0], made[1]
 
     def vectors(self, v: Tensor) -> Tensor:
@@ -176,6 +180,58 @@ def elements(generators: Sequence[Generator]) -> list[tuple[Element, Element]]:
         (element, next(other for other in group if torch.equal(_moved((*element, *other), cells), cells)))
         for element in group
     ]
+
+
+def orbits(generators: Sequence[Generator], size: int) -> list[list[int]]:
+    """The orbit of each cell of a square of `size` cells each way, numbered as they are met row by row."""
+    group = [element for element, _ in elements(generators)]
+    cells = torch.arange(size * size, device="cpu").view(size, size)
+    moved = torch.stack([_moved(element, cells) for element in group]).amin(0).flatten().tolist()
+    number = {cell: index for index, cell in enumerate(sorted(set(moved)))}
+    return [[number[cell] for cell in moved[row : row + size]] for row in range(0, size * size, size)]
+
+
+class Component(NamedTuple):
+    """A term of a vector: to `axis`, 0 for x and 1 for y, goes `sign` times a weighted sum of a part.
+
+    Attributes:
+        axis: which component of the vector.
+        part: which part of the feature; None for a constant.
+        sign: 1 or −1.
+    """
+
+    axis: int
+    part: int | None
+    sign: int
+
+
+def vectors_of(generators: Sequence[Generator], parts: int) -> list[list[Component]]:
+    """Every linear map that makes vectors in the plane, M v, of a feature's parts, P f, and of constants.
+
+    M T = T P says of T's entries that T[i, p] is, by a sign, T[j, q]: i comes of j and p of q, wherever the
+    generator is. So entries are free orbit by orbit, and zero where an orbit comes back with the other sign.
+
+    Returns:
+        The terms of each orbit: these have the same weights.
+    """
+    found: list[list[Component]] = []
+    seen: set[tuple[int, int | None]] = set()
+    for start in ((axis, part) for axis in (0, 1) for part in (*range(parts), None)):
+        if start in seen:
+            continue
+        signs, waiting, consistent = {start: 1}, [start], True
+        for axis, part in waiting:
+            for generator in generators:
+                of, along = generator.source(axis)
+                whence, sign = (None, 1) if part is None else generator.parts[part]
+                other, total = (of, whence), along * sign * signs[axis, part]
+                if other not in signs:
+                    waiting.append(other)
+                consistent &= signs.setdefault(other, total) == total
+        seen |= signs.keys()
+        if consistent:
+            found.append([Component(axis, part, sign) for (axis, part), sign in signs.items()])
+    return found
 
 
 def _moved(element: Element, cells: Tensor) -> Tensor:

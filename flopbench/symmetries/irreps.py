@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flopbench.cost import Cost, Shapes, elements, free, layer_norm_operations
 from flopbench.kernels import Impl
+from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import Choice, choose, note
 from flopbench.kernels.layer_norm import (
     ADD_LAYER_NORM,
@@ -25,7 +26,8 @@ from flopbench.kernels.layer_norm import (
 )
 from flopbench.kernels.linear import LINEAR, Maps, linear_parts
 from flopbench.kernels.residual import add_scaled
-from flopbench.symmetries.base import DropPath, Symmetry, apart, like
+from flopbench.symmetries.base import DropPath, MemoryFormat, Symmetry, apart, like
+from flopbench.symmetries.generators import Generator, orbits
 
 
 class Irrep(NamedTuple):
@@ -239,6 +241,61 @@ class IrrepClassToken(nn.Module):
     cost = free
 
 
+class IrrepDepthwise(nn.Module):
+    """Depthwise convolution by kernels that the group leaves as they are: they take no part to another.
+
+    A kernel has one value for each orbit of its cells, so that it is the same however the image is moved, and
+    all rows of an irrep share it. Those are not all maps that commute with the group, but such as every group
+    has; a bias is on what is invariant.
+    """
+
+    impl: Impl = "auto"
+
+    def __init__(
+        self,
+        rows: Rows,
+        generators: Sequence[Generator],
+        width: int,
+        kernel_size: int,
+        memory_format: MemoryFormat,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"a depthwise convolution needs a kernel of odd size, got {kernel_size}")
+        self.rows, self.width, self.kernel_size = rows, width, kernel_size
+        self.contiguous = memory_format == "contiguous"
+        self.orbits = orbits(generators, kernel_size)
+        widths, free_values = rows.widths(width), 1 + max(map(max, self.orbits))
+        for irrep, channels in zip(rows.irreps, widths, strict=True):
+            weight = nn.Parameter(torch.empty(channels, 1, free_values))
+            nn.init.trunc_normal_(weight, std=0.02)
+            self.register_parameter(f"weight_{irrep.name}", weight)
+        self.bias = nn.Parameter(torch.zeros(widths[rows.of[rows.invariant[0]]]))
+
+    def forward(self, x: Any) -> Any:
+        """`[B, H, W, C]` to the same shape."""
+        kernels = [self._kernel(weight) for weight in self.rows.parameters(self, "weight")]
+        return like(x, (self._part(x[part], kernels, part) for part in range(len(self.rows.of))))
+
+    def _part(self, x: Tensor, kernels: list[Tensor], part: int) -> Tensor:
+        bias = self.bias if part in self.rows.invariant else None
+        kernel = kernels[self.rows.of[part]]
+        return depthwise(x, kernel, bias, contiguous=self.contiguous, impl=self.impl)
+
+    def _kernel(self, weight: Tensor) -> Tensor:
+        """`[C_p, 1, orbits]` to `[C_p, 1, K, K]`; of slices, for an index would live on some device."""
+        values = weight.unbind(-1)
+        return torch.stack([torch.stack([values[cell] for cell in row], -1) for row in self.orbits], -2)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return f"{self.width}, kernel_size={self.kernel_size}"
+
+    def cost(self, shapes: Shapes) -> Cost:
+        """A kernel per channel, as without symmetry."""
+        return Cost(shapes.written * self.kernel_size**2)
+
+
 class Group(Symmetry):
     """A symmetry whose features are made of the rows of its group's irreps."""
 
@@ -260,6 +317,14 @@ class Group(Symmetry):
     def residual(self, width: int, *, layer_scale: float | None, drop_path: float) -> nn.Module:
         """A scale per irrep."""
         return IrrepResidual(self.rows, self.check_channels(width), layer_scale, drop_path)
+
+    def depthwise(self, width: int, kernel_size: int, memory_format: MemoryFormat) -> nn.Module:
+        """The symmetry's own; else by kernels that every group has, where its features lie on the grid."""
+        own = "depthwise convolution" in self.layers
+        if own or not all(generator.on_grid for generator in self.generators):
+            return super().depthwise(width, kernel_size, memory_format)
+        given = self.check_channels(width), kernel_size, memory_format
+        return IrrepDepthwise(self.rows, self.generators, *given)
 
     def class_token(self, width: int, count: int = 1) -> nn.Module:
         """Learnt where they are invariant."""

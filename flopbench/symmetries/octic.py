@@ -18,6 +18,7 @@ from flopbench.cost import ROOT, Cost, Shapes, free
 from flopbench.errors import unknown
 from flopbench.kernels.rotation import Plane, Rotations
 from flopbench.kernels.transform import Transform
+from flopbench.symmetries.base import Head
 from flopbench.symmetries.folding import Foldable, Folded
 from flopbench.symmetries.generators import Generator, flop_columns, quarter_turn
 from flopbench.symmetries.irreps import Group, Irrep, regular
@@ -357,6 +358,14 @@ class OcticGroup(Group):
     def invariantise(self, width: int, kind: str | None = None) -> nn.Module:
         """Invariants of a `kind` of `INVARIANTS`, the power spectrum by default, and a linear map of them."""
         return OcticInvariantise(self.check_channels(width), kind or "power_spectrum")
+
+    def invariants(self, x: Octic, head: Head) -> Tensor:
+        """The power spectrum, absolute values or not: A1 alone is an eighth of the channels."""
+        return torch.cat(power_spectrum(x), dim=-1)
+
+    def invariant_width(self, width: int, head: Head) -> int:
+        """Six eighths."""
+        return INVARIANTS["power_spectrum"].eighths * width // 8
 
 
 OCTIC = OcticGroup()

@@ -167,6 +167,12 @@ class Flatten(nn.Module):
     cost = free
 
 
+class Unflatten(nn.Unflatten):
+    """The grid of tokens in row-major order, `[B, H·W, C]` to `[B, H, W, C]`."""
+
+    cost = free
+
+
 class GridConv2d(nn.Conv2d):
     """A convolution of channels-last features, a view of which is what torch calls channels_last."""
 
@@ -226,6 +232,10 @@ class Plain(Symmetry):
     def downsample(self, width: int, out_width: int) -> nn.Module:
         """A strided convolution."""
         return GridConv2d(width, out_width, 2, stride=2)
+
+    def join_tokens(self, grid: tuple[int, int]) -> nn.Module:
+        """A view."""
+        return Unflatten(1, grid)
 
     def token_linear(self, grid: tuple[int, int]) -> nn.Module:
         """A full matrix."""

@@ -1,19 +1,22 @@
 """Networks of tasks beside classification commute with the group: f(g x) = g f(x), for each generator."""
 
 from functools import partial
+from typing import cast
 
 import pytest
 import torch
 
 from flopbench.models.factory import perturb
+from flopbench.symmetries import Symmetry
 from flopbench.symmetries.actions import OF_KIND
-from flopbench.symmetries.generators import Generator
+from flopbench.symmetries.registry import load
 from flopbench.testing import assert_equivariant
 from tests.models.networks import build
 
 # Of grids that double before they are read, and of a pyramid.
 COARSE = {
     "vit": {"patch_size": 8, "depth": 2},
+    "resmlp": {"patch_size": 8, "depth": 2},
     "convnext": {"widths": (8, 16, 24), "depths": (1, 1, 1)},
     "convnext_iso": {"patch_size": 8, "depths": (2,)},
 }
@@ -24,12 +27,12 @@ def dense(family, version="flop", image_size=(24, 40), task="segmentation", **op
     return build(family, version, image_size, task=task, **{**COARSE[family], **options})
 
 
-def assert_commutes(model, images: torch.Tensor, **checks) -> None:
+def assert_commutes(model, images: torch.Tensor) -> None:
     """f(g x) = g f(x) and its gradients, g each generator of the symmetry it begins with."""
     act = OF_KIND[model.task.kind].act
-    for generator in model.first.generators:
-        assert isinstance(generator, Generator)
-        assert_equivariant(model, images, generator.images, partial(act, generator), **checks)
+    for generator in cast(Symmetry, load(model.first.about)).generators:
+        acts = generator.images, partial(act, generator)
+        assert_equivariant(model, images, *acts, dtypes=[torch.float64])
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -39,6 +42,45 @@ def test_the_convolutional_decoder_commutes(family, size):
     images = torch.randn(2, 3, *size)
     assert_commutes(model, images)
     assert model(images).shape == (2, 5, *size)
+
+
+@pytest.mark.parametrize("task", ["features", "segmentation", "depth", "normals"])
+@pytest.mark.parametrize("family", COARSE)
+def test_every_task_commutes(family, task):
+    for size, head in ((SIZES["odd"], "invariant"), (SIZES["even"], "absolute")):
+        assert_commutes(dense(family, image_size=size, task=task, head=head), torch.randn(2, 3, *size))
+
+
+@pytest.mark.parametrize(
+    ("task", "decoder"), [("features", "linear"), ("depth", "conv"), ("normals", "linear")]
+)
+def test_octic_networks_commute_with_turns_too(task, decoder):
+    model = dense("vit", "octic", (16, 16), task, decoder=decoder, patch_size=8, width=32)
+    assert_commutes(model, torch.randn(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize("version", ["plain", "flop", "octic"])
+def test_normals_are_unit_vectors_and_turn(version):
+    model = perturb(dense("vit", version, (16, 16), "normals", decoder="conv", width=32)).eval()
+    if version != "plain":
+        assert_commutes(model, torch.randn(2, 3, 16, 16))
+    v = model(torch.randn(2, 3, 16, 16))
+    torch.testing.assert_close(v.norm(dim=1), torch.ones(2, 16, 16))
+    # Not all the same way: each component says something.
+    assert (v.std((0, 2, 3)) > 0.01).all()
+
+
+@pytest.mark.parametrize("family", ["vit", "resmlp"])
+def test_without_a_grid_or_vectors_a_task_is_refused(family):
+    with pytest.raises(ValueError, match="equivariant version"):
+        dense(family, "early_invariant", task="normals")
+    with pytest.raises(ValueError, match="equivariant version"):
+        dense(family, "early_invariant", decoder="conv")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "depth", "features"])
+def test_invariants_move_with_the_grid(task):
+    assert_commutes(dense("vit", "early_invariant", task=task), torch.randn(2, 3, 24, 40))
 
 
 @pytest.mark.parametrize("version", ["plain", "flop", "hybrid"])
@@ -55,8 +97,3 @@ def test_a_grid_doubles_while_its_cells_are_of_four_pixels_at_least(patch_size, 
     model = dense("vit", image_size=size, patch_size=patch_size, decoder="conv")
     assert len(model.head.levels) == levels
     assert model(torch.randn(1, 3, *size)).shape == (1, 5, *size)
-
-
-def test_invariants_have_no_decoder_that_would_keep_the_symmetry():
-    with pytest.raises(ValueError, match="take segmentation or depth with decoder='linear'"):
-        dense("vit", "early_invariant", decoder="conv")
