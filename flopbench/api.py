@@ -317,7 +317,7 @@ def count_flops(
         dtype_bytes: bytes per element of floating point; by default that of the network's weights.
         paper: whether the paper's sum of MACs and elementwise operations is told, too.
         axes: what a network of flopbench's is built with, as cells have it: `task="segmentation"`,
-            `decoder="conv"`, `num_classes=150`, `width`, `attention`.
+            `decoder="conv"`, `num_classes=150`, `positions="rope"`, `width`, `attention`.
 
     Returns:
         The counts, which show themselves: `.macs`, `.ratio`, `.frame()`, `.text("markdown")`, `.notes()`.

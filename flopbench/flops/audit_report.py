@@ -36,7 +36,9 @@ def audit_catalogue(each: Callable[[list[str]], Iterable[str]] = iter) -> str:
         FlopbenchError: two counters disagree, an operator or layer is left uncounted, or a figure of the
             paper is missed for no stated reason.
     """
-    models = ((name, build_on_meta(name)) for name in each(list_models()))
+    # What is averaged over a group is the plain network, as often as the group has elements.
+    names = [name for name in list_models() if not parse_name(name).version.averaged]
+    models = ((name, build_on_meta(name)) for name in each(names))
     audits = [audit(model, name, inputs_for(model)) for name, model in models]
     for result in audits:
         _complete(result)

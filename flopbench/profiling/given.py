@@ -62,8 +62,8 @@ def profile(
         stacks: the same of folded stacks, for a flame graph.
         progress: whether each phase is a line on stderr, or who is told of it instead.
         axes: the value of each axis, `batch_size` (by default how many `inputs` hold, else 4 on a CPU and 64
-            on a GPU), `pass_` ("forward"), `dtype`, `mode` ("eager"), `image_size`, `num_classes`, `width`,
-            `depth`, `attention`, `memory_format`, `impl`.
+            on a GPU), `pass_` ("forward"), `dtype`, `mode` ("eager"), `image_size`, `num_classes`, `task`,
+            `decoder`, `positions`, `width`, `depth`, `attention`, `memory_format`, `impl`.
 
     Raises:
         FlopbenchError: a mistake in what was given, or the device is not there.
