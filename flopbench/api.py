@@ -69,7 +69,8 @@ def run_suite(
         progress: whether a line per cell goes to stderr, or who watches instead.
         command: what the run records as its origin; by default this call.
         axes: values of what cells vary in, instead of the suite's: `batch_sizes`, `passes`, `dtypes`,
-            `modes`, `image_sizes`, `num_classes`, `widths`, `depths`, `attention`, `memory_formats`, `impls`.
+            `modes`, `image_sizes`, `num_classes`, `tasks`, `decoders`, `widths`, `depths`, `attention`,
+            `positions`, `memory_formats`, `impls`.
 
     Returns:
         The run that was measured.

@@ -16,7 +16,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from flopbench.cells import AXES, Attention, Cell
+from flopbench.cells import AXES, Attention, Cell, Positions
 from flopbench.errors import FlopbenchError, NothingMeasuredError, in_one_line, out_of_memory
 from flopbench.flops.audit import count_macs
 from flopbench.frozen import Frozen
@@ -44,7 +44,7 @@ OUTPUT_TOLERANCE = 1e-3
 """Largest change of a value, relative to the output's deviation, that is rounding (on another CPU)."""
 
 
-_AXES = ("num_classes", "task", "decoder", "width", "depth", "attention")
+_AXES = ("num_classes", "task", "decoder", "width", "depth", "attention", "positions")
 """The axes on which exact figures depend, beside the image size, in the order of their ids."""
 
 
@@ -59,6 +59,7 @@ class ExactFigures(Frozen):
         task, decoder: what it gives, and how it comes to pixels.
         width, depth: channels and blocks; None as in the network of that name.
         attention: fused or not.
+        positions: of a ViT's tokens.
         parameters: trainable ones.
         macs: of the forward pass for one image, or for a batch of one of its own inputs.
         uncounted: operators that were left out of them: operator → how often it came.
@@ -86,6 +87,7 @@ class ExactFigures(Frozen):
     width: int | None = None
     depth: int | None = None
     attention: Attention
+    positions: Positions = "learnt"
     parameters: int
     macs: int
     uncounted: dict[str, int] = {}
