@@ -331,12 +331,17 @@ class Cell(Frozen):
 
         Raises:
             FlopbenchError: a model cannot take the image size, the width, the depth, the task or the
-                positions, or a single layer the pass.
+                positions, or a single layer, or a network that gives features, the pass.
         """
         for name in self.pair.names:
             self.options(name.raw)
             name.check_image_size(self.image_size)
             name.check_positions(self.positions)
+            if (self.task, self.pass_, self.pair.loss) == ("features", "train", None) and name.has_tasks:
+                raise FlopbenchError(
+                    f"features of {name.raw} have no loss to train with: "
+                    "state one, or choose forward or backward"
+                )
             if name.is_layer and (
                 self.pass_ == "train" or (self.pass_ == "backward" and self.mode != "eager")
             ):
