@@ -227,7 +227,8 @@ class Race(Frozen):
         data: the name of a data set, see `flopbench.training.data`.
         rivals: who else runs.
         seeds: how many; each trains every entrant once, in an order that alternates.
-        target: top-1 in per cent whose time is told; None: what every seed of the baseline reached.
+        target: top-1, or mIoU of a segmentation, in per cent, whose time is told; None: what every seed of
+            the baseline reached.
         epochs: in place of the recipe's; what it counts in epochs changes with them.
         overrides: fields of the recipe that are others here, tables within tables.
     """

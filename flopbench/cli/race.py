@@ -37,7 +37,10 @@ def race(
     no_rivals: Annotated[bool, typer.Option("--no-rivals", help="The pair alone.")] = False,
     target: Annotated[
         float | None,
-        typer.Option(help="Top-1 in per cent whose time is told; by default what every seed of X reached."),
+        typer.Option(
+            help="Top-1, of a segmentation mIoU, in per cent whose time is told; by default what every seed "
+            "of X reached."
+        ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="In place of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,

@@ -88,7 +88,8 @@ def race(
         seeds: how many; by default three, or what the suite says. What is given here and below holds for each
             race of a suite.
         rivals: who else runs, see `training.entrants.entrants_of`; by default all that the pair can have.
-        target: top-1 in per cent whose time is told; by default what every seed of X reached.
+        target: top-1, or mIoU of a segmentation, in per cent, whose time is told; by default what every seed
+            of X reached.
         epochs: in place of the recipe's; its warm-up and the time between evaluations change with them.
         batch_size: in place of the recipe's.
         device: "cpu" or "cuda"; by default a GPU if there is one.

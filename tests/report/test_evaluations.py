@@ -144,3 +144,36 @@ def test_a_record_tells_what_its_symmetries_are_called(monkeypatch):
     )
     (answer,) = Evaluations([make_evaluation("vit_s16"), again]).answers
     assert answer.points[0].startswith("U(ViT-S/16) against ViT-S/16: +2.0 points")
+
+
+def test_a_segmentation_has_miou_without_an_interval_and_pixels():
+    x = make_evaluation("vit_s16", top1=0.58, averaged=True, task="segmentation")
+    e = make_evaluation("vit_s16.flop", top1=0.60, task="segmentation")
+    (answer,) = Evaluations([x, e]).answers
+    assert (
+        "on the 10\u202f000 images of photographs (validation) E(ViT-S/16) has the highest mIoU, 60.0 %, at"
+        in (answer.headline)
+    )
+    compared, own, _ = answer.points
+    assert compared.startswith("E(ViT-S/16) against ViT-S/16: +2.0 points of mIoU, and 1.50×")
+    assert own.startswith(
+        "ViT-S/16 has 58.0 % mIoU, at 60.0 images per second. On the mirror images it has 57.0 %"
+    )
+    assert "93.00 % of the pixels and their mirror images" in own
+    assert "it has 58.6 % mIoU (+0.6 points), at twice the cost" in own
+    assert "interval" not in " ".join([answer.headline, *answer.points])
+    shown = Evaluations([x]).formatted("markdown")
+    assert "| mIoU | pixels right |" in shown
+    assert "top-1" not in shown
+    assert drawn(x).figure.axes[0].get_ylabel() == "measured mIoU (%)"
+    assert "Bars" not in drawn(x).caption
+
+
+def test_evaluations_of_two_tasks_are_not_compared():
+    both = Evaluations([make_evaluation("vit_s16"), make_evaluation("vit_s16.flop", task="segmentation")])
+    assert len(both.answers) == 2
+    shown = both.formatted("markdown")
+    assert "top-1 [95 % interval]" in shown.replace("\\", "")
+    assert "mIoU" in shown
+    labels = [axis.get_ylabel() for axis in drawn(*both.records).figure.axes]
+    assert labels == ["measured top-1 (%)", "measured mIoU (%)"]

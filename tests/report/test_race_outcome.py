@@ -297,3 +297,22 @@ def test_one_seed_is_compared_without_an_interval():
     assert {found.verdict for found in outcome.comparisons} == {"one seed"}
     assert outcome.pace
     assert outcome.pace.verdict == "one seed"
+
+
+def test_accuracies_of_pixels_come_in_steps_of_a_pixel():
+    images, pixels = (
+        the_outcome(("digits",), task=task).grain for task in ("classification", "segmentation")
+    )
+    assert images == pytest.approx(100 / 360)
+    assert pixels == pytest.approx(100 / (360 * 28 * 28))
+
+
+def test_the_target_of_a_segmentation_is_miou():
+    outcome = the_outcome(("digits",), task="segmentation")
+    assert outcome.target == min(end.best.plain.miou for end in outcome.standings["baseline"].ends)
+    found = only(outcome, "candidate", "baseline", "steps")
+    assert found.figures[0] == pytest.approx(0.8, abs=0.02)
+    assert found.time is None
+    timed = only(the_outcome(("digits",), answers=True), "candidate", "mirror", "steps", averaged=True)
+    assert timed.time
+    assert timed.time.value == pytest.approx(2 * 1.4)

@@ -11,6 +11,8 @@ from flopbench.report.race_outcome import outcomes_of
 from flopbench.report.races import RaceResult
 from tests.support.races import make_races, write_races
 
+TASKS = ("classification", "segmentation")
+
 HOSTILE = '<script>alert(1)</script>|`x`**b**"'
 
 
@@ -164,3 +166,18 @@ def test_networks_by_data_sets_are_a_grid():
             (1, 0),
             (1, 1),
         ]
+
+
+def test_each_panel_names_the_measure_of_its_race():
+    races = [drawn(("digits",), rivals=(), seeds=2, task=task)[1][0] for task in TASKS]
+    pictures = {one.name: one for one in draw(lambda: of_races(races, "a CPU"))}
+    for name, words in (("accuracy-against-time", "{} (%)"), ("accuracy-frontier", "{} at the end (%)")):
+        labels = [axis.get_ylabel() for axis in pictures[name].figure.axes]
+        assert labels == [words.format("top-1"), words.format("mIoU")]
+    differences = pictures["accuracy-differences"]
+    labels = [axis.get_xlabel() for axis in differences.figure.axes]
+    assert labels == ["percentage points of top-1", "percentage points of mIoU"]
+    assert differences.alt.startswith("Differences of top-1 accuracy and mIoU in")
+    assert drawn(("digits",), rivals=(), task="segmentation")[0]["accuracy-frontier"].alt.startswith(
+        "mIoU at"
+    )

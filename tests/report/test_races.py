@@ -7,7 +7,7 @@ import pytest
 from flopbench.errors import FlopbenchError
 from flopbench.report.races import RaceResult
 from flopbench.report.table import Table
-from tests.support.races import make_races, write_races
+from tests.support.races import MACS, make_races, write_races
 from tests.support.runs import H200
 
 
@@ -272,3 +272,84 @@ def test_a_report_is_written(result, tmp_path: Path):
 def test_a_folder_without_races_is_refused(tmp_path: Path):
     with pytest.raises(FlopbenchError, match="it has no races"):
         RaceResult.open(tmp_path)
+
+
+SHAPES = ("animal-shape-mnist",)
+
+
+@pytest.fixture
+def segmented(result) -> RaceResult:
+    return result(SHAPES, task="segmentation", answers=True, rivals=(), target=80.0)
+
+
+def test_a_race_of_segmentation_speaks_of_miou_and_pixels_alone(segmented):
+    found = said(segmented)
+    assert lines(found, "3.5 points above ViT-Ti/16", "% mIoU against", "after the same steps (3 seeds)")
+    assert lines(found, "at 80.0 % mIoU (as declared)")
+    assert lines(found, "On mirrored images", "mIoU", "decides as before on 93.00 % of their pixels")
+    assert "top-1" not in found
+    shown = segmented.markdown()
+    assert "top-1" not in shown
+    assert "pixels right" in shown
+    assert "80.0 % mIoU |" in shown.replace("\u00a0", " ")
+    page = segmented.page().legend
+    assert "mIoU is the mean over the classes" in page
+
+
+def test_what_an_answer_costs_stands_beside_its_accuracy(segmented):
+    x, averaged, e = table(segmented, "Accuracy against the time to answer").records()
+    assert [row["who answers"] for row in (x, averaged, e)] == [
+        "ViT-Ti/16",
+        "ViT-Ti/16 + TTA",
+        "E(ViT-Ti/16)",
+    ]
+    rates = [row["images/s answering [95 % interval]"] for row in (x, averaged, e)]
+    assert [rate[0] for rate in rates] == pytest.approx([1200, 600, 1680])
+    macs = [row["MACs per image answering"] for row in (x, averaged, e)]
+    assert macs == [MACS, 2 * MACS, 0.52 * MACS]
+    mean, low, high = x["mIoU [95 % interval]"]
+    assert low < mean < high
+    assert averaged["mIoU [95 % interval]"][0] == pytest.approx(mean + 0.008)
+    assert averaged["training time [95 % interval]"] == x["training time [95 % interval]"]
+    assert lines(said(segmented), "ViT-Ti/16 + TTA costs 3.85× the MACs per image and takes 2.8")
+
+
+def test_races_whose_answers_were_not_timed_have_no_such_table(result):
+    found = result(SHAPES)
+    assert "time to answer" not in str(found)
+    assert "to answer" not in said(found)
+
+
+def test_each_race_beside_another_has_its_own_measure(tmp_path: Path):
+    whole = write_races(tmp_path / "whole", *make_races(SHAPES, rivals=()))
+    dense = make_races(SHAPES, rivals=(), task="segmentation", info={"id": "dense"})
+    found = RaceResult.open(whole, write_races(tmp_path / "dense", *dense))
+    first, second = (answer.headline for answer in found.answers)
+    assert ("top-1" in first, "mIoU" in first) == (True, False)
+    assert ("top-1" in second, "mIoU" in second) == (False, True)
+    decided = [
+        (row["top-1 ± deviation"] is None, row["mIoU ± deviation"] is None)
+        for row in table(found, "Entrants").records()
+    ]
+    assert decided == [(False, True)] * 2 + [(True, False)] * 2
+    frame = found.frame()
+    assert set(zip(frame.task, frame.measure, strict=True)) == {
+        ("classification", "top-1"),
+        ("segmentation", "mIoU"),
+    }
+    dense_rows = frame[frame.task == "segmentation"]
+    assert (dense_rows.figure == dense_rows.ema_miou).all()
+    assert (
+        frame[frame.task == "classification"].figure == frame.ema_top1[frame.task == "classification"]
+    ).all()
+
+
+def test_one_run_of_both_tasks_says_of_which_its_points_are(tmp_path: Path):
+    info, trials = make_races(SHAPES, rivals=())
+    dense, more = make_races(SHAPES, rivals=(), task="segmentation")
+    race = dense.races[0].model_copy(update={"key": "dense"})
+    info = info.model_copy(update={"races": (*info.races, race)})
+    trials += [trial.model_copy(update={"race": "dense"}) for trial in more]
+    points = RaceResult.open(write_races(tmp_path / "both", info, trials)).answers[0].points
+    assert ["points of top-1" in point for point in points[:2]] == [True, False]
+    assert ["points of mIoU" in point for point in points[:2]] == [False, True]

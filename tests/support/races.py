@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from flopbench.recipes import Mix, Optimiser, Race, Recipe
+from flopbench.results.measures import MIOU
 from flopbench.results.records import Status
 from flopbench.results.trainings import (
     Accuracy,
     DataInfo,
     Entrant,
+    Inference,
     Point,
     RaceInfo,
     RacesInfo,
@@ -76,7 +78,7 @@ FINALS: dict[str, dict[Role, float]] = {
         "half-depth": 0.955,
     },
 }
-"""Top-1 at the end, by data set and role."""
+"""What decides at the end, top-1 or mIoU, by data set and role."""
 
 _ASYMMETRY = {"animal-shape-mnist": 0.004, "fashion-mnist": 0.05, "digits": 0.12}
 _IMAGES = {"animal-shape-mnist": (8_716, 1_000), "fashion-mnist": (60_000, 10_000), "digits": (1_437, 360)}
@@ -98,8 +100,9 @@ def recipe(**changes: Any) -> Recipe:
         "image_size": (28, 28),
         "ema": 0.99,
         "optimiser": Optimiser(name="adamw", learning_rate=1e-3, weight_decay=0.05),
-        "mix": Mix(mixup=0.8, cutmix=1.0),
     }
+    if changes.get("task", "classification") == "classification":
+        fields["mix"] = Mix(mixup=0.8, cutmix=1.0)
     return Recipe(**{**fields, **changes})
 
 
@@ -118,6 +121,7 @@ def make_races(
     device: Device = CPU,
     statuses: Mapping[tuple[str, int], Status] | None = None,
     left_out: int = 0,
+    answers: bool = False,
     seed: int = 0,
     info: Mapping[str, Any] | None = None,
     **recipe_changes: Any,
@@ -130,17 +134,18 @@ def make_races(
         rivals: who runs beside X and E(X).
         seeds: how many.
         evaluations: points per trial.
-        target: top-1 in per cent, as declared.
-        finals: top-1 at the end by role, in place of `FINALS`.
-        spread: the standard deviation of a trial's top-1; seeds and evaluations have half of it each.
+        target: in per cent of what decides, as declared.
+        finals: what decides at the end by role, in place of `FINALS`.
+        spread: the standard deviation of what decides a trial; seeds and evaluations have half of it each.
         speeds: images per second by role as a multiple of X's, in place of those of `RUNNERS`.
         joules: whether energy is known.
         device: `CPU`, `H200`, …
         statuses: of trials that did not end well, by role and seed; they have half of their points.
         left_out: trials at the end of the run that have not run yet.
+        answers: whether the trained networks were timed in inference: as fast as in training, times three.
         seed: of the noise.
         info: fields of RacesInfo that are others.
-        recipe_changes: fields of the recipe that are others.
+        recipe_changes: fields of the recipe that are others, such as its task.
     """
     used = recipe(**recipe_changes)
     roles: list[Role] = ["baseline", "candidate", *(role for role in RUNNERS if role in rivals)]
@@ -199,6 +204,9 @@ def make_races(
                         compile_seconds=8.5,
                         peak_bytes=600_000_000,
                         points=points,
+                        inference=Inference(images=50, seconds=(50 / (3 * IMAGES_PER_SECOND * speed),) * 5)
+                        if answers and status == "ok"
+                        else None,
                     )
                 )
                 place += 1
@@ -268,8 +276,8 @@ def _points(
         samples = step * used.batch_size
         done = step / steps
         top1 = 0.1 + (final - 0.1) * (1 - (1 - done) ** 3) + (rng.normal(0, noise) if done < 1 else 0)
-        accuracy = _accuracy(top1, race.validation.images, symmetric, averaged=done == 1)
-        raw = _accuracy(max(0.1, top1 - 0.01), race.validation.images, symmetric)
+        accuracy = _accuracy(top1, race, symmetric, averaged=done == 1)
+        raw = _accuracy(max(0.1, top1 - 0.01), race, symmetric)
         seconds = samples / rate
         points.append(
             Point(
@@ -288,10 +296,14 @@ def _points(
     return tuple(points)
 
 
-def _accuracy(top1: float, images: int, symmetric: bool, *, averaged: bool = False) -> Accuracy:
-    """Whole images; a network without symmetry loses some of them when they are mirrored, and wins by TTA."""
+def _accuracy(top1: float, race: RaceInfo, symmetric: bool, *, averaged: bool = False) -> Accuracy:
+    """Whole images, or mIoU; a network without symmetry loses some by mirroring, and wins by TTA."""
+    images = race.validation.images
 
     def scores(share: float) -> Scores:
+        if race.measure == MIOU:
+            miou = min(max(share, 0.0), 1.0)
+            return Scores(top1=(1 + miou) / 2, nll=2.5 * (1 - miou) + 0.05, miou=miou)
         right = round(min(max(share, 0.0), 1.0) * images) / images
         return Scores(top1=right, top5=min(1.0, right + 0.05), nll=2.5 * (1 - right) + 0.05)
 
@@ -300,5 +312,5 @@ def _accuracy(top1: float, images: int, symmetric: bool, *, averaged: bool = Fal
         plain=scores(top1),
         mirrored=scores(top1 if symmetric else top1 - 0.02),
         flip_consistency=1.0 if symmetric else 0.93,
-        averaged=scores(top1 if symmetric else top1 + 0.008) if averaged else None,
+        averaged=scores(top1 + 0.008) if averaged and not symmetric else None,
     )
