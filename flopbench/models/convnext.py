@@ -188,6 +188,14 @@ class ConvNeXt(Network):
             else:
                 nn.init.zeros_(parameter)
 
+    def states(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to what each stage gives."""
+        return self.grids(images)
+
+    def grid_of(self, index: int, x: Any, images: Tensor, *, norm: bool) -> tuple[Any, Any]:
+        """As it is, for no stage but the last has a norm; no tokens beside it."""
+        return x, None
+
     def grids(self, images: Tensor) -> list[Any]:
         """Images `[B, 3, H, W]` to what each stage gives, `[B, h, w, C]`."""
         x, found = self.norm_embed(self.patch_embed(images)), []

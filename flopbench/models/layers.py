@@ -1,5 +1,6 @@
 """What the families share, written for any symmetry."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flopbench.cost import SOFTMAX, Cost, Shapes, free
+from flopbench.errors import FlopbenchError
 from flopbench.kernels import Impl
 from flopbench.kernels.attention import attention_parts
 from flopbench.models.tasks import Task
@@ -100,6 +102,57 @@ class Network(nn.Module):
         """Images `[B, 3, H, W]` to features `[B, h, w, C]` of grids, after their norms, the finest first."""
         raise NotImplementedError
 
+    def states(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to what each block gives, or each stage."""
+        raise NotImplementedError
+
+    def grid_of(self, index: int, x: Any, images: Tensor, *, norm: bool) -> tuple[Any, Any]:
+        """What state `index` is on the grid, and of tokens that lie on none; after the `norm` at the end."""
+        raise NotImplementedError
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Features of chosen blocks, of a ConvNeXt of stages, in timm's names; all are channels last.
+
+        Args:
+            images: `[B, 3, H, W]`.
+            indices: so many of the last, or these, of which negative ones count from the end; None for all.
+            return_prefix_tokens: pairs with the tokens before the grid's, `[B, 1 or more, C]`.
+            norm: after the network's norm, and whatever it has before that; a ConvNeXt's are as they are.
+            intermediates_only: without the last one.
+
+        Returns:
+            Features of each block's symmetry `[B, h, w, C]` in the network's order; unless
+            `intermediates_only`, the last block's, normed where there is a norm of the grid, and those.
+
+        Raises:
+            FlopbenchError: an index that there is not, a norm that acts on invariants alone, or tokens that
+                lie on no grid.
+        """
+        states = self.states(images)
+        taken = _taken(indices, len(states))
+        pairs = [
+            self.grid_of(index, x, images, norm=norm) for index, x in enumerate(states) if index in taken
+        ]
+        prefixed = return_prefix_tokens and all(prefix is not None for _, prefix in pairs)
+        found = pairs if prefixed else [x for x, _ in pairs]
+        if intermediates_only:
+            return found
+        last = len(states) - 1
+        return self.grid_of(last, states[last], images, norm=norm or self.norms_grid)[0], found
+
+    @property
+    def norms_grid(self) -> bool:
+        """Whether its norm acts on features of the grid, not on a classifier's invariants alone."""
+        return not self.task.classifies
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them."""
         self.grad_checkpointing = enable
@@ -116,6 +169,23 @@ class Network(nn.Module):
         Vectors (norms, biases, layer scales) are left out by optimisers' usual rule of dimension.
         """
         return {name for name, _ in self.named_parameters() if name.startswith(("cls_token.", "pos_embed."))}
+
+
+def _taken(indices: int | Sequence[int] | None, count: int) -> set[int]:
+    """Which of so many blocks `indices` says, as timm reads it.
+
+    Raises:
+        FlopbenchError: there are not so many.
+    """
+    if isinstance(indices, int):
+        if not 0 < indices <= count:
+            raise FlopbenchError(f"indices={indices} is out of range: take the last 1 to {count}")
+        return set(range(count - indices, count))
+    chosen = range(count) if indices is None else indices
+    for index in chosen:
+        if not -count <= index < count:
+            raise FlopbenchError(f"index {index} is out of range: take from {-count} to {count - 1}")
+    return {index % count for index in chosen}
 
 
 def mean_over_the_grid(network: Any, shapes: Shapes) -> Cost:

@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from flopbench.cost import free
+from flopbench.errors import FlopbenchError
 from flopbench.models.heads import make_head
 from flopbench.models.layers import Mlp, Network, init_linear, mean_over_the_grid
 from flopbench.models.tasks import TASKS, DecoderName, TaskName
-from flopbench.symmetries import PLAIN, Activation, Head, Symmetry, schedule
+from flopbench.symmetries import PLAIN, Activation, Head, Symmetry, parts_of, schedule
 
 
 class Block(nn.Module):
@@ -90,7 +91,7 @@ class ResMLP(Network):
         super().__init__()
         self.task = TASKS[task]
         self.stride = patch_size
-        grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        self.grid = grid = (image_size[0] // patch_size, image_size[1] // patch_size)
         images = schedule(symmetry, depth, on_grid=not self.task.classifies)
         if images.invariant and not self.task.classifies:
             raise ValueError(
@@ -115,7 +116,7 @@ class ResMLP(Network):
             )
             for index in range(depth)
         )
-        self.first, self.last = plan.first, plan.last
+        self.first, self.last, self.invariant = plan.first, plan.last, plan.invariant
         self.head_kind: Head = head
         if self.task.classifies:
             features = plan.last.invariant_width(width, head)
@@ -129,13 +130,49 @@ class ResMLP(Network):
             )
         init_linear(self)
 
-    def tokens(self, images: Tensor) -> Any:
-        """Images `[B, 3, H, W]` to what the last block gives, `[B, N, C]`."""
+    def states(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to what each block gives, `[B, N, C]`."""
+        states: list[Any] = []
+        self.tokens(images, states)
+        return states
+
+    def grid_of(self, index: int, x: Any, images: Tensor, *, norm: bool) -> tuple[Any, Any]:
+        """Tokens on the grid; none beside them."""
+        early, plain = index < self.switch, self.first is self.last
+        if self.invariant and not early:
+            raise FlopbenchError(
+                f"block {index} of an early-invariant ResMLP has tokens of irreps, on no grid: "
+                f"take indices below {self.switch}"
+            )
+        if any(part is None for part in parts_of(x)):
+            raise FlopbenchError(
+                f"block {index} of a classifier gives its invariants alone: build the network with "
+                f"task='features'"
+            )
+        if norm:
+            if not self.norms_grid:
+                raise FlopbenchError("a classifier's norm acts on invariants alone: give norm=False")
+            x = self.norm(x if plain or not early else self.join(x))
+            early = False
+        return (self.first if early else self.last).join_tokens(self.grid)(x), None
+
+    @property
+    def norms_grid(self) -> bool:
+        """Of a classifier, only where all channels are invariant."""
+        return super().norms_grid or self.last.divisor == 1
+
+    def tokens(self, images: Tensor, states: list[Any] | None = None) -> Any:
+        """Images `[B, 3, H, W]` to what the last block gives, `[B, N, C]`.
+
+        What each block gives is appended to `states`.
+        """
         x = self.split_tokens(self.patch_embed(images))
         for index, block in enumerate(self.blocks):
             if index == self.switch:
                 x = self.join(x)
             x = self.run_block(block, x)
+            if states is not None:
+                states.append(x)
         return x
 
     def pyramid(self, images: Tensor) -> list[Any]:

@@ -170,8 +170,29 @@ class VisionTransformer(Network):
         )
         init_linear(self)
 
-    def tokens(self, images: Tensor) -> Any:
+    def states(self, images: Tensor) -> list[Any]:
+        """Images `[B, 3, H, W]` to what each block gives, `[B, others + N, C]`."""
+        states: list[Any] = []
+        self.tokens(images, states)
+        return states
+
+    def grid_of(self, index: int, x: Any, images: Tensor, *, norm: bool) -> tuple[Any, Any]:
+        """Patches on the grid, and the tokens before them; with `norm`, of the last symmetry."""
+        if norm:
+            x = self.norm(self.join(x) if index < self.switch else x)
+        grid = self._grid(images)
+        patches = each(lambda part: part[:, self.others :].unflatten(1, grid), x)
+        return patches, each(lambda part: part[:, : self.others], x)
+
+    @property
+    def norms_grid(self) -> bool:
+        """Its norm acts on every token."""
+        return True
+
+    def tokens(self, images: Tensor, states: list[Any] | None = None) -> Any:
         """Images `[B, 3, H, W]` to what the last block gives, `[B, others + N, C]`, the class token first.
+
+        What each block gives is appended to `states`.
 
         Raises:
             FlopbenchError: it has no positions for images of that size.
@@ -192,6 +213,8 @@ class VisionTransformer(Network):
             else:
                 x = block(x, *turn, normed=normed, following=following)
                 x, normed = (x, None) if following is None else x
+            if states is not None:
+                states.append(x)
         return x
 
     def _grid(self, images: Tensor) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 import argparse
 import zipfile
+from typing import Any
 
 import pytest
 import torch
@@ -344,14 +345,20 @@ def test_a_file_of_arbitrary_objects_is_not_executed(tmp_path):
 )
 def test_a_baseline_with_timms_weights_gives_timms_logits(ours, options, theirs, more):
     pytest.importorskip("timm", exc_type=ImportError)
-    network = flopbench.create_model(f"timm:{theirs}", image_size=64, num_classes=7, **more)
+    network: Any = flopbench.create_model(f"timm:{theirs}", image_size=64, num_classes=7, **more)
     perturb(network.eval())
-    model = flopbench.create_model(ours, image_size=64, num_classes=7, **options).eval()
+    model: Any = flopbench.create_model(ours, image_size=64, num_classes=7, **options).eval()
     checkpoints.load_timm_state_dict(model, network.state_dict())
     with torch.no_grad():
         got, expected = model(images(64)), network(images(64))
+        norm = ours != "convnext_t"
+        last, found = model.forward_intermediates(images(64), [0, -1], norm=norm)
+        _, wanted = network.forward_intermediates(images(64), [0, -1], norm=norm)
     assert expected.std() > 0.1
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    for mine, its in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine.permute(0, 3, 1, 2), its, rtol=1e-4, atol=1e-4)
+    assert torch.equal(last, found[-1])
 
 
 @pytest.mark.parametrize("theirs", ["vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"])

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 import torch
 
+from flopbench.errors import FlopbenchError
 from flopbench.models.factory import perturb
 from flopbench.symmetries import Symmetry
 from flopbench.symmetries.actions import OF_KIND
@@ -97,3 +98,25 @@ def test_a_grid_doubles_while_its_cells_are_of_four_pixels_at_least(patch_size, 
     model = dense("vit", image_size=size, patch_size=patch_size, decoder="conv")
     assert len(model.head.levels) == levels
     assert model(torch.randn(1, 3, *size)).shape == (1, 5, *size)
+
+
+@pytest.mark.parametrize("family", COARSE)
+def test_intermediates_are_features_on_grids(family):
+    model = perturb(dense(family, task="features").double().eval())
+    images = torch.randn(2, 3, 24, 40, dtype=torch.float64)
+    last, found = model.forward_intermediates(images)
+    assert len(found) == len(model.states(images))
+    (generator,) = cast(Symmetry, load(model.first.about)).generators
+    mirrored = model.forward_intermediates(generator.images(images), intermediates_only=True)
+    for one, other in zip(found, mirrored, strict=True):
+        torch.testing.assert_close(tuple(generator.features(one)), tuple(other))
+    torch.testing.assert_close(tuple(model.forward_intermediates(images, 1)[0]), tuple(last))
+    if not family.startswith("convnext"):
+        torch.testing.assert_close(tuple(last), tuple(model(images)))
+    assert len(model.forward_intermediates(images, [-1], intermediates_only=True)) == 1
+
+
+@pytest.mark.parametrize("indices", [0, 3, [2], [-3]])
+def test_blocks_that_there_are_not_are_told(indices):
+    with pytest.raises(FlopbenchError, match="out of range: take"):
+        dense("vit").forward_intermediates(torch.randn(1, 3, 24, 40), indices)
