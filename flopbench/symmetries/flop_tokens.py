@@ -94,11 +94,11 @@ class TokensToPlain(nn.Module):
 
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.join = JoinTokens(grid, tuple)
+        self.to_grid = JoinTokens(grid, tuple)
 
     def forward(self, x: Quarters) -> Tensor:
         """`[B, H·W, C]` to the same shape."""
-        return torch.cat(to_mirror_pairs(*self.join(x)), dim=-1).flatten(1, 2)
+        return torch.cat(to_mirror_pairs(*self.to_grid(x)), dim=-1).flatten(1, 2)
 
     # Of channels; that of tokens is a child.
     cost = per_element(2)
