@@ -219,7 +219,10 @@ class Cell(Frozen):
             outer=True,
         ),
     ] = (224, 224)
-    num_classes: Annotated[_Many, Axis("num_classes", "classes", "Logits", "{}-classes", "{} classes")] = 1000
+    num_classes: Annotated[
+        _Many,
+        Axis("num_classes", "classes", "Logits, of a segmentation per pixel", "{}-classes", "{} classes"),
+    ] = 1000
     task: Annotated[TaskName, Axis("tasks", "task", "What our networks give", about="network")] = (
         "classification"
     )
@@ -228,7 +231,7 @@ class Cell(Frozen):
         Axis(
             "decoders",
             "decoder",
-            "How they come to pixels",
+            "How a task of pixels comes to them",
             words="{} decoder",
             comes_to=_decoder,
             about="network",
@@ -266,7 +269,7 @@ class Cell(Frozen):
         Axis(
             "positions",
             "positions",
-            "Of a ViT's tokens",
+            "Positions of a ViT's tokens",
             words={"rope": "rotary positions"},
             comes_to=_positions,
             about="network",

@@ -9,6 +9,7 @@ from flopbench.cells import Pass
 from flopbench.flops.dispatch import Observation, observe
 from flopbench.flops.recorder import Call, Operand
 from flopbench.inputs import Inputs
+from flopbench.models.averaged import layer_name
 
 # AdamW an element of a parameter: decay 1, first moment 3, second moment 4, denominator √, ÷ and + 9, step 6.
 ADAMW_OPERATIONS = 23
@@ -73,7 +74,8 @@ def layer_costs(
             operators would move more.
 
     Returns:
-        A cost for each module that computes, moves or holds something itself, not by its children alone.
+        A cost for each module that computes, moves or holds something itself, not by its children alone,
+        by path; those within an averaged network by their path in that network.
     """
     costs = costs_of_layers(model, observe(model, inputs, pass_, dtype_bytes))
     return [*costs, optimiser_cost(model, dtype_bytes)] if pass_ == "train" else costs
@@ -94,7 +96,7 @@ def costs_of_layers(model: nn.Module, observation: Observation) -> list[LayerCos
         counted |= own
         parameters = sum(p.numel() for p in own)
         if path in owned or parameters:
-            cost = _sum(owned.get(path, []), path, type(module).__name__)
+            cost = _sum(owned.get(path, []), layer_name(model, path), type(module).__name__)
             costs.append(replace(cost, fused_bytes=fused.get(path, 0), parameters=parameters))
     return costs
 

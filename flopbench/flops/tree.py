@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from flopbench.flops.costs import LayerCost, total
+from flopbench.models.averaged import layer_name
 
 Costs = tuple[LayerCost | None, ...]
 Leaf = tuple[tuple[str, ...], Costs]
@@ -45,7 +46,10 @@ def layer_rows(networks: Sequence[tuple[nn.Module, Sequence[LayerCost]]], depth:
         depth: levels of names.
     """
     by_path = [{cost.name: cost for cost in costs} for _, costs in networks]
-    types = [{path: type(module).__name__ for path, module in model.named_modules()} for model, _ in networks]
+    types = [
+        {layer_name(model, path): type(module).__name__ for path, module in model.named_modules()}
+        for model, _ in networks
+    ]
     paths = dict.fromkeys(path for costs in by_path for path in costs)
     leaves = [
         (tuple(path.split(".")) if path else (), tuple(costs.get(path) for costs in by_path))

@@ -47,3 +47,8 @@ class Averaged(nn.Module):
     def cost(self, shapes: Shapes) -> Cost:
         """A sum per answer of the network, and a factor; the network is a child."""
         return Cost(elementwise=len(self.elements) * shapes.written)
+
+
+def layer_name(model: nn.Module, path: str) -> str:
+    """What the layer at a path of `model` is called: within an averaged network, as in that network alone."""
+    return path.removeprefix("network.") if isinstance(model, Averaged) else path

@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from flopbench.cells import CAPTURING, Cell
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import Ran
+from flopbench.models.averaged import layer_name
 from flopbench.private import looking_on, show_kernels_to_profiler
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
 from flopbench.profiling.roofline import Work
@@ -105,7 +106,7 @@ def _profile(workload: Workload, clock: Clock, cell: Cell, calls: int, job: Prof
     if job.trace:
         _export_trace(profiler, _with_role(job.trace, role))
     norms = [
-        path
+        layer_name(workload.model, path)
         for path, module in workload.model.named_modules()
         if type(module).__name__.lower().endswith(NORMS)
     ]
@@ -164,7 +165,7 @@ def _marked_layers(model: nn.Module) -> Iterator[None]:
 
     for path, module in model.named_modules():
         if path:
-            handles.append(module.register_forward_pre_hook(looking_on(enter(path))))
+            handles.append(module.register_forward_pre_hook(looking_on(enter(layer_name(model, path)))))
             handles.append(module.register_forward_hook(looking_on(leave)))
     try:
         yield

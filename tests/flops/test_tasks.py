@@ -20,6 +20,8 @@ NETWORKS = [
     ("vit_ti16.early_invariant", TASKS[0]),
     ("convnext_iso_s.hybrid", TASKS[1]),
     ("vit_ti16.tta", TASKS[1]),
+    ("resmlp_t12.flop", {"task": "normals", "decoder": "conv"}),
+    ("vit_ti16.octic", {"task": "normals", "decoder": "conv"}),
 ]
 
 
@@ -50,6 +52,17 @@ def test_an_average_over_a_group_costs_its_order_times_the_network(build, versio
     assert all_.parameters == one.parameters
     # Moving images and answers is no arithmetic; what is summed is one operation for each answer.
     assert one.elementwise < all_.elementwise / order < 1.01 * one.elementwise + 8 * 2 * 10 * 32 * 32
+
+
+def test_an_averaged_network_stands_beside_the_network_alone():
+    counted = count_flops("vit_ti16.tta", task="depth", image_size=32)
+    rows = {row.name: row.costs for row in counted.rows}
+    assert not [name for name in rows if name.startswith("network.")]
+    for name in ("blocks.0–11.attn", "head.readout"):
+        alone, averaged = rows[name]
+        assert alone
+        assert averaged
+        assert averaged.macs == 2 * alone.macs
 
 
 RATIOS = {

@@ -74,6 +74,21 @@ def test_a_forward_profile_has_groups_parts_bounds_and_files(tmp_path):
     ]
 
 
+def test_pixels_are_profiled_beside_what_is_averaged():
+    asked = cell("forward", pair=Pair.of("vit_ti16.tta"), task="segmentation", decoder="conv", depth=2)
+    record = profile_pair(lambda kind, value: None, ProfileJob(asked, 0.1, PEAKS))
+    for model in (record.baseline, record.candidate):
+        assert {"blocks.*.attn", "head.levels.*.dwconv", "head.levels.*.norm", "head"} <= set(model.parts)
+        assert not [part for part in model.parts if part.startswith("network.")]
+        assert model.bound
+        assert set(model.bound.parts) <= set(model.parts)
+        assert not model.uncounted_operators
+        groups = {operator.name: operator.group for operator in model.operators}
+        assert groups["aten::upsample_bilinear2d"] == "elementwise"
+    assert record.baseline.flops
+    assert record.candidate.flops == 2 * record.baseline.flops
+
+
 @pytest.mark.slow
 def test_gradients_are_attributed_to_layers():
     record = profile_pair(lambda kind, value: None, ProfileJob(cell("backward"), 0.1, PEAKS))
