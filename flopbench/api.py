@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from flopbench.axis_values import AxisValues, NetworkValue
 from flopbench.cells import Pass
 from flopbench.errors import FlopbenchError, Interrupted, unknown
 from flopbench.report.result import Result
 from flopbench.results import Run
-from flopbench.suites import AxisValues, NetworkValue, Suite, Variant
+from flopbench.suites import Suite, Variant
 
 if TYPE_CHECKING:
     from flopbench.flops.command import Counts

@@ -12,7 +12,7 @@ from flopbench.cells import DType, ImageSize, Mode
 from flopbench.errors import FlopbenchError, unknown
 from flopbench.frozen import Frozen
 from flopbench.kernels import Impl
-from flopbench.models.tasks import CLASSIFICATION
+from flopbench.models.tasks import CLASSIFICATION, LearntTask
 from flopbench.suites import available_race_suites, is_race_suite, suite_file
 from flopbench.toml import parse, read_toml
 
@@ -122,7 +122,7 @@ class Recipe(Frozen):
     Attributes:
         name: that of the file.
         title: what it is for.
-        task: what is learnt, of those of `flopbench.models.tasks` that have labels.
+        task: what is learnt.
         source: where its settings are from.
         epochs: over the training set; a part of one is allowed.
         batch_size: images per step, over all devices and accumulated ones.
@@ -139,7 +139,7 @@ class Recipe(Frozen):
     name: str
     title: str
     source: str = ""
-    task: Literal["classification", "segmentation"] = "classification"
+    task: LearntTask = "classification"
     epochs: Annotated[float, Field(gt=0, le=1e6)]
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     image_size: ImageSize

@@ -1,36 +1,22 @@
 """Suite files: what to compare, declared in TOML, turned into pairs and then into cells.
 
-A suite names its pairs and has one profile a device kind, with variants of it: `quick`, a first look, and
+A suite names its pairs and has one profile per device kind, with variants of it: `quick`, a first look, and
 `full`, the long sweep. A profile is the product of the values of its axes (`flopbench.cells`); each element
 of that product, for one pair, is a cell.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypedDict, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
-from flopbench.cells import (
-    AXES,
-    Attention,
-    Axis,
-    Cell,
-    DeviceKind,
-    DType,
-    Few,
-    MemoryFormat,
-    Mode,
-    Pass,
-    Positions,
-)
+from flopbench.cells import AXES, Axis, Cell, DeviceKind, Few
 from flopbench.errors import FlopbenchError, brief, unknown
 from flopbench.frozen import Frozen, complaint, place
-from flopbench.kernels import Impl
-from flopbench.models.tasks import DecoderName, TaskName
 from flopbench.pairs import Pair
 from flopbench.toml import read_toml
 
@@ -132,55 +118,6 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
                 f"{names}: outputs are averaged over a group in inference alone: choose pass forward"
             )
 
-
-class AxisValues(TypedDict, total=False):
-    """The values to measure of each axis, as they are given from Python: one, or several."""
-
-    batch_sizes: int | Sequence[int]
-    passes: Pass | Sequence[Pass]
-    dtypes: DType | Sequence[DType]
-    modes: Mode | Sequence[Mode]
-    image_sizes: int | str | Sequence[int | str | tuple[int, int]]
-    num_classes: int | Sequence[int]
-    tasks: TaskName | Sequence[TaskName]
-    decoders: DecoderName | Sequence[DecoderName]
-    widths: int | Sequence[int | None]
-    depths: int | Sequence[int | None]
-    attention: Attention | Sequence[Attention]
-    positions: Positions | Sequence[Positions]
-    memory_formats: MemoryFormat | Sequence[MemoryFormat]
-    impls: Impl | Sequence[Impl]
-
-
-class NetworkValue(TypedDict, total=False):
-    """The value of each axis that says what network is built, but for its size of image and its depth."""
-
-    num_classes: int
-    task: TaskName
-    decoder: DecoderName
-    width: int
-    attention: Attention
-    positions: Positions
-
-
-class AxisValue(NetworkValue, total=False):
-    """The value of each axis of one cell, as it is given from Python."""
-
-    batch_size: int
-    pass_: Pass
-    dtype: DType
-    mode: Mode
-    image_size: int | str | tuple[int, int]
-    depth: int
-    memory_format: MemoryFormat
-    impl: Impl
-
-
-ONE_CELL: dict[DeviceKind, dict[str, Any]] = {
-    "cpu": {"batch_sizes": 4, "passes": "forward", "dtypes": "fp32", "modes": "eager"},
-    "cuda": {"batch_sizes": 64, "passes": "forward", "dtypes": "bf16", "modes": "eager"},
-}
-"""The values of a cell that stands for its pair, where nothing else is said."""
 
 Variant = Literal["quick", "full"]
 """Of a profile: what a first look takes, and the long sweep, which takes what it takes."""

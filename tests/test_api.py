@@ -10,11 +10,12 @@ import pytest
 
 import flopbench
 from flopbench import api
+from flopbench.axis_values import AxisValues
 from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError
 from flopbench.results import Run
 from flopbench.runner import begin, sweep
-from flopbench.suites import AxisValues, Suite, parse_suite
+from flopbench.suites import Suite, parse_suite
 from tests.support.networks import LARGE, SMALL
 from tests.support.runs import CPU, environment, make_run
 

@@ -58,7 +58,7 @@ ROOMS = """
     cost errors private ranks structures results.percentiles
     symmetries.registry
     kernels frozen toml models.catalog models.tasks
-    pairs cells suites recipes
+    pairs cells axis_values suites recipes
     symmetries models
     results timing.statistics
     report

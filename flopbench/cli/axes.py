@@ -69,8 +69,9 @@ def cells_of(pair: str, device: "DeviceKind", axes: Mapping[str, tuple[Any, ...]
     Raises:
         FlopbenchError: a value does not suit the pair, or exists on CUDA only.
     """
+    from flopbench.axis_values import ONE_CELL
     from flopbench.runner.sweep import check_cells
-    from flopbench.suites import ONE_CELL, Profile, override
+    from flopbench.suites import Profile, override
 
     alone = Profile.model_validate(ONE_CELL[device])
     cells = list(override(alone, pairs=(pair,), **axes).cells(device))

@@ -97,7 +97,9 @@ def _many_parts(parts: Sequence[Tensor]) -> Why:
 
 def _too_wide(parts: Sequence[Tensor], heads: int) -> Why:
     channels = len(parts) * parts[0].shape[-1] // (3 * heads)
-    return unlike(parts) or (f"more than {MOST_CHANNELS} channels a head" if channels > MOST_CHANNELS else "")
+    return unlike(parts) or (
+        f"more than {MOST_CHANNELS} channels per head" if channels > MOST_CHANNELS else ""
+    )
 
 
 def _fused_is_faster(parts: Sequence[Tensor], heads: int) -> Why:

@@ -10,7 +10,8 @@ acts on them, and is data. Any group of mirror images and quarter turns leaves t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from math import pi
 from typing import Literal, NamedTuple
 
@@ -51,10 +52,21 @@ class Rotations:
     slices: tuple[int, ...]
     planes: tuple[Plane, ...]
     mixed: tuple[tuple[int, int], ...] = ()
+    # Of each slice the one that turns with it, and of each part its slices: what every call looks up.
+    _partners: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _by_part: tuple[range, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pairs = {plane.first: plane.second for plane in self.planes}
+        pairs |= {two: one for one, two in pairs.items()}
+        ends = tuple(accumulate(self.slices))
+        by_part = tuple(range(end - count, end) for end, count in zip(ends, self.slices, strict=True))
+        object.__setattr__(self, "_partners", tuple(pairs[index] for index in range(self.count)))
+        object.__setattr__(self, "_by_part", by_part)
 
     @property
     def count(self) -> int:
-        """How many slices there are: channels a head are a multiple of it."""
+        """How many slices there are: channels per head are a multiple of it."""
         return sum(self.slices)
 
     def tables(
@@ -89,7 +101,7 @@ class Rotations:
                 cosine, sine = own.cos(), sign * self._scale(one, two) * own.sin()
                 cosines |= {one: cosine * self._scale(one, one), two: cosine * self._scale(two, two)}
                 sines |= {one: -sine, two: sine}
-        both = ([table[i] for i in numbers] for numbers in self._by_part() for table in (cosines, sines))
+        both = ([table[i] for i in numbers] for numbers in self._by_part for table in (cosines, sines))
         return [cat(slices, dim=-1)[:, None, None].to(dtype) for slices in both]
 
     def rotate(self, parts: Sequence[Tensor], tables: Sequence[Tensor]) -> list[Tensor]:
@@ -98,9 +110,7 @@ class Rotations:
         if self.mixed:
             self._mix(pieces)
             parts = self._joined(pieces)
-        partner = {plane.first: plane.second for plane in self.planes}
-        partner |= {two: one for one, two in partner.items()}
-        partners = self._joined([pieces[partner[index]] for index in range(self.count)])
+        partners = self._joined([pieces[index] for index in self._partners])
         turned = [
             torch.addcmul(part * cosine, other, sine)
             for part, other, cosine, sine in zip(parts, partners, tables[::2], tables[1::2], strict=True)
@@ -131,13 +141,8 @@ class Rotations:
         return pieces
 
     def _joined(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        own = ([pieces[index] for index in numbers] for numbers in self._by_part())
+        own = ([pieces[index] for index in numbers] for numbers in self._by_part)
         return [some[0] if len(some) == 1 else cat(some, dim=-1) for some in own]
-
-    def _by_part(self) -> list[range]:
-        """The numbers of each part's slices."""
-        firsts = [sum(self.slices[:part]) for part in range(len(self.slices))]
-        return [range(first, first + count) for first, count in zip(firsts, self.slices, strict=True)]
 
 
 def _centred(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:

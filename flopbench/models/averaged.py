@@ -24,6 +24,9 @@ class Averaged(nn.Module):
         self.network, self.task = network, task
         self.elements = elements(symmetry.generators)
         self._act = OF_KIND[task.kind].act
+        if task.kind == "vectors":
+            # Found out here: a compiler could not follow.
+            self.planes = [generator.plane for generator in symmetry.generators]
 
     def forward(self, images: Tensor) -> Any:
         """Images `[B, 3, H, W]` to what the network gives."""
@@ -35,17 +38,16 @@ class Averaged(nn.Module):
             for generator in element:
                 view = generator.images(view)
             moved.append(view)
-        answers = []
-        for (_, inverse), answer in zip(
-            self.elements, self.network(torch.cat(moved)).chunk(len(moved)), strict=True
-        ):
+        total, *answers = self.network(torch.cat(moved)).chunk(len(moved))
+        # One after another: all of them at once, of an image's pixels, would be as much memory again.
+        for (_, inverse), answer in zip(self.elements[1:], answers, strict=True):
             for generator in inverse:
                 answer = self._act(generator, answer)
-            answers.append(answer)
-        return torch.stack(answers).mean(0)
+            total = total + answer
+        return total * (1 / len(moved))
 
     def cost(self, shapes: Shapes) -> Cost:
-        """A sum per answer of the network, and a factor; the network is a child."""
+        """A sum for each answer but the first, and a factor; the network is a child."""
         return Cost(elementwise=len(self.elements) * shapes.written)
 
 

@@ -76,7 +76,7 @@ class Spec:
 
     @property
     def stride(self) -> int:
-        """Pixels of the image a cell of the coarsest grid: image sizes are multiples of it."""
+        """Pixels of the image per cell of the coarsest grid: image sizes are multiples of it."""
         return self.patch_size * 2 ** (len(self.config.get("depths", (0,))) - 1)
 
 

@@ -15,7 +15,7 @@ from flopbench.kernels.dispatch import select
 from flopbench.models.averaged import Averaged
 from flopbench.models.catalog import parse_name
 from flopbench.models.foreign import load_network
-from flopbench.models.tasks import CLASSIFICATION, LINEAR, TASKS, TaskName
+from flopbench.models.tasks import LINEAR, TASKS, TaskName
 from flopbench.symmetries.registry import load
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -68,17 +68,16 @@ def create_model(
     _check_choice("task", task, get_args(TaskName))
     if parsed.spec is None:
         parsed.check_task(task, LINEAR)
-    elif task != CLASSIFICATION.name:
-        options["task"] = task
     if parsed.spec is not None:
         family = _load(_FAMILIES[parsed.spec.family])
         for option, hint in get_type_hints(family.__init__).items():
             if option in options and get_origin(hint) is Literal:
                 _check_choice(option, options[option], get_args(hint))
         parsed.check_task(task, options.get("decoder", LINEAR))
-        arguments = {**parsed.spec.config, "symmetry": parsed.version.name, **options}
+        given = {"image_size": size, "num_classes": num_classes}
+        own = {"task": task} if parsed.has_tasks else {}
         build = family
-        arguments |= {"image_size": size, "num_classes": num_classes}
+        arguments = {**parsed.spec.config, "symmetry": parsed.version.name, **options, **given, **own}
     elif name.startswith("timm:"):
         build = _import_timm().create_model
         arguments = {**_timm_arguments(parsed.target, size), "num_classes": num_classes, **options}

@@ -1,7 +1,7 @@
 """Heads of dense tasks: from features on grids to values of pixels, each written once for every symmetry."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import zip_longest
 from typing import Any
 
@@ -72,16 +72,17 @@ class VectorReadout(nn.Module):
     def forward(self, x: Any) -> Tensor:
         """`[B, h, w, width]` to `[B, 3, h, w]`, of any length."""
         parts = parts_of(x)
-        plane: list[Any] = [0.0, 0.0]
+        plane: tuple[list[Tensor], list[Tensor]] = [], []
         for terms, weigh in zip(self.terms, self.maps, strict=True):
             # All that have the same weights at once.
             made = weigh(torch.stack([parts[term.part or 0] for term in terms])).squeeze(-1)
             for term, value in zip(terms, made, strict=True):
-                plane[term.axis] = plane[term.axis] + term.sign * value
+                plane[term.axis].append(value if term.sign > 0 else -value)
         for index, terms in enumerate(self.constants):
             for term in terms:
-                plane[term.axis] = plane[term.axis] + term.sign * self.bias[index]
-        return torch.cat([torch.stack(plane, dim=1), self.z(x)], dim=1)
+                plane[term.axis].append(term.sign * self.bias[index])
+        components = torch.stack([reduce(torch.add, own) for own in plane], dim=1)
+        return torch.cat([components, self.z(x)], dim=1)
 
     cost = free
 

@@ -57,7 +57,7 @@ class Attention(nn.Module):
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(f"width {width} does not split into {heads} heads")
-        symmetry.check_channels(width // heads, "channels a head")
+        symmetry.check_channels(width // heads, "channels per head")
         self.heads = heads
         self.fused = fused
         self.qkv = symmetry.linear(width, 3 * width)

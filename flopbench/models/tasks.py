@@ -5,6 +5,9 @@ from typing import Literal
 
 TaskName = Literal["classification", "features", "segmentation", "depth", "normals"]
 
+LearntTask = Literal["classification", "segmentation"]
+"""Those that recipes train networks for, of sets with labels."""
+
 DecoderName = Literal["linear", "conv"]
 """How features become pixels: by a linear map of each cell of the grid, or by a light convolutional decoder.
 Both end with a bilinear interpolation to the image's size."""
@@ -24,13 +27,11 @@ class Task:
     Attributes:
         name: that of `create_model`.
         kind: how a group acts on it: f(g x) = g f(x).
-        gives: its shape, in words.
         channels: of a pixel; None where these are the classes.
     """
 
     name: TaskName
     kind: Kind
-    gives: str
     channels: int | None = None
 
     @property
@@ -54,16 +55,19 @@ class Task:
         return "invariant" if self.kind == "invariant" else "equivariant"
 
 
-CLASSIFICATION = Task("classification", "invariant", "logits [B, classes]")
+CLASSIFICATION = Task("classification", "invariant")
+"""Logits `[B, classes]`."""
 
 TASKS: dict[TaskName, Task] = {
     task.name: task
     for task in (
         CLASSIFICATION,
-        Task("features", "feature", "features [B, H/stride, W/stride, C]"),
-        Task("segmentation", "scalars", "logits [B, classes, H, W]"),
-        Task("depth", "scalars", "the logarithm of the depth [B, 1, H, W]", 1),
-        Task("normals", "vectors", "unit vectors [B, 3, H, W], x to the right, y down", 3),
+        Task("features", "feature"),
+        Task("segmentation", "scalars"),
+        Task("depth", "scalars", channels=1),
+        Task("normals", "vectors", channels=3),
     )
 }
-"""By name."""
+"""By name. Features are `[B, H/stride, W/stride, C]`; segmentations are logits `[B, classes, H, W]`, depths
+logarithms `[B, 1, H, W]`, and normals unit vectors `[B, 3, H, W]`, x to the right and y down.
+"""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
+from flopbench.axis_values import ONE_CELL, AxisValue
 from flopbench.cells import AXES, DeviceKind
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
 from flopbench.pairs import Pair
@@ -15,7 +16,6 @@ from flopbench.runner.begin import device_kind
 from flopbench.runner.benchmark import Given
 from flopbench.runner.given import launcher_of
 from flopbench.runner.sweep import check_cells, check_threads, probe_environment
-from flopbench.suites import ONE_CELL, AxisValue
 
 # Seconds for both networks, each of which may have to be compiled.
 _PATIENCE = 1800.0

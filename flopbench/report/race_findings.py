@@ -190,7 +190,7 @@ def _where_labels_matter(outcome: Outcome) -> list[str]:
         return []
     if fmean(candidate.of_ends(lambda accuracy: accuracy.flip_consistency)) < _INVARIANT:
         return []
-    network = f"an {outcome.measure.kept} network"
+    network = f"an {outcome.measure.task.promise} network"
     if end.verdict == "worse":
         return [
             f"{network[0].upper()}{network[1:]} loses here, as expected where labels depend on orientation."

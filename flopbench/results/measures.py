@@ -33,11 +33,6 @@ class Measure:
     def __str__(self) -> str:
         return self.name
 
-    @property
-    def kept(self) -> str:
-        """What a network is called whose predictions move with the images as the task says."""
-        return "invariant" if self.task.kind == "invariant" else "equivariant"
-
 
 TOP1 = Measure(
     "top-1",

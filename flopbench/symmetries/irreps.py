@@ -7,15 +7,17 @@ shifted. Source for mirroring: *Flopping for FLOPs* (arXiv:2502.05169), section 
 turns: *Octic Vision Transformers* (arXiv:2505.15441).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from flopbench.cost import Cost, Shapes, elements, free, layer_norm_operations
 from flopbench.kernels import Impl
+from flopbench.kernels.cache import DerivedCache
 from flopbench.kernels.depthwise import depthwise
 from flopbench.kernels.dispatch import Choice, choose, note
 from flopbench.kernels.layer_norm import (
@@ -27,6 +29,7 @@ from flopbench.kernels.layer_norm import (
 from flopbench.kernels.linear import LINEAR, Maps, linear_parts
 from flopbench.kernels.residual import add_scaled
 from flopbench.symmetries.base import DropPath, MemoryFormat, Symmetry, apart, like
+from flopbench.symmetries.folding import Foldable, Folded
 from flopbench.symmetries.generators import Generator, orbits
 
 
@@ -241,7 +244,7 @@ class IrrepClassToken(nn.Module):
     cost = free
 
 
-class IrrepDepthwise(nn.Module):
+class IrrepDepthwise(nn.Module, Foldable):
     """Depthwise convolution by kernels that the group leaves as they are: they take no part to another.
 
     A kernel has one value for each orbit of its cells, so that it is the same however the image is moved, and
@@ -271,16 +274,29 @@ class IrrepDepthwise(nn.Module):
             nn.init.trunc_normal_(weight, std=0.02)
             self.register_parameter(f"weight_{irrep.name}", weight)
         self.bias = nn.Parameter(torch.zeros(widths[rows.of[rows.invariant[0]]]))
+        self._kernels = DerivedCache()
 
     def forward(self, x: Any) -> Any:
         """`[B, H, W, C]` to the same shape."""
-        kernels = [self._kernel(weight) for weight in self.rows.parameters(self, "weight")]
-        return like(x, (self._part(x[part], kernels, part) for part in range(len(self.rows.of))))
+        kernels = self._build() if self.training else self._kernels.get(self._build, *self.parameters())
+        return self._function(x, self.bias, *kernels)
 
-    def _part(self, x: Tensor, kernels: list[Tensor], part: int) -> Tensor:
-        bias = self.bias if part in self.rows.invariant else None
-        kernel = kernels[self.rows.of[part]]
-        return depthwise(x, kernel, bias, contiguous=self.contiguous, impl=self.impl)
+    def folded(self) -> Folded:
+        """The same for inference alone, with the whole kernels for weights."""
+        return Folded(self._function, self.bias, *self._build())
+
+    def train(self, mode: bool = True) -> Self:
+        """Also drops the kernels that were kept for inference."""
+        self._kernels.clear()
+        return super().train(mode)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        return partial(_depthwise_by_irrep, self.rows, self.contiguous, self.impl)
+
+    def _build(self) -> tuple[Tensor, ...]:
+        """The kernel of each irrep."""
+        return tuple(self._kernel(weight) for weight in self.rows.parameters(self, "weight"))
 
     def _kernel(self, weight: Tensor) -> Tensor:
         """`[C_p, 1, orbits]` to `[C_p, 1, K, K]`; of slices, for an index would live on some device."""
@@ -294,6 +310,15 @@ class IrrepDepthwise(nn.Module):
     def cost(self, shapes: Shapes) -> Cost:
         """A kernel per channel, as without symmetry."""
         return Cost(shapes.written * self.kernel_size**2)
+
+
+def _depthwise_by_irrep(
+    rows: Rows, contiguous: bool, impl: Impl, x: Any, bias: Tensor, *kernels: Tensor
+) -> Any:
+    """Each part of `[B, H, W, C]` convolved with its irrep's kernel."""
+    biases = (bias if part in rows.invariant else None for part in range(len(rows.of)))
+    own = zip(x, (kernels[irrep] for irrep in rows.of), biases, strict=True)
+    return like(x, (depthwise(*one, contiguous=contiguous, impl=impl) for one in own))
 
 
 class Group(Symmetry):

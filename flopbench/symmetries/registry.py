@@ -47,7 +47,7 @@ class About:
     Attributes:
         name: in names of networks, `vit_b16.NAME`, and in messages.
         labels: of its versions in the order of `SCHEDULES`, what people read as `LABEL(X)`. The first is
-            enough: V, and then H_V and I_V.
+            enough: V, and then H_V, I_V and TTA_V.
         divisor: the order of the group. Channels come in multiples of it.
         names: of its versions in that order, as many as are not NAME, NAME_hybrid, NAME_early_invariant and
             NAME_averaged.

@@ -18,7 +18,7 @@ def _rotations(symmetry: Symmetry, channels: int) -> Rotations:
         raise ValueError(f"the symmetry {symmetry.name} has no rotary positions")
     if channels % found.count:
         raise ValueError(
-            f"rotary positions of {symmetry.name} need a multiple of {found.count} channels a head, "
+            f"rotary positions of {symmetry.name} need a multiple of {found.count} channels per head, "
             f"got {channels}"
         )
     return found

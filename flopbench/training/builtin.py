@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from flopbench.errors import FlopbenchError
-from flopbench.models.tasks import TaskName
+from flopbench.models.tasks import LearntTask
 from flopbench.training.pasting import pasted
 
 Array = np.ndarray
@@ -52,7 +52,7 @@ class ImageSet(NamedTuple):
     left_out: Mapping[str, int] = {}
 
     @property
-    def task(self) -> TaskName:
+    def task(self) -> LearntTask:
         """What its labels are for."""
         return "classification" if self.training.labels.ndim == 1 else "segmentation"
 

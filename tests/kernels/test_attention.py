@@ -240,7 +240,7 @@ def test_in_triton_gradcheck_operator_and_tracing(device):
 
 def test_what_triton_leaves(device):
     for given, reason in (
-        (qkv_of(1, 3, 1, 65, 2), "more than 128 channels a head"),
+        (qkv_of(1, 3, 1, 65, 2), "more than 128 channels per head"),
         ([torch.empty(1, 3, 12), torch.empty(1, 3, 24)], "parts of unlike shapes"),
     ):
         assert choose(ATTENTION, "fused", given, 1).name != "triton"

@@ -2,13 +2,14 @@
 
 import copy
 import pickle
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 
 from flopbench.models.factory import perturb
-from flopbench.symmetries import FLOP, Halves
+from flopbench.symmetries import FLOP, OCTIC, Halves
 
 
 @pytest.fixture
@@ -43,6 +44,23 @@ def test_inference_builds_once_and_training_every_time(layer, x):
         assert builds(layer, x) == 1
         assert builds(layer, x) == 0
     assert builds(layer, x) == 2
+
+
+def test_kernels_of_any_group_are_kept_and_folded():
+    layer: Any = perturb(OCTIC.depthwise(16, 3, "channels_last")).eval()
+    x = OCTIC.feature_of(torch.randn(shape) for shape in [(2, 4, 4, 2)] * 4 + [(2, 4, 4, 4)] * 2)
+    expected = layer(x)
+    with torch.no_grad():
+        assert builds(layer, x) == 1
+        assert builds(layer, x) == 0
+        layer.bias.mul_(2)
+        assert builds(layer, x) == 1
+        layer.bias.div_(2)
+        torch.testing.assert_close(tuple(layer(x)), tuple(expected), rtol=0, atol=0)
+        folded: Any = layer.folded()
+        torch.testing.assert_close(tuple(folded(x)), tuple(expected), rtol=0, atol=0)
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert builds(layer.train(), x) == 2
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -1,15 +1,18 @@
 """Networks of tasks beside classification commute with the group: f(g x) = g f(x), for each generator."""
 
-from functools import partial
+from functools import partial, reduce
 from typing import cast
 
 import pytest
 import torch
 
 from flopbench.errors import FlopbenchError
+from flopbench.models.averaged import Averaged
 from flopbench.models.factory import perturb
-from flopbench.symmetries import Symmetry
+from flopbench.models.tasks import TASKS
+from flopbench.symmetries import FLOP, OCTIC, Symmetry
 from flopbench.symmetries.actions import OF_KIND
+from flopbench.symmetries.generators import elements
 from flopbench.symmetries.registry import load
 from flopbench.testing import assert_equivariant
 from tests.models.networks import build
@@ -120,3 +123,32 @@ def test_intermediates_are_features_on_grids(family):
 def test_blocks_that_there_are_not_are_told(indices):
     with pytest.raises(FlopbenchError, match="out of range: take"):
         dense("vit").forward_intermediates(torch.randn(1, 3, 24, 40), indices)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("task", "count"), [("classification", 8), ("normals", 8), ("segmentation", 2)])
+def test_what_is_averaged_is_the_mean_of_every_answer_moved_back(task, count):
+    symmetry = OCTIC if count == 8 else FLOP
+    model = dense("vit", "plain", (16, 16), task).double()
+    averaged = Averaged(model, symmetry, TASKS[task]).eval()
+    images, act = torch.randn(2, 3, 16, 16).double(), OF_KIND[model.task.kind].act
+    answers = []
+    for element, inverse in elements(symmetry.generators):
+        answer = model(reduce(lambda x, generator: generator.images(x), element, images))
+        answers.append(reduce(lambda y, generator: act(generator, y), inverse, answer))
+    assert len(answers) == count
+    torch.testing.assert_close(averaged(images), torch.stack(answers).mean(0))
+    assert torch.equal(averaged.train()(images), model(images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("symmetry", [FLOP, OCTIC], ids=["flop", "octic"])
+@pytest.mark.parametrize("task", ["segmentation", "normals"])
+def test_what_is_averaged_compiles_as_a_whole(task, symmetry):
+    for generator in symmetry.generators:
+        vars(generator).pop("plane", None)
+    averaged = Averaged(dense("vit", "plain", (16, 16), task), symmetry, TASKS[task]).eval()
+    images = torch.randn(1, 3, 16, 16)
+    torch._dynamo.reset()
+    compiled = torch.compile(averaged, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(images), averaged(images))

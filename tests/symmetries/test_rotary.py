@@ -104,7 +104,7 @@ def test_what_has_no_rotary_positions_says_so(monkeypatch):
         flopbench.create_model("vit_ti16.early_invariant", 32, positions="rope")
     with pytest.raises(FlopbenchError, match="octic_early_invariant has no rotary positions"):
         cell("vit_ti16.octic_early_invariant", positions="rope").check()
-    with pytest.raises(ValueError, match="of flop need a multiple of 8 channels a head, got 4"):
+    with pytest.raises(ValueError, match="of flop need a multiple of 8 channels per head, got 4"):
         build(heads=4)
     monkeypatch.setattr(type(FLOP), "rotations", None)
     with pytest.raises(ValueError, match="the symmetry flop has no rotary positions"):

@@ -1,15 +1,19 @@
 """Recipes: those that ship, what one takes over from another, and mistakes told in one line."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from flopbench.errors import FlopbenchError
+from flopbench.loss import SUPERVISED
 from flopbench.models import create_model
 from flopbench.models.catalog import SPECS, label_of
+from flopbench.models.tasks import LearntTask
 from flopbench.recipes import available_recipes, load_recipe
 from flopbench.report.published import published
+from flopbench.results.measures import MEASURES
 from flopbench.training.preparing import building
 
 RECIPES = sorted(available_recipes())
@@ -26,6 +30,11 @@ optimiser = { name = "adamw", learning_rate = 1e-3 }
 def test_the_recipes_of_the_paper_and_three_small_ones_ship():
     paper = {"deit3-400", "deit3-100", "resmlp-400", "convnext-300", "octic-400"}
     assert set(RECIPES) == {*paper, "proxy-cpu", "proxy-gpu", "segmentation-cpu"}
+
+
+def test_what_is_learnt_has_a_measure_and_a_loss():
+    assert get_args(LearntTask) == tuple(MEASURES)
+    assert MEASURES.keys() <= SUPERVISED.keys()
 
 
 @pytest.mark.parametrize("name", RECIPES)
