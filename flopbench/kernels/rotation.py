@@ -82,7 +82,7 @@ class Rotations:
             device: of the tables.
 
         Returns:
-            `[others + rows·columns, 1, 1, c_p]` twice for each part.
+            `[others + rows·columns, 3, 1, c_p]` twice for each part: of queries, keys and values.
         """
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         frequencies = channels // 4
@@ -94,32 +94,31 @@ class Rotations:
         cosines, sines = {}, {}
         for axis, angle in angles.items():
             planes = [plane for plane in self.planes if plane.axis == axis]
-            # A token that does not turn has an angle of zero.
+            # A token that does not turn has an angle of zero, and so have values.
             angle = F.pad(angle.flatten(0, 1), (0, 0, others, 0))
+            angle = torch.stack([angle, angle, torch.zeros_like(angle)], dim=1)
             for index, (_, one, two, sign) in enumerate(planes):
-                own = angle[:, index :: len(planes)]
+                own = angle[..., index :: len(planes)]
                 cosine, sine = own.cos(), sign * self._scale(one, two) * own.sin()
                 cosines |= {one: cosine * self._scale(one, one), two: cosine * self._scale(two, two)}
                 sines |= {one: -sine, two: sine}
         both = ([table[i] for i in numbers] for numbers in self._by_part for table in (cosines, sines))
-        return [cat(slices, dim=-1)[:, None, None].to(dtype) for slices in both]
+        return [cat(slices, dim=-1)[:, :, None].to(dtype) for slices in both]
 
     def rotate(self, parts: Sequence[Tensor], tables: Sequence[Tensor]) -> list[Tensor]:
-        """Parts of heads `[B, N, ..., heads, c_p]`, turned by `tables` of N tokens."""
+        """Parts of queries, keys and values `[B, N, 3, heads, c_p]`, turned by `tables` of N tokens.
+
+        Slice by slice, each part written once at the end: of that a compiler makes one kernel per part.
+        """
         pieces = self._pieces(parts)
-        if self.mixed:
-            self._mix(pieces)
-            parts = self._joined(pieces)
-        partners = self._joined([pieces[index] for index in self._partners])
+        self._mix(pieces)
+        factors = zip(self._pieces(tables[::2]), self._pieces(tables[1::2]), strict=True)
         turned = [
-            torch.addcmul(part * cosine, other, sine)
-            for part, other, cosine, sine in zip(parts, partners, tables[::2], tables[1::2], strict=True)
+            torch.addcmul(pieces[index] * cosine, pieces[self._partners[index]], sine)
+            for index, (cosine, sine) in enumerate(factors)
         ]
-        if self.mixed:
-            pieces = self._pieces(turned)
-            self._mix(pieces)
-            turned = self._joined(pieces)
-        return turned
+        self._mix(turned)
+        return [cat(turned[own.start : own.stop], dim=-1) for own in self._by_part]
 
     def operations(self, elements: int) -> int:
         """Elementwise operations of turning so many: two factors and a sum, and what mixes and unmixes."""
@@ -139,10 +138,6 @@ class Rotations:
         for part, count in zip(parts, self.slices, strict=True):
             pieces += [part] if count == 1 else part.chunk(count, dim=-1)
         return pieces
-
-    def _joined(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        own = ([pieces[index] for index in numbers] for numbers in self._by_part)
-        return [some[0] if len(some) == 1 else cat(some, dim=-1) for some in own]
 
 
 def _centred(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -94,12 +94,10 @@ class Rotate(nn.Module):
 
         def rotate(parts: list[Tensor]) -> list[Tensor]:
             split = [part.unflatten(-1, (3, self.heads, -1)) for part in parts]
-            turned = self.rotations.rotate([part[:, :, :2] for part in split], tables)
-            both = zip(turned, split, strict=True)
-            return [torch.cat([qk, part[:, :, 2:]], dim=2).flatten(2) for qk, part in both]
+            return [part.flatten(2) for part in self.rotations.rotate(split, tables)]
 
         return together(rotate, qkv)
 
     def cost(self, shapes: Shapes) -> Cost:
-        """As many elements turn whatever the symmetry."""
-        return Cost(elementwise=self.rotations.operations(elements(shapes.outputs) * 2 // 3))
+        """As many elements whatever the symmetry; values have an angle of zero, for the pass is one."""
+        return Cost(elementwise=self.rotations.operations(elements(shapes.outputs)))

@@ -35,7 +35,15 @@ LAYERS = {
     "layer_norm": lambda symmetry: symmetry.layer_norm(WIDTH, 1e-6),
     "gelu": lambda symmetry: symmetry.activation("gelu"),
     "block": lambda symmetry: Block(
-        symmetry, WIDTH, HEADS, eps=1e-6, layer_scale=1e-4, drop_path=0.0, dropout=0.0, fused=True
+        symmetry,
+        WIDTH,
+        HEADS,
+        eps=1e-6,
+        layer_scale=1e-4,
+        drop_path=0.0,
+        dropout=0.0,
+        fused=True,
+        rotary=False,
     ),
 }
 

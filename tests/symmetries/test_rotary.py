@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch._inductor import metrics
 
 import flopbench
 from flopbench.cells import Cell
@@ -90,7 +91,7 @@ def test_tables_are_those_of_the_dtype_and_device_that_the_network_is_brought_to
     ):
         assert torch.equal(kept, computed)
     # A register does not turn.
-    assert torch.equal(tables[0][0], torch.ones(1, 1, 4))
+    assert torch.equal(tables[0][0], torch.ones(3, 1, 4))
     assert not tables[1][0].any()
     assert not empty.state_dict()
 
@@ -179,3 +180,22 @@ def test_positions_are_an_axis_of_cells():
     assert (options["positions"], options["width"] // options["heads"] % 8) == ("rope", 0)
     assert rope.comes_to != usual.comes_to
     assert cell("resmlp_s24.flop", positions="rope").comes_to == cell("resmlp_s24.flop").comes_to
+
+
+@pytest.mark.parametrize("symmetry", [PLAIN, FLOP, OCTIC], ids=["plain", "flop", "octic"])
+def test_values_do_not_turn_and_a_compiler_writes_each_part_once(symmetry):
+    shapes = symmetry.shapes((6,), 16)
+    qkv = symmetry.feature_of(torch.randn(1, 6, 3 * shape[-1]) for shape in shapes)
+    grid = symmetry.feature_of(torch.zeros(1, *shape) for shape in symmetry.shapes((2, 3), 16))
+    rotate, tables = Rotate(symmetry, 8, 2), Rotary(symmetry, 8, (2, 3), 0)(grid)
+    turned = parts_of(rotate(qkv, tables))
+    for part, given in zip(turned, parts_of(qkv), strict=True):
+        queries, keys, values = (part - given).chunk(3, -1)
+        assert min(queries.abs().max(), keys.abs().max()) > 0.1
+        assert values.abs().max() < 1e-6
+    metrics.reset()
+    torch._dynamo.reset()
+    compiled = parts_of(torch.compile(rotate)(qkv, tables))
+    torch.testing.assert_close(list(compiled), list(turned))
+    # On a CPU one is two: of vectors, and of what is left over.
+    assert metrics.generated_kernel_count <= 2 * len(turned)
