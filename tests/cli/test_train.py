@@ -83,7 +83,7 @@ def test_a_training_is_shown_kept_and_reported(call: Call, recipe: str):
     assert re.search(r"E\(ViT-16×2/4\) by small on 1.442 images of digits: 2 epochs, 10 steps", told)
     assert re.search(r"step 10 of 10, loss [\d.]+, top-1 .* of training", told)
     assert "\x1b" not in told
-    assert "validation images right at the end" in printed
+    assert "validation images at the end" in printed
     (out,) = map(str, Path("kept").iterdir())
     assert f"training: {out}" in printed
     assert Path("reports", Path(out).name, "report.html").is_file()

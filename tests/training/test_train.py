@@ -113,7 +113,7 @@ def test_a_folder_holds_what_was_trained_and_what_came_of_it(whole: Training):
     assert [row["macs"] for row in rows] == [step * 256 * info.macs for step in (4, 8, 10)]
     # Ten classes: it has learnt something.
     assert max(row["top1"] for row in rows) > 0.15
-    assert "validation images right at the end" in str(whole)
+    assert "validation images at the end" in str(whole)
 
 
 def test_the_model_is_the_one_whose_weights_are_kept(whole: Training):
