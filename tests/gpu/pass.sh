@@ -22,6 +22,8 @@ if [ "$DEVICE" = cuda ]; then
     --pair mlp_768.flop --pair attention_768.flop --pair layer_norm_768.flop --pair gelu_768.flop
     --pair depthwise_768.flop --pair token_linear_768.flop
   )
+  # Sizes of images and batches are those of the suites.
+  dense=(--quick --pair vit_s16.flop --pair vit_s16.flop@vit_s16.tta)
 else
   # A CPU is slower, and nobody waits for it.
   whole=3000 slack=5
@@ -29,6 +31,7 @@ else
   size=(--batch-size 1 --image-size 32)
   mode=(--mode compile-blocks)
   layers=(--pair mlp_768.flop)
+  dense=(--quick --pair vit_ti16.flop "${size[@]}" --mode eager)
 fi
 export PYTHONPATH="$PWD:$work/site${PYTHONPATH:+:$PYTHONPATH}"
 first=("${pairs[@]:0:2}") second=("${pairs[@]:2:2}")
@@ -62,7 +65,7 @@ cells() {
   shift 3
   [ "$DEVICE" = cuda ] || seconds=0.3
   step "$name" "$limit" \
-    "${run[@]}" --cell-seconds "$seconds" --budget "$((limit * slack - 8))s" "${size[@]}" "$@"
+    "${run[@]}" --cell-seconds "$seconds" --budget "$((limit * slack - 8))s" "$@"
 }
 
 versions='import torch, triton; print(torch.__version__, triton.__version__, torch.cuda.is_available())'
@@ -88,19 +91,20 @@ step microbench 80 python3 -m tests.gpu.microbench
 step operations 80 python3 -m tests.gpu.operations
 # A dry run computes as a CPU does: interpreted, networks take minutes.
 export TRITON_INTERPRET=0
-cells forward 120 6 --suite speed "${pairs[@]}" "${mode[@]}" --pass forward --impl auto
-cells fused 50 4 --suite speed "${first[@]}" "${second[@]}" "${mode[@]}" --pass forward \
+cells forward 110 6 --suite speed "${pairs[@]}" "${size[@]}" "${mode[@]}" --pass forward --impl auto
+cells fused 50 4 --suite speed "${first[@]}" "${second[@]}" "${size[@]}" "${mode[@]}" --pass forward \
   --impl fused
-cells layers 45 1 --suite layers "${layers[@]}" --pass forward --impl fused
+cells dense 45 3 --suite dense "${dense[@]}" --impl fused
+cells resolution 45 3 --suite resolution "${dense[@]}" --impl fused
+cells layers 35 1 --suite layers "${layers[@]}" "${size[@]}" --pass forward --impl fused
 step profile 40 python3 -m flopbench profile "${second[1]}" --device "$DEVICE" --dtype bf16 \
   "${size[@]}" "${mode[@]}" --seconds 3 --out "$work/runs/reports"
-cells train 45 4 --suite speed "${second[@]}" "${mode[@]}" --pass train --impl auto
+cells train 40 4 --suite speed "${second[@]}" "${size[@]}" "${mode[@]}" --pass train --impl auto
 # Skipped, with a line, where timm or torchvision is missing.
 step training 60 "${checks[@]}" -rs "$here/test_training.py"
-cells eager 40 3 --suite speed "${first[@]}" "${second[@]}" --mode eager --pass forward --impl auto
+cells eager 40 3 --suite speed "${first[@]}" "${second[@]}" "${size[@]}" --mode eager --pass forward --impl auto
 if [ "$DEVICE" = cuda ]; then
-  size=(--batch-size 1)
-  cells graph 40 3 --suite speed "${first[@]}" --mode cuda-graph --pass forward --impl auto
+  cells graph 40 3 --suite speed "${first[@]}" --batch-size 1 --mode cuda-graph --pass forward --impl auto
 fi
 
 # Few files come back: logs in one.

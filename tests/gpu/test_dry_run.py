@@ -14,8 +14,8 @@ import pytest
 from tests.gpu.cases import CASES
 
 ROOT = Path(__file__).parents[2]
-RUNS = ["forward", "fused", "layers", "train", "eager"]
-STEPS = ["machine", "tests", "microbench", "operations", *RUNS[:3], "profile", "train", "training", "eager"]
+RUNS = ["forward", "fused", "dense", "resolution", "layers", "train", "eager"]
+STEPS = ["machine", "tests", "microbench", "operations", *RUNS[:5], "profile", "train", "training", "eager"]
 
 
 @pytest.fixture
