@@ -16,7 +16,7 @@ from nbformat import NotebookNode, read, write
 
 EXAMPLES = Path(__file__).parent
 DOCS = EXAMPLES.parent / "docs"
-TOPICS = ("own_pair", "layer", "regression_test", "pandas_frame", "machines")
+TOPICS = ("own_pair", "layer", "regression_test", "pandas_frame", "machines", "dense")
 _SHOWN = re.compile(r"<!-- (\w+): ([\w.]+)( result)? -->\n.*?<!-- end -->", flags=re.DOTALL)
 
 

@@ -117,11 +117,12 @@ def test_a_page_that_shows_something_else_is_renewed():
 
 
 def test_the_python_of_the_pages_runs(quickly):
-    """What is not shown from the notebooks, which are run by themselves."""
+    """What is not shown from the notebooks, which are run by themselves; a page is read from its top."""
     for page in DOCS.glob("*.md"):
         text = re.sub(r"<!-- \w+: .*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        names: dict[str, Any] = {}
         for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
-            exec(code, {})
+            exec(code, names)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

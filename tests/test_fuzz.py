@@ -34,7 +34,24 @@ numbers = st.one_of(
 texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
     st.sampled_from(
-        ["", " ", "\x1b[2J", "=1+1", "git:--output=written", "a|b\nc", "vit_s16.flop", "../x", "9" * 5000]
+        [
+            "",
+            " ",
+            "\x1b[2J",
+            "=1+1",
+            "git:--output=written",
+            "a|b\nc",
+            "vit_s16.flop",
+            "../x",
+            "9" * 5000,
+            "segmentation",
+            "normals",
+            "features",
+            "conv",
+            "linear",
+            "rope",
+            "learnt",
+        ]
     ),
 )
 values = st.recursive(
@@ -110,7 +127,14 @@ def toml(value: Any) -> str:
 SUITE = {
     "title": "Small",
     "pairs": ["vit_ti16.flop", {"candidate": "vit_s16.flop", "baseline": "vit_s16"}],
-    "defaults": {"cell_seconds": 1.0, "replicates": 2, "num_classes": [10]},
+    "defaults": {
+        "cell_seconds": 1.0,
+        "replicates": 2,
+        "num_classes": [10],
+        "tasks": ["segmentation"],
+        "decoders": ["conv"],
+        "positions": ["rope", "learnt"],
+    },
     "profiles": {"cpu": {"batch_sizes": [1], "passes": ["forward"], "quick": {"image_sizes": ["32x48"]}}},
     "minimum_effect": {"speedup": 0.02, "cells": {"*/b1/*": {"macs": 0.1}}},
 }
@@ -145,12 +169,12 @@ def test_files_of_any_bytes(flopbench: Caller, content: bytes):
 OPTIONS = {
     "run": ["--suite", "--device", "--budget", "--pair", "--replicates", "--precision", "--cell-seconds",
             "--shard", "--batch-size", "--pass", "--dtype", "--image-size", "--width", "--format",
-            "--threads"],
+            "--threads", "--task", "--decoder", "--positions"],
     "compare": ["--metric", "--suite", "--format"],
     "history": ["--metric", "--cell", "--machine", "--since", "--min-change", "--format"],
     "report": ["--format"],
     "flops": ["--by", "--depth", "--pass", "--batch-size", "--input", "--dtype-bytes", "--convention",
-              "--format"],
+              "--format", "--task", "--decoder", "--positions"],
     "gate": ["--tier", "--device", "--processes", "--against", "--baseline"],
     "submit": ["--shards", "--set", "--cluster"],
 }  # fmt: skip

@@ -291,7 +291,13 @@ class ModelName:
             raise FlopbenchError(
                 f"{self.raw} has no features: what it averages are answers; choose another task"
             )
-        if self.version.schedule == "early_invariant" and (decoder != LINEAR or about.kind == "vectors"):
+        early = self.version.schedule == "early_invariant"
+        if early and self.spec is not None and self.spec.family == "resmlp":
+            raise FlopbenchError(
+                f"{self.raw} has no task {task}: its tokens are those of irreps, on no grid; "
+                "take an equivariant version"
+            )
+        if early and (decoder != LINEAR or about.kind == "vectors"):
             raise FlopbenchError(
                 f"{self.raw} has invariants alone at its end, of which no {decoder} decoder makes {task} "
                 "that move with the image: choose decoder linear, for segmentation or depth"

@@ -175,13 +175,15 @@ def _taken(indices: int | Sequence[int] | None, count: int) -> set[int]:
     """Which of so many blocks `indices` says, as timm reads it.
 
     Raises:
-        FlopbenchError: there are not so many.
+        FlopbenchError: there are not so many, or they are no whole numbers.
     """
     if isinstance(indices, int):
         if not 0 < indices <= count:
             raise FlopbenchError(f"indices={indices} is out of range: take the last 1 to {count}")
         return set(range(count - indices, count))
     chosen = range(count) if indices is None else indices
+    if not isinstance(chosen, Sequence) or not all(isinstance(index, int) for index in chosen):
+        raise FlopbenchError(f"indices must be a number of blocks, or a list of some, got {indices!r}")
     for index in chosen:
         if not -count <= index < count:
             raise FlopbenchError(f"index {index} is out of range: take from {-count} to {count - 1}")

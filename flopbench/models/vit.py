@@ -94,7 +94,8 @@ class VisionTransformer(Network):
         dropout: rate in the MLPs.
 
     Raises:
-        ValueError: channels that do not split into the symmetry's irreps and heads; or no rotary positions.
+        ValueError: channels that do not split into the symmetry's irreps and heads; no rotary positions; or
+            fewer registers than none.
     """
 
     def __init__(
@@ -125,6 +126,8 @@ class VisionTransformer(Network):
         stem, last = plan.first, plan.last
         self.stride = patch_size
         self.grid = grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        if registers < 0:
+            raise ValueError(f"registers must not be negative, got {registers}")
         self.others = 1 + registers
         rotary = positions == "rope"
         if rotary and plan.invariant and plan.switch < depth:

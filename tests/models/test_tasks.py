@@ -8,6 +8,7 @@ import torch
 
 from flopbench.errors import FlopbenchError
 from flopbench.models.averaged import Averaged
+from flopbench.models.catalog import parse_name
 from flopbench.models.factory import perturb
 from flopbench.models.tasks import TASKS
 from flopbench.symmetries import FLOP, OCTIC, Symmetry
@@ -80,6 +81,24 @@ def test_without_a_grid_or_vectors_a_task_is_refused(family):
         dense(family, "early_invariant", task="normals")
     with pytest.raises(ValueError, match="equivariant version"):
         dense(family, "early_invariant", decoder="conv")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "depth", "features"])
+def test_a_name_tells_that_an_early_invariant_resmlp_has_no_grid(task):
+    with pytest.raises(FlopbenchError, match=f"no task {task}.*equivariant version"):
+        parse_name("resmlp_t12.early_invariant").check_task(task, "linear")
+    parse_name("vit_s16.early_invariant").check_task(task, "linear")
+
+
+@pytest.mark.parametrize("indices", ["last", [1.5], 2.0])
+def test_intermediates_are_chosen_by_whole_numbers(indices):
+    with pytest.raises(FlopbenchError, match="indices must be a number of blocks"):
+        dense("vit", "flop").forward_intermediates(torch.randn(1, 3, 24, 40), indices)
+
+
+def test_there_are_no_fewer_registers_than_none():
+    with pytest.raises(ValueError, match="registers must not be negative"):
+        dense("vit", "plain", registers=-1)
 
 
 @pytest.mark.parametrize("task", ["segmentation", "depth", "features"])
