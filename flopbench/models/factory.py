@@ -70,9 +70,12 @@ def create_model(
         parsed.check_task(task, LINEAR)
     if parsed.spec is not None:
         family = _load(_FAMILIES[parsed.spec.family])
-        for option, hint in get_type_hints(family.__init__).items():
-            if option in options and get_origin(hint) is Literal:
-                _check_choice(option, options[option], get_args(hint))
+        hints = get_type_hints(family.__init__)
+        for option, value in options.items():
+            if option not in hints:
+                raise unknown(f"option of {name}", option, hints.keys() - {"return", "symmetry"})
+            if get_origin(hints[option]) is Literal:
+                _check_choice(option, value, get_args(hints[option]))
         parsed.check_task(task, options.get("decoder", LINEAR))
         given = {"image_size": size, "num_classes": num_classes}
         own = {"task": task} if parsed.has_tasks else {}

@@ -70,7 +70,7 @@ def test_the_grid_is_that_of_the_patches_that_are_asked_for():
             r"there is no resmlp_s24\.octic: the symmetry octic has layers for ViT and single layers, "
             "none for ResMLP",
         ),
-        ("vit_b16", {"colour": "red"}, r"cannot build vit_b16: .*colour"),
+        ("vit_b16", {"colour": "red"}, r"unknown option of vit_b16 .colour"),
         (
             "vit_ti16.flop",
             {"width": 190},

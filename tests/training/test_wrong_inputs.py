@@ -48,7 +48,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (f"{TRAIN} vit_ti16.flop --epochs 1e300", "epochs: input should be less than or equal to 1000000"),
         (f"{TRAIN} vit_ti16.flop --seed {2**63}", "seed must be from 0 to 2^63 − 1"),
-        (f"{TRAIN} vit_m16.flop --set image_size=16 --dry-run", "unexpected keyword argument 'widht'"),
+        (
+            f"{TRAIN} vit_m16.flop --set image_size=16 --dry-run",
+            "unknown option of vit_m16.flop 'widht'; did you mean width",
+        ),
         (f"{TRAIN} vit_ti16.flop --sharded", "start them by torchrun"),
         (f"{TRAIN} vit_ti16.flop --accumulate 3", "choose a batch_size that does"),
         (f"{TRAIN} vit_ti16.flop --out notes.txt", "notes.txt is a file: name a folder"),
@@ -62,7 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("race own.toml --pair vit_ti16.flop", "a race needs data"),
         ("race own.toml --pair vit_ti16 --data digits", "has no baseline"),
         ("race own.toml --pair vit_ti16.flop --data digits --rival tall", "rivals[0]"),
-        ("race --suite race-smal", "did you mean race-small?"),
+        ("race --suite race-smal", "did you mean race-small"),
         ("run --suite race-small", "flopbench race --suite race-small"),
     ],
 )
