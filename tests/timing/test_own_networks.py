@@ -272,7 +272,12 @@ FROZEN = nn.Linear(3, 2).requires_grad_(False)
         (FROZEN, lambda y, _: y.sum(), "train", "needs parameters that require gradients"),
         (FROZEN, None, "backward", "nothing of the output can be differentiated"),
         (lambda x: {"a": x}, None, "train", "needs parameters that require gradients"),
-        (nn.LSTM(3, 2), None, "train", r"needs logits \[B, K\], the network gives a tuple: state a loss"),
+        (
+            nn.LSTM(3, 2),
+            None,
+            "train",
+            r"needs logits \[B, K\] or \[B, K, H, W\], the network gives a tuple: state a loss",
+        ),
     ],
 )
 def test_what_cannot_be_differentiated_is_one_line(network: Any, loss: Any, pass_: str, message: str):
