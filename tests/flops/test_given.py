@@ -247,6 +247,7 @@ looks_at_dtypes = pytest.mark.skipif(_takes_any_dtype(), reason="this torch embe
     ],
 )
 def test_what_does_not_suit_is_one_line(arguments, message):
+    given: dict[str, Any] = {"network": Tagger(), **arguments}
     with pytest.raises(FlopbenchError, match=message) as caught:
-        count_flops(**{"network": Tagger(), **arguments})
+        count_flops(**given)
     assert "\n" not in str(caught.value)
