@@ -1,15 +1,11 @@
 """Scaled dot-product attention: the same for every symmetry.
 
-Which way it is computed goes by what was measured on 8 × 12 heads of 197 tokens and 64 channels (two cores of
-an AMD EPYC, torch 2.13; tests/benchmarks/test_kernels.py):
+Which way it is computed goes by what was measured (reports/speed.md; tests/benchmarks/test_kernels.py):
 
 - bf16 on a CPU that multiplies bf16 and has no AMX tiles: two batched products with the scores in memory,
-  1.75 times as fast as torch's fused operator, 2.4 times with the gradients. In fp32 they are slower, 0.98
-  and 0.85.
-- fp32 on a CPU where a C++ compiler is at hand: from the parts of a feature (`kernels.cpp.attention`), 1.54
-  times as fast as torch's operator for one part, 1.73 times for two halves, which that operator needs side by
-  side; 1.5 and 1.6 times with the gradients. Of more tokens it is taken as well, for its blocks are those of
-  few tokens; that has not been timed yet.
+  faster than torch's fused operator; in fp32 they are slower.
+- fp32 on a CPU where a C++ compiler is at hand: from the parts of a feature (`kernels.cpp.attention`), of any
+  number of tokens. Torch's operator needs the parts side by side.
 - Everything else: torch's fused operator. So is fp16, which that CPU does not multiply.
 
 On a GPU a kernel in Triton reads the parts too (`kernels.triton.attention`). It has not been timed on one

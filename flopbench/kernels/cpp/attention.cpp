@@ -232,7 +232,7 @@ void backward(const Heads<T>& shape, const T* const* grad, const T* const* qkv, 
             product<T>(computed, size, width, queries + i * D, D, 1, kt, p + i * size, next);
             product<T>(computed, size, width, grads + i * D, D, 1, vt, s + i * size, next);
             for (int64_t row = i; row < end; ++row) {
-              // All rows at once were up to 2 % slower here.
+              // All rows at once were slower here.
               T ignored;
               mask<T, 1>(p + row * size, keys.count, size);
               exponentials<T, 1>(p + row * size, size, normaliser + item * N + rows.first + row, &ignored);
