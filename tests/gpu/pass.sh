@@ -49,7 +49,7 @@ step() {
   echo "== $name (at $((begun - start)) s)"
   timeout -k 5 "$limit" "$@" >"$OUT/$name.log" 2>&1
   code=$?
-  grep -v '^\s*$' "$OUT/$name.log" | tail -n 12 | cut -c1-180
+  grep -v '^\s*$' "$OUT/$name.log" | tail -n 12 | LC_ALL=C.UTF-8 sed -E 's/^(.{180}).*/\1/'
   echo "-- $name: exit $code, $(($(date +%s) - begun)) s"
   # After each step: whatever ends this early, what was measured is there.
   tar czf "$OUT/runs.tar.gz" -C "$work/runs" .
