@@ -54,8 +54,7 @@ for height, width in ((64, 96), (128, 80)):
 
 # %% [markdown]
 # Test-time augmentation buys X the same promise at twice the cost. How long does that take, against a network
-# that is built with it? This was run while other work went on, as its flags say: read it for how it is done,
-# not for its figures.
+# that is built with it?
 
 # %% measure
 large = {"task": "segmentation", "num_classes": 5, "image_size": 224, "depth": 4}
