@@ -4,15 +4,15 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-Name = Literal["torch", "unfused", "inductor", "cpp", "triton"]
+Name = Literal["torch", "unfused", "batched", "inductor", "cpp", "triton"]
 """What an operation can run as: torch's own operator; attention as two products with the scores in memory;
-the eager text compiled by inductor; C++; Triton."""
+products of all parts as one batched product; the eager text compiled by inductor; C++; Triton."""
 
-Impl = Literal["auto", "fused", "eager", "inductor", "cpp", "triton"]
+Impl = Literal["auto", "fused", "eager", "batched", "inductor", "cpp", "triton"]
 """What may be asked for: `flopbench.kernels.dispatch.choose` has the rule. Stands where torch is not
 imported, for suite files name it too."""
 
-TORCH: tuple[Name, ...] = ("torch", "unfused")
+TORCH: tuple[Name, ...] = ("torch", "unfused", "batched")
 """Those that are made of torch's own operators, which anybody's network has."""
 
 Ran = dict[str, dict[Name, str]]

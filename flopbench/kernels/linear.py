@@ -18,6 +18,7 @@ from torch import Tensor
 from flopbench.kernels import Impl, Name
 from flopbench.kernels.autocast import autocast
 from flopbench.kernels.dispatch import (
+    Implementation,
     Operation,
     Why,
     choose,
@@ -25,6 +26,7 @@ from flopbench.kernels.dispatch import (
     library_is_faster,
     one_part,
     triton,
+    unlike,
     unlike_rows,
 )
 from flopbench.kernels.gelu import Activation, cannot_transform, gelu, not_exact
@@ -68,7 +70,7 @@ def linear_parts(parts: Sequence[Tensor], maps: Maps, impl: Impl = "auto") -> li
         from flopbench.kernels.triton import linear as kernels
 
         return kernels.tiled_linear_parts(*_as_operators_take(parts, maps))
-    return by_part(parts, maps)
+    return batched(parts, maps) if which == "batched" else by_part(parts, maps)
 
 
 def by_part(parts: Sequence[Tensor], maps: Maps) -> list[Tensor]:
@@ -78,13 +80,32 @@ def by_part(parts: Sequence[Tensor], maps: Maps) -> list[Tensor]:
     ]
 
 
+def batched(parts: Sequence[Tensor], maps: Maps) -> list[Tensor]:
+    """One batched product of parts and weights of one shape.
+
+    Two small products leave a GPU idle at the end of each, one batched product once. Where torch.compile
+    traces, what writes the parts writes them side by side, and what reads the results adds the biases.
+    """
+    rows = parts[0].shape[:-1]
+    x = torch.stack(list(parts)).flatten(1, -2)
+    weights = torch.stack([maps.weights[of] for of in maps.of])
+    products = torch.bmm(x, weights.transpose(1, 2)).unflatten(1, rows)
+    return [
+        y if bias is None else y + bias.to(y.dtype)
+        for y, bias in zip(products.unbind(), maps.biases, strict=True)
+    ]
+
+
 def linear_gelu_parts(
     parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation, which: Name
 ) -> list[Tensor]:
-    """`gelu` of `linear_parts` in one kernel, "cpp" or "triton", as `choose(LINEAR_GELU, …)` says.
+    """`gelu` of `linear_parts` as "cpp", "triton" or "batched", as `choose(LINEAR_GELU, …)` says.
 
-    Without gradients: these need what goes into the GELU, so it has to be written, by another kernel.
+    Those in one kernel are without gradients: these need what goes into the GELU, so it has to be written, by
+    another kernel.
     """
+    if which == "batched":
+        return gelu(batched(parts, maps), transform, kind, "eager")
     if which == "cpp":
         from flopbench.kernels.cpp.linear import linear_parts as in_cpp
 
@@ -101,6 +122,18 @@ def _as_operators_take(
     biased = [p for p, bias in enumerate(maps.biases) if bias is not None]
     present = [bias for bias in maps.biases if bias is not None]
     return list(autocast(*parts)), list(autocast(*maps.weights)), list(maps.of), present, biased
+
+
+def _not_batched(parts: Sequence[Tensor], maps: Maps, *_: object) -> Why:
+    shapes = {parts[i].shape + maps.weights[of].shape for i, of in enumerate(maps.of)}
+    return "parts or weights of unlike shapes" if len(shapes) > 1 else unlike(parts)
+
+
+def _copies(parts: Sequence[Tensor], *_: object) -> Why:
+    return "" if parts[0].is_cuda and torch.compiler.is_compiling() else "for compiled networks on a GPU"
+
+
+_BATCHED = Implementation("batched", one_part, _not_batched, _copies, measured=True)
 
 
 def _not_in_cpp(parts: Sequence[Tensor], maps: Maps) -> Why:
@@ -148,13 +181,14 @@ def _not_in_epilogue(parts: Sequence[Tensor], maps: Maps, transform: Transform, 
 LINEAR = Operation(
     "linear",
     by_part,
-    (triton(one_part, _unlike_rows), cpp(cannot=_not_in_cpp, slower=library_is_faster)),
+    (triton(one_part, _unlike_rows), _BATCHED, cpp(cannot=_not_in_cpp, slower=library_is_faster)),
 )
 LINEAR_GELU = Operation(
     "linear_gelu",
     lambda parts, maps, transform, kind: gelu(by_part(parts, maps), transform, kind, "eager"),
     (
         triton(cannot=_not_in_epilogue),
+        _BATCHED,
         cpp(cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,

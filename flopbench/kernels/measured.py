@@ -49,7 +49,7 @@ class Row:
 
 
 class Verdict(NamedTuple):
-    """Whether one way was measured to be faster than torch's own operators, None if nothing was; and why."""
+    """Whether one way was measured to be the fastest, None if nothing was; and why."""
 
     faster: bool | None
     why: str
@@ -155,8 +155,11 @@ def _look_up(
     rows = [row for row in rows if size_class(row.elements) == size]
     if not rows:
         return Verdict(None, f"not measured on {card} at this size")
-    ours, theirs = (sum(row.ms[name] for row in rows) for name in (way, "torch"))
-    percent = f"{abs(theirs / ours - 1):.0%} {'faster' if ours < theirs else 'slower'}"
+    ways = set.intersection(*(set(row.ms) for row in rows))
+    ms = {name: sum(row.ms[name] for row in rows) for name in sorted(ways)}
+    ours, other = ms.pop(way), min(ms, key=ms.__getitem__)
+    theirs = ms[other]
+    percent = f"{abs(theirs / ours - 1):.0%} {'faster' if ours < theirs else 'slower'} than {other}"
     newest = max(rows, key=lambda row: row.date)
     return Verdict(ours < theirs, f"{percent} on {card}, {newest.date}, torch {newest.torch}")
 

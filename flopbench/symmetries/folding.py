@@ -26,7 +26,8 @@ class Folded(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """What the layer gives that it was made of."""
-        return self.function(*inputs, *self.weights)
+        # One by one: the compiler of torch 2.11 cannot unpack the list.
+        return self.function(*inputs, *(self.weights[i] for i in range(len(self.weights))))
 
 
 def fold(model: nn.Module) -> None:

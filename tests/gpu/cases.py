@@ -19,7 +19,7 @@ from flopbench.kernels.layer_norm import add_layer_norm_parts, layer_norm_parts
 from flopbench.kernels.linear import LINEAR_GELU, linear_gelu_parts, linear_parts
 from tests.kernels.agreement import TRANSFORMS, linear_inputs, parts_and_maps
 
-Impl = Literal["eager", "triton", "fused"]
+Impl = Literal["eager", "triton", "fused", "batched"]
 
 DEVICE: Literal["cpu", "cuda"] = "cpu" if os.environ.get("DEVICE") == "cpu" else "cuda"
 CUDA = DEVICE == "cuda"
@@ -113,6 +113,7 @@ class Case:
         backward: whether it has gradients.
         slack: times the error that is allowed.
         timed: whether it is one for the table of measurements, which knows elements and not tokens.
+        batched: whether it is products of parts of one shape.
     """
 
     call: Callable[..., Tensor | Sequence[Tensor]]
@@ -120,6 +121,7 @@ class Case:
     backward: bool = True
     slack: float = 1.0
     timed: bool = True
+    batched: bool = False
 
 
 def linear(impl: Impl, parts: int, *x: Tensor) -> Sequence[Tensor]:
@@ -177,6 +179,7 @@ CASES = {
             lambda impl, _, *x, parts=parts: linear(impl, parts, *x),
             lambda i, parts=parts: i.linear(parts),
             slack=4,
+            batched=parts == 2,
         )
         for parts in (2, 6)
     },
@@ -186,6 +189,7 @@ CASES = {
             lambda i, parts=parts: i.linear(parts),
             backward=False,
             slack=4,
+            batched=parts in (2, 4),
         )
         for parts in TRANSFORMS
     },

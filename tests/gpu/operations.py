@@ -1,21 +1,22 @@
 """What `auto` is to run: each operation in torch's own operators against its Triton kernel, in bf16.
 
 Writes $OUT/operations.jsonl, a row of the table of measurements per line (`flopbench.kernels.measured`), from
-which `python -m tests.gpu.table` makes the table. Forward before gradients, uncompiled before compiled, the
+which `python -m tests.gpu.table` makes the table; products of parts also as one batched product, compiled.
+Forward before gradients, uncompiled before compiled, the
 large sizes last; ends when its time is spent. All are timed by replay of a CUDA graph: what the host costs is
 left out, to the favour of torch's own where they are many. With DEVICE=cpu tiny, where times mean nothing.
 
 python -m tests.gpu.operations
+python -m tests.gpu.operations S B    compiles those of these sizes and times nothing: a process per size, before
 """
 
 import itertools
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -34,6 +35,7 @@ SECONDS = 70 if CUDA else 200
 WAYS: tuple[tuple[str, Impl, bool], ...] = (
     ("triton", "triton", False),
     ("torch", "eager", False),
+    ("batched", "batched", True),
     ("torch", "eager", True),
 )
 torch._dynamo.config.recompile_limit = 64
@@ -73,64 +75,101 @@ def call_of(
     if compiled:
         run = torch.compile(forward, dynamic=False, fullgraph=True, backend=BACKEND)
     if not gradients:
-        return partial(run, *inputs)
+        return torch.no_grad()(lambda: run(*inputs))
     leaves = [x.detach().requires_grad_() for x in inputs]
     grads = [torch.randn_like(y) for y in run(*leaves)]
     return lambda: torch.autograd.grad(run(*leaves), leaves, grads)
 
 
-def rows_of(case: Case, size: Size, inputs: Sequence[Tensor], asked: Asked, *, gradients: bool) -> list[Row]:
+def rows_of(case: Case, given: Inputs, *, gradients: bool) -> list[Row]:
     """A case uncompiled and compiled. In a compiled network too a Triton kernel is what it is."""
+    inputs = low(case, given)
+    asked = asked_of(case, given.size, inputs)
     ms: dict[str, float] = {}
     rows = []
-    with nullcontext() if gradients else torch.no_grad():
-        for way, impl, compiled in WAYS:
-            call = call_of(case, impl, size, inputs, compiled=compiled, gradients=gradients)
-            ms = ms | {way: round(median_time(call), 5)}
-            if way == "torch":
-                rows.append(
-                    Row(
-                        card=_card(inputs[0].device),
-                        date=time.strftime("%Y-%m-%d", time.gmtime()),
-                        torch=torch.__version__,
-                        compiled=compiled,
-                        gradients=gradients,
-                        ms=ms,
-                        **asked._asdict(),
-                    )
+    for way, call, compiled in calls_of(case, given.size, inputs, gradients=gradients):
+        ms = ms | {way: round(median_time(call), 5)}
+        if way == "torch":
+            rows.append(
+                Row(
+                    card=_card(inputs[0].device),
+                    date=time.strftime("%Y-%m-%d", time.gmtime()),
+                    torch=torch.__version__,
+                    compiled=compiled,
+                    gradients=gradients,
+                    ms=ms,
+                    **asked._asdict(),
                 )
+            )
     return rows
+
+
+def calls_of(
+    case: Case, size: Size, inputs: Sequence[Tensor], *, gradients: bool
+) -> Iterator[tuple[str, Callable[[], object], bool]]:
+    """The ways of a case, what runs each, and whether it is compiled."""
+    for way, impl, compiled in WAYS:
+        if way == "batched" and not case.batched:
+            continue
+        yield way, call_of(case, impl, size, inputs, compiled=compiled, gradients=gradients), compiled
 
 
 def _card(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def low(case: Case, given: Inputs) -> list[Tensor]:
+    """What a case is given, in bf16."""
+    return [x.bfloat16() for x in case.inputs(given)]
+
+
+def timed_cases(sizes: Iterable[str]) -> Iterator[tuple[str, Case, Inputs, bool]]:
+    """All cases of these sizes that are for the table, without and with gradients: the smaller batch first."""
+    for batch, gradients, size in itertools.product(BATCHES, (False, True), sizes):
+        for name, case in CASES.items():
+            if case.timed and (case.backward or not gradients):
+                about = " ".join([name, size, str(batch), *["gradients"] * gradients])
+                yield about, case, Inputs(SIZES[size], strided=False, batch=batch), gradients
+
+
+def compile_beforehand(sizes: Sequence[str]) -> None:
+    """Leave on disk what the timed cases of the smallest batch compile."""
+    deadline = time.monotonic() + SECONDS
+    for about, case, given, gradients in timed_cases(sizes):
+        if time.monotonic() > deadline:
+            break
+        try:
+            for _, call, _ in calls_of(case, given.size, low(case, given), gradients=gradients):
+                call()
+        except Exception as problem:
+            print(about, _short(problem))
+
+
 def main() -> None:
     """Time all cases at all sizes and batches."""
-    torch.manual_seed(0)
     deadline = time.monotonic() + SECONDS
-    known: set[tuple[Asked, bool]] = set()
     with (Path(os.environ.get("OUT", ".")) / "operations.jsonl").open("w") as file:
-        for gradients, batch, size in itertools.product((False, True), BATCHES, SIZES.values()):
-            for name, case in CASES.items():
-                if time.monotonic() > deadline or not case.timed or (gradients and not case.backward):
-                    continue
-                try:
-                    inputs = [x.bfloat16() for x in case.inputs(Inputs(size, strided=False, batch=batch))]
-                    asked = asked_of(case, size, inputs)
-                    if (asked, gradients) in known:
-                        continue
-                    known.add((asked, gradients))
-                    rows = rows_of(case, size, inputs, asked, gradients=gradients)
-                except Exception as problem:
-                    # The rest goes on.
-                    print(name, batch, *size, f"{type(problem).__name__}: {str(problem)[:160]}")
-                    continue
-                for row in rows:
-                    print(json.dumps(asdict(row)), file=file, flush=True)
-                    print(name, batch, *size, "compiled" * row.compiled, "gradients" * gradients, row.ms)
+        for about, case, given, gradients in timed_cases(SIZES):
+            if time.monotonic() > deadline:
+                break
+            try:
+                rows = rows_of(case, given, gradients=gradients)
+            except Exception as problem:
+                # The rest goes on.
+                print(about, _short(problem))
+                continue
+            for row in rows:
+                print(json.dumps(asdict(row)), file=file, flush=True)
+                print(about, "compiled" * row.compiled, row.ms)
+
+
+def _short(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {str(problem)[:160]}"
 
 
 if __name__ == "__main__":
-    main()
+    torch.manual_seed(0)
+    if sys.argv[1:]:
+        compile_beforehand(sys.argv[1:])
+    else:
+        main()

@@ -14,8 +14,9 @@ import pytest
 from tests.gpu.cases import CASES
 
 ROOT = Path(__file__).parents[2]
-RUNS = ["forward", "fused", "dense", "resolution", "layers", "train", "eager"]
-STEPS = ["machine", "tests", "microbench", "operations", *RUNS[:5], "profile", "train", "training", "eager"]
+RUNS = ["forward", "train", "eager", "whole", "fused", "resolution", "dense", "layers"]
+MEASURED = ["microbench", "operations"]
+STEPS = ["machine", "tests", "training", *MEASURED, *RUNS[:3], "profile", *RUNS[3:]]
 
 
 @pytest.fixture

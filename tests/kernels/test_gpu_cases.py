@@ -53,11 +53,12 @@ def test_the_table_is_made_of_what_a_gpu_measures(device, monkeypatch):
     for name, case in CASES.items():
         if not case.timed:
             continue
-        inputs = [x.bfloat16().to(device) for x in case.inputs(Inputs(size, False, 2, device.type))]
+        given = Inputs(size, False, 2, device.type)
+        inputs = operations.low(case, given)
         asked = operations.asked_of(case, size, inputs)
         assert (asked.operation, asked.elements) == (name.split()[0], inputs[0].numel())
         for gradients in {False, case.backward}:
-            eager, compiled = operations.rows_of(case, size, inputs, asked, gradients=gradients)
+            eager, compiled = operations.rows_of(case, given, gradients=gradients)
             assert [eager.compiled, compiled.compiled] == [False, True]
             assert [eager.gradients, compiled.gradients] == 2 * [gradients]
             assert (eager.parts, eager.dtype) == (asked.parts, "bfloat16")
