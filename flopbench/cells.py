@@ -19,9 +19,17 @@ from flopbench.models.tasks import CLASSIFICATION, TASKS, DecoderName, TaskName
 from flopbench.pairs import Pair
 
 Pass = Literal["forward", "backward", "train"]
-DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"]
-Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph"]
+DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16", "int8"]
+"""`int8` is what an engine quantises a network to, weights and features."""
+EngineName = Literal["aot-inductor", "onnxruntime", "openvino", "tensorrt"]
+"""What executes an exported network (`flopbench.engines`)."""
+Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph", EngineName]
 """`compile-blocks` compiles the repeated block once instead of the whole network: far shorter to compile."""
+ENGINES: frozenset[Mode] = frozenset(get_args(EngineName))
+QUANTISING: frozenset[Mode] = frozenset(("onnxruntime", "openvino"))
+"""Engines that have int8."""
+COMPILING: frozenset[Mode] = frozenset(get_args(Mode)) - ENGINES - {"eager"}
+"""Modes in which torch.compile compiles at the first call."""
 CAPTURING: frozenset[Mode] = frozenset(("max-autotune", "cuda-graph"))
 """Modes that capture what they compile for CUDA as a CUDA graph, which is launched as a whole."""
 DeviceKind = Literal["cpu", "cuda"]
@@ -203,6 +211,10 @@ class Cell(Frozen):
                 "compile": "compiled",
                 "max-autotune": "compiled with max-autotune",
                 "cuda-graph": "as a CUDA graph",
+                "aot-inductor": "in AOTInductor",
+                "onnxruntime": "in ONNX Runtime",
+                "openvino": "in OpenVINO",
+                "tensorrt": "in TensorRT",
             },
             suite=("eager", "compile"),
             always_shown=True,
@@ -340,6 +352,15 @@ class Cell(Frozen):
             self.options(name.raw)
             name.check_image_size(self.image_size)
             name.check_positions(self.positions)
+            if self.mode in ENGINES and self.pass_ != "forward":
+                raise FlopbenchError(
+                    f"mode {self.mode} runs an exported network, which has no {self.pass_} pass: "
+                    "choose --pass forward"
+                )
+            if self.dtype == "int8" and self.mode not in QUANTISING:
+                raise FlopbenchError(
+                    f"int8 is an engine's: choose --mode {' or '.join(sorted(QUANTISING))}, not {self.mode}"
+                )
             if (self.task, self.pass_, self.pair.loss) == ("features", "train", None) and name.has_tasks:
                 raise FlopbenchError(
                     f"features of {name.raw} have no loss to train with: "

@@ -7,7 +7,7 @@ whoever observes (`observe`), in compiled networks too, where it is made while t
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -104,6 +104,8 @@ def choose(operation: Operation, impl: Impl | Name, parts: Sequence[Tensor], *ar
     """
     if impl == "eager":
         choice = _ASKED
+    elif impl == "auto" and _idiom is not None:
+        choice = _in_idiom(operation, _idiom.get(operation.name, "torch"), parts, arguments)
     elif impl == "auto" and not (torch.compiler.is_compiling() or parts[0].is_cuda) and _waits(operation):
         choice = _UNCOMPILED
     else:
@@ -111,6 +113,18 @@ def choose(operation: Operation, impl: Impl | Name, parts: Sequence[Tensor], *ar
     if choice.name != "torch" or not operation.composed:
         note(operation, choice)
     return choice
+
+
+def _in_idiom(
+    operation: Operation, name: Name, parts: Sequence[Tensor], arguments: tuple[Any, ...]
+) -> Choice:
+    if name == "torch":
+        return Choice(name, "exported")
+    for one in operation.implementations:
+        if one.name == name:
+            why = one.unwritten(parts) or one.cannot(parts, *arguments)
+            return Choice("torch", f"{name}: {why}") if why else Choice(name, "the engine's idiom")
+    return Choice("torch", f"there is none of {name}")
 
 
 def _waits(operation: Operation) -> bool:
@@ -285,6 +299,26 @@ def _load() -> tuple[str | None, bool]:
         return None, import_module("flopbench.kernels.triton").INTERPRETED
     except ImportError as error:
         return str(error), False
+
+
+# What an engine runs fastest, while a network is exported for it.
+
+_idiom: Mapping[str, Name] | None = None
+
+
+@contextmanager
+def idiom(names: Mapping[str, Name]) -> Iterator[None]:
+    """Within it, "auto" chooses for each operation the implementation of this name, if it can run.
+
+    Args:
+        names: by the operation's name; torch's own operators are chosen for all others.
+    """
+    global _idiom
+    before, _idiom = _idiom, names
+    try:
+        yield
+    finally:
+        _idiom = before
 
 
 # Who observes what is chosen.

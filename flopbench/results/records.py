@@ -112,6 +112,24 @@ class Serving(Finite):
         return found and Interval(estimate=found[0], low=found[1], high=found[2])
 
 
+class Deployment(Finite):
+    """How a model came into an engine (`flopbench.engines`).
+
+    `engine` is the mode, with its `version`, the `provider` within it that computes, and its `threads`.
+    `export_seconds` lead from the network to a file of `disk_bytes`, `load_seconds` from there to what can be
+    called, `first_call_seconds` are those of the first call.
+    """
+
+    engine: str
+    version: str
+    provider: str
+    threads: int
+    export_seconds: float
+    load_seconds: float
+    disk_bytes: int
+    first_call_seconds: PositiveFloat | None = None
+
+
 class ModelResult(Counted, Implemented):
     """What was found out about one model of a cell.
 
@@ -127,7 +145,8 @@ class ModelResult(Counted, Implemented):
     the energy of a call with what lies between it and the next: of the whole card, or of the processor's
     packages with all that ran on them; None where the device does not tell, or not finely enough to tell
     the models apart. `serving` is measured where it was asked for, of forward passes. `not_compiled` is
-    what of a compiled model runs uncompiled, and why: reason → how often.
+    what of a compiled model runs uncompiled, and why: reason → how often. `deployed` is there where an engine
+    executed the model.
     """
 
     name: str
@@ -142,6 +161,7 @@ class ModelResult(Counted, Implemented):
     watts: PositiveFloat | None = None
     joules: PositiveFloat | None = None
     serving: Serving | None = None
+    deployed: Deployment | None = None
     samples: Samples = ()
     host_samples: Samples = ()
 

@@ -1,21 +1,26 @@
-"""What torch.compile needs to be on the machine, told before anything is compiled. Imports no torch."""
+"""What torch.compile and engines need to be on the machine, told before anything starts. Imports no torch."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from flopbench.cells import Cell
+from flopbench.cells import ENGINES, Cell
+from flopbench.engines.needs import missing_engine
 from flopbench.kernels.compilers import missing_triton
 from flopbench.results import Environment
 
 
 def unmet(cell: Cell, *, no_cpp: str | None) -> str | None:
-    """Why a cell cannot be compiled, with the remedies; None where it can, or is not to be.
+    """Why a cell cannot be compiled or exported, with the remedies; None where it can, or is not to be.
 
     Args:
         cell: to be measured.
         no_cpp: the C++ compilers that inductor looks for on a CPU, where there is none of them.
     """
     if cell.mode == "eager":
+        return None
+    if cell.mode in ENGINES and (lacking := missing_engine(cell.mode, cell.device, cell.dtype)):
+        return lacking
+    if cell.mode in ENGINES and cell.mode != "aot-inductor":
         return None
     if cell.device == "cuda":
         lacking = missing_triton()

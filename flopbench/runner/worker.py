@@ -12,7 +12,7 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from flopbench.cells import Cell, DeviceKind, DType
+from flopbench.cells import COMPILING, Cell, DeviceKind, DType
 from flopbench.errors import in_one_line, out_of_memory
 from flopbench.flops.audit import count_macs
 from flopbench.inputs import are_fixed, inputs_for
@@ -163,7 +163,8 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
         )
 
     def timed(role: str) -> ModelResult:
-        compiled = max(0.0, bench.first_seconds[role] - bench.pace[role]) if cell.mode != "eager" else None
+        first, deployed = bench.first_seconds[role], bench.workloads[role].deployed
+        compiled = max(0.0, first - bench.pace[role]) if cell.mode in COMPILING else None
         return result(
             role,
             peak_bytes=peaks[role].bytes,
@@ -173,6 +174,7 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
             watts=power[role].watts if role in power else None,
             joules=power[role].joules if role in power else None,
             serving=served(role) if serving else None,
+            deployed=deployed and deployed.record.model_copy(update={"first_call_seconds": first}),
             samples=_rows(getattr(rounds, role)),
             host_samples=_rows(getattr(rounds, f"{role}_host")),
         )

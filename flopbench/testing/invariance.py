@@ -25,6 +25,8 @@ TOLERANCE: dict[str, float] = {
     "autocast-fp16": 5e-2,
     "bf16": 2e-1,
     "autocast-bf16": 2e-1,
+    # A step of 1/127 of the largest value, at every layer; unrelated outputs still differ by more than 1.
+    "int8": 5e-1,
 }
 """By the dtypes of suite files, and fp64."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from flopbench.cells import Cell, DeviceKind
+from flopbench.cells import COMPILING, ENGINES, Cell, DeviceKind
 from flopbench.kernels import Ran
 from flopbench.kernels.dispatch import observe, together
 from flopbench.private import compiled_graphs
@@ -105,7 +105,7 @@ class Bench:
 
     def first_calls(self) -> None:
         """Call each model once, which compiles what is to be compiled."""
-        compiles = self.cell is not None and self.cell.mode != "eager"
+        compiles = self.cell is not None and self.cell.mode in COMPILING
         if self.cell and self.cell.pair.same is not None and self.cell.pass_ != "forward":
             # Before a step of training moves weights that were the same.
             with self._phase("check"):
@@ -124,6 +124,9 @@ class Bench:
                     self._first_call(role, workload)
                 self.clock.synchronise()
                 self.first_seconds[role] = time.monotonic() - start
+                if workload.deployed:
+                    # What it consists of was decided when it was exported.
+                    self.ran[role] = workload.deployed.ran
                 if graphs and found is not None:
                     self.compile_cache[role] = _cache(*map(sub, compiled_graphs(), graphs))
                     with compiled_again() as again:
@@ -131,7 +134,7 @@ class Bench:
                     self.not_compiled[role] = found + again
                 if state_of(workload.inputs.tensors) != before:
                     self._writers.append(role)
-        if self.cell and self.cell.mode != "eager":
+        if self.cell and compiles:
             self._add_what_was_compiled_before(self.cell)
 
     def _first_call(self, role: str, workload: Workload) -> None:
@@ -249,7 +252,9 @@ class Bench:
 
     @property
     def _first_phase(self) -> str:
-        return "compile" if self.cell and self.cell.mode != "eager" else "warm-up"
+        if self.cell and self.cell.mode in ENGINES:
+            return "export"
+        return "compile" if self.cell and self.cell.mode in COMPILING else "warm-up"
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

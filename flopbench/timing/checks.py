@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopbench.cells import Cell, DeviceKind
+from flopbench.cells import AXES, Cell, DeviceKind
 from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.flops.meta import evaluating
 from flopbench.inputs import Inputs
@@ -192,10 +192,14 @@ class Checks:
             return []
 
         def eager(seed: int) -> Any:
-            with torch.compiler.set_stance("force_eager"), specified(self.workloads[role].model):
-                return self.output(role, seed)
+            workload = self.workloads[role]
+            with torch.compiler.set_stance("force_eager"), specified(workload.model):
+                if workload.deployed is None:
+                    return self.output(role, seed)
+                with torch.no_grad():
+                    return workload.inputs.call(workload.model)
 
-        how = f"{self._label(role)} {'compiled' if cell.mode != 'eager' else 'with our kernels'}"
+        how = f"{self._label(role)} {'with our kernels' if cell.mode == 'eager' else AXES['mode'].say(cell.mode)}"
         wanted, tolerance = eager(0), TOLERANCE[cell.dtype]
         errors = relative_errors(output, wanted)
         if shapes(output) != shapes(wanted):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import CAPTURING, Cell, DType, Mode
+from flopbench.cells import CAPTURING, ENGINES, Cell, DType, Mode
+from flopbench.engines import Deployed, Request, deploy
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import initialised
 from flopbench.inputs import Inputs, inputs_for, make_inputs
@@ -39,6 +40,7 @@ class Workload:
         optimiser: of a train pass; its state is part of what the pass holds.
         captured: whether the call is replayed as a CUDA graph, in so far as it can be.
         flushed_bytes: read before each call, outside the timed region, so that its data are in no cache.
+        deployed: of what an engine executes; `model` is what it was made of.
     """
 
     model: nn.Module
@@ -49,6 +51,7 @@ class Workload:
     optimiser: torch.optim.Optimizer | None = None
     captured: bool = False
     flushed_bytes: int = 0
+    deployed: Deployed | None = None
 
     @classmethod
     def of(cls, function: Callable[..., Any], *args: Any, **kwargs: Any) -> "Workload":
@@ -63,7 +66,9 @@ class Workload:
 
 
 def weights_dtype(cell: Cell) -> torch.dtype:
-    """The dtype of a cell's weights and inputs; autocast and tf32 keep them in fp32."""
+    """The dtype of a cell's weights and inputs; autocast, tf32 and engines that convert keep them in fp32."""
+    if cell.mode in ENGINES and cell.mode != "aot-inductor":
+        return torch.float32
     return _LOW.get(cell.dtype, torch.float32)
 
 
@@ -142,7 +147,11 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
     if cell.pass_ == "forward":
         fold(model.eval())
     network: Callable[..., Any] = model
-    if cell.mode == "compile-blocks":
+    deployed = None
+    if cell.mode in ENGINES:
+        deployed = _deployed(model, inputs, cell)
+        network = deployed.session
+    elif cell.mode == "compile-blocks":
         compile_in_place(model, cell.mode)
     elif cell.mode != "eager":
         network = torch.compile(model, mode=_COMPILE_MODES[cell.mode], dynamic=False)
@@ -156,7 +165,7 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
 
     def workload(prepare: Callable[[], Any], step: Callable[[Any], Any], optimiser: Any = None) -> Workload:
         flushed = flush.buffer.nbytes if isinstance(flush, Flush) else 0
-        return Workload(model, prepare, step, logits, inputs, optimiser, captured, flushed)
+        return Workload(model, prepare, step, logits, inputs, optimiser, captured, flushed, deployed)
 
     def logits(given: Inputs) -> Any:
         # With gradients wherever the timed call has them: it must be the same compiled graph. A CUDA graph
@@ -211,6 +220,21 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
         optimiser.step()
 
     return workload(flush, train, optimiser)
+
+
+def _deployed(model: nn.Module, inputs: Inputs, cell: Cell) -> Deployed:
+    """A cell's model in the engine that is its mode.
+
+    Raises:
+        FlopbenchError: it is called with more than tensors, one after the other.
+    """
+    if inputs.kwargs or not all(isinstance(x, Tensor) for x in inputs.args):
+        raise FlopbenchError(
+            f"mode {cell.mode} takes networks that are called with tensors alone, one after the other: "
+            f"{cell.pair.spoken} is called with {inputs}"
+        )
+    name: Any = cell.mode
+    return deploy(name, model, inputs.args, Request(cell.dtype, cell.device))
 
 
 def _optimiser(model: nn.Module, cell: Cell) -> torch.optim.Optimizer:

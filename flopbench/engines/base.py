@@ -1,0 +1,90 @@
+"""What every engine does: it takes an exported program to a file, and the file to something that is called."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from flopbench.cells import DType, EngineName
+from flopbench.kernels import Name
+
+Session = Callable[..., Any]
+"""Called with tensors, on the engine's device and in the dtype that was exported. Gives a tensor, or a list of
+all; they stay as they are until the next call."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a program is exported for.
+
+    Attributes:
+        dtype: that the engine computes in. The program's weights are in fp32 but for AOTInductor, whose are in
+            this dtype.
+        device: "cpu" or "cuda".
+        about: what the file says of itself, by key.
+        calibration: for int8, inputs that are like those to come, a tuple of tensors each.
+        options: of the engine's own.
+    """
+
+    dtype: DType = "fp32"
+    device: str = "cpu"
+    about: Mapping[str, str] = field(default_factory=dict)
+    calibration: Sequence[tuple[Tensor, ...]] = ()
+
+
+class Engine(ABC):
+    """An engine; one file each in this room.
+
+    Attributes:
+        name: the mode of cells that run in it.
+        suffix: of its files.
+        idiom: the implementation of each operation that it runs fastest, by the operation's name; torch's own
+            for all others. Chosen by measurement (reports/engines.md).
+        keeps_dtype: whether the program is in the dtype to compute in; else it is in fp32, and the engine
+            converts.
+    """
+
+    name: ClassVar[EngineName]
+    suffix: ClassVar[str]
+    idiom: ClassVar[Mapping[str, Name]] = {}
+    keeps_dtype: ClassVar[bool] = False
+
+    @abstractmethod
+    def version(self) -> str:
+        """Of what is installed."""
+
+    @abstractmethod
+    def write(self, program: ExportedProgram, path: Path, request: Request) -> None:
+        """Put a program, and all that it needs, into one file."""
+
+    @abstractmethod
+    def load(self, path: Path, request: Request, threads: int) -> Session:
+        """What a file becomes, ready for its first call, on so many threads."""
+
+    def provider(self, request: Request) -> str:
+        """What within the engine computes."""
+        return request.device
+
+
+def program_of(
+    model: torch.nn.Module, args: tuple[Tensor, ...], *, dynamic_batch: bool = True
+) -> ExportedProgram:
+    """What a network computes, for any batch size where `dynamic_batch`.
+
+    Args:
+        model: in evaluation mode.
+        args: what it is called with; the first axis of each is the batch.
+    """
+    shapes = None
+    if dynamic_batch:
+        # Of a batch of one torch would take it that there is never another.
+        args = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in args)
+        batch = torch.export.Dim("batch", min=1, max=65536)
+        shapes = tuple({0: batch} for _ in args)
+    with torch.no_grad():
+        return torch.export.export(model, args, dynamic_shapes=shapes, strict=False)
