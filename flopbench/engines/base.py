@@ -1,4 +1,4 @@
-"""What every engine does: it takes an exported program to a file, and the file to something that is called."""
+"""What every engine does: it takes an exported program to a file, and the file to what is called."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,8 @@ from flopbench.cells import DType, EngineName
 from flopbench.kernels import Name
 
 Session = Callable[..., Any]
-"""Called with tensors, on the engine's device and in the dtype that was exported. Gives a tensor, or a list of
-all; they stay as they are until the next call."""
+"""Called with tensors, on the engine's device and in the dtype that was exported. Gives a tensor, or a list
+of several; they stay as they are until the next call."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,11 @@ class Request:
     """What a program is exported for.
 
     Attributes:
-        dtype: that the engine computes in. The program's weights are in fp32 but for AOTInductor, whose are in
-            this dtype.
+        dtype: that the engine computes in. The program's weights are in fp32 unless `Engine.keeps_dtype`,
+            where they are in this dtype.
         device: "cpu" or "cuda".
         about: what the file says of itself, by key.
         calibration: for int8, inputs that are like those to come, a tuple of tensors each.
-        options: of the engine's own.
     """
 
     dtype: DType = "fp32"

@@ -45,6 +45,7 @@ __all__ = [
     "Calibration",
     "CellRecord",
     "Check",
+    "CompileCache",
     "Deployment",
     "Environment",
     "Flag",

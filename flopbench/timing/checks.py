@@ -199,7 +199,8 @@ class Checks:
                 with torch.no_grad():
                     return workload.inputs.call(workload.model)
 
-        how = f"{self._label(role)} {'with our kernels' if cell.mode == 'eager' else AXES['mode'].say(cell.mode)}"
+        how = "with our kernels" if cell.mode == "eager" else AXES["mode"].say(cell.mode)
+        how = f"{self._label(role)} {how}"
         wanted, tolerance = eager(0), TOLERANCE[cell.dtype]
         errors = relative_errors(output, wanted)
         if shapes(output) != shapes(wanted):
