@@ -2,12 +2,12 @@
 
 Writes $OUT/operations.jsonl, a row of the table of measurements per line (`flopbench.kernels.measured`), from
 which `python -m tests.gpu.table` makes the table; products of parts also as one batched product, compiled.
-Forward before gradients, uncompiled before compiled, the
-large sizes last; ends when its time is spent. All are timed by replay of a CUDA graph: what the host costs is
-left out, to the favour of torch's own where they are many. With DEVICE=cpu tiny, where times mean nothing.
+Forward before gradients, uncompiled before compiled, the large sizes last; ends when its time is spent. All
+are timed by replay of a CUDA graph: what the host costs is left out, to the favour of torch's own where they
+are many. With DEVICE=cpu tiny, where times mean nothing.
 
 python -m tests.gpu.operations
-python -m tests.gpu.operations S B    compiles those of these sizes and times nothing: a process per size, before
+python -m tests.gpu.operations S B    before: compiles those of these sizes, and times nothing
 """
 
 import itertools
@@ -124,7 +124,7 @@ def low(case: Case, given: Inputs) -> list[Tensor]:
 
 
 def timed_cases(sizes: Iterable[str]) -> Iterator[tuple[str, Case, Inputs, bool]]:
-    """All cases of these sizes that are for the table, without and with gradients: the smaller batch first."""
+    """All cases of these sizes that are for the table, without and with gradients, smaller batches first."""
     for batch, gradients, size in itertools.product(BATCHES, (False, True), sizes):
         for name, case in CASES.items():
             if case.timed and (case.backward or not gradients):
