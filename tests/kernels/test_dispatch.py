@@ -51,8 +51,7 @@ CALLS = {
     "attention": (ATTENTION, features(2, 5, 12), 2),
     "depthwise": (DEPTHWISE, features(1, 3, 3, 2, parts=1)),
 }
-# What each runs as, asked for eager, auto, fused, cpp, inductor, batched; then auto and fused where a compiler
-# traces.
+# What each runs as, asked for eager, auto, fused, cpp, inductor, batched; then auto and fused, traced.
 CHOICES = {
     "linear": "torch torch cpp cpp torch batched cpp cpp",
     "linear_gelu": "torch torch cpp cpp torch batched cpp cpp",
