@@ -120,8 +120,8 @@ _PACKAGE = PurePath(__file__).parent
 def traced_line(error: BaseException) -> str:
     """Where torch's compiler was in what it traced: `flopbench/models/vit.py:12 in forward`.
 
-    The innermost line. It is on no stack, for the compiler does not run what it traces, but in the error's message. Of files
-    outside of flopbench folders are left out.
+    The innermost line. It is on no stack, for the compiler does not run what it traces, but in the error's
+    message. Of files outside of flopbench folders are left out.
 
     Returns:
         "" if the message says none.
