@@ -17,6 +17,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.kernels.measured import Row
 from flopbench.report.table import Column, Table, words
 from tests.gpu.cases import ON_A_CPU, ON_A_GPU, Size
+from tests.gpu.operations import FILES
 from tests.gpu.table import measurements
 
 BLOCK = {"add+norm": 2, "qkv": 1, "attention": 1, "proj": 1, "linear+gelu": 1, "fc2": 1}
@@ -193,11 +194,12 @@ def report(folder: Path) -> str:
     Raises:
         FlopbenchError: there is nothing in it, or not what is asked for.
     """
-    micro, operations = folder / "microbench.jsonl", folder / "operations.jsonl"
-    if not (micro.exists() or operations.exists()):
-        raise FlopbenchError(f"{folder} has neither {micro.name} nor {operations.name}")
+    micro, operations = folder / "microbench.jsonl", [folder / name for name in FILES.values()]
+    there = [path for path in operations if path.exists()]
+    if not (micro.exists() or there):
+        raise FlopbenchError(f"{folder} has none of {micro.name}, {', '.join(FILES.values())}")
     measured = read_pieces(micro) if micro.exists() else Measured([], {}, [])
-    rows = list(measurements(operations)) if operations.exists() else []
+    rows = [row for path in there for row in measurements(path)]
     lines = [f"# What a GPU measured: {folder.name}", _INTRODUCTION.format(folder)]
     lines.append("\n".join(f"- {line}" for line in (*environment(folder, rows), *measured.peaks)))
     sums, ways = block_tables(measured.pieces, ON_A_GPU | ON_A_CPU)

@@ -165,7 +165,7 @@ def test_a_report_names_the_machine_whose_log_is_there(measured: Path, tmp_path:
 
 
 def test_what_is_no_measurement_is_one_line(tmp_path: Path):
-    with pytest.raises(SystemExit, match=r"has neither microbench\.jsonl nor operations\.jsonl$"):
+    with pytest.raises(SystemExit, match=r"none of microbench\.jsonl, operations\.jsonl, gradients\.jsonl$"):
         summary.main([str(tmp_path)])
     (tmp_path / "microbench.jsonl").write_text('{"size": "S", "batch": 64}\n')
     with pytest.raises(SystemExit, match=r"microbench\.jsonl, line 1, is no row of `python -m tests\.gpu"):
