@@ -3,8 +3,8 @@
 Writes $OUT/operations.jsonl, of gradients $OUT/gradients.jsonl, a row of the table of measurements per line
 (`flopbench.kernels.measured`), from which `python -m tests.gpu.table` makes the table; products of parts also
 as one batched product, compiled. Uncompiled before compiled, the large sizes last; ends when its time is
-spent. All are timed by replay of a CUDA graph: what the host costs is left out, to the favour of torch's own where they
-are many. With DEVICE=cpu tiny, where times mean nothing.
+spent. All are timed by replay of a CUDA graph: what the host costs is left out, to the favour of torch's own
+where they are many. With DEVICE=cpu tiny, where times mean nothing.
 
 python -m tests.gpu.operations forward
 python -m tests.gpu.operations gradients    their time is that of both passes
