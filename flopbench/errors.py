@@ -113,20 +113,47 @@ def _place(code: CodeType, line: int) -> str:
     return f"{PurePath(code.co_filename).name}:{line} in {code.co_name}"
 
 
+_TRACED = re.compile(r'^\s*File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
+_PACKAGE = PurePath(__file__).parent
+
+
+def traced_line(error: BaseException) -> str:
+    """Where torch's compiler was in what it traced: `flopbench/models/vit.py:12 in forward`.
+
+    The innermost line. It is on no stack, for the compiler does not run what it traces, but in the error's
+    message. Of files outside of flopbench folders are left out.
+
+    Returns:
+        "" if the message says none.
+    """
+    found = _TRACED.findall(str(error).partition("from user code:")[2])
+    if not found:
+        return ""
+    file, line, function = found[-1]
+    path = PurePath(file)
+    inside = path.is_relative_to(_PACKAGE)
+    return f"{path.relative_to(_PACKAGE.parent).as_posix() if inside else path.name}:{line} in {function}"
+
+
 def in_one_line(error: BaseException) -> str:
     """An error as one line: of flopbench's own its message, of somebody else's code its type, the first line
-    of its message, `own_lines`, and its notes, such as which network it was.
+    of its message, `traced_line`, `own_lines`, and its notes, such as which network it was.
     """
     if isinstance(error, FlopbenchError):
         return str(error)
-    first = gist(error.msg if isinstance(error, SyntaxError) else str(error))
-    where = "; ".join(filter(None, [own_lines(error), *map(gist, getattr(error, "__notes__", ()))]))
+    first = gist(error.msg if isinstance(error, SyntaxError) else str(error)).removesuffix(":")
+    notes = map(gist, getattr(error, "__notes__", ()))
+    where = "; ".join(filter(None, [traced_line(error), own_lines(error), *notes]))
     return f"{type(error).__name__}{f': {first}' if first else ''}{f' ({where})' if where else ''}"
 
 
 def gist(message: str) -> str:
-    """The first line of a message; of one of torch's compiler also what it explains, or whom it means."""
+    """The first line of a message; of one of torch's compiler also what it explains, whom it means, or what a
+    backend raised.
+    """
     lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(" raised:"):
+        lines[:2] = [" ".join(lines[:2])]
     headed = dict(line.split(":", 1) for line in lines[1:] if ":" in line)
     detail = headed.get("Explanation", "").strip() or headed.get("Developer debug context", "").strip()
     return ": ".join([*lines[:1], *filter(None, [detail])])

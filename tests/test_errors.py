@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+import flopbench
 from flopbench.errors import in_one_line, out_of_memory, own_lines, unknown
+from flopbench.symmetries.folding import Folded
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,42 @@ def test_of_the_stack_the_users_own_lines_are_shown():
     assert told.startswith(f"{type(caught.value).__name__}: ")
     assert told.endswith(f"({where})")
     assert "\n" not in told
+
+
+def test_of_what_a_compiler_traces_the_line_is_told():
+    folded = Folded(lambda x, weight: broken(x) + weight, torch.ones(3))
+    with pytest.raises(RuntimeError) as caught:
+        torch.compile(folded, backend="eager", fullgraph=True)(torch.ones(3))
+    told = in_one_line(caught.value)
+    assert f"({Path(__file__).name}:{line('traced')} in broken" in told
+    assert "\n" not in told
+
+
+def test_of_a_compilers_backend_what_it_raised_is_told():
+    def backend(graph, inputs):
+        raise ValueError("no such operator\n\nand more")
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.compile(nn.Linear(3, 3), backend=backend)(torch.ones(3))
+    assert in_one_line(caught.value).startswith(
+        "BackendCompilerFailed: backend='backend' raised: ValueError: no such operator ("
+    )
+
+
+def broken(x):
+    return torch._dynamo.graph_break() or x  # traced
+
+
+def test_of_a_compiler_that_has_no_words_flopbenchs_own_line_is_told():
+    package = Path(flopbench.__file__).parent
+    text = "NotImplementedError: \n\nfrom user code:\n   "
+    text += f'File "{package}/models/vit.py", line 3, in forward\n    x = self.a\n'
+    inner = RuntimeError(f'{text}  File "/a/b.py", line 4, in g\n    y')
+    assert in_one_line(inner) == "RuntimeError: NotImplementedError (b.py:4 in g)"
+    error = RuntimeError(f"{text}\nSet TORCHDYNAMO_VERBOSE=1")
+    error.add_note("ViT-S/16 called with float32 [2, 3]")
+    where = "flopbench/models/vit.py:3 in forward; ViT-S/16 called with float32 [2, 3]"
+    assert in_one_line(error) == f"RuntimeError: NotImplementedError ({where})"
 
 
 def test_of_code_that_came_pickled_the_line_is_told_without_a_file():

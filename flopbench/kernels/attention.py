@@ -8,8 +8,9 @@ Which way it is computed goes by what was measured (reports/speed.md; tests/benc
   number of tokens. Torch's operator needs the parts side by side.
 - Everything else: torch's fused operator. So is fp16, which that CPU does not multiply.
 
-On a GPU a kernel in Triton reads the parts too (`kernels.triton.attention`). It has not been timed on one
-yet, so that "auto" keeps to torch's operator, with the parts side by side.
+On a GPU a kernel in Triton reads the parts too (`kernels.triton.attention`). Of halves it was measured much
+faster than torch's operator, which needs them side by side; of one part mostly slower (reports/gpu-h200.md).
+"auto" takes what the table of measurements says; gradients are not in it yet.
 """
 
 from collections.abc import Callable, Sequence

@@ -39,17 +39,15 @@ class Size(NamedTuple):
     heads: int
 
 
-SIZES = (
-    {
-        "S": Size(384, 197, 6),
-        "B": Size(768, 197, 12),
-        "L": Size(1024, 197, 16),
-        # Its heads have 80 channels, which is no power of two.
-        "H": Size(1280, 257, 16),
-    }
-    if CUDA
-    else {"tiny": Size(32, 5, 2)}
-)
+ON_A_GPU = {
+    "S": Size(384, 197, 6),
+    "B": Size(768, 197, 12),
+    "L": Size(1024, 197, 16),
+    # Its heads have 80 channels, which is no power of two.
+    "H": Size(1280, 257, 16),
+}
+ON_A_CPU = {"tiny": Size(32, 5, 2)}
+SIZES = ON_A_GPU if CUDA else ON_A_CPU
 
 # Rows enough for many tiles, and few enough for any GPU and for fp64.
 BATCH = 16 if CUDA else 2

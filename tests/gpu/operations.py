@@ -1,13 +1,14 @@
 """What `auto` is to run: each operation in torch's own operators against its Triton kernel, in bf16.
 
-Writes $OUT/operations.jsonl, a row of the table of measurements per line (`flopbench.kernels.measured`), from
-which `python -m tests.gpu.table` makes the table; products of parts also as one batched product, compiled.
-Forward before gradients, uncompiled before compiled, the
-large sizes last; ends when its time is spent. All are timed by replay of a CUDA graph: what the host costs is
-left out, to the favour of torch's own where they are many. With DEVICE=cpu tiny, where times mean nothing.
+Writes $OUT/operations.jsonl, of gradients $OUT/gradients.jsonl, a row of the table of measurements per line
+(`flopbench.kernels.measured`), from which `python -m tests.gpu.table` makes the table; products of parts also
+as one batched product, compiled. Uncompiled before compiled, the large sizes last; ends when its time is
+spent. All are timed by replay of a CUDA graph: what the host costs is left out, to the favour of torch's own
+where they are many. With DEVICE=cpu tiny, where times mean nothing.
 
-python -m tests.gpu.operations
-python -m tests.gpu.operations S B    compiles those of these sizes and times nothing: a process per size, before
+python -m tests.gpu.operations forward
+python -m tests.gpu.operations gradients    their time is that of both passes
+python -m tests.gpu.operations S B          before: compiles those of these sizes, and times nothing
 """
 
 import itertools
@@ -123,9 +124,11 @@ def low(case: Case, given: Inputs) -> list[Tensor]:
     return [x.bfloat16() for x in case.inputs(given)]
 
 
-def timed_cases(sizes: Iterable[str]) -> Iterator[tuple[str, Case, Inputs, bool]]:
-    """All cases of these sizes that are for the table, without and with gradients: the smaller batch first."""
-    for batch, gradients, size in itertools.product(BATCHES, (False, True), sizes):
+def timed_cases(
+    sizes: Iterable[str], passes: Sequence[bool] = (False, True)
+) -> Iterator[tuple[str, Case, Inputs, bool]]:
+    """All cases of these sizes that are for the table, without and with gradients, smaller batches first."""
+    for batch, gradients, size in itertools.product(BATCHES, passes, sizes):
         for name, case in CASES.items():
             if case.timed and (case.backward or not gradients):
                 about = " ".join([name, size, str(batch), *["gradients"] * gradients])
@@ -145,11 +148,14 @@ def compile_beforehand(sizes: Sequence[str]) -> None:
             print(about, _short(problem))
 
 
-def main() -> None:
-    """Time all cases at all sizes and batches."""
+FILES = {"forward": "operations.jsonl", "gradients": "gradients.jsonl"}
+
+
+def main(what: str) -> None:
+    """Time all cases at all sizes and batches, "forward" or with "gradients"."""
     deadline = time.monotonic() + SECONDS
-    with (Path(os.environ.get("OUT", ".")) / "operations.jsonl").open("w") as file:
-        for about, case, given, gradients in timed_cases(SIZES):
+    with (Path(os.environ.get("OUT", ".")) / FILES[what]).open("w") as file:
+        for about, case, given, gradients in timed_cases(SIZES, [what == "gradients"]):
             if time.monotonic() > deadline:
                 break
             try:
@@ -169,7 +175,10 @@ def _short(problem: Exception) -> str:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    if sys.argv[1:]:
-        compile_beforehand(sys.argv[1:])
+    asked = sys.argv[1:]
+    if len(asked) == 1 and asked[0] in FILES:
+        main(asked[0])
+    elif asked and set(asked) <= SIZES.keys():
+        compile_beforehand(asked)
     else:
-        main()
+        sys.exit(f"say what: {' or '.join(FILES)}, or sizes to compile: {' '.join(SIZES)}")

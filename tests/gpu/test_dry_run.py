@@ -14,9 +14,9 @@ import pytest
 from tests.gpu.cases import CASES
 
 ROOT = Path(__file__).parents[2]
-RUNS = ["forward", "train", "eager", "whole", "fused", "resolution", "dense", "layers"]
-MEASURED = ["microbench", "operations"]
-STEPS = ["machine", "tests", "training", *MEASURED, *RUNS[:3], "profile", *RUNS[3:]]
+RUNS = ["forward", "train", "huge", "large", "eager", "fused", "resolution", "dense", "layers"]
+STEPS = ["machine", "operations", "gradients", "forward", "profile", "train", "huge"]
+STEPS += ["training", "tests", "microbench", *RUNS[3:]]
 
 
 @pytest.fixture
@@ -58,7 +58,10 @@ def test_every_step_of_the_pass_ends_well(project: Path, tmp_path: Path):
         row["piece"] for row in rows
     }
     assert [row for row in rows if "error" in row] == []
-    assert len((out / "operations.jsonl").read_text().splitlines()) >= 2 * len(CASES)
+    timed = [case for case in CASES.values() if case.timed]
+    for name, cases in (("operations", timed), ("gradients", [case for case in timed if case.backward])):
+        assert len((out / f"{name}.jsonl").read_text().splitlines()) == 2 * len(cases)
+    assert not (out / "failures.txt").exists()
     with tarfile.open(out / "runs.tar.gz") as archive:
         names = archive.getnames()
     assert sum(name.endswith("cells.jsonl") for name in names) == len(RUNS)

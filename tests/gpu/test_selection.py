@@ -1,4 +1,4 @@
-"""Which tests see a GPU."""
+"""Which tests see a GPU, and that what one fails for is on disk at once."""
 
 from pathlib import Path
 
@@ -39,3 +39,40 @@ def test_a_gpu_is_seen_where_it_is_asked_for(pytester, monkeypatch, marks, avail
     pytester.makeini("[pytest]\nmarkers = cuda\n  slow")
     pytester.makepyfile(TESTS)
     pytester.runpytest_inprocess("-m", marks).assert_outcomes(**counts)
+
+
+FAILING = """
+import os
+import pytest
+
+@pytest.fixture
+def broken():
+    raise ValueError("what it is given")
+
+def test_that_fails():
+    assert 1 == 2, "the reason"
+
+def test_that_is_given_what_fails(broken):
+    pass
+
+def test_that_sees_it():
+    pass
+"""
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]])
+def test_a_failure_is_on_disk_with_its_reason(pytester, monkeypatch, tmp_path: Path, processes: list[str]):
+    if processes:
+        pytest.importorskip("xdist")
+    monkeypatch.setenv("OUT", str(tmp_path))
+    pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
+    pytester.makepyfile(test_one=FAILING, test_other="import no_such_module")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "--continue-on-collection-errors", *processes)
+    text = (tmp_path / "failures.txt").read_text()
+    assert text.count("== test_one.py::test_that_fails\n") == 1
+    assert "AssertionError: the reason" in text
+    assert text.count("== test_one.py::test_that_is_given_what_fails\n") == 1
+    assert "ValueError: what it is given" in text
+    assert text.count("== test_other.py\n") == 1
+    assert "no_such_module" in text
+    assert "test_that_sees_it" not in text

@@ -36,9 +36,11 @@ SIZE, NETWORK = (
 )
 
 
-def trainer(name: str = "vit_ti16.flop", checkpointing: bool = False, **fields: Any) -> Trainer:
+def trainer(
+    name: str = "vit_ti16.flop", checkpointing: bool = False, drop_path: float = 0.1, **fields: Any
+) -> Trainer:
     torch.manual_seed(0)
-    model = flopbench.create_model(name, SIZE, CLASSES, drop_path=0.1, **NETWORK).to(DEVICE)
+    model = flopbench.create_model(name, SIZE, CLASSES, drop_path=drop_path, **NETWORK).to(DEVICE)
     settings = {"image_size": (SIZE, SIZE), "batch_size": 24, "epochs": 200, **fields}
     return Trainer(recipe(**settings), model, Noise(WORLD, SIZE), WORLD, seed=0, checkpointing=checkpointing)
 
@@ -64,7 +66,8 @@ def test_it_learns_in_every_precision(dtype: str):
 @pytest.mark.parametrize("mode", ["compile-blocks", "compile"])
 def test_compiled_it_learns_what_it_does_uncompiled(mode: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=BACKEND))
-    compiled, eager = trainer(mode=mode), trainer()
+    # Inductor draws random numbers in its own way, which drops other paths.
+    compiled, eager = trainer(mode=mode, drop_path=0.0), trainer(drop_path=0.0)
     assert compiled.warm_up() > 0
     losses = [training.run(5).loss for training in (compiled, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from flopbench.cells import Cell
+from flopbench.kernels import Impl
 from flopbench.kernels.cpp import load
 from flopbench.kernels.gelu import pointwise_parts
 from flopbench.kernels.linear import Maps
@@ -90,14 +91,14 @@ def fused_cell() -> Cell:
     )
 
 
-def assert_agrees(operation: Operation, inputs: Sequence[Tensor | None]) -> None:
-    """`operation(*inputs, impl)` fused is what it is eager, values and gradients.
+def assert_agrees(operation: Operation, inputs: Sequence[Tensor | None], impl: Impl = "fused") -> None:
+    """`operation(*inputs, impl)` is what it is eager, values and gradients.
 
-    The eager one is taken in double precision: what is left is the fused one's own error, relative to the
+    The eager one is taken in double precision: what is left is the other one's own error, relative to the
     largest element, or to 1 where that is smaller. The inputs have to be of size 1.
     """
     given = [x for x in inputs if x is not None]
-    fused = _tensors(operation(*inputs, "fused"))
+    fused = _tensors(operation(*inputs, impl))
     wide = [None if x is None else x.detach().double().requires_grad_() for x in inputs]
     eager = _tensors(operation(*wide, "eager"))
     for got, expected in zip(fused, eager, strict=True):

@@ -51,22 +51,22 @@ CALLS = {
     "attention": (ATTENTION, features(2, 5, 12), 2),
     "depthwise": (DEPTHWISE, features(1, 3, 3, 2, parts=1)),
 }
-# What each runs as, asked for eager, auto, fused, cpp, inductor; then auto and fused where a compiler traces.
+# What each runs as, asked for eager, auto, fused, cpp, inductor, batched; then auto and fused, traced.
 CHOICES = {
-    "linear": "torch torch cpp cpp torch cpp cpp",
-    "linear_gelu": "torch torch cpp cpp torch cpp cpp",
-    "gelu": "torch torch cpp cpp inductor cpp cpp",
-    "layer_norm": "torch torch cpp cpp inductor cpp cpp",
-    "add_layer_norm": "torch torch cpp cpp inductor cpp cpp",
-    "attention": "torch torch cpp cpp torch cpp cpp",
-    "depthwise": "torch torch cpp cpp torch cpp cpp",
+    "linear": "torch torch cpp cpp torch batched cpp cpp",
+    "linear_gelu": "torch torch cpp cpp torch batched cpp cpp",
+    "gelu": "torch torch cpp cpp inductor torch cpp cpp",
+    "layer_norm": "torch torch cpp cpp inductor torch cpp cpp",
+    "add_layer_norm": "torch torch cpp cpp inductor torch cpp cpp",
+    "attention": "torch torch cpp cpp torch torch cpp cpp",
+    "depthwise": "torch torch cpp cpp torch torch cpp cpp",
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_what_runs_on_a_cpu(cpu, name):
     operation, *given = CALLS[name]
-    asked: Any = ("eager", "auto", "fused", "cpp", "inductor")
+    asked: Any = ("eager", "auto", "fused", "cpp", "inductor", "batched")
     chosen = [choose(operation, impl, *given) for impl in asked]
     assert all(choice.reason for choice in chosen)
 
@@ -84,7 +84,7 @@ KERNEL = torch.randn(2, 1, 3, 3, requires_grad=True)
 
 
 def linear_gelu(x, maps, transform, kind, impl: Any):
-    if impl == "cpp":
+    if impl in ("cpp", "batched"):
         return linear_gelu_parts(x, maps, transform, kind, impl)
     return gelu(linear_parts(x, maps, impl), transform, kind, impl)
 
@@ -288,7 +288,9 @@ def test_a_hook_on_every_linear_layer_fires_in_each(cpu, family):
                 module.register_forward_hook(lambda *_, path=path: seen.append(path))
         return seen, [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
 
-    results = {impl: runs(family, impl, listen) for impl in ("eager", "auto", "fused", "cpp", "inductor")}
+    results = {
+        impl: runs(family, impl, listen) for impl in ("eager", "auto", "fused", "cpp", "inductor", "batched")
+    }
     output, (called, every) = results["eager"]
     # Of the last layer before an invariant head half is not computed.
     assert set(every) - set(called) <= {every[-2]}

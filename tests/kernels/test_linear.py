@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 
 from flopbench.errors import FlopbenchError
-from flopbench.kernels.linear import LINEAR_GELU, Maps, linear_gelu_parts, linear_parts
+from flopbench.kernels.dispatch import choose, observe
+from flopbench.kernels.linear import LINEAR, LINEAR_GELU, Maps, linear_gelu_parts, linear_parts
 from flopbench.kernels.transform import POINT
 from tests.kernels.agreement import (
     BIASED,
@@ -59,6 +60,72 @@ def test_products_without_a_bias_or_with_one_for_each_part(device):
 
     assert_agrees(shared, [s, a, weight, None, None])
     assert_agrees(shared, [s, a, weight, bias, normal(5, device=device)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("parts", "shape"), [given for given in OF_PARTS if given[0] in (2, 4)])
+def test_one_batched_product(parts, shape, dtype):
+    given = inputs(parts, *shape, dtype=dtype)
+    with observe() as ran:
+        assert_agrees(partial(linear, parts=parts), given, "batched")
+    assert ran["linear"] == {"batched": "asked for", "torch": "asked for"}
+
+    def with_gelu(*tensors):
+        *given, impl = tensors
+        x, maps = parts_and_maps(parts, given)
+        of = x, maps, TRANSFORMS[parts], "gelu"
+        return linear_gelu_parts(*of, impl) if impl == "batched" else LINEAR_GELU.specification(*of)
+
+    assert_agrees(with_gelu, given, "batched")
+
+
+def test_one_batched_product_with_a_bias_on_any_part():
+    s, a, weight, _, bias = inputs(2, (3, 4), 6, 5)
+    for biases in ([None, None], [None, bias], [bias, normal(5)]):
+
+        def shared(s, a, weight, *given):
+            *biases, impl = given
+            return linear_parts([s, a], Maps([weight], (0, 0), biases), impl)
+
+        assert_agrees(shared, [s, a, weight, *biases], "batched")
+
+
+def test_one_batched_product_under_autocast():
+    x, maps = parts_and_maps(2, inputs(2, (3, 7), 16, 8, dtype=torch.float32))
+    with torch.autocast("cpu", torch.bfloat16):
+        batched, eager = (linear_parts(x, maps, impl) for impl in ("batched", "eager"))
+    for one, two in zip(batched, eager, strict=True):
+        assert one.dtype == two.dtype == torch.bfloat16
+        torch.testing.assert_close(one, two, rtol=2e-2, atol=2e-2)
+
+
+def test_one_batched_product_is_of_parts_and_weights_of_one_shape():
+    alike, (wide, *_) = inputs(2, (3,), 6, 5), inputs(2, (3,), 8, 5)
+    x, maps = parts_and_maps(2, alike)
+    for parts, weights in (([x[0], wide], maps.weights), (x, [maps.weights[0], maps.weights[1][:4]])):
+        with pytest.raises(FlopbenchError, match=r"^impl='batched' cannot run linear: .* unlike shapes; use"):
+            linear_parts(parts, Maps(weights, (0, 1), [None, None]), "batched")
+    octic = parts_and_maps(6, inputs(6, (3,), 4, 5))
+    with pytest.raises(FlopbenchError, match=r"^impl='batched' cannot run linear: .* unlike shapes; use"):
+        linear_parts(*octic, "batched")
+    assert choose(LINEAR, "batched", x[:1], Maps(maps.weights[:1], (0,), [None])).name == "torch"
+
+
+def test_one_batched_product_is_not_what_a_cpu_takes_unasked(no_triton):
+    # Of channels that C++ does not take either.
+    x, maps = parts_and_maps(2, inputs(2, (3,), 6, 5))
+    for impl in ("fused", "auto"):
+        assert choose(LINEAR, impl, x, maps).name == "torch"
+    traced = []
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def network(x):
+        traced.extend(choose(LINEAR, impl, x, maps) for impl in ("fused", "auto"))
+        return x[0] + 1
+
+    network(list(x))
+    assert [choice.name for choice in traced] == ["torch", "torch"]
+    assert all("batched: for compiled networks on a GPU" in choice.reason for choice in traced)
 
 
 @pytest.mark.parametrize("kind", ["gelu", "quick_gelu"])

@@ -81,14 +81,40 @@ def linear(**options: Any) -> tuple[str, str]:
 
 
 def test_the_fastest_is_chosen_and_the_record_says_why():
-    assert on_a_gpu(LAYER_NORM) == ("triton", f"auto: 50% faster on {CARD}, 2026-01-02, torch 2.13.0")
+    assert on_a_gpu(LAYER_NORM) == (
+        "triton",
+        f"auto: 50% faster than torch on {CARD}, 2026-01-02, torch 2.13.0",
+    )
     name, why = linear()
-    assert (name, why.split(";")[0]) == ("torch", f"triton: 33% slower on {CARD}, 2026-01-02, torch 2.13.0")
+    assert (name, why.split(";")[0]) == (
+        "torch",
+        f"triton: 33% slower than torch on {CARD}, 2026-01-02, torch 2.13.0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ms", "chosen", "why"),
+    [
+        ({"torch": 3.0, "triton": 2.0, "batched": 4.0}, "triton", "50% faster than torch"),
+        ({"torch": 3.0, "triton": 2.0, "batched": 1.0}, "batched", "100% faster than triton"),
+        ({"torch": 1.0, "triton": 2.0, "batched": 4.0}, "torch", "50% slower than torch"),
+        ({"torch": 4.0, "triton": 2.0}, "triton", "100% faster than torch"),
+        ({"torch": 4.0, "batched": 2.0}, "batched", "100% faster than torch"),
+    ],
+)
+def test_the_fastest_of_three_ways_is_chosen(table, monkeypatch, ms, chosen, why):
+    table.write_text(json.dumps([asdict(row("linear", 0, 0, ms=ms, compiled=True))]))
+    # A stand-in where a compiler traces, for there alone products are batched.
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(dispatch, "_exporting", lambda: False)
+    name, said = linear()
+    assert name == chosen
+    assert f"{why} on {CARD}" in said
 
 
 def test_times_of_like_sizes_add_up():
     name, why = on_a_gpu(GELU, HALVES, "gelu")
-    assert (name, why.split(",")[0]) == ("triton", f"auto: 67% faster on {CARD}")
+    assert (name, why.split(",")[0]) == ("triton", f"auto: 67% faster than torch on {CARD}")
 
 
 @pytest.mark.parametrize(
@@ -139,8 +165,8 @@ def test_where_a_compiler_traces_the_table_is_that_of_compiled_networks(dynamic)
         network(*features(1600000))
     # Each is the first reason: of the first size.
     assert list(ran["layer_norm"]) == ["torch"]
-    assert ran["layer_norm"]["torch"].startswith(f"triton: 50% slower on {CARD}, 2026-01-02")
-    assert ran["gelu"]["triton"] == f"auto: 100% faster on {CARD}, 2026-01-02, torch 2.13.0"
+    assert ran["layer_norm"]["torch"].startswith(f"triton: 50% slower than torch on {CARD}, 2026-01-02")
+    assert ran["gelu"]["triton"] == f"auto: 100% faster than torch on {CARD}, 2026-01-02, torch 2.13.0"
     assert ran["gelu"]["torch"].startswith(f"triton: not measured on {CARD} at this size")
 
 

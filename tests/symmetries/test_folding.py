@@ -52,6 +52,10 @@ def test_folded_networks_give_the_same(monkeypatch, family, version):
         before = model(images)
         fold(model)
         torch.testing.assert_close(model(images), before)
+        # A compiler takes them whole, that of the oldest torch that is supported too.
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(images), before)
     assert not any(isinstance(module, FlopDepthwise) for module in model.modules())
 
 

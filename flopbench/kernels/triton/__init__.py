@@ -1,7 +1,8 @@
 """Fused versions in Triton, one file an op, beside the eager ones in `flopbench.kernels` that specify them.
 
-None has been timed on a GPU yet, though each compiles for an H100 (tests/kernels/hopper.py). What is said
-of speed is arithmetic: the bytes that each moves, against those of the eager operations. Each is an operator
+Forward each has been timed by itself on an H200 (reports/gpu-h200.md); gradients have not, nor has a network
+in a CUDA graph. Each compiles for an H100 (tests/kernels/hopper.py). What is said of speed is arithmetic: the
+bytes that each moves, against those of the eager operations. Each is an operator
 (`flopbench.kernels.operator`), opaque to compilers: `triton_op` would show inductor the kernel, but inductor
 fuses nothing into it. Without a GPU the kernels are tested in Triton's interpreter (TRITON_INTERPRET=1 before
 this is imported).

@@ -1,8 +1,9 @@
 """Products of all parts of a feature in one launch, and the GELU in their epilogue.
 
-Not timed on a GPU yet, and not what "auto" runs: the library's products are hard to beat. The arithmetic is
-theirs. What is predicted of an H100: the products of all parts in one launch have one last, partly filled
-wave of tiles where a launch for each part has as many, of 132 tiles each; that is what small batches lose.
+Timed forward (reports/gpu-h200.md): slower than the library's products at most sizes, and with the GELU
+mostly no faster than these and inductor's. With gradients not timed. The arithmetic is the library's. What
+was predicted of an H100: the products of all parts in one launch have one last, partly filled wave of tiles
+where a launch for each part has as many, of 132 tiles each; that is what small batches lose.
 Parts share no features, and weights at most with the next, so one part's tiles all come before the next
 one's, the widest first, and the cache holds one weight at a time. With the GELU the accumulators of all
 points of a tile are at hand, and the hidden features are written once, where product and GELU apart write,
