@@ -123,9 +123,11 @@ def _name_batch(model: ir.Model) -> None:
     if symbol is None:
         return
     word = re.compile(rf"\b{re.escape(symbol)}\b")
+
+    def named(size: int | ir.SymbolicDim) -> int | str | None:
+        return size if isinstance(size, int) else size.value and word.sub("batch", size.value)
+
     values = [*model.graph.inputs, *(value for node in model.graph.all_nodes() for value in node.outputs)]
     for value in values:
         if value.shape is not None:
-            value.shape = ir.Shape(
-                [size if isinstance(size, int) else word.sub("batch", str(size)) for size in value.shape]
-            )
+            value.shape = ir.Shape([named(size) for size in value.shape])

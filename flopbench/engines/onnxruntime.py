@@ -43,7 +43,7 @@ class OnnxRuntime(Engine):
         return files(path)
 
     def write(self, program: ExportedProgram, path: Path, request: Request) -> None:
-        """An ONNX file; of int8 its products with weights are quantised, calibrated on the request's inputs."""
+        """An ONNX file; for int8 products with weights are quantised, calibrated on the inputs given."""
         if request.dtype != "int8":
             write_onnx(program, path, request)
             return
