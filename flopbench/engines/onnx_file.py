@@ -118,8 +118,9 @@ def _clean(model: ir.Model) -> None:
 
 
 def _name_batch(model: ir.Model) -> None:
-    first = model.graph.inputs[0].shape
-    symbol = None if first is None or isinstance(first[0], int) else first[0].value
+    shape = model.graph.inputs[0].shape
+    first = shape[0] if shape is not None else None
+    symbol = first.value if isinstance(first, ir.SymbolicDim) else None
     if symbol is None:
         return
     word = re.compile(rf"\b{re.escape(symbol)}\b")
