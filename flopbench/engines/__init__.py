@@ -74,7 +74,7 @@ def write(one: Engine, model: nn.Module, args: tuple[Tensor, ...], path: Path, r
         FlopbenchError: torch.export cannot take the network, or the engine cannot take what it gives.
     """
     fold(model.eval())
-    with observe() as ran, idiom(one.idiom):
+    with observe() as ran, idiom(one.idiom_for(request)):
         program = program_of(model, args)
     one.write(program, path, request)
     return ran
@@ -109,7 +109,7 @@ def deploy(
         written = time.monotonic()
         session = one.load(path, request, threads)
         loaded = time.monotonic()
-        size = path.stat().st_size
+        size = sum(file.stat().st_size for file in one.files(path))
     record = Deployment(
         engine=name,
         version=one.version(),

@@ -65,6 +65,14 @@ class Engine(ABC):
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """What a file becomes, ready for its first call, on so many threads."""
 
+    def idiom_for(self, request: Request) -> Mapping[str, Name]:
+        """The idiom in the dtype of a request."""
+        return self.idiom
+
+    def files(self, path: Path) -> list[Path]:
+        """What `write` wrote: the file, and what lies beside it."""
+        return [path]
+
     def provider(self, request: Request) -> str:
         """What within the engine computes."""
         return request.device
