@@ -4,15 +4,19 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-Name = Literal["torch", "unfused", "batched", "inductor", "cpp", "triton"]
+Name = Literal["torch", "unfused", "batched", "joined", "folded", "inductor", "cpp", "triton"]
 """What an operation can run as: torch's own operator; attention as two products with the scores in memory;
-products of all parts as one batched product; the eager text compiled by inductor; C++; Triton."""
+products of all parts as one batched product; the norm of all parts as one of them side by side; the products
+before a GELU with its transform's scale in their weights; the eager text compiled by inductor; C++; Triton.
+
+Those joined and folded have as few operators as an engine can run, which reads weights as constants: they are
+chosen for what is exported (`flopbench.kernels.dispatch.idiom`), and else by name alone."""
 
 Impl = Literal["auto", "fused", "eager", "batched", "inductor", "cpp", "triton"]
 """What may be asked for: `flopbench.kernels.dispatch.choose` has the rule. Stands where torch is not
 imported, for suite files name it too."""
 
-TORCH: tuple[Name, ...] = ("torch", "unfused", "batched")
+TORCH: tuple[Name, ...] = ("torch", "unfused", "batched", "joined", "folded")
 """Those that are made of torch's own operators, which anybody's network has."""
 
 Ran = dict[str, dict[Name, str]]

@@ -76,11 +76,14 @@ def by_heads(
     qkv: Sequence[Tensor], heads: int, way: Callable[[Tensor, Tensor, Tensor], Tensor] = attention
 ) -> list[Tensor]:
     """`attention_parts` in torch's operators, on any device and in any dtype."""
-    split = [x.unflatten(-1, (3, heads, x.shape[-1] // (3 * heads))) for x in qkv]
+    # Queries', keys' and values' on one axis, so that what is exported takes no axis apart.
+    split = [x.unflatten(-1, (3 * heads, -1)) for x in qkv]
     # One part is seen as heads, several are copied side by side.
     joined = split[0] if len(split) == 1 else torch.cat(split, dim=-1)
-    q, k, v = joined.permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = joined.transpose(1, 2).split(heads, dim=1)
     mixed = way(q, k, v).transpose(1, 2)
+    if len(split) == 1:
+        return [mixed.flatten(2)]
     return [x.flatten(2) for x in mixed.split([x.shape[-1] for x in split], dim=-1)]
 
 

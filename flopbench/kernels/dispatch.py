@@ -53,6 +53,7 @@ class Implementation:
         lacks: what software it needs and does not find.
         measured: whether the table of measurements (`flopbench.kernels.measured`) says how fast it is: what
             is slower there runs only by name, and what is not in it "auto" leaves to torch.
+        named: whether it runs only by name, or where an engine's idiom names it.
     """
 
     name: Name
@@ -62,6 +63,7 @@ class Implementation:
     unasked: Callable[[Tensor], Why] = _never
     lacks: Callable[[], Why] = _never
     measured: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _choose(
     reasons = []
     for one in operation.implementations:
         named = impl == one.name
-        if not named and impl not in ("auto", "fused"):
+        if not named and (one.named or impl not in ("auto", "fused")):
             continue
         lacking, found, why = "", "", one.unwritten(parts)
         if not why:
@@ -210,6 +212,11 @@ def inductor(unwritten: Callable[[Sequence[Tensor]], Why] = _never) -> Implement
     return Implementation(
         "inductor", unwritten, unable, unasked=lambda x: "waits for a compiler", lacks=_no_compiler
     )
+
+
+def exported(name: Name, cannot: Callable[..., Why] = _never) -> Implementation:
+    """Torch's own operators, as few as an engine can run: for what is exported (`idiom`), or by name."""
+    return Implementation(name, one_part, cannot, named=True)
 
 
 def _on_a_cpu(parts: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> Why:

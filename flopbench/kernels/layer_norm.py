@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from flopbench.kernels import Impl
+from flopbench.kernels import Impl, Name
 from flopbench.kernels.dispatch import (
     Operation,
     Why,
     choose,
     cpp,
+    exported,
     inductor,
     library_is_faster,
     one_part,
@@ -34,7 +36,7 @@ def layer_norm_parts(
     affine: Sequence[Tensor],
     eps: float,
     dimensions: tuple[int, ...],
-    impl: Impl = "auto",
+    impl: Impl | Name = "auto",
 ) -> list[Tensor]:
     """Centre each part over its own channels, divide all by their common deviation, scale and shift.
 
@@ -59,6 +61,8 @@ def layer_norm_parts(
         from flopbench.kernels.triton import layer_norm as kernels
 
         return kernels.layer_norm_parts(list(x), [], [], list(affine), list(dimensions), eps)
+    if which == "joined":
+        return joined(x, affine, eps, dimensions)
     run = compiled(norm_parts, *x) if which == "inductor" else norm_parts
     return run(x, affine, eps, dimensions)
 
@@ -77,6 +81,34 @@ def norm_parts(
     return [part.to(dtype) for part in (normed[0] + bias, *normed[1:])]
 
 
+def joined(
+    x: Sequence[Tensor], affine: Sequence[Tensor], eps: float, dimensions: tuple[int, ...]
+) -> list[Tensor]:
+    """What `norm_parts` computes, as one layer norm of C channels: the centred parts side by side.
+
+    Those have mean 0, and variance Σ C_p var(x_p) / C. Each is scaled so that this is Σ var(x_p) / (d_p Σ d²)
+    instead, and its γ by the inverse. In the regular representation the scale is 1/d_p, 1 for halves.
+    """
+    of, dtype, order = irreps_of_parts(dimensions), x[0].dtype, sum(d * d for d in dimensions)
+    widths = [part.shape[-1] for part in x]
+    scales = [
+        (sum(widths) / (order * width * dimensions[i])) ** 0.5 for width, i in zip(widths, of, strict=True)
+    ]
+    # An operator per part that has something to do.
+    centred = [
+        _centred(_wide(part)) if scale == 1 else _centred(_wide(part)) * scale
+        for part, scale in zip(x, scales, strict=True)
+    ]
+    side_by_side = torch.cat(centred, dim=-1)
+    *gains, shift = (vector.to(side_by_side.dtype) for vector in affine)
+    gain = torch.cat(
+        [gains[i] if scale == 1 else gains[i] / scale for scale, i in zip(scales, of, strict=True)]
+    )
+    bias = F.pad(shift, (0, sum(widths[1:])))
+    normed = F.layer_norm(side_by_side, [sum(widths)], gain, bias, eps / order)
+    return [part.to(dtype) for part in normed.split(widths, dim=-1)]
+
+
 def add_layer_norm_parts(
     x: Sequence[Tensor],
     branch: Sequence[Tensor],
@@ -84,7 +116,7 @@ def add_layer_norm_parts(
     affine: Sequence[Tensor],
     eps: float,
     dimensions: tuple[int, ...],
-    impl: Impl = "auto",
+    impl: Impl | Name = "auto",
 ) -> list[Tensor]:
     """Add a residual branch to each part, `add_scaled`, and normalise the sums, `layer_norm_parts`.
 
@@ -108,6 +140,9 @@ def add_layer_norm_parts(
 
         lists = list(x), list(branch), list(gammas), list(affine), list(dimensions)
         return kernels.layer_norm_parts(*lists, eps)
+    if which == "joined":
+        sums = _sums(x, branch, gammas, dimensions)
+        return [*sums, *joined(sums, affine, eps, dimensions)]
     run = compiled(add_norm_parts, *x) if which == "inductor" else add_norm_parts
     return run(x, branch, gammas, affine, eps, dimensions)
 
@@ -121,12 +156,18 @@ def add_norm_parts(
     dimensions: tuple[int, ...],
 ) -> list[Tensor]:
     """What `add_layer_norm_parts` computes, in torch's operators."""
+    sums = _sums(x, branch, gammas, dimensions)
+    return [*sums, *norm_parts(sums, affine, eps, dimensions)]
+
+
+def _sums(
+    x: Sequence[Tensor], branch: Sequence[Tensor], gammas: Sequence[Tensor], dimensions: tuple[int, ...]
+) -> list[Tensor]:
     of = irreps_of_parts(dimensions)
-    sums = [
+    return [
         add_scaled(part, more, gammas[i] if gammas else None)
         for part, more, i in zip(x, branch, of, strict=True)
     ]
-    return [*sums, *norm_parts(sums, affine, eps, dimensions)]
 
 
 def _in_cpp(
@@ -156,17 +197,23 @@ def _not_both_in_cpp(parts: Sequence[Tensor], vectors: Sequence[Tensor] = ()) ->
     return _not_in_cpp(parts, vectors, features=2)
 
 
+def _unlike_rows(parts: Sequence[Tensor], vectors: Sequence[Tensor] = ()) -> Why:
+    return unlike_rows(parts)
+
+
+_JOINED = exported("joined", _unlike_rows)
+
 LAYER_NORM = Operation(
     "layer_norm",
     norm_parts,
-    (triton(one_part), cpp(cannot=_not_in_cpp, slower=library_is_faster), inductor(one_part)),
+    (triton(one_part), _JOINED, cpp(cannot=_not_in_cpp, slower=library_is_faster), inductor(one_part)),
 )
 """Of one part it is `torch.nn.LayerNorm`."""
 
 ADD_LAYER_NORM = Operation(
     "add_layer_norm",
     add_norm_parts,
-    (triton(), cpp(cannot=_not_both_in_cpp, slower=library_is_faster), inductor()),
+    (triton(), _JOINED, cpp(cannot=_not_both_in_cpp, slower=library_is_faster), inductor()),
     composed=True,
 )
 """Its parts are those of the feature and of the branch."""

@@ -23,13 +23,14 @@ from flopbench.kernels.dispatch import (
     Why,
     choose,
     cpp,
+    exported,
     library_is_faster,
     one_part,
     triton,
     unlike,
     unlike_rows,
 )
-from flopbench.kernels.gelu import Activation, cannot_transform, gelu, not_exact
+from flopbench.kernels.gelu import ACTIVATIONS, Activation, cannot_transform, gelu, not_exact
 from flopbench.kernels.transform import Transform
 
 CHANNELS = 16
@@ -87,7 +88,8 @@ def batched(parts: Sequence[Tensor], maps: Maps) -> list[Tensor]:
     traces, what writes the parts writes them side by side, and what reads the results adds the biases.
     """
     rows = parts[0].shape[:-1]
-    x = torch.stack(list(parts)).flatten(1, -2)
+    # Along an axis that they have: a new one for each would be an operator more in what is exported.
+    x = torch.cat(list(parts)).view(len(parts), -1, parts[0].shape[-1])
     weights = torch.stack([maps.weights[of] for of in maps.of])
     products = torch.bmm(x, weights.transpose(1, 2)).unflatten(1, rows)
     return [
@@ -99,13 +101,15 @@ def batched(parts: Sequence[Tensor], maps: Maps) -> list[Tensor]:
 def linear_gelu_parts(
     parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation, which: Name
 ) -> list[Tensor]:
-    """`gelu` of `linear_parts` as "cpp", "triton" or "batched", as `choose(LINEAR_GELU, …)` says.
+    """`gelu` of `linear_parts` as "cpp", "triton", "batched" or "folded", as `choose(LINEAR_GELU, …)` says.
 
     Those in one kernel are without gradients: these need what goes into the GELU, so it has to be written, by
     another kernel.
     """
     if which == "batched":
         return gelu(batched(parts, maps), transform, kind, "eager")
+    if which == "folded":
+        return folded(parts, maps, transform, kind)
     if which == "cpp":
         from flopbench.kernels.cpp.linear import linear_parts as in_cpp
 
@@ -113,6 +117,28 @@ def linear_gelu_parts(
     from flopbench.kernels.triton import linear as kernels
 
     return kernels.linear_gelu(*_as_operators_take(parts, maps), *transform.lists, kind)
+
+
+def folded(parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation) -> list[Tensor]:
+    """`gelu` of `by_part`: the weights have the transform's scale, and the biases are added to its points.
+
+    An engine computes weights once, and has a GELU of a sum with a bias for what it has without symmetry.
+    """
+    weights = [weight * transform.scale for weight in maps.weights]
+    products = by_part(parts, Maps(weights, maps.of, [None] * len(parts)))
+    points = transform.points(products, scaled=False)
+    if any(bias is not None for bias in maps.biases):
+        shifts = (
+            weights[of].new_zeros(weights[of].shape[0]) if bias is None else bias
+            for of, bias in zip(maps.of, maps.biases, strict=True)
+        )
+        points = [point + shift for point, shift in zip(points, transform.points(list(shifts)), strict=True)]
+    return transform.parts([ACTIVATIONS[kind](point) for point in points])
+
+
+def _not_folded(parts: Sequence[Tensor], maps: Maps, *_: object) -> Why:
+    rounded = any(weight.dtype not in (torch.float32, torch.float64) for weight in maps.weights)
+    return "it would round weights twice" if rounded else unlike_rows(parts)
 
 
 def _as_operators_take(
@@ -125,8 +151,8 @@ def _as_operators_take(
 
 
 def _not_batched(parts: Sequence[Tensor], maps: Maps, *_: object) -> Why:
-    # Compared, not hashed: where a network is exported a size may be a symbol.
-    shapes = [parts[i].shape + maps.weights[of].shape for i, of in enumerate(maps.of)]
+    # Compared one by one: sizes that are free in what is exported have no hash.
+    shapes = [(part.shape, maps.weights[of].shape) for part, of in zip(parts, maps.of, strict=True)]
     return "parts or weights of unlike shapes" if any(x != shapes[0] for x in shapes) else unlike(parts)
 
 
@@ -190,6 +216,7 @@ LINEAR_GELU = Operation(
     (
         triton(cannot=_not_in_epilogue),
         _BATCHED,
+        exported("folded", _not_folded),
         cpp(cannot=_not_with_gelu, slower=library_is_faster),
     ),
     composed=True,

@@ -29,12 +29,17 @@ class Transform:
     signs: tuple[int, ...]
 
     @property
+    def scale(self) -> float:
+        """1/√n: what makes sums and differences orthogonal."""
+        return float(len(self.order) ** -0.5)
+
+    @property
     def lists(self) -> tuple[list[int], list[int], list[int]]:
         """The attributes as operators of torch's take them."""
         return list(self.slices), list(self.order), list(self.signs)
 
-    def points(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Parts `[..., slices·c]` to n points `[..., c]`."""
+    def points(self, parts: Sequence[Tensor], *, scaled: bool = True) -> list[Tensor]:
+        """Parts `[..., slices·c]` to n points `[..., c]`; not `scaled`, of parts that are already."""
         pieces: list[Tensor] = []
         for part, count in zip(parts, self.slices, strict=True):
             pieces += [part] if count == 1 else part.chunk(count, dim=-1)
@@ -42,7 +47,7 @@ class Transform:
             pieces[index] if sign > 0 else -pieces[index]
             for index, sign in zip(self.order, self.signs, strict=True)
         )
-        return _walsh_hadamard(list(signed))
+        return _walsh_hadamard(list(signed), scaled=scaled)
 
     def parts(self, points: Sequence[Tensor]) -> list[Tensor]:
         """The inverse of `points`."""
@@ -66,7 +71,7 @@ QUARTERS = Transform((1, 1, 1, 1), (0, 1, 2, 3), (1, 1, 1, 1))
 """Mirror pairs of channels of mirror pairs of tokens."""
 
 
-def _walsh_hadamard(x: list[Tensor]) -> list[Tensor]:
+def _walsh_hadamard(x: list[Tensor], *, scaled: bool = True) -> list[Tensor]:
     span = 1
     while span < len(x):
         for i in range(len(x)):
@@ -74,7 +79,7 @@ def _walsh_hadamard(x: list[Tensor]) -> list[Tensor]:
                 x[i], x[i + span] = x[i] + x[i + span], x[i] - x[i + span]
         span *= 2
     # Scaled in place: fresh results that nobody else has seen.
-    return x if len(x) == 1 else [point.mul_(len(x) ** -0.5) for point in x]
+    return x if len(x) == 1 or not scaled else [point.mul_(len(x) ** -0.5) for point in x]
 
 
 def to_mirror_pairs(s: Tensor, a: Tensor) -> list[Tensor]:
