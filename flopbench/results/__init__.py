@@ -13,6 +13,7 @@ from flopbench.results.profiles import (
     ProfileRecord,
 )
 from flopbench.results.records import (
+    EXPORTED,
     OURS,
     POWER_LIMIT,
     SCHEMA,
@@ -36,6 +37,7 @@ from flopbench.results.records import (
 from flopbench.results.run import Run, merge_runs
 
 __all__ = [
+    "EXPORTED",
     "OURS",
     "POWER_LIMIT",
     "SCHEMA",
