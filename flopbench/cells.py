@@ -39,6 +39,8 @@ ENGINE_DTYPES: dict[Mode, dict[DeviceKind, tuple[DType, ...]]] = {
     "tensorrt": {"cuda": ("fp32", "tf32", "bf16", "fp16")},
 }
 """What each engine computes in, by the device that it runs on."""
+EXPORTED = {"eager": "exported naively", "auto": "in the engine's idiom"}
+"""How a network came into an engine, by the kernels that were asked for: those that run are the engine's."""
 Attention = Literal["fused", "unfused"]
 Positions = Literal["learnt", "rope"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -339,7 +341,10 @@ class Cell(Frozen):
     @property
     def words(self) -> list[str]:
         """`batch 4`, `forward`, `bf16 autocast`, `compiled`; what is as usual is left out."""
-        return [words for axis in AXES.values() if (words := axis.say(axis.of(self)))]
+        said = {name: axis.say(axis.of(self)) for name, axis in AXES.items()}
+        if self.mode in ENGINES and said["impl"]:
+            said["impl"] = EXPORTED.get(self.impl, said["impl"])
+        return [*filter(None, said.values())]
 
     @property
     def comes_to(self) -> "Cell":

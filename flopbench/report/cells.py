@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, Literal
 
-from flopbench.cells import AXES, ENGINES
+from flopbench.cells import AXES, ENGINES, EXPORTED
 from flopbench.report import text
 from flopbench.report.labels import read, version_of
-from flopbench.results import EXPORTED
 from flopbench.results.frame import IMAGES
 from flopbench.results.percentiles import PERCENTILES
 from flopbench.symmetries.registry import BASELINE
@@ -85,7 +84,7 @@ def baseline_is_told(row: Row) -> bool:
 def _pair_name(row: Row, *, alone: bool) -> str:
     candidate, baseline = row["candidate_label"], row["baseline_label"]
     says_another = version_of(candidate) != BASELINE
-    if baseline_is_told(row) or (alone and not says_another):
+    if baseline_is_told(row) or (alone and not says_another and not is_stock(row)):
         return candidate
     return f"{candidate} against {baseline}"
 
@@ -292,6 +291,13 @@ def is_stock(row: Row) -> bool:
     """Whether a plain network of ours stands against somebody else's: a check of the baselines themselves."""
     candidate = read(row["candidate_label"])
     return candidate is not None and candidate.version == BASELINE and read(row["baseline_label"]) is None
+
+
+def promising(cells: Rows) -> list[Row]:
+    """The cells without the checks of baselines (`is_stock`), which are spoken of on their own; all of them
+    where they are nothing else.
+    """
+    return [row for row in cells if not is_stock(row)] or [*cells]
 
 
 def other_worlds(chosen: Rows, cells: Rows) -> list[list[Row]]:

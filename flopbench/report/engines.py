@@ -57,9 +57,7 @@ def fair_baselines(cells: Rows) -> list[str]:
 
 def _arithmetic(row: Row) -> tuple[str, ...]:
     """The words of what is computed, whatever executes it: `fp32`."""
-    return tuple(
-        words for a in SETTING if a.name not in ("mode", "impl") and (words := a.say(row[a.name]))
-    )
+    return tuple(words for a in SETTING if a.name not in ("mode", "impl") and (words := a.say(row[a.name])))
 
 
 def _side_by_side(cells: Rows) -> list[list[Row]]:

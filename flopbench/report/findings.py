@@ -20,6 +20,7 @@ from flopbench.report.cells import (
     kernels_words,
     label_of,
     other_worlds,
+    promising,
     setting_of,
     setting_words,
     tops,
@@ -62,9 +63,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     """
     device = text.with_article(text.printable(device_name))
     known = len(cells)
-    stock = [row for row in cells if is_stock(row)]
-    # Whether our baselines are as fast as others is said on its own.
-    cells = [row for row in cells if row not in stock] or cells
+    stock, cells = [row for row in cells if is_stock(row)], promising(cells)
     chosen = headline(cells)
     if not chosen:
         return Answer(run, f"On {device}, no cell has a speed-up.", ())

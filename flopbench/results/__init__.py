@@ -13,7 +13,6 @@ from flopbench.results.profiles import (
     ProfileRecord,
 )
 from flopbench.results.records import (
-    EXPORTED,
     OURS,
     POWER_LIMIT,
     SCHEMA,
@@ -37,7 +36,6 @@ from flopbench.results.records import (
 from flopbench.results.run import Run, merge_runs
 
 __all__ = [
-    "EXPORTED",
     "OURS",
     "POWER_LIMIT",
     "SCHEMA",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, TypeAdapter, model_validator
 
-from flopbench.cells import ENGINES, Cell
+from flopbench.cells import ENGINES, EXPORTED, Cell
 from flopbench.frozen import Frozen
 from flopbench.kernels import Ran, has_ours
 from flopbench.results.percentiles import percentile_interval
@@ -19,8 +19,6 @@ Schema = Annotated[Literal[1, 2], Field(alias="schema")]
 
 TORCHS, OURS = "with torch's own operations", "with flopbench's kernels"
 """Both worlds of torch, in words."""
-EXPORTED = {"eager": "exported naively", "auto": "in the engine's idiom"}
-"""Those of engines, by the kernels that were asked for: what executes is the engine's own in either."""
 
 CompileCache = Literal["cold", "warm", "mixed", "shared"]
 """Where a model's compiled graphs came from: compiled in its first call, taken from the cache on disk, some

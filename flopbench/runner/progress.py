@@ -19,7 +19,7 @@ from flopbench.runner.needs import warnings
 def describe_record(record: CellRecord) -> str:
     """One line on how a cell ended."""
     cell = record.cell
-    what = "  ".join((cell.pair_label, *cell.words, *filter(None, [record.world])))
+    what = "  ".join(dict.fromkeys((cell.pair_label, *cell.words, *filter(None, [record.world]))))
     if record.unresolved:
         return f"{what}  {UNRESOLVED}: {record.unresolved}"
     if record.status != "ok" or record.speedup is None:
