@@ -90,11 +90,14 @@ def _promise(group: Rows, *, several: bool) -> str:
         else:
             ends = f"{text.percent(low)} to {text.percent(high)}"
             open_.append(f"{ran_in(row['mode'])} ({share}, 95 % interval {ends})")
-    where = _where(group[0], several=several)
-    least = f"at least {text.percent(KEPT)} of its promise {where}"
-    said = [f"keeps {least} {text.joined(kept)}" if kept else f"is not shown to keep {least} anywhere"]
-    said += [f"not {text.joined(missed, 'or')}"] if missed else []
-    said += [f"it cannot be told {text.joined(open_, 'or')}"] if open_ else []
+    share = f"{text.percent(KEPT)} of its promise {_where(group[0], several=several)}"
+    if kept:
+        said = [f"keeps at least {share} {text.joined(kept)}"]
+        said += [f"not {text.joined(missed, 'or')}"] if missed else []
+        said += [f"it cannot be told {text.joined(open_, 'or')}"] if open_ else []
+    else:
+        said = [f"keeps less than {share} {text.joined(missed)}"] if missed else []
+        said += [f"whether it keeps {share} cannot be told {text.joined(open_, 'or')}"] if open_ else []
     return f"{label_of(group[0], 'candidate')} {'; '.join(said)}.".replace("\u00a0", " ")
 
 
