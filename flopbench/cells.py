@@ -23,16 +23,24 @@ DType = Literal["fp32", "tf32", "bf16", "fp16", "autocast-bf16", "autocast-fp16"
 """`int8` is what an engine quantises a network to, weights and features."""
 EngineName = Literal["aot-inductor", "onnxruntime", "openvino", "tensorrt"]
 """What executes an exported network (`flopbench.engines`)."""
-Mode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph", EngineName]
+TorchMode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph"]
 """`compile-blocks` compiles the repeated block once instead of the whole network: far shorter to compile."""
+Mode = Literal[TorchMode, EngineName]
 ENGINES: frozenset[Mode] = frozenset(get_args(EngineName))
-QUANTISING: frozenset[Mode] = frozenset(("onnxruntime", "openvino"))
-"""Engines that have int8."""
 COMPILING: frozenset[Mode] = frozenset(get_args(Mode)) - ENGINES - {"eager"}
 """Modes in which torch.compile compiles at the first call."""
 CAPTURING: frozenset[Mode] = frozenset(("max-autotune", "cuda-graph"))
 """Modes that capture what they compile for CUDA as a CUDA graph, which is launched as a whole."""
 DeviceKind = Literal["cpu", "cuda"]
+ENGINE_DTYPES: dict[Mode, dict[DeviceKind, tuple[DType, ...]]] = {
+    "aot-inductor": {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16", "fp16")},
+    "onnxruntime": {"cpu": ("fp32", "int8")},
+    "openvino": {"cpu": ("fp32", "bf16", "int8")},
+    "tensorrt": {"cuda": ("fp32", "tf32", "bf16", "fp16")},
+}
+"""What each engine computes in, by the device that it runs on."""
+EXPORTED = {"eager": "exported naively", "auto": "in the engine's idiom"}
+"""How a network came into an engine, by the kernels that were asked for: those that run are the engine's."""
 Attention = Literal["fused", "unfused"]
 Positions = Literal["learnt", "rope"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -333,7 +341,10 @@ class Cell(Frozen):
     @property
     def words(self) -> list[str]:
         """`batch 4`, `forward`, `bf16 autocast`, `compiled`; what is as usual is left out."""
-        return [words for axis in AXES.values() if (words := axis.say(axis.of(self)))]
+        said = {name: axis.say(axis.of(self)) for name, axis in AXES.items()}
+        if self.mode in ENGINES and said["impl"]:
+            said["impl"] = EXPORTED.get(self.impl, said["impl"])
+        return [*filter(None, said.values())]
 
     @property
     def comes_to(self) -> "Cell":
@@ -352,15 +363,6 @@ class Cell(Frozen):
             self.options(name.raw)
             name.check_image_size(self.image_size)
             name.check_positions(self.positions)
-            if self.mode in ENGINES and self.pass_ != "forward":
-                raise FlopbenchError(
-                    f"mode {self.mode} runs an exported network, which has no {self.pass_} pass: "
-                    "choose --pass forward"
-                )
-            if self.dtype == "int8" and self.mode not in QUANTISING:
-                raise FlopbenchError(
-                    f"int8 is an engine's: choose --mode {' or '.join(sorted(QUANTISING))}, not {self.mode}"
-                )
             if (self.task, self.pass_, self.pair.loss) == ("features", "train", None) and name.has_tasks:
                 raise FlopbenchError(
                     f"features of {name.raw} have no loss to train with: "
@@ -373,7 +375,40 @@ class Cell(Frozen):
                     f"{name.raw} is a single layer: it has no {self.pass_} pass in mode {self.mode}; "
                     "choose forward, or backward in mode eager"
                 )
+        if refusal := self.refusal():
+            raise FlopbenchError(refusal)
         return self
+
+    def refusal(self, device: DeviceKind | None = None) -> str | None:
+        """Why the cell's mode has not its pass or its dtype on a device, or on any; None where it has."""
+        if self.mode in ENGINES:
+            if self.pass_ != "forward":
+                return (
+                    f"mode {self.mode} runs an exported network, which has no {self.pass_} pass: "
+                    "choose --pass forward"
+                )
+            return refused_by_engine(self.mode, self.dtype, device)
+        if self.dtype == "int8":
+            having = [
+                mode for mode, known in ENGINE_DTYPES.items() if any("int8" in d for d in known.values())
+            ]
+            return f"int8 is an engine's: choose --mode {' or '.join(having)}, not {self.mode}"
+        for what, value in (("dtype", self.dtype), ("mode", self.mode)):
+            if device == "cpu" and value in ("tf32", "cuda-graph"):
+                return f"{what} {value} exists on CUDA only, not on device cpu"
+        return None
+
+
+def refused_by_engine(engine: Mode, dtype: str, device: str | None = None) -> str | None:
+    """Why an engine does not compute in a dtype on a device, or on any; None where it does."""
+    on = ENGINE_DTYPES[engine]
+    if device is not None and device not in on:
+        return f"{engine} runs on {' and '.join(on)} alone: choose another --mode"
+    known = dict.fromkeys(one for kind, own in on.items() for one in own if device in (None, kind))
+    if dtype not in known:
+        where = f" on {device}" if device else ""
+        return f"{engine} has no {dtype}{where}: choose --dtype {' or '.join(known)}"
+    return None
 
 
 def _axes() -> Iterator[Axis]:

@@ -121,9 +121,12 @@ class Pair(Frozen):
 
     @property
     def tells_baseline(self) -> bool:
-        """Whether the candidate's label leaves no other baseline to think of: E(X) is against X."""
+        """Whether the candidate's label leaves no other baseline to think of: E(X) is against X.
+
+        Networks that are not ours say nothing of a baseline, and are called by their names alone.
+        """
         candidate = parse_name(self.candidate)
-        return not candidate.has_symmetry or self.baseline == candidate.base
+        return not candidate.spec or self.baseline == candidate.base
 
     @property
     def spoken(self) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flopbench.cells import DType, ImageSize, Mode
+from flopbench.cells import DType, ImageSize, TorchMode
 from flopbench.errors import FlopbenchError, unknown
 from flopbench.frozen import Frozen
 from flopbench.kernels import Impl
@@ -144,7 +144,7 @@ class Recipe(Frozen):
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     image_size: ImageSize
     dtype: DType = "fp32"
-    mode: Mode = "eager"
+    mode: TorchMode = "eager"
     impl: Impl = "auto"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     optimiser: Optimiser

@@ -95,19 +95,20 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
         pair at the batch size, in the pass and at the resolution that are listed first, and cells that
         differ in their kernels alone are neighbours. What is averaged over a group is so in inference alone.
         Of cells that would measure the same, such as both kinds of attention in a network without any, the
-        first is measured.
+        first is measured. What a mode lacks on the device, an engine a dtype or a pass, is left out where
+        mode, dtype and pass are each measured with others.
 
         Raises:
-            FlopbenchError: a model cannot take one of the image sizes or tasks, or a single layer one of the
-                passes; or nothing is left to measure.
+            FlopbenchError: a model cannot take one of the image sizes or tasks, a single layer one of the
+                passes, or a mode any of the dtypes or passes; or nothing is left to measure.
         """
         known: set[Cell] = set()
-        axes = {name: self.values(axis) for name, axis in AXES.items()}
-        outer = {name: axes.pop(name) for name, axis in AXES.items() if axis.about == "work" or axis.outer}
-        nested = {**outer, "pair": self.pairs, **axes}
-        for values in product(*nested.values()):
-            cell = Cell.model_validate({"device": device, **dict(zip(nested, values, strict=True))})
+        cells = [*self._product(device)]
+        had = {value for cell in cells if not cell.refusal(device) for value in _run_as(cell)}
+        for cell in cells:
             if cell.pass_ != "forward" and any(name.version.averaged for name in cell.pair.names):
+                continue
+            if cell.refusal(device) and had.issuperset(_run_as(cell)):
                 continue
             if cell.comes_to not in known:
                 known.add(cell.comes_to)
@@ -117,6 +118,19 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
             raise FlopbenchError(
                 f"{names}: outputs are averaged over a group in inference alone: choose pass forward"
             )
+
+    def _product(self, device: DeviceKind) -> Iterator[Cell]:
+        """Every combination of the values, in the order of measuring."""
+        axes = {name: self.values(axis) for name, axis in AXES.items()}
+        outer = {name: axes.pop(name) for name, axis in AXES.items() if axis.about == "work" or axis.outer}
+        nested = {**outer, "pair": self.pairs, **axes}
+        for values in product(*nested.values()):
+            yield Cell.model_validate({"device": device, **dict(zip(nested, values, strict=True))})
+
+
+def _run_as(cell: Cell) -> set[str]:
+    """A cell's mode, dtype and pass."""
+    return {cell.mode, cell.dtype, cell.pass_}
 
 
 Variant = Literal["quick", "full"]

@@ -108,7 +108,8 @@ def compiled(cells: Iterable[Cell]) -> int:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit", "resmlp", "convnext", "hybrid", "paper", "speed", "widths", "dense", "resolution"]
+    "name",
+    ["vit", "resmlp", "convnext", "hybrid", "paper", "speed", "widths", "dense", "resolution", "engines"],
 )
 def test_on_a_gpu_a_budget_bounds_all_but_the_long_sweep(name: str):
     """Whole networks are compiled in minutes: a first look compiles few. What is compiled is captured, for
@@ -189,6 +190,55 @@ def test_an_id_names_what_is_not_as_usual():
             "fused kernels",
         ),
     ]
+
+
+def kinds_of(cells: Iterable[Cell]) -> set[tuple[str, str]]:
+    return {(cell.mode, cell.dtype) for cell in cells}
+
+
+def test_what_a_mode_lacks_is_left_out_of_a_product():
+    profile = load_suite("engines").profile("cpu", "full")
+    kinds = kinds_of(profile.cells("cpu"))
+    assert {(mode, "fp32") for mode in profile.values(AXES["mode"])} <= kinds
+    assert {mode for mode, dtype in kinds if dtype == "int8"} == {"onnxruntime", "openvino"}
+    assert ("onnxruntime", "bf16") not in kinds
+    assert ("openvino", "bf16") in kinds
+    # Neither is a pass that exported networks have not, where others have it.
+    both = override(profile, passes=("forward", "backward"), pairs=("vit_s16.flop",), impls=("auto",))
+    backward = {cell.mode for cell in both.cells("cpu") if cell.pass_ == "backward"}
+    assert backward == {"eager", "compile"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modes": ("onnxruntime",), "dtypes": ("bf16",)}, "onnxruntime has no bf16: choose --dtype fp32 or"),
+        ({"modes": ("onnxruntime",), "dtypes": ("fp32", "bf16")}, "onnxruntime has no bf16"),
+        (
+            {"modes": ("eager", "openvino"), "dtypes": ("int8",)},
+            "choose --mode onnxruntime or openvino, not e",
+        ),
+        ({"modes": ("eager", "openvino"), "passes": ("train",)}, "no train pass: choose --pass forward"),
+    ],
+)
+def test_what_a_mode_lacks_is_refused_where_it_is_asked_for_alone(changes: dict[str, tuple], message: str):
+    profile = override(load_suite("engines").profile("cpu", "quick"), **changes)
+    with pytest.raises(FlopbenchError, match=message):
+        list(profile.cells("cpu"))
+
+
+def test_engines_stand_beside_torch_and_our_baselines_beside_timm_s():
+    cells = list(load_suite("engines").profile("cpu").cells("cpu"))
+    assert {cell.mode for cell in cells} == {"eager", "compile", "aot-inductor", "onnxruntime", "openvino"}
+    assert {cell.pass_ for cell in cells} == {"forward"}
+    assert {cell.batch_size for cell in cells} == {1, 8}
+    promising = dict.fromkeys(cell.pair.id for cell in cells if cell.pair.names[1].has_symmetry)
+    assert [*promising] == ["vit_s16.flop", "vit_b16.flop", "resmlp_s24.flop", "convnext_t.flop"]
+    others = {cell.pair.candidate: cell.pair for cell in cells if cell.pair.id not in promising}
+    assert others.keys() == {"vit_s16", "vit_b16", "resmlp_s24", "convnext_t"}
+    assert all(pair.baseline.startswith("timm:") for pair in others.values())
+    assert others["vit_s16"].label == "ViT-S/16 against timm:deit3_small_patch16_224"
+    assert "tensorrt" in {cell.mode for cell in load_suite("engines").profile("cuda").cells("cuda")}
 
 
 def test_what_runs_the_same_is_measured_once(tmp_path: Path):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flopbench.cells import AXES
 from flopbench.cli.console import make_console
 from flopbench.ranks import speaks
 
@@ -41,12 +42,8 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per call; by default 32 on a CPU, 256 on a GPU.")
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="fp32, tf32, bf16, fp16, autocast-bf16, autocast-fp16.")
-    ] = "fp32",
-    mode: Annotated[
-        str, typer.Option(help="eager, compile, compile-blocks, max-autotune, cuda-graph.")
-    ] = "eager",
+    dtype: Annotated[str, typer.Option(help=AXES["dtype"].help)] = "fp32",
+    mode: Annotated[str, typer.Option(help=AXES["mode"].help)] = "eager",
     impl: Annotated[str, typer.Option(help="Our layers' kernels: auto, eager, fused.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
     tta: Annotated[

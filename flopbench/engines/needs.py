@@ -1,10 +1,11 @@
 """What engines are, and what each needs to be installed. Imports no torch, and no engine."""
 
-from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 
-from flopbench.cells import DType, EngineName
+from flopbench.cells import EngineName, refused_by_engine
 
 
 @dataclass(frozen=True)
@@ -14,34 +15,38 @@ class Needs:
     Attributes:
         packages: to be imported.
         extra: of flopbench that installs them, "" where torch has all.
-        devices: that it runs on.
-        dtypes: that it computes in, by device.
     """
 
     packages: tuple[str, ...]
     extra: str
-    dtypes: dict[str, Collection[DType]]
 
 
 NEEDS: dict[EngineName, Needs] = {
-    "aot-inductor": Needs((), "", {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16", "fp16")}),
-    "onnxruntime": Needs(("onnx", "onnxscript", "onnxruntime"), "onnxruntime", {"cpu": ("fp32", "int8")}),
-    "openvino": Needs(("openvino",), "openvino", {"cpu": ("fp32", "bf16", "int8")}),
-    "tensorrt": Needs(
-        ("onnx", "onnxscript", "tensorrt"), "tensorrt", {"cuda": ("fp32", "tf32", "bf16", "fp16")}
-    ),
+    "aot-inductor": Needs((), ""),
+    "onnxruntime": Needs(("onnx", "onnxscript", "onnxruntime"), "onnxruntime"),
+    "openvino": Needs(("openvino",), "openvino"),
+    "tensorrt": Needs(("onnx", "onnxscript", "tensorrt"), "tensorrt"),
 }
+
+
+def not_installed(name: EngineName) -> str | None:
+    """What an engine needs that is not here, with the remedy; None where it has all."""
+    needs = NEEDS[name]
+    lacking = [package for package in needs.packages if find_spec(package) is None]
+    return f"{name} needs {', '.join(lacking)}: pip install 'flopbench[{needs.extra}]'" if lacking else None
+
+
+def installed_engines() -> dict[str, str]:
+    """The version of each engine that is installed, by its name; torch brings its own."""
+    found = {}
+    for name, needs in NEEDS.items():
+        # A build for other hardware is another distribution of the same package.
+        with suppress(metadata.PackageNotFoundError):
+            if needs.extra and not not_installed(name):
+                found[name] = metadata.version(needs.extra)
+    return found
 
 
 def missing_engine(name: EngineName, device: str, dtype: str) -> str | None:
     """Why an engine cannot run here in this dtype, with the remedy; None where it can."""
-    needs = NEEDS[name]
-    if device not in needs.dtypes:
-        return f"{name} runs on {' and '.join(needs.dtypes)} alone: choose another --mode"
-    if dtype not in needs.dtypes[device]:
-        known = " or ".join(needs.dtypes[device])
-        return f"{name} has no {dtype} on {device}: choose --dtype {known}"
-    lacking = [package for package in needs.packages if find_spec(package) is None]
-    if lacking:
-        return f"{name} needs {', '.join(lacking)}: pip install 'flopbench[{needs.extra}]'"
-    return None
+    return refused_by_engine(name, dtype, device) or not_installed(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from flopbench.axis_values import ONE_CELL, AxisValue
-from flopbench.cells import AXES, DeviceKind
+from flopbench.cells import AXES, ENGINES, DeviceKind
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
 from flopbench.pairs import Pair
 from flopbench.profiling.measure import ProfileJob, profile_pair
@@ -94,6 +94,10 @@ def profile(
     )
     (cell,) = given.suite.profile(kind).cells(kind)
     check_cells([cell])
+    if cell.mode in ENGINES:
+        raise FlopbenchError(
+            f"what runs within {cell.mode} cannot be profiled: choose another --mode, such as compile"
+        )
     files = [Path(file).resolve() if file else None for file in (trace, stacks)]
     tell = progress if callable(progress) else _on_stderr if progress else lambda line: None
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, Literal
 
-from flopbench.cells import AXES
+from flopbench.cells import AXES, ENGINES, EXPORTED
 from flopbench.report import text
-from flopbench.report.labels import version_of
+from flopbench.report.labels import read, version_of
 from flopbench.results.frame import IMAGES
 from flopbench.results.percentiles import PERCENTILES
 from flopbench.symmetries.registry import BASELINE
@@ -84,7 +84,7 @@ def baseline_is_told(row: Row) -> bool:
 def _pair_name(row: Row, *, alone: bool) -> str:
     candidate, baseline = row["candidate_label"], row["baseline_label"]
     says_another = version_of(candidate) != BASELINE
-    if baseline_is_told(row) or (alone and not says_another):
+    if baseline_is_told(row) or (alone and not says_another and not is_stock(row)):
         return candidate
     return f"{candidate} against {baseline}"
 
@@ -250,6 +250,33 @@ def _served(replicates: Rows, role: str) -> Row:
     }
 
 
+_STARTING = ("export_seconds", "load_seconds", "disk_bytes", "first_call_seconds")
+
+
+def deployed(rows: Rows) -> list[Row]:
+    """One row per model and cell that an engine executed; keys as in the frame, without the role.
+
+    Replicates of a cell become one row: medians, and the largest errors. `invariance_in_cell` is the
+    candidate's.
+    """
+    cells = by((row for row in rows if row["engine"] is not None), "run", "cell")
+    return [_deployed(group, role) for group in cells.values() for role in ("baseline", "candidate")]
+
+
+def _deployed(replicates: Rows, role: str) -> Row:
+    row = {**replicates[0], "label": replicates[0][f"{role}_label"]}
+    row["exported"] = EXPORTED.get(row["impl"], row["impl"])
+    for key in _STARTING:
+        row[key] = median(replicate[f"{role}_{key}"] for replicate in replicates)
+    errors = {"agreement": f"{role}_agreement", "invariance_in_cell": "invariance_in_cell"}
+    for key, source in errors.items():
+        known = [error for replicate in replicates if (error := replicate[source]) is not None]
+        row[key] = max(known, default=None)
+    if role == "baseline":
+        row["invariance_in_cell"] = None
+    return row
+
+
 def setting_of(row: Row) -> Setting:
     """What a cell was measured in: dtype, mode, image size, attention, kernels that were asked for…"""
     return tuple(row[axis.name] for axis in SETTING)
@@ -258,6 +285,19 @@ def setting_of(row: Row) -> Setting:
 def work_of(row: Row) -> tuple[Any, ...]:
     """What is done in a cell: of which network, pass and batch size."""
     return (row["network"], *(row[name] for name in _WORK))
+
+
+def is_stock(row: Row) -> bool:
+    """Whether a plain network of ours stands against somebody else's: a check of the baselines themselves."""
+    candidate = read(row["candidate_label"])
+    return candidate is not None and candidate.version == BASELINE and read(row["baseline_label"]) is None
+
+
+def promising(cells: Rows) -> list[Row]:
+    """The cells without the checks of baselines (`is_stock`), which are spoken of on their own; all of them
+    where they are nothing else.
+    """
+    return [row for row in cells if not is_stock(row)] or [*cells]
 
 
 def other_worlds(chosen: Rows, cells: Rows) -> list[list[Row]]:
@@ -286,6 +326,9 @@ def kernels_words(cells: Rows) -> str:
     Where it was not recorded, or not the same in all, what was asked for, as usual unsaid in the first case.
     """
     worlds = {row["world"] for row in cells}
+    if cells[0]["mode"] in ENGINES:
+        # Of networks without an operation of flopbench's there is nothing to say.
+        return max(worlds)
     if len(worlds) > 1:
         return f"{cells[0]['impl']} kernels"
     return worlds.pop() or AXES["impl"].say(cells[0]["impl"])

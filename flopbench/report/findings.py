@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flopbench.cells import ENGINES
 from flopbench.report import text
 from flopbench.report.along import RESOLUTION, over_resolutions, where_it_pays
 from flopbench.report.cells import (
@@ -15,15 +16,18 @@ from flopbench.report.cells import (
     counted_in_full,
     flag_kinds,
     headline,
+    is_stock,
     kernels_words,
     label_of,
     other_worlds,
+    promising,
     setting_of,
     setting_words,
     tops,
     verdict,
     work_of,
 )
+from flopbench.report.engines import fair_baselines, kept_promises
 from flopbench.report.phrases import baseline_of, is_rival, pass_words, shown_interval
 from flopbench.results import OURS, TORCHS
 
@@ -33,7 +37,9 @@ Worlds = Mapping[str, Rows]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run says: the headline, the best against the best, a point per pair, and remarks."""
+    """What one run says: the headline, in which engines promises are kept and the best against the best, a
+    point per pair, and remarks.
+    """
 
     run: str
     headline: str
@@ -56,6 +62,8 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         total: how many cells it has in all, measured or not.
     """
     device = text.with_article(text.printable(device_name))
+    known = len(cells)
+    stock, cells = [row for row in cells if is_stock(row)], promising(cells)
     chosen = headline(cells)
     if not chosen:
         return Answer(run, f"On {device}, no cell has a speed-up.", ())
@@ -76,6 +84,7 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
         points += _extremes([top for top in spoken_of if top not in lines])
     points += [_pair_sentence(top, worlds) for top in rivals if top not in lines]
     points += _over_torch(spoken_of, worlds)
+    points += fair_baselines(stock) if len(cells) < known else []
     points += _energy(spoken_of)
     told = {setting_of(own[0]) for own in worlds.values()}
     others = by_setting([row for row in cells if setting_of(row) not in told])
@@ -83,11 +92,12 @@ def answer(run: str, device_name: str, cells: Rows, total: int) -> Answer:
     points += [*where_it_pays(chosen), *over_resolutions(chosen)]
     points += _about_the_macs(spoken_of)
     points += _with_care([row for own in worlds.values() for row in _same_work(everything, own)])
-    if len(cells) < total:
+    if known < total:
         points.append(
-            f"{len(cells)} of {total} cells have a speed-up; the others are listed below with the reason."
+            f"{known} of {total} cells have a speed-up; the others are listed below with the reason."
         )
-    return Answer(run, first, tuple(points), tuple(_best_against_best(spoken_of, cells)))
+    best = (*kept_promises(cells), *_best_against_best(spoken_of, cells))
+    return Answer(run, first, tuple(points), best)
 
 
 # So many pairs have a sentence each, and are named one by one.
@@ -95,7 +105,8 @@ _FEW = 3
 
 
 def _best_against_best(spoken_of: Rows, cells: Rows) -> list[str]:
-    """The fastest baseline against the fastest candidate, of all modes and kernels of the same arithmetic.
+    """The fastest baseline against the fastest candidate, of all modes of torch, or of the engine that is
+    spoken of, and all kernels of the same arithmetic.
 
     A speed-up within one mode is of no use to who would run either network in another one. Of more than a few
     pairs, those of which that is the cell that is spoken of anyway share a sentence.
@@ -134,8 +145,12 @@ def _best_against_best(spoken_of: Rows, cells: Rows) -> list[str]:
 
 
 def _arithmetic(row: Row) -> tuple[object, ...]:
-    """What settings have in common that compute the same: all but the mode and the kernels asked for."""
-    return tuple(row[axis.name] for axis in SETTING if axis.name not in ("mode", "impl"))
+    """What settings have in common that compute the same: all but the mode and the kernels asked for.
+
+    Who serves with an engine has chosen it: of engines each is one of its own.
+    """
+    engine = row["mode"] if row["mode"] in ENGINES else ""
+    return (engine, *(row[axis.name] for axis in SETTING if axis.name not in ("mode", "impl")))
 
 
 def _fastest(row: Row, role: str) -> str:

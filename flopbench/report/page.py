@@ -150,6 +150,7 @@ _ENVIRONMENT = {
     "fvcore": "fvcore",
     "flopbench": "flopbench",
     "commit": "commit",
+    "engines": "engines",
 }
 
 
@@ -158,11 +159,17 @@ def environment_table(origins: Sequence[Origin]) -> Table:
     rows = []
     for field, name in _ENVIRONMENT.items():
         values = [getattr(origin.environment, field) for origin in origins]
-        show = text.size if field.endswith("_bytes") else text.printable
-        if any(value is not None for value in values):
-            rows.append((name, *(None if value is None else show(value) for value in values)))
+        show = text.size if field.endswith("_bytes") else _engines if field == "engines" else text.printable
+        known = [None if value in (None, {}) else show(value) for value in values]
+        if any(known):
+            rows.append((name, *known))
     columns = (words("what"), *(words(origin.id, f"run {origin.id}") for origin in origins))
     return Table.of("Environment", columns, rows)
+
+
+def _engines(versions: dict[str, str]) -> str:
+    """`onnxruntime 1.30.0, openvino 2026.0.0`."""
+    return text.printable(", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def flag_groups(flagged: Iterable[tuple[str, Iterable[Flag]]], thing: str = "cell") -> list[FlagGroup]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from flopbench.cells import COMPILING
 from flopbench.report import tables
 from flopbench.report.cells import Rows, measured, serving
 from flopbench.report.findings import Answer, answer
@@ -81,7 +82,7 @@ def _serving(rows: Rows) -> str:
 def _beforehand(records: dict[str, list[CellRecord]]) -> str:
     """What was compiled beforehand, in a sentence; empty where nothing was."""
     compiled = [
-        one for run in records.values() for one in run if one.cell.mode != "eager" and one.status == "ok"
+        one for run in records.values() for one in run if one.cell.mode in COMPILING and one.status == "ok"
     ]
     counts = [record.compiled_beforehand for record in compiled if record.compiled_beforehand]
     if not counts:

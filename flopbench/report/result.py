@@ -38,7 +38,7 @@ class Result(Reported):
             long as its run is in use, or for good by `save`.
     """
 
-    telling = ("side-by-side", "speedup-against-width", "speedup-against-batch", "speedups")
+    telling = ("side-by-side", "engines", "speedup-against-width", "speedup-against-batch", "speedups")
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self.runs: tuple[Run, ...] = tuple(runs)

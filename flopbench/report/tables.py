@@ -13,6 +13,7 @@ from flopbench.report.cells import (
     Rows,
     about,
     baseline_is_told,
+    deployed,
     failures,
     items_of,
     measured,
@@ -142,6 +143,21 @@ SERVING_COLUMNS = (
     words("why not loaded", "load_problem", rank=6, wraps=True),
 )
 
+ENGINE_COLUMNS = (
+    words("model", "label"),
+    *(column for column in _WHERE_COLUMNS if column.header not in ("pass", AXES["impl"].label)),
+    words("exported"),
+    words("version", "engine_version", rank=5),
+    words("computed by", "provider", rank=5),
+    Column("threads", "engine_threads", text.exact, rank=5),
+    Column("export", "export_seconds", text.seconds),
+    Column("load", "load_seconds", text.seconds),
+    Column("first\ncall", "first_call_seconds", text.seconds),
+    Column("size\non disk", "disk_bytes", text.size),
+    Column("deviation\nfrom torch", "agreement", text.error, rank=2),
+    Column("invariance error\nin the engine", "invariance_in_cell", text.error, rank=2),
+)
+
 RAN_COLUMNS = (
     words("model", "label"),
     words("pass"),
@@ -230,6 +246,7 @@ def run_tables(rows: Rows, cells: Rows, speed_ups: str = "Speed-ups") -> list[Ta
         ),
         (speed_ups, cells, CELL_COLUMNS),
         ("Serving: calls one at a time, and starting", serving(rows), SERVING_COLUMNS),
+        ("Engines: from the network to its first call", deployed(rows), ENGINE_COLUMNS),
         ("What ran, as seen in the first calls", what_ran(cells), RAN_COLUMNS),
         ("Cells without a speed-up", failures(rows), FAILURE_COLUMNS),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flopbench.cells import AXES
 from flopbench.models.catalog import GIVEN
 from flopbench.results.percentiles import PERCENTILES
-from flopbench.results.records import UNRESOLVED, CellRecord, ModelResult, Serving
+from flopbench.results.records import UNRESOLVED, CellRecord, Deployment, ModelResult, Serving
 from flopbench.results.run import Run
 
 if TYPE_CHECKING:
@@ -28,12 +28,16 @@ def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     samples of inputs of their own), `watts`, `joules` (per call) and `images_per_joule` (images/s/W,
     samples/s/W) where the device tells, `peak_bytes`, `peak_source` (how that was found),
     `compile_seconds`, `compile_cache` (whether it held what was compiled), `kernels` (what ran),
-    `not_compiled` (what of a compiled model runs uncompiled, and how often), and
+    `not_compiled` (what of a compiled model runs uncompiled, and how often), `agreement` (its largest
+    deviation from torch's eager operations, relative to the output's root mean square), and
     where serving figures were asked for `latency_p50`, `latency_p90` and `latency_p99` (seconds; each
-    with `_low` and `_high`, the ends of its 95 % interval; None of too few calls), `latency_calls`,
-    `first_call_seconds`, `load_seconds`, `disk_bytes` and `load_problem` (why one of these is not known),
-    then `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error`,
-    `difference` (of what the pair says is the same, relative to its root mean square), `stop`,
+    with `_low` and `_high`, the ends of its 95 % interval; None of too few calls), `latency_calls` and
+    `load_problem` (why it could not be loaded); where they were, or an engine executed the model,
+    `first_call_seconds`, `load_seconds` and `disk_bytes`, and of an engine `export_seconds`; then `engine`,
+    `engine_version`, `provider` (what within the engine computes), `engine_threads`,
+    `speedup`, `speedup_low`, `speedup_high`, `macs_ratio`, `realised_share`, `invariance_error` (of int8 that
+    before quantising), `invariance_in_cell` (in the cell's own dtype and mode), `difference` (of what the
+    pair says is the same, relative to its root mean square), `stop`,
     `compiled_beforehand` (in how many processes side by side, 0 if not), `rounds`, `flags`. A cell whose
     samples answer nothing has the status `not resolved`, its figures, and no realised share.
     """
@@ -58,10 +62,30 @@ def _served(serving: Serving | None) -> dict[str, float | None]:
         }
     return figures | {
         "latency_calls": len(serving.latencies) if serving else None,
-        "first_call_seconds": serving.first_call_seconds if serving else None,
-        "load_seconds": serving.load_seconds if serving else None,
-        "disk_bytes": serving.disk_bytes if serving else None,
         "load_problem": serving.problem or None if serving else None,
+    }
+
+
+def _started(result: ModelResult | None) -> dict[str, float | None]:
+    """How long a model took from what is stored to its first call, and how much is stored."""
+    deployed = result and result.deployed
+    from_ = deployed or (result and result.serving)
+    return {
+        "export_seconds": deployed.export_seconds if deployed else None,
+        **{
+            name: getattr(from_, name) if from_ else None
+            for name in ("load_seconds", "disk_bytes", "first_call_seconds")
+        },
+    }
+
+
+def _engine(deployed: Deployment | None) -> dict[str, str | int | None]:
+    """What executed both models, if that was not torch."""
+    return {
+        "engine": deployed.engine if deployed else None,
+        "engine_version": deployed.version if deployed else None,
+        "provider": deployed.provider if deployed else None,
+        "engine_threads": deployed.threads if deployed else None,
     }
 
 
@@ -112,17 +136,24 @@ def _row(run: Run, record: CellRecord) -> dict[str, Any]:
             )
             if result
             else "",
+            f"{role}_agreement": record.check.agreements.get(role) if record.check else None,
             **{f"{role}_{name}": value for name, value in _served(result and result.serving).items()},
+            **{f"{role}_{name}": value for name, value in _started(result).items()},
         }
     speedup, check = record.speedup, record.check
-    errors = [e for e in (check.random, check.photo, check.in_cell) if e is not None] if check else []
+    in_cell = check and check.in_cell
+    # What int8 costs is a figure of its own: beside it no error of the network's would be seen.
+    found = [check.random, check.photo, None if cell.dtype == "int8" else in_cell] if check else []
+    errors = [error for error in found if error is not None]
     return row | {
+        **_engine(record.candidate and record.candidate.deployed),
         "speedup": speedup.estimate if speedup else None,
         "speedup_low": speedup.low if speedup else None,
         "speedup_high": speedup.high if speedup else None,
         "macs_ratio": record.macs_ratio,
         "realised_share": record.realised_share,
         "invariance_error": max(errors) if errors else None,
+        "invariance_in_cell": in_cell,
         "difference": check.same if check else None,
         "stop": record.stop,
         "compiled_beforehand": record.compiled_beforehand,

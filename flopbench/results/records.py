@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, TypeAdapter, model_validator
 
-from flopbench.cells import Cell
+from flopbench.cells import ENGINES, EXPORTED, Cell
 from flopbench.frozen import Frozen
 from flopbench.kernels import Ran, has_ours
 from flopbench.results.percentiles import percentile_interval
@@ -18,7 +18,7 @@ SCHEMA = 2
 Schema = Annotated[Literal[1, 2], Field(alias="schema")]
 
 TORCHS, OURS = "with torch's own operations", "with flopbench's kernels"
-"""Both worlds, in words."""
+"""Both worlds of torch, in words."""
 
 CompileCache = Literal["cold", "warm", "mixed", "shared"]
 """Where a model's compiled graphs came from: compiled in its first call, taken from the cache on disk, some
@@ -172,17 +172,18 @@ class Check(Finite):
     It is the largest over the generators g of the candidate's symmetry, which act on f(x) as the cell's task
     says: on logits not at all. `random` is on normal noise and `photo` on a real photograph, with perturbed
     weights, in fp32; `in_cell` is on the cell's own input in the cell's dtype and mode. None: not promised,
-    by a plain or hybrid network, so not asked for. `agreement` is the largest |compiled or fused − eager| of
-    either model, relative to the root mean square of the output (None where only eager operations ran, or
-    none could be judged: the cell has a flag then). `same` is the largest |candidate − baseline| of what the
-    pair says is the same, relative likewise; None where it says nothing or leaves it to a function of its
-    own.
+    by a plain or hybrid network, so not asked for. `agreement` is the largest |compiled, fused or exported −
+    eager| of either model, relative to the root mean square of the output (None where only eager operations
+    ran, or none could be judged: the cell has a flag then), `agreements` that of each by its role. `same` is
+    the largest |candidate − baseline| of what the pair says is the same, relative likewise; None where it
+    says nothing or leaves it to a function of its own.
     """
 
     random: float | None = None
     photo: float | None = None
     in_cell: float | None = None
     agreement: float | None = None
+    agreements: dict[str, float] = {}
     same: float | None = None
     tolerance: float
     in_cell_tolerance: float
@@ -227,7 +228,7 @@ class CellRecord(Finite):
     flags: tuple[Flag, ...] = ()
     device_state: dict[str, Any] = {}
     phases: dict[str, float] = {}
-    """Seconds of the cell's wall time by phase: build, compile, check, warm-up, memory, sampling."""
+    """Seconds of the cell's wall time by phase: build, compile, export, check, warm-up, memory, sampling."""
 
     @model_validator(mode="after")
     def _has_both_of_each_round(self) -> Self:
@@ -243,7 +244,7 @@ class CellRecord(Finite):
 
     @property
     def world(self) -> str:
-        """`with torch's own operations`, `with flopbench's kernels`.
+        """`with torch's own operations`, `with flopbench's kernels`; of engines, how it was exported.
 
         Nothing where it was not recorded, or neither model has an operation that comes in both.
         """
@@ -251,6 +252,8 @@ class CellRecord(Finite):
         ran = {role: model.implementations for role, model in models.items() if model}
         if len(ran) < 2 or None in ran.values() or not any(ran.values()):
             return ""
+        if self.cell.mode in ENGINES:
+            return EXPORTED.get(self.cell.impl, "")
         ours = [role for role, implementations in ran.items() if has_ours(implementations or {})]
         return f"{OURS} in the {ours[0]} alone" if len(ours) == 1 else OURS if ours else TORCHS
 
@@ -304,7 +307,8 @@ class Environment(Frozen):
     `cpu_capability` is the vector instructions that torch uses, `compiler` the C++ compiler that inductor and
     our kernels use, with its version, `c_compiler` the one that Triton builds its launchers with (None where
     there is none, or Python's headers are missing), `kernels` a digest of our kernels' sources, `flopbench`
-    its version, `commit` that of the repository that the command ran in, with `+` where it had changes.
+    its version, `commit` that of the repository that the command ran in, with `+` where it had changes,
+    `engines` the version of each engine that is installed beside torch's own.
     """
 
     device: Literal["cpu", "cuda"]
@@ -330,6 +334,7 @@ class Environment(Frozen):
     fvcore: str
     flopbench: str
     commit: str | None = None
+    engines: dict[str, str] = {}
 
     def differences(self, other: "Environment", fields: Iterable[str]) -> list[str]:
         """`field: mine → theirs` for each of `fields` that is not the same."""

@@ -31,6 +31,7 @@ RESUME_FIELDS = (
     "cpu_capability",
     "allocator",
     "commit",
+    "engines",
 )
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from flopbench.cells import Cell
+from flopbench.cells import COMPILING, ENGINES, Cell
 from flopbench.report import text
 from flopbench.results import UNRESOLVED, CellRecord, FrontierRecord, Interval, Run
 from flopbench.runner.beforehand import MODES
@@ -19,7 +19,7 @@ from flopbench.runner.needs import warnings
 def describe_record(record: CellRecord) -> str:
     """One line on how a cell ended."""
     cell = record.cell
-    what = "  ".join((cell.pair_label, *cell.words, *filter(None, [record.world])))
+    what = "  ".join(dict.fromkeys((cell.pair_label, *cell.words, *filter(None, [record.world]))))
     if record.unresolved:
         return f"{what}  {UNRESOLVED}: {record.unresolved}"
     if record.status != "ok" or record.speedup is None:
@@ -35,9 +35,9 @@ def describe_record(record: CellRecord) -> str:
 class Pace:
     """How long the cells to come take, learnt from those that are done.
 
-    Cells are compared with those of their mode alone. The smaller networks come first, and compiling takes
-    longer the more blocks there are: of a larger network compiling is expected to take as much longer as it
-    has more blocks, and the rest as long. Compiling beforehand counts, too.
+    Cells are compared with those of their mode alone. The smaller networks come first, and compiling or
+    exporting takes longer the more blocks there are: of a larger network it is expected to take as much
+    longer as it has more blocks, and the rest as long. Compiling beforehand counts, too.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,8 @@ class Pace:
         """A cell took so long, all told; what was not measured tells nothing."""
         if record.status != "ok":
             return
-        cell, compiling = record.cell, record.phases.get("compile", 0.0)
+        cell = record.cell
+        compiling = sum(record.phases.get(phase, 0.0) for phase in ("compile", "export"))
         self._rest.setdefault(cell.mode, []).append(seconds - compiling)
         self._compiling.setdefault((cell.mode, cell.pass_), []).append(compiling / _units(cell))
 
@@ -103,10 +104,12 @@ class LogProgress:
     def begin(self, run: Run, missing: Sequence[Cell], done: int) -> None:
         """See `Observer.begin`."""
         self.total, self.done, self.missing = len(missing) + done, done, list(missing)
-        compiled = sum(cell.mode != "eager" for cell in missing)
+        compiled = sum(cell.mode in COMPILING for cell in missing)
+        exported = sum(cell.mode in ENGINES for cell in missing)
         parts = [f"{text.counted(self.total, 'cell')} on {run.info.environment.device_name}"]
         parts += [f"{done} of them already measured"] if done else []
         parts += [f"{compiled} to compile"] if compiled else []
+        parts += [f"{exported} to export"] if exported else []
         if budget := run.info.profile.budget_seconds:
             parts.append(f"at most {text.clock(budget)}: what does not fit is skipped")
         for line in warnings(missing, run.info.environment):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from flopbench.cells import AXES, Cell, DeviceKind, DType
+from flopbench.cells import AXES, ENGINES, Cell, DeviceKind, DType
 from flopbench.errors import FlopbenchError, NothingMeasuredError
 from flopbench.results import (
     CellRecord,
@@ -135,13 +135,17 @@ def check_cells(cells: Iterable[Cell]) -> None:
     """Raise for what cannot run.
 
     Raises:
-        FlopbenchError: a dtype or mode that exists on CUDA only, on a CPU; kernels that are for the other
-            device; impl inductor in a compiled mode.
+        FlopbenchError: a dtype or mode that does not exist on the device; kernels that are for the other
+            device; impl inductor in a compiled mode, or kernels of flopbench's in an engine.
     """
     for cell in cells:
-        for what, value in (("dtype", cell.dtype), ("mode", cell.mode)):
-            if cell.device == "cpu" and value in ("tf32", "cuda-graph"):
-                raise FlopbenchError(f"{what} {value} exists on CUDA only, not on device cpu")
+        if refusal := cell.refusal(cell.device):
+            raise FlopbenchError(refusal)
+        if cell.mode in ENGINES and cell.impl not in ("auto", "eager"):
+            raise FlopbenchError(
+                f"impl {cell.impl} cannot be exported: in mode {cell.mode} use --impl auto, the engine's "
+                "idiom, or --impl eager, torch's operations as they stand"
+            )
         # Triton's interpreter stands in for a GPU where it is asked for.
         interpreted = cell.impl == "triton" and "TRITON_INTERPRET" in os.environ
         if cell.device == _NOT_ON.get(cell.impl) and not interpreted:

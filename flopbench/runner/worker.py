@@ -12,7 +12,7 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from flopbench.cells import COMPILING, Cell, DeviceKind, DType
+from flopbench.cells import COMPILING, ENGINES, Cell, DeviceKind, DType
 from flopbench.errors import in_one_line, out_of_memory
 from flopbench.flops.audit import count_macs
 from flopbench.inputs import are_fixed, inputs_for
@@ -114,7 +114,8 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
 
     require_compiler(cell)
     weights: dict[str, Stored] = {}
-    if serving := plan.serving and cell.pass_ == "forward":
+    serving = plan.serving and cell.pass_ == "forward"
+    if serving and cell.mode not in ENGINES:
         report("phase", "load")
         weights = stored(cell)
     bench = Bench.of(cell, partial(report, "phase"))
@@ -154,12 +155,15 @@ def measure(report: Report, cell: Cell, replicate: int, facts: PairFacts, plan: 
     calls = bench.single_calls(seconds - bench.phases["sampling"]) if serving else {}
 
     def served(role: str) -> Serving:
+        # An engine loads what was exported for it, not a file of weights.
+        deployed, kept = bench.workloads[role].deployed, weights.get(role, Stored())
+        loaded = deployed.record if deployed else kept
         return Serving(
             latencies=_rounded(calls[role]),
             first_call_seconds=bench.first_seconds[role],
-            load_seconds=weights[role].load_seconds,
-            disk_bytes=weights[role].disk_bytes,
-            problem=weights[role].problem,
+            load_seconds=loaded.load_seconds,
+            disk_bytes=loaded.disk_bytes,
+            problem=kept.problem,
         )
 
     def timed(role: str) -> ModelResult:

@@ -93,9 +93,11 @@ class Checks:
         same, cell = self._same(inferred), self.cell
         if cell is None:
             return None
-        errors = [e for role in ROLES for e in self._agreement(cell, role, outputs[role])]
+        errors = {role: self._agreement(cell, role, outputs[role]) for role in ROLES}
+        agreements = {role: max(own) for role, own in errors.items() if own}
         return Check(
-            agreement=max(errors, default=None),
+            agreement=max(agreements.values(), default=None),
+            agreements=agreements,
             in_cell=self._equivariance(cell, outputs["candidate"]),
             same=same,
             tolerance=TOLERANCE["fp32"],

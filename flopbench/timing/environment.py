@@ -13,6 +13,7 @@ import torch
 
 from flopbench import __version__
 from flopbench.cells import DeviceKind
+from flopbench.engines.needs import installed_engines
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import source_digest
 from flopbench.kernels.compilers import c_compiler, missing_c_compiler
@@ -63,6 +64,7 @@ def describe(asked: str | None = None) -> Environment:
         "fvcore": metadata.version("fvcore"),
         "flopbench": __version__,
         "commit": _commit(),
+        "engines": installed_engines(),
     }
     if device == "cpu":
         return Environment(device_name=cpu, **common)

@@ -37,6 +37,9 @@ def peak_memory(workload: Workload, device: DeviceKind, cuda: Any = torch.cuda) 
     model holds. On a CPU every allocation of torch's allocator is followed through the profiler,
     which is exact and repeatable, unlike the resident set; scratch space inside oneDNN and MKL is not seen.
     """
+    if workload.deployed:
+        # Torch's allocator knows little of what an engine holds and allocates.
+        return Peak(None, "allocator")
     workload.model.zero_grad(set_to_none=True)
     if device == "cuda":
         source: PeakSource = "uncaptured" if workload.captured else "allocator"

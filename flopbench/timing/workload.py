@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import CAPTURING, ENGINES, Cell, DType, Mode
+from flopbench.cells import CAPTURING, COMPILING, ENGINES, Cell, DType, Mode
 from flopbench.engines import Deployed, Request, deploy
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import initialised
@@ -265,7 +265,7 @@ def compile_in_place(model: nn.Module, mode: Mode) -> None:
     Raises:
         RuntimeError: blocks are to be compiled, and there are none.
     """
-    if mode == "eager":
+    if mode not in COMPILING:
         return
     compile_often()
     for unit in _compiled_units(model, mode):

@@ -27,6 +27,7 @@ from flopbench.results import Flag, Interval, write_record
 from flopbench.results.folder import made_folder, make_under, name_of
 from flopbench.results.trainings import Accuracy, EvaluationRecord
 from flopbench.runner.needs import unmet
+from flopbench.runner.sweep import check_cells
 from flopbench.symmetries.registry import others
 from flopbench.testing.invariance import promised
 from flopbench.timing.bench import Bench
@@ -208,6 +209,7 @@ def _cell(model: str, **fields: Any) -> Cell:
     except ValidationError as error:
         where = error.errors()[0]["loc"]
         raise FlopbenchError(f"{where[0] if where else 'evaluation'}: {complaint(error)}") from None
+    check_cells([cell])
     no_cpp = missing_compiler() if cell.device == "cpu" and cell.mode != "eager" else None
     if reason := unmet(cell, no_cpp=no_cpp):
         raise FlopbenchError(reason)

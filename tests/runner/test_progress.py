@@ -74,6 +74,28 @@ def test_a_log_says_once_what_to_expect(tmp_path: Path):
     assert compiling == "compiling 2 cells beforehand, in as many processes"
 
 
+def test_a_log_says_what_is_exported_and_which_engine_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("flopbench.engines.needs.find_spec", lambda name: None)
+    run = make_run(tmp_path / "run", pairs=("vit_s16.flop",), batch_sizes=(64,))
+    out = StringIO()
+    engines = [cell(mode="tensorrt"), cell(mode="tensorrt", batch=1), cell(mode="aot-inductor")]
+    LogProgress(Console(file=out, width=300)).begin(run, [cell(mode="compile"), *engines], 0)
+    *_, warning, title = out.getvalue().splitlines()
+    assert warning == (
+        "2 of 4 cells will fail: tensorrt needs onnx, onnxscript, tensorrt: pip install 'flopbench[tensorrt]'"
+    )
+    assert title.endswith("1 to compile, 3 to export")
+
+
+def test_exporting_takes_longer_the_more_blocks_there_are():
+    pace = Pace()
+    done = record(cell(mode="aot-inductor")).model_copy(update={"phases": {"export": 24.0}})
+    pace.finished(done, 29)
+    assert pace.remaining([cell("vit_l16.flop", "aot-inductor")]) == pytest.approx(5 + 2 * 24)
+
+
 def test_a_notebook_has_one_output_that_ends_with_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -328,6 +328,25 @@ def test_inductor_for_each_operation_is_refused_in_a_compiled_network():
         check_cells([cell.model_copy(update={"mode": "compile-blocks"})])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"impl": "cpp"},
+            "impl cpp cannot be exported: in mode onnxruntime use --impl auto, .* or --impl eager",
+        ),
+        ({"device": "cuda"}, "onnxruntime runs on cpu alone: choose another --mode"),
+        ({"mode": "tensorrt"}, "tensorrt runs on cuda alone"),
+        ({"dtype": "bf16"}, "onnxruntime has no bf16 on cpu: choose --dtype fp32 or int8"),
+    ],
+)
+def test_what_an_engine_has_not_is_refused(change: dict[str, str], message: str):
+    cell, *_ = small_suite(modes=["onnxruntime"], passes=["forward"]).profile("cpu").cells("cpu")
+    check_cells([cell, cell.model_copy(update={"impl": "eager"})])
+    with pytest.raises(FlopbenchError, match=message):
+        check_cells([cell.model_copy(update=change)])
+
+
 def test_run_json_says_nothing_personal(start):
     text = (start().path / "run.json").read_text()
     for secret in (str(Path.home()), os.uname().nodename):

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from flopbench.cells import Cell, DeviceKind
+from flopbench.cells import COMPILING, ENGINES, Cell, DeviceKind
 from flopbench.models.catalog import parse_name
 from flopbench.pairs import Pair
 from flopbench.results import (
     CellRecord,
     Check,
+    Deployment,
     Environment,
     Flag,
     ModelResult,
@@ -222,6 +223,9 @@ def make_run(
     return run
 
 
+# How much larger errors are than those of torch, by what an engine computes in.
+_ENGINE_ERROR = {"int8": 1e4, "bf16": 1e3}
+
 _REASONS: dict[Status, str] = {
     "failed": "vit_b16.flop is not invariant: error 0.31 on noise, tolerance 0.001",
     "oom": "out of memory: tried to allocate 12.00 GiB",
@@ -252,7 +256,8 @@ def _measured(
     serving: int,
     models: Mapping[str, Mapping[str, Any]],
 ) -> CellRecord:
-    compiled = cell.mode != "eager"
+    compiled = cell.mode in COMPILING
+    engine = cell.mode in ENGINES
     in_cpp = compiled and cell.impl != "eager"
     gain = ours if ours and in_cpp else 1.0
     baseline, candidate = cell.pair.baseline, cell.pair.candidate
@@ -276,6 +281,7 @@ def _measured(
             )
         )
     invariant = parse_name(candidate).invariant
+    scale = _ENGINE_ERROR.get(cell.dtype, 0.1)
     labels = cell.labels
     results = [
         ModelResult(
@@ -290,7 +296,10 @@ def _measured(
             serving=_serving(name, rows[0][0], serving) if serving and cell.pass_ == "forward" else None,
             samples=rows,
             host_samples=_samples(rng, host, rounds, noise) if cuda else (),
-            implementations={"linear": {"cpp" if in_cpp else "torch": "asked for"}} if ours else None,
+            implementations={"linear": {"cpp" if in_cpp else "torch": "asked for"}}
+            if ours or engine
+            else None,
+            deployed=_deployment(name, cell) if engine else None,
         )
         for name, label, rows, host, power in zip(
             (baseline, candidate), labels, samples, (host_x, host_e), watts, strict=True
@@ -311,10 +320,27 @@ def _measured(
         check=Check(
             random=invariance_error if invariant else None,
             photo=invariance_error / 2 if invariant else None,
+            in_cell=invariance_error * scale if engine and invariant else None,
+            agreement=4e-6 * scale if engine else None,
+            agreements={"baseline": 2e-6 * scale, "candidate": 4e-6 * scale} if engine else {},
             tolerance=1e-3,
             in_cell_tolerance=1e-1,
         ),
         flags=tuple(flags),
+    )
+
+
+def _deployment(name: str, cell: Cell) -> Deployment:
+    weights = 4 * _figure(_PARAMETERS, name)
+    return Deployment(
+        engine=cell.mode,
+        version="1.2.3",
+        provider="CPU",
+        threads=2,
+        export_seconds=5.0,
+        load_seconds=0.1 + weights * 1e-9,
+        disk_bytes=weights + 40_000,
+        first_call_seconds=0.2,
     )
 
 

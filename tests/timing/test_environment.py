@@ -31,3 +31,11 @@ def test_the_commit_is_that_of_the_folder_where_the_command_runs(
     assert environment.flopbench == __version__
     (tmp_path / "networks.py").write_text("changed = True")
     assert describe("cpu").commit == f"{environment.commit}+"
+
+
+def test_the_engines_that_are_installed_are_named_with_their_versions(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "flopbench.engines.needs.find_spec", lambda name: None if name == "openvino" else name
+    )
+    monkeypatch.setattr("flopbench.engines.needs.metadata.version", lambda name: f"{name} 1")
+    assert describe("cpu").engines == {"onnxruntime": "onnxruntime 1", "tensorrt": "tensorrt 1"}

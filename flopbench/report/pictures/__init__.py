@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flopbench.report.along import RESOLUTION, WIDTH
-from flopbench.report.cells import Rows, measured
+from flopbench.report.cells import Rows, measured, promising
 from flopbench.report.labels import family_of
 from flopbench.report.pictures.drawing import Drawing, Picture, finish
 from flopbench.report.published import with_accuracy
@@ -38,9 +38,19 @@ def _there_are(drawings: Callable[[], Iterable[Drawing | None]]) -> list[Drawing
 
 def of_runs(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
     """Every picture of runs and of all their cells (`cells.rows_of`), each answering one question."""
-    from flopbench.report.pictures import accuracy, along, batch, gain, latency, machine, share, speedups
+    from flopbench.report.pictures import (
+        accuracy,
+        along,
+        batch,
+        engines,
+        gain,
+        latency,
+        machine,
+        share,
+        speedups,
+    )
 
-    cells = measured(rows)
+    cells = promising(measured(rows))
     if len(runs) > 1:
         yield share.runs_side_by_side(runs, cells)
     yield gain.gain_against_macs(runs, cells)
@@ -48,12 +58,16 @@ def of_runs(runs: Sequence[Run], rows: Rows) -> Iterator[Drawing | None]:
         own = [row for row in rows if row["run"] == run.info.id]
         profiles, device_name = run.profiles(), run.info.environment.device_name
         suffix = f"-{number}" if len(runs) > 1 else ""
-        yield speedups.speedups(run, measured(own), suffix)
-        yield batch.speedup_against_batch(run, measured(own), suffix)
+        spoken_of = promising(measured(own))
+        by_engine = engines.speedup_by_engine(run, spoken_of, suffix)
+        yield by_engine
+        if by_engine is None or {row["pass"] for row in spoken_of} != {"forward"}:
+            yield speedups.speedups(run, spoken_of, suffix)
+            yield batch.speedup_against_batch(run, spoken_of, suffix)
         for lines in (WIDTH, RESOLUTION):
-            yield along.speedup_along(lines, run, measured(own), suffix)
-        yield share.realised_share(run, measured(own), suffix)
-        yield batch.memory_against_batch(run, own, suffix)
+            yield along.speedup_along(lines, run, spoken_of, suffix)
+        yield share.realised_share(run, spoken_of, suffix)
+        yield batch.memory_against_batch(run, promising(own), suffix)
         yield latency.latencies(run, measured(own), suffix)
         yield machine.roofline(profiles, machine.measured_peaks(run), device_name, suffix)
         yield machine.where_time_goes(profiles, device_name, suffix)
