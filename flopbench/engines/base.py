@@ -65,6 +65,10 @@ class Engine(ABC):
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """What a file becomes, ready for its first call, on so many threads."""
 
+    def contents(self, path: Path) -> str:
+        """What kind of file was written, in a few words."""
+        return f"{path.suffix.removeprefix('.')} of {self.name}"
+
     def provider(self, request: Request) -> str:
         """What within the engine computes."""
         return request.device

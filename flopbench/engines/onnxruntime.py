@@ -33,6 +33,11 @@ class OnnxRuntime(Engine):
         """An ONNX file with the weights in it."""
         write_onnx(program, path, request)
 
+    def contents(self, path: Path) -> str:
+        """The version of ONNX's operators, and how many there are."""
+        model = onnx.load(str(path), load_external_data=False)
+        return f"ONNX opset {model.opset_import[0].version}, {len(model.graph.node)} nodes"
+
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """A session with a pool of so many threads."""
         options: Any = onnxruntime.SessionOptions()
