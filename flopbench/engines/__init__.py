@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flopbench.cells import EngineName
 from flopbench.engines.base import Engine, Request, Session, program_of
 from flopbench.engines.needs import NEEDS, missing_engine
-from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
+from flopbench.errors import FlopbenchError
 from flopbench.kernels import Ran
 from flopbench.kernels.dispatch import idiom, observe
 from flopbench.results import Deployment
@@ -74,13 +74,8 @@ def write(one: Engine, model: nn.Module, args: tuple[Tensor, ...], path: Path, r
         FlopbenchError: torch.export cannot take the network, or the engine cannot take what it gives.
     """
     fold(model.eval())
-    try:
-        with observe() as ran, idiom(one.idiom):
-            program = program_of(model, args)
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        raise FlopbenchError(f"torch.export cannot take it: {in_one_line(error)}") from error
+    with observe() as ran, idiom(one.idiom_for(request)):
+        program = program_of(model, args)
     one.write(program, path, request)
     return ran
 
@@ -114,7 +109,7 @@ def deploy(
         written = time.monotonic()
         session = one.load(path, request, threads)
         loaded = time.monotonic()
-        size = path.stat().st_size
+        size = sum(file.stat().st_size for file in one.files(path))
     record = Deployment(
         engine=name,
         version=one.version(),

@@ -125,8 +125,9 @@ def _as_operators_take(
 
 
 def _not_batched(parts: Sequence[Tensor], maps: Maps, *_: object) -> Why:
-    shapes = {parts[i].shape + maps.weights[of].shape for i, of in enumerate(maps.of)}
-    return "parts or weights of unlike shapes" if len(shapes) > 1 else unlike(parts)
+    # Compared, not hashed: where a network is exported a size may be a symbol.
+    shapes = [parts[i].shape + maps.weights[of].shape for i, of in enumerate(maps.of)]
+    return "parts or weights of unlike shapes" if any(x != shapes[0] for x in shapes) else unlike(parts)
 
 
 def _copies(parts: Sequence[Tensor], *_: object) -> Why:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -193,8 +194,7 @@ def export(
         about = _about(model, trained, one, dtype, licence)
         parameters = sum(weight.numel() for weight in network.parameters())
         request = Request(dtype, "cpu", about, [(images,) for images in inputs or ()])
-        with TemporaryDirectory(prefix=".flopbench-", dir=path.parent) as folder:
-            written = Path(folder) / path.name
+        with _beside(path) as written:
             seen = random_images(_BATCH, trained.image_size).to(weights_dtype(cell))
             ran = _written(model, one, network, seen, written, request)
             checked = None
@@ -203,8 +203,7 @@ def export(
                 seen = inputs[0] if inputs else seen
                 what = f"{len(seen)} {'images of the calibration' if inputs else 'random images'}"
                 checked = _checked(model, session, network, seen, TASKS[trained.task], TOLERANCE[dtype], what)
-            contents = one.contents(written)
-            files = sorted(Path(folder).iterdir(), key=lambda file: (file != written, file))
+            contents, files = one.contents(written), one.files(written)
             # What is loaded comes last: whoever sees it finds the rest beside it.
             for file in reversed(files):
                 os.replace(file, path.parent / file.name)
@@ -234,12 +233,28 @@ def _check_path(path: Path, one: Engine, to: Target, force: bool) -> None:
         raise FlopbenchError(f"--out {path}: a file --to {to} ends in {one.suffix}, e.g. {right}")
     if not path.parent.is_dir():
         raise FlopbenchError(f"--out {path}: there is no folder {path.parent}: make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise FlopbenchError(f"--out {path}: the folder {path.parent} cannot be written to: choose another")
+    with _beside(path):
+        pass
     if path.is_dir():
         raise FlopbenchError(f"--out {path} is a folder: name a file")
     if path.exists() and not force:
         raise FlopbenchError(f"{path} is there already: --force overwrites it")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A file of the same name in a folder that is gone afterwards, on the same disk.
+
+    Raises:
+        FlopbenchError: the folder of `path` cannot be written to.
+    """
+    try:
+        folder = TemporaryDirectory(prefix=".flopbench-", dir=path.parent)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise FlopbenchError(f"--out {path}: {path.parent} cannot be written to: {why.lower()}") from None
+    with folder as name:
+        yield Path(name) / path.name
 
 
 def _network(
