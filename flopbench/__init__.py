@@ -21,6 +21,7 @@ _HOMES = {
     "compare_runs": "flopbench.api",
     "count_flops": "flopbench.api",
     "evaluate": "flopbench.training.evaluate",
+    "export": "flopbench.training.export",
     "load": "flopbench.api",
     "load_run": "flopbench.api",
     "profile": "flopbench.profiling.given",
@@ -39,6 +40,7 @@ __all__ = [
     "count_flops",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "load",
     "load_released_checkpoint",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from flopbench.report.result import Result
     from flopbench.testing import assert_equivariant
     from flopbench.training.evaluate import evaluate
+    from flopbench.training.export import export
     from flopbench.training.race import race
     from flopbench.training.train import train
 

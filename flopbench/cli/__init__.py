@@ -17,6 +17,7 @@ from flopbench.cli import (
     calibrate,
     compare,
     evaluate,
+    export,
     flops,
     gate,
     history,
@@ -83,6 +84,7 @@ for _name, _command in {
     "history": history.history,
     "verify": verify.verify,
     "evaluate": evaluate.evaluate,
+    "export": export.export,
     "list": inspect.list_,
     "env": inspect.env,
 }.items():

@@ -1,8 +1,13 @@
 """What every engine does: it takes an exported program to a file, and the file to what is called."""
 
+import logging
+import re
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +16,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from flopbench.cells import DType, EngineName
+from flopbench.errors import FlopbenchError, gist, in_one_line, out_of_memory
 from flopbench.kernels import Name
 
 Session = Callable[..., Any]
@@ -65,6 +71,10 @@ class Engine(ABC):
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """What a file becomes, ready for its first call, on so many threads."""
 
+    def contents(self, path: Path) -> str:
+        """What kind of file was written, in a few words."""
+        return f"{path.suffix.removeprefix('.')} of {self.name}"
+
     def idiom_for(self, request: Request) -> Mapping[str, Name]:
         """The idiom in the dtype of a request."""
         return self.idiom
@@ -86,6 +96,9 @@ def program_of(
     Args:
         model: in evaluation mode.
         args: what it is called with; the first axis of each is the batch.
+
+    Raises:
+        FlopbenchError: torch.export cannot take it.
     """
     shapes = None
     if dynamic_batch:
@@ -93,5 +106,27 @@ def program_of(
         args = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in args)
         batch = torch.export.Dim("batch", min=1, max=65536)
         shapes = tuple({0: batch} for _ in args)
-    with torch.no_grad():
-        return torch.export.export(model, args, dynamic_shapes=shapes, strict=False)
+    try:
+        # Where it fails it prints the whole graph as well.
+        with torch.no_grad(), quiet(), redirect_stderr(StringIO()):
+            return torch.export.export(model, args, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        # Of what it found out of the shapes, the first line is only the heading.
+        found = re.search(r"^  - (.*)", str(error), flags=re.MULTILINE)
+        why = gist(found[1]) if found else in_one_line(error)
+        raise FlopbenchError(f"torch.export cannot take it: {why}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, what exporters and their tools warn of stays unsaid: it is about their insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,10 +1,6 @@
 """A program as an ONNX file, for every engine that reads one."""
 
-import logging
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,7 @@ import torch
 from onnxscript import optimizer
 from torch.export import ExportedProgram
 
-from flopbench.engines.base import Request
+from flopbench.engines.base import Request, quiet
 from flopbench.errors import FlopbenchError, gist
 
 OPSET = 20
@@ -34,26 +30,13 @@ def write_onnx(program: ExportedProgram, path: Path, request: Request) -> None:
     with quiet():
         made = _exported(program)
         _clean(made.model)
-        made.model.metadata_props.update(request.about)
+        made.model.metadata_props.update({**request.about, "opset": str(OPSET)} if request.about else {})
         made.save(path)
 
 
 def files(path: Path) -> list[Path]:
     """An ONNX file, and that of its weights where these lie beside it."""
     return [one for one in (path, path.with_name(f"{path.name}.data")) if one.exists()]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within it, what the exporter and its tools warn of stays unsaid: it is about their insides."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _exported(program: ExportedProgram) -> Any:

@@ -13,8 +13,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from flopbench.engines.base import Engine, Request, Session
-from flopbench.engines.onnx_file import files, quiet, write_onnx
+from flopbench.engines.base import Engine, Request, Session, quiet
+from flopbench.engines.onnx_file import files, write_onnx
 from flopbench.kernels import Name
 
 
@@ -51,6 +51,11 @@ class OnnxRuntime(Engine):
             whole = Path(folder) / "fp32.onnx"
             write_onnx(program, whole, request)
             quantise(whole, path, request.calibration)
+
+    def contents(self, path: Path) -> str:
+        """The version of ONNX's operators, and how many there are."""
+        model = onnx.load(str(path), load_external_data=False)
+        return f"ONNX opset {model.opset_import[0].version}, {len(model.graph.node)} nodes"
 
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """A session with a pool of so many threads."""

@@ -38,7 +38,7 @@ class Averaged(nn.Module):
             for generator in element:
                 view = generator.images(view)
             moved.append(view)
-        total, *answers = self.network(torch.cat(moved)).chunk(len(moved))
+        total, *answers = self.network(torch.cat(moved)).unflatten(0, (len(moved), -1))
         # One after another: all of them at once, of an image's pixels, would be as much memory again.
         for (_, inverse), answer in zip(self.elements[1:], answers, strict=True):
             for generator in inverse:

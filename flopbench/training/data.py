@@ -121,7 +121,7 @@ def open_validation(
     std: tuple[float, ...] | None = None,
     num_classes: int | None = None,
     workers: int | None = None,
-    task: TaskName = "classification",
+    task: TaskName | None = "classification",
 ) -> ValidationData:
     """A set to measure accuracy on.
 
@@ -137,7 +137,7 @@ def open_validation(
         num_classes: how many the network has. Folders that are named after ImageNet's synsets, or by numbers,
             then have its labels, be they ever so few; None: those of the folders in their order.
         workers: processes that read images for this one; None: what suits the machine.
-        task: what its labels are to be for.
+        task: what its labels are to be for; None where they are for nothing.
 
     Raises:
         FlopbenchError: as `open_data`; the set's labels are not those of a network of `num_classes`.
@@ -160,7 +160,7 @@ def open_validation(
     )
 
 
-def _shipped(name: str, num_classes: int | None, task: TaskName) -> ImageSet | None:
+def _shipped(name: str, num_classes: int | None, task: TaskName | None) -> ImageSet | None:
     """The set that packages ship by this name, if it is one of them."""
     base, _, folder = name.partition(":")
     if base not in SETS:
@@ -172,8 +172,8 @@ def _shipped(name: str, num_classes: int | None, task: TaskName) -> ImageSet | N
     return images
 
 
-def _check_task(name: str, has: TaskName, wanted: TaskName) -> None:
-    if has != wanted:
+def _check_task(name: str, has: TaskName, wanted: TaskName | None) -> None:
+    if wanted not in (None, has):
         raise FlopbenchError(f"the labels of {name} are for {has}, what is wanted is {wanted}")
 
 

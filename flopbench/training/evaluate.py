@@ -124,7 +124,7 @@ def evaluate(
     begun = time.monotonic()
     with visited(device, threads) as own:
         trained = load_network(model, weights, image_size=size, task=task, options=options, impl=impl)
-        cell = _cell(
+        cell = cell_of(
             model,
             device=own.kind,
             batch_size=_BATCH[own.kind] if batch_size is None else batch_size,
@@ -201,8 +201,12 @@ class _Speed(NamedTuple):
     flags: tuple[Flag, ...]
 
 
-def _cell(model: str, **fields: Any) -> Cell:
-    """What is measured, as a cell of the network with itself."""
+def cell_of(model: str, **fields: Any) -> Cell:
+    """A network's forward pass, as a cell of the network with itself, which keeps its weights.
+
+    Raises:
+        FlopbenchError: a field's value is none, or something is missing here that the cell needs.
+    """
     pair = Pair(baseline=model, candidate=model, perturb=False)
     try:
         cell = Cell.model_validate({"pair": pair, "pass": "forward", **fields})

@@ -64,6 +64,7 @@ class Trained:
         task: what it gives.
         mean, std: what images are normalised by; None where nothing says.
         crop, interpolation: how images are resized; None where nothing says.
+        licence: of the weights; None where nothing says.
     """
 
     model: nn.Module
@@ -77,6 +78,7 @@ class Trained:
     std: tuple[float, ...] | None = None
     crop: float | None = None
     interpolation: str | None = None
+    licence: str | None = None
 
 
 def load_network(
@@ -153,9 +155,8 @@ def _pretrained(name: ModelName, size: Size | None, task: TaskName, options: Map
     own = _timm_config(name)
     pixels: Size = size or own.input_size[1:]
     model = create_model(name.raw, pixels, own.num_classes, pretrained=True, **options).eval()
-    return Trained(
-        model, options, PRETRAINED, _digest(model), pixels, own.num_classes, task, **_of_timm(name)
-    )
+    about = {**_of_timm(name), "licence": own.license}
+    return Trained(model, options, PRETRAINED, _digest(model), pixels, own.num_classes, task, **about)
 
 
 def _file(path: Path) -> Path:
@@ -371,9 +372,13 @@ def _digest_of(path: Path) -> str:
 
 
 def _digest(model: nn.Module) -> str:
-    """Of the weights themselves, by their names."""
+    return digest_of(model)[:12]
+
+
+def digest_of(model: nn.Module) -> str:
+    """Of the weights themselves, by their names: all 64 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()
