@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Unpack
@@ -187,13 +187,13 @@ def export(
     _check_path(path, one, to, force)
     with visited("cpu", threads) as here:
         trained = _network(cell, given, weights, cell.image_size if size else None, options)
-        inputs = None
+        inputs: list[Tensor] = []
         if calibration is not None:
-            inputs = _calibration(calibration, calibration_images, trained, here)
-        network = trained.model.to(weights_dtype(cell))
+            inputs, trained = _calibration(calibration, calibration_images, trained, here)
         about = _about(model, trained, one, dtype, licence)
+        network = trained.model.to(weights_dtype(cell))
         parameters = sum(weight.numel() for weight in network.parameters())
-        request = Request(dtype, "cpu", about, [(images,) for images in inputs or ()])
+        request = Request(dtype, "cpu", about, [(images,) for images in inputs])
         with _beside(path) as written:
             seen = random_images(_BATCH, trained.image_size).to(weights_dtype(cell))
             ran = _written(model, one, network, seen, written, request)
@@ -297,8 +297,12 @@ def _network(
     return trained
 
 
-def _calibration(name: str, count: int, trained: Trained, here: World) -> list[Tensor]:
-    """So many images of a set, spread evenly over it, as the network wants them, `[B, 3, H, W]` each."""
+def _calibration(name: str, count: int, trained: Trained, here: World) -> tuple[list[Tensor], Trained]:
+    """So many images of a set, spread evenly over it, as the network wants them, `[B, 3, H, W]` each.
+
+    Returns:
+        The images, and the network with what they were normalised by.
+    """
 
     def opened(share: World) -> Any:
         return open_validation(
@@ -322,7 +326,7 @@ def _calibration(name: str, count: int, trained: Trained, here: World) -> list[T
         left -= len(batches[-1])
         if left == 0:
             break
-    return batches
+    return batches, replace(trained, mean=share.mean, std=share.std)
 
 
 def _about(model: str, trained: Trained, one: Engine, dtype: DType, licence: str | None) -> dict[str, str]:
