@@ -26,7 +26,7 @@ EngineName = Literal["aot-inductor", "onnxruntime", "openvino", "tensorrt"]
 TorchMode = Literal["eager", "compile", "compile-blocks", "max-autotune", "cuda-graph"]
 """`compile-blocks` compiles the repeated block once instead of the whole network: far shorter to compile."""
 Mode = Literal[TorchMode, EngineName]
-ENGINES: frozenset[Mode] = frozenset(get_args(EngineName))
+ENGINES: frozenset[EngineName] = frozenset(get_args(EngineName))
 COMPILING: frozenset[Mode] = frozenset(get_args(Mode)) - ENGINES - {"eager"}
 """Modes in which torch.compile compiles at the first call."""
 CAPTURING: frozenset[Mode] = frozenset(("max-autotune", "cuda-graph"))

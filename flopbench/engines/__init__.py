@@ -28,8 +28,15 @@ __all__ = [
     "write",
 ]
 
-_HOMES = dict.fromkeys(("Engine", "Request", "Session"), "flopbench.engines.base")
-_HOMES |= dict.fromkeys(("Deployed", "deploy", "engine", "write"), "flopbench.engines.deploying")
+_HOMES = {
+    "Deployed": "flopbench.engines.deploying",
+    "Engine": "flopbench.engines.base",
+    "Request": "flopbench.engines.base",
+    "Session": "flopbench.engines.base",
+    "deploy": "flopbench.engines.deploying",
+    "engine": "flopbench.engines.deploying",
+    "write": "flopbench.engines.deploying",
+}
 
 
 def __getattr__(name: str) -> Any:
