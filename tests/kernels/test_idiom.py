@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from flopbench.engines import program_of
 from flopbench.kernels import TORCH, has_ours
@@ -121,6 +122,9 @@ def test_folded_products_without_a_bias_add_none():
     arguments = x, Maps(weights, (0, 1), [None, None]), HALVES, "gelu"
     got, expected = linear_gelu_parts(*arguments, "folded"), LINEAR_GELU.specification(*arguments)
     torch.testing.assert_close(got, expected, rtol=0, atol=4e-15)
+    graph = make_fx(lambda x: linear_gelu_parts(x, *arguments[1:], "folded"))(x).graph
+    # The sums of the transforms.
+    assert sum(node.target is torch.ops.aten.add.Tensor for node in graph.nodes) == 2
 
 
 @pytest.mark.parametrize("way", ["eager", "unfused"])
