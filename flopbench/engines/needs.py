@@ -15,25 +15,28 @@ class Needs:
     Attributes:
         packages: to be imported.
         extra: of flopbench that installs them, "" where torch has all.
+        quantiser: packages besides, of the same extra, that int8 needs.
     """
 
     packages: tuple[str, ...]
     extra: str
+    quantiser: tuple[str, ...] = ()
 
 
 NEEDS: dict[EngineName, Needs] = {
     "aot-inductor": Needs((), ""),
     "onnxruntime": Needs(("onnx", "onnxscript", "onnxruntime"), "onnxruntime"),
-    "openvino": Needs(("openvino",), "openvino"),
+    "openvino": Needs(("openvino",), "openvino", ("nncf",)),
     "tensorrt": Needs(("onnx", "onnxscript", "tensorrt"), "tensorrt"),
 }
 
 
-def not_installed(name: EngineName) -> str | None:
+def not_installed(name: EngineName, dtype: str = "fp32") -> str | None:
     """What an engine needs that is not here, with the remedy; None where it has all."""
-    needs = NEEDS[name]
-    lacking = [package for package in needs.packages if find_spec(package) is None]
-    return f"{name} needs {', '.join(lacking)}: pip install 'flopbench[{needs.extra}]'" if lacking else None
+    needs, what = NEEDS[name], f"int8 in {name}" if dtype == "int8" else name
+    packages = needs.packages + (needs.quantiser if dtype == "int8" else ())
+    lacking = [package for package in packages if find_spec(package) is None]
+    return f"{what} needs {', '.join(lacking)}: pip install 'flopbench[{needs.extra}]'" if lacking else None
 
 
 def installed_engines() -> dict[str, str]:
@@ -49,4 +52,4 @@ def installed_engines() -> dict[str, str]:
 
 def missing_engine(name: EngineName, device: str, dtype: str) -> str | None:
     """Why an engine cannot run here in this dtype, with the remedy; None where it can."""
-    return refused_by_engine(name, dtype, device) or not_installed(name)
+    return refused_by_engine(name, dtype, device) or not_installed(name, dtype)
