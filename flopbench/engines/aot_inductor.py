@@ -1,5 +1,6 @@
 """AOTInductor: what torch.compile makes of a network, as one file, for a CPU or for CUDA."""
 
+import platform
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ class AotInductor(Engine):
             raise FlopbenchError(f"{self.name} cannot compile it: {in_one_line(error)}") from error
         _drop_sources(path)
 
+    def contents(self, path: Path) -> str:
+        """The kind of processor that it was compiled for."""
+        return f"package of torch with a library for {platform.machine()}"
+
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """The network of a package; it computes with torch's threads, which are so many from now on."""
         torch.set_num_threads(threads)
@@ -66,7 +71,7 @@ def _settings(request: Request) -> dict[str, Any]:
 
 
 def _drop_sources(path: Path) -> None:
-    """Leave out of a package the C++ that its library was compiled from: it is full of this machine's paths."""
+    """Leave out of a package the C++ that its library was made from: it is full of this machine's paths."""
     whole = path.with_name(f"{path.stem}.whole{path.suffix}")
     path.rename(whole)
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
