@@ -56,7 +56,10 @@ def test_the_engine_keeps_the_symmetry(exported):
 
 @compiles
 def test_only_torchs_own_operators_are_exported(exported):
-    assert {name for implementations in exported.ran.values() for name in implementations} <= {"torch", "batched"}
+    assert {name for implementations in exported.ran.values() for name in implementations} <= {
+        "torch",
+        "batched",
+    }
 
 
 @compiles
