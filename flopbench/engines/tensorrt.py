@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from flopbench.engines.base import Engine, Request, Session
-from flopbench.engines.onnxruntime import write_onnx
+from flopbench.engines.onnx_file import write_onnx
 from flopbench.errors import FlopbenchError
 
 # It has no types, and few machines have it.
