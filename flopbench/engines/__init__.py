@@ -109,7 +109,7 @@ def deploy(
         written = time.monotonic()
         session = one.load(path, request, threads)
         loaded = time.monotonic()
-        size = path.stat().st_size
+        size = sum(file.stat().st_size for file in one.files(path))
     record = Deployment(
         engine=name,
         version=one.version(),
