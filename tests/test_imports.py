@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Every module in a process of its own, for this one has used them. Triton is not in every build of torch.
+# Every module in a process of its own, for this one has used them. Triton is not in every build of torch, and
+# not every engine is installed everywhere.
 SCRIPT = """
 import importlib, os, pkgutil, warnings
 warnings.simplefilter("ignore")
@@ -39,7 +40,9 @@ for module in pkgutil.walk_packages(flopbench.__path__, "flopbench.", onerror=la
         importlib.import_module(module.name)
         imported += 1
     except ImportError as error:
-        assert error.name == "triton", (module.name, error)
+        missing = error.name.partition(".")[0]
+        engines = "triton", "tensorrt", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino"
+        assert missing in engines, (module.name, error)
 after = settings()
 print(imported, [name for name in before if before[name] != after[name]])
 """
@@ -64,6 +67,7 @@ ROOMS = """
     report
     testing.invariance inputs given loss
     flops
+    engines
     timing
     runner
     profiling regression training

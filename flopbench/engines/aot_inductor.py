@@ -1,5 +1,6 @@
 """AOTInductor: what torch.compile makes of a network, as one file, for a CPU or for CUDA."""
 
+import platform
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ class AotInductor(Engine):
                 raise
             raise FlopbenchError(f"{self.name} cannot compile it: {in_one_line(error)}") from error
         _drop_sources(path)
+
+    def contents(self, path: Path) -> str:
+        """The kind of processor that it was compiled for."""
+        return f"package of torch with a library for {platform.machine()}"
 
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """The network of a package; it computes with torch's threads, which are so many from now on."""

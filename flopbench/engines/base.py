@@ -67,7 +67,7 @@ class Engine(ABC):
     def write(self, program: ExportedProgram, path: Path, request: Request) -> None:
         """Put a program, and all that it needs, into `files(path)`."""
 
-    def files(self, path: Path) -> tuple[Path, ...]:
+    def files(self, path: Path) -> Sequence[Path]:
         """What `write` puts at and beside a path; all of it is needed to load the network."""
         return (path,)
 
@@ -82,10 +82,6 @@ class Engine(ABC):
     def idiom_for(self, request: Request) -> Mapping[str, Name]:
         """The idiom in the dtype of a request."""
         return self.idiom
-
-    def files(self, path: Path) -> list[Path]:
-        """What `write` wrote: the file, and what lies beside it."""
-        return [path]
 
     def provider(self, request: Request) -> str:
         """What within the engine computes."""

@@ -50,6 +50,10 @@ class OpenVino(Engine):
             model.set_rt_info(value, key)
         openvino.save_model(model, path, compress_to_fp16=False)
 
+    def contents(self, path: Path) -> str:
+        """How many operations its graph has."""
+        return f"OpenVINO IR, {len(openvino.Core().read_model(path).get_ops())} operations"
+
     def load(self, path: Path, request: Request, threads: int) -> Session:
         """A session with one stream of so many threads.
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from flopbench import __version__
 from flopbench.axis_values import NetworkValue
-from flopbench.cells import AXES, QUANTISING, Cell, DType, EngineName
+from flopbench.cells import AXES, Cell, DType, EngineName
 from flopbench.engines import Engine, Request, Session, engine, write
+from flopbench.engines.base import quiet
 from flopbench.errors import FlopbenchError, NothingMeasuredError, in_one_line, unknown
 from flopbench.kernels import Ran
 from flopbench.kernels.dispatch import specified
@@ -179,10 +180,10 @@ def export(
     if to not in TARGETS:
         raise unknown("--to", to, TARGETS)
     path, mode = Path(out), TARGETS[to]
-    _check_dtype(to, dtype, calibration, calibration_images)
     given = {name: value for name, value in {**axes, "depth": depth}.items() if value is not None}
     size = {} if image_size is None else {"image_size": image_size}
     cell = cell_of(model, device="cpu", batch_size=_BATCH, dtype=dtype, mode=mode, **given, **size)
+    _check_calibration(dtype, calibration, calibration_images)
     one = engine(mode)
     _check_path(path, one, to, force)
     with visited("cpu", threads) as here:
@@ -211,14 +212,11 @@ def export(
     return Exported(path, kept, about, contents, parameters, ran, checked)
 
 
-def _check_dtype(to: Target, dtype: DType, calibration: str | None, images: int) -> None:
+def _check_calibration(dtype: DType, calibration: str | None, images: int) -> None:
     if dtype != "int8":
         if calibration is not None:
             raise FlopbenchError(f"--calibration is for int8, and {dtype} needs none: leave it out")
         return
-    if TARGETS[to] not in QUANTISING:
-        able = " or ".join(name for name, mode in TARGETS.items() if mode in QUANTISING)
-        raise FlopbenchError(f"--to {to} has no int8: choose --to {able}, or another --dtype")
     if calibration is None:
         raise FlopbenchError(
             "int8 needs images that are like those to come: give --calibration a data set or a folder"
@@ -237,8 +235,9 @@ def _check_path(path: Path, one: Engine, to: Target, force: bool) -> None:
         pass
     if path.is_dir():
         raise FlopbenchError(f"--out {path} is a folder: name a file")
-    if path.exists() and not force:
-        raise FlopbenchError(f"{path} is there already: --force overwrites it")
+    there = [str(file) for file in {path: None, **dict.fromkeys(one.files(path))} if file.exists()]
+    if there and not force:
+        raise FlopbenchError(f"{text.joined(there)} is there already: --force overwrites it")
 
 
 @contextmanager
@@ -369,7 +368,8 @@ def _told(model: str, step: Callable[[], Any]) -> Any:
         FlopbenchError: it failed.
     """
     try:
-        return step()
+        with quiet():
+            return step()
     except OSError:
         raise
     except Exception as error:

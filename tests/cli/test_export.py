@@ -1,7 +1,11 @@
 """`flopbench export` and `flopbench.export`: the file, what it says of itself, and what is refused."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ pytestmark = pytest.mark.skipif(
     reason="exporting needs flopbench[onnxruntime,train,sets]",
 )
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_onnx.py"
 NAME = "vit_ti16.flop"
 TINY: dict[str, Any] = {"patch_size": 4, "width": 16, "depth": 1, "heads": 2}
 MEAN, STD = (0.3, 0.4, 0.5), (0.4, 0.5, 0.6)
@@ -110,6 +115,35 @@ def test_a_file_says_what_it_is(network: torch.nn.Module):
     assert (said["engine"], said["dtype"]) == ("onnxruntime", "fp32")
     assert (said["flopbench"], said["torch"]) == (flopbench.__version__, str(torch.__version__))
     assert int(said["opset"]) >= 20
+
+
+def test_the_example_serves_it_without_flopbench_and_torch(network: torch.nn.Module):
+    from PIL import Image
+
+    values = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(values).save("photo.png")
+    blocked = (
+        "import runpy, sys; sys.modules.update(torch=None, flopbench=None); sys.argv[0] = sys.argv.pop(1); "
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{blocked}runpy.run_path(sys.argv[0], run_name='__main__')"]
+        + [str(EXAMPLE), "net.onnx", "photo.png", "--threads", "1"],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = re.findall(r"class (\d+): ([\d.]+)%", done.stdout)
+    pixels = torch.from_numpy(values).permute(2, 0, 1)[None] / 255
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (MEAN, STD))
+    with torch.no_grad():
+        odds = network((pixels - mean) / std).softmax(1)[0]
+    assert [int(label) for label, _ in answers] == odds.topk(5).indices.tolist()
+    assert [float(share) for _, share in answers] == pytest.approx(
+        (100 * odds.topk(5).values).tolist(), abs=0.06
+    )
+    assert re.findall(r"threads (\d+), batch (\d+): [\d.]+ ms", done.stdout) == [("1", "1"), ("1", "8")]
 
 
 def test_it_prints_a_table_and_does_not_overwrite(call: Call, folder: Path):
@@ -197,7 +231,7 @@ def test_a_calibration_is_spread_over_the_set(folder: Path, monkeypatch: pytest.
         (["--out", "net.xml"], "a file --to onnx ends in .onnx, e.g. net.onnx"),
         (["--out", "none/net.onnx"], "there is no folder none: make it first"),
         (["--out", "/proc/net.onnx"], "/proc cannot be written to"),
-        (["--to", "aot", "--dtype", "int8"], "--to aot has no int8: choose --to onnx or openvino"),
+        (["--to", "aot", "--dtype", "int8"], "aot-inductor has no int8 on cpu: choose --dtype fp32 or bf16"),
         (["--dtype", "int8"], "give --calibration a data set or a folder"),
         (["--dtype", "int8", "--calibration", "digitz"], "did you mean digits?"),
         (["--calibration", "digits"], "--calibration is for int8, and fp32 needs none"),
