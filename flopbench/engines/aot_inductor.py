@@ -71,7 +71,7 @@ def _settings(request: Request) -> dict[str, Any]:
 
 
 def _drop_sources(path: Path) -> None:
-    """Leave out of a package the C++ that its library was made from: it is full of this machine's paths."""
+    """Leave out the C++ that a package's library was compiled from: it is full of this machine's paths."""
     whole = path.with_name(f"{path.stem}.whole{path.suffix}")
     path.rename(whole)
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:

@@ -47,7 +47,7 @@ class Engine(ABC):
 
     Attributes:
         name: the mode of cells that run in it.
-        suffix: of its files.
+        suffix: of the file that is loaded.
         idiom: the implementation of each operation that it runs fastest, by the operation's name; torch's own
             for all others. Chosen by measurement (reports/engines.md).
         keeps_dtype: whether the program is in the dtype to compute in; else it is in fp32, and the engine
@@ -65,7 +65,11 @@ class Engine(ABC):
 
     @abstractmethod
     def write(self, program: ExportedProgram, path: Path, request: Request) -> None:
-        """Put a program, and all that it needs, into one file."""
+        """Put a program, and all that it needs, into `files(path)`."""
+
+    def files(self, path: Path) -> Sequence[Path]:
+        """What `write` puts at and beside a path; all of it is needed to load the network."""
+        return (path,)
 
     @abstractmethod
     def load(self, path: Path, request: Request, threads: int) -> Session:
@@ -78,10 +82,6 @@ class Engine(ABC):
     def idiom_for(self, request: Request) -> Mapping[str, Name]:
         """The idiom in the dtype of a request."""
         return self.idiom
-
-    def files(self, path: Path) -> list[Path]:
-        """What `write` wrote: the file, and what lies beside it."""
-        return [path]
 
     def provider(self, request: Request) -> str:
         """What within the engine computes."""

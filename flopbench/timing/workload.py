@@ -67,7 +67,7 @@ class Workload:
 
 def weights_dtype(cell: Cell) -> torch.dtype:
     """The dtype of a cell's weights and inputs; autocast, tf32 and engines that convert keep them in fp32."""
-    if cell.mode in ENGINES and cell.mode != "aot-inductor":
+    if cell.mode in ENGINES and cell.mode not in ("aot-inductor", "tensorrt"):
         return torch.float32
     return _LOW.get(cell.dtype, torch.float32)
 

@@ -125,9 +125,9 @@ def test_the_example_serves_it_without_flopbench_and_torch(network: torch.nn.Mod
     blocked = (
         "import runpy, sys; sys.modules.update(torch=None, flopbench=None); sys.argv[0] = sys.argv.pop(1); "
     )
-    script = f"{blocked}runpy.run_path(sys.argv[0], run_name='__main__')"
+    run = f"{blocked}runpy.run_path(sys.argv[0], run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(EXAMPLE), "net.onnx", "photo.png", "--threads", "1"],
+        [sys.executable, "-c", run, str(EXAMPLE), "net.onnx", "photo.png", "--threads", "1"],
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,

@@ -56,7 +56,10 @@ def test_the_engine_keeps_the_symmetry(exported):
 
 @compiles
 def test_only_torchs_own_operators_are_exported(exported):
-    assert {name for implementations in exported.ran.values() for name in implementations} <= {"torch", "batched"}
+    assert {name for implementations in exported.ran.values() for name in implementations} <= {
+        "torch",
+        "batched",
+    }
 
 
 @compiles
@@ -107,6 +110,6 @@ def test_what_cannot_be_compiled_is_told_in_one_line(monkeypatch, tmp_path):
 
     monkeypatch.setattr(aot_inductor, "missing_compiler", lambda: None)
     monkeypatch.setattr(aot_inductor, "aoti_compile_and_package", fail)
-    with pytest.raises(FlopbenchError, match="aot-inductor cannot compile it: .*no such operator") as raised:
+    with pytest.raises(FlopbenchError, match=r"aot-inductor cannot compile it: .*no such operator") as raised:
         write(engine("aot-inductor"), nn.Linear(2, 2), (torch.ones(2, 2),), tmp_path / "x.pt2", Request())
     assert "\n" not in str(raised.value)
