@@ -49,7 +49,7 @@ class Engine(ABC):
         name: the mode of cells that run in it.
         suffix: of the file that is loaded.
         idiom: the implementation of each operation that it runs fastest, by the operation's name; torch's own
-            for all others. Chosen by measurement (reports/engines.md).
+            for all others. Chosen by measurement alone.
         keeps_dtype: whether the program is in the dtype to compute in; else it is in fp32, and the engine
             converts.
     """
