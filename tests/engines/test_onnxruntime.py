@@ -20,7 +20,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from flopbench.engines.onnx_file import files  # noqa: E402
+from flopbench.engines.onnx_file import OPSET, files  # noqa: E402
 from flopbench.engines.onnxruntime import OnnxRuntime, options  # noqa: E402
 
 SIZE = (8, 12)
@@ -99,6 +99,7 @@ def test_a_file_says_what_it_is_and_names_what_goes_in_and_out(vit):
     assert {one.key: one.value for one in model.metadata_props} == {
         "model": "E(ViT)",
         "licence": "Apache-2.0",
+        "opset": str(OPSET),
     }
     assert [shape_of(one) for one in model.graph.input] == [("images", ["batch", 3, *SIZE])]
     assert [shape_of(one) for one in model.graph.output] == [("logits", ["batch", 5])]

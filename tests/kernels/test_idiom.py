@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from flopbench.engines import program_of
+from flopbench.engines.base import program_of
 from flopbench.kernels import TORCH, has_ours
 from flopbench.kernels.attention import ATTENTION, attention_parts
 from flopbench.kernels.dispatch import choose, exported, idiom, observe
