@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from flopbench.engines.base import Engine, Request, Session
+from flopbench.engines.base import Engine, Request
 from flopbench.errors import FlopbenchError
 
 _PRECISION = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
@@ -54,7 +54,7 @@ class OpenVino(Engine):
         """How many operations its graph has."""
         return f"OpenVINO IR, {len(openvino.Core().read_model(path).get_ops())} operations"
 
-    def load(self, path: Path, request: Request, threads: int) -> Session:
+    def load(self, path: Path, request: Request, threads: int) -> "OpenVinoSession":
         """A session with one stream of so many threads.
 
         Raises:
@@ -80,12 +80,12 @@ class OpenVinoSession:
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
-        self._request = compiled.create_infer_request()
+        self.request = compiled.create_infer_request()
 
     def __call__(self, *tensors: Tensor) -> Any:
         """A tensor, or a list of several."""
         given = [x.detach().numpy() for x in tensors]
-        made = self._request.infer(given, share_inputs=True, share_outputs=True)
+        made = self.request.infer(given, share_inputs=True, share_outputs=True)
         outputs = [torch.from_numpy(x) for x in made.to_tuple()]
         return outputs[0] if len(outputs) == 1 else outputs
 

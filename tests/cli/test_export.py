@@ -218,7 +218,8 @@ def test_a_calibration_is_spread_over_the_set(folder: Path, monkeypatch: pytest.
 
     assert len(seen[0].unique(dim=0)) == 4
     pixels = seen[0] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
-    known = torch.tensor(load_digits().images / 255, dtype=torch.float32)
+    digits: Any = load_digits()
+    known = torch.tensor(digits.images / 255, dtype=torch.float32)
     nearest = (pixels[:, :1] - known).abs().amax((-2, -1)).min(dim=1)
     assert nearest.values.max() < 1e-4
     assert not torch.equal(nearest.indices.sort().values.diff(), torch.ones(3))

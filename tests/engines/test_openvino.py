@@ -11,7 +11,7 @@ pytest.importorskip("openvino")
 
 from flopbench.engines import Request, deploy, engine, write
 from flopbench.engines.needs import missing_engine
-from flopbench.engines.openvino import OpenVino, layers
+from flopbench.engines.openvino import OpenVino, OpenVinoSession, layers
 from flopbench.errors import FlopbenchError
 from flopbench.models.factory import perturb
 from tests.models.networks import build_shallow
@@ -65,7 +65,7 @@ def test_nothing_is_copied(written):
     session = OpenVino().load(written()[0], Request(), 1)
     x = images(2)
     first = session(x)
-    assert session._request.get_input_tensor().data.ctypes.data == x.data_ptr()
+    assert session.request.get_input_tensor().data.ctypes.data == x.data_ptr()
     assert session(x).data_ptr() == first.data_ptr()
 
 
@@ -138,6 +138,7 @@ def test_int8_is_near_fp32_and_as_invariant(family, version):
     given = [(images(1, seed),) for seed in range(8)]
     found = deploy("openvino", model, (images(5),), Request("int8"), threads=1, calibration=given)
     output = found.session(images(5)).clone()
+    assert isinstance(found.session, OpenVinoSession)
     assert ("FullyConnected", "i8") in layers(found.session)
     assert 1e-4 < float((output - wanted).norm() / wanted.norm()) < 0.35
     if version == "flop":

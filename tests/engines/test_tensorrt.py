@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from flopbench.cells import DType
 from flopbench.engines import Request, write
 from flopbench.errors import FlopbenchError
 
@@ -136,7 +137,7 @@ def tensorrt(trt):
     return import_module(NAME).TensorRt()
 
 
-def exported(tensorrt, path, batch=8, dtype=torch.float32, computes="fp32", about=None):
+def exported(tensorrt, path, batch=8, dtype=torch.float32, computes: DType = "fp32", about=None):
     request = Request(computes, "cuda", about or {})
     write(tensorrt, nn.Linear(4, 5).to(dtype), (torch.ones(batch, 4, dtype=dtype),), path, request)
     return path
