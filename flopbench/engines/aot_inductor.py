@@ -10,7 +10,7 @@ from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch._inductor import config as inductor
 from torch.export import ExportedProgram
 
-from flopbench.engines.base import Engine, Request, Session
+from flopbench.engines.base import Engine, Request, Session, quiet
 from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
 from flopbench.kernels.inductor import missing_compiler
 
@@ -39,12 +39,13 @@ class AotInductor(Engine):
         if (wanted := missing_compiler()) is not None:
             raise FlopbenchError(f"{self.name} needs a C++ compiler ({wanted}): install one")
         try:
-            aoti_compile_and_package(program, package_path=str(path), inductor_configs=_settings(request))
+            with quiet():
+                aoti_compile_and_package(program, package_path=str(path), inductor_configs=_settings(request))
         except Exception as error:
             if out_of_memory(error):
                 raise
             raise FlopbenchError(f"{self.name} cannot compile it: {in_one_line(error)}") from error
-        _drop_sources(path)
+        _empty_sources(path)
 
     def contents(self, path: Path) -> str:
         """The kind of processor that it was compiled for."""
@@ -70,12 +71,14 @@ def _settings(request: Request) -> dict[str, Any]:
     return settings
 
 
-def _drop_sources(path: Path) -> None:
-    """Leave out the C++ that a package's library was compiled from: it is full of this machine's paths."""
+def _empty_sources(path: Path) -> None:
+    """Empty a package's C++, which its library was compiled from: it is full of this machine's paths.
+
+    The files stay, for by their names torch finds the metadata.
+    """
     whole = path.with_name(f"{path.stem}.whole{path.suffix}")
     path.rename(whole)
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
         for one in old.infolist():
-            if not one.filename.endswith(".cpp"):
-                new.writestr(one, old.read(one))
+            new.writestr(one, b"\n" if one.filename.endswith(".cpp") else old.read(one))
     whole.unlink()
