@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from flopbench.axis_values import AxisValues, NetworkValue
-from flopbench.cells import Pass
 from flopbench.errors import FlopbenchError, Interrupted, unknown
+from flopbench.modes import Pass
 from flopbench.report.result import Result
 from flopbench.results import Run
 from flopbench.suites import Suite, Variant

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from flopbench.cells import Attention, DeviceKind, DType, MemoryFormat, Mode, Pass, Positions
+from flopbench.cells import Attention, MemoryFormat, Positions
 from flopbench.kernels import Impl
 from flopbench.models.tasks import DecoderName, TaskName
+from flopbench.modes import DeviceKind, DType, Mode, Pass
 
 
 class AxisValues(TypedDict, total=False):

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flopbench.cells import DType, ImageSize, TorchMode
+from flopbench.cells import ImageSize
 from flopbench.errors import FlopbenchError, unknown
 from flopbench.frozen import Frozen
 from flopbench.kernels import Impl
 from flopbench.models.tasks import CLASSIFICATION, LearntTask
+from flopbench.modes import DType, TorchMode
 from flopbench.suites import available_race_suites, is_race_suite, suite_file
 from flopbench.toml import parse, read_toml
 

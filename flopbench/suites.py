@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model, model_validator
 
-from flopbench.cells import AXES, Axis, Cell, DeviceKind, Few
+from flopbench.cells import AXES, Axis, Cell, Few
 from flopbench.errors import FlopbenchError, brief, unknown
 from flopbench.frozen import Frozen, complaint, place
+from flopbench.modes import DeviceKind
 from flopbench.pairs import Pair
 from flopbench.toml import read_toml
 

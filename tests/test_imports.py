@@ -61,7 +61,7 @@ ROOMS = """
     cost errors private ranks structures results.percentiles
     symmetries.registry
     kernels frozen toml models.catalog models.tasks
-    pairs cells axis_values suites recipes
+    modes pairs cells axis_values suites recipes
     symmetries models
     results timing.statistics
     report

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flopbench.cells import AXES, CAPTURING, ENGINES, Cell, DeviceKind
+from flopbench.cells import AXES, Cell
 from flopbench.errors import FlopbenchError
+from flopbench.modes import CAPTURING, ENGINES, DeviceKind
 from flopbench.pairs import Pair
 from flopbench.suites import (
     VARIANTS,

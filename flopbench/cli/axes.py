@@ -10,7 +10,8 @@ import typer
 from flopbench.cells import AXES, Axis
 
 if TYPE_CHECKING:
-    from flopbench.cells import Cell, DeviceKind
+    from flopbench.cells import Cell
+    from flopbench.modes import DeviceKind
 
 Values = dict[str, tuple[Any, ...]]
 """The values that were asked for, by the plural of their axis, as in a profile."""

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import typer
 
 from flopbench.axis_values import NetworkValue
-from flopbench.cells import Pass
 from flopbench.cli.axes import Values, one_each, with_axes
 from flopbench.cli.console import echo, make_console
 from flopbench.errors import FlopbenchError
+from flopbench.modes import Pass
 
 Format = Literal["table", "json", "csv", "markdown"]
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from flopbench.cells import DeviceKind
 from flopbench.cli.axes import Values, cells_of, one_each, with_axes
 from flopbench.cli.console import make_console
+from flopbench.modes import DeviceKind
 
 PairName = Annotated[str, typer.Argument(metavar="PAIR", help="E.g. vit_s16.flop, or CANDIDATE@BASELINE.")]
 

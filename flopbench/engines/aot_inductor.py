@@ -24,7 +24,6 @@ class AotInductor(Engine):
 
     name = "aot-inductor"
     suffix = ".pt2"
-    keeps_dtype = True
 
     def version(self) -> str:
         """That of torch, which it is a part of."""

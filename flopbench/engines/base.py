@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from flopbench.cells import DType, EngineName
 from flopbench.errors import FlopbenchError, gist, in_one_line, out_of_memory
 from flopbench.kernels import Name
+from flopbench.modes import DType, EngineName
 
 Session = Callable[..., Any]
 """Called with tensors, on the engine's device and in the dtype that was exported. Gives a tensor, or a list
@@ -29,8 +29,8 @@ class Request:
     """What a program is exported for.
 
     Attributes:
-        dtype: that the engine computes in. The program's weights are in fp32 unless `Engine.keeps_dtype`,
-            where they are in this dtype.
+        dtype: that the engine computes in, and the program is in, but for those that convert it from fp32
+            (`flopbench.modes.CONVERTING`).
         device: "cpu" or "cuda".
         about: what the file says of itself, by key.
         calibration: for int8, inputs that are like those to come, a tuple of tensors each.
@@ -50,14 +50,11 @@ class Engine(ABC):
         suffix: of the file that is loaded.
         idiom: the implementation of each operation that it runs fastest, by the operation's name; torch's own
             for all others. Chosen by measurement alone.
-        keeps_dtype: whether the program is in the dtype to compute in; else it is in fp32, and the engine
-            converts.
     """
 
     name: ClassVar[EngineName]
     suffix: ClassVar[str]
     idiom: ClassVar[Mapping[str, Name]] = {}
-    keeps_dtype: ClassVar[bool] = False
 
     @abstractmethod
     def version(self) -> str:
@@ -88,10 +85,8 @@ class Engine(ABC):
         return request.device
 
 
-def program_of(
-    model: torch.nn.Module, args: tuple[Tensor, ...], *, dynamic_batch: bool = True
-) -> ExportedProgram:
-    """What a network computes, for any batch size where `dynamic_batch`.
+def program_of(model: torch.nn.Module, args: tuple[Tensor, ...]) -> ExportedProgram:
+    """What a network computes, for any batch size.
 
     Args:
         model: in evaluation mode.
@@ -100,12 +95,10 @@ def program_of(
     Raises:
         FlopbenchError: torch.export cannot take it.
     """
-    shapes = None
-    if dynamic_batch:
-        # Of a batch of one torch would take it that there is never another.
-        args = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in args)
-        batch = torch.export.Dim("batch", min=1, max=65536)
-        shapes = tuple({0: batch} for _ in args)
+    # Of a batch of one torch would take it that there is never another.
+    args = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in args)
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = tuple({0: batch} for _ in args)
     try:
         # Where it fails it prints the whole graph as well.
         with torch.no_grad(), quiet(), redirect_stderr(StringIO()):

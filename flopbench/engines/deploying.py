@@ -1,8 +1,7 @@
 """From a network to what an engine calls: exported, written, loaded."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,12 +9,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import EngineName
 from flopbench.engines.base import Engine, Request, Session, program_of
 from flopbench.engines.needs import not_installed
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import Ran
 from flopbench.kernels.dispatch import idiom, observe
+from flopbench.modes import EngineName
 from flopbench.results import Deployment
 from flopbench.symmetries import fold
 
@@ -80,7 +79,6 @@ def deploy(
     request: Request,
     *,
     threads: int | None = None,
-    calibration: Sequence[tuple[Tensor, ...]] | None = None,
 ) -> Deployed:
     """A network exported, written, and loaded again.
 
@@ -90,11 +88,9 @@ def deploy(
         args: what it is called with.
         request: what it is exported for.
         threads: of the session, by default as many as torch has.
-        calibration: for int8; by default `args`.
     """
     one = engine(name)
     threads = threads or torch.get_num_threads()
-    request = replace(request, calibration=[args] if calibration is None else calibration)
     with TemporaryDirectory(prefix="flopbench-") as folder:
         path = Path(folder) / f"network{one.suffix}"
         start = time.monotonic()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
-from flopbench.cells import EngineName, refused_by_engine
+from flopbench.modes import EngineName, refused_by_engine
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ class TensorRt(Engine):
 
     name = "tensorrt"
     suffix = ".engine"
-    keeps_dtype = True
 
     def version(self) -> str:
         """Of what is installed."""

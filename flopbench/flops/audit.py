@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from flopbench.cells import Pass
 from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
 from flopbench.flops import operators
 from flopbench.flops.closed_form import Cost, closed_form
@@ -16,6 +15,7 @@ from flopbench.flops.meta import initialised
 from flopbench.flops.trace import count_forward
 from flopbench.inputs import Inputs
 from flopbench.loss import Loss
+from flopbench.modes import Pass
 
 TOLERANCE = 1e-3
 """Largest disagreement between two counts, relative to the network's MACs."""

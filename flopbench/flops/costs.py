@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from flopbench.cells import Pass
 from flopbench.flops.dispatch import Observation, observe
 from flopbench.flops.recorder import Call, Operand
 from flopbench.inputs import Inputs
 from flopbench.models.averaged import layer_name
+from flopbench.modes import Pass
 
 # AdamW an element of a parameter: decay 1, first moment 3, second moment 4, denominator √, ÷ and + 9, step 6.
 ADAMW_OPERATIONS = 23

@@ -20,7 +20,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from flopbench.cells import Pass
 from flopbench.cost import Shapes
 from flopbench.errors import FlopbenchError
 from flopbench.flops.formulas import formulas_for
@@ -30,6 +29,7 @@ from flopbench.inputs import Inputs
 from flopbench.loss import Loss
 from flopbench.models.layers import Network
 from flopbench.models.single import SingleLayer
+from flopbench.modes import Pass
 from flopbench.private import TorchDispatchMode, storage_identity
 from flopbench.structures import tensors
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from flopbench.cells import AXES, CAPTURING, Cell, Mode
+from flopbench.cells import AXES, Cell
 from flopbench.models.catalog import parse_name
+from flopbench.modes import CAPTURING, Mode
 from flopbench.profiling.roofline import least_seconds, peak_of
 from flopbench.report import text
 from flopbench.results import Group, ModelProfile, ProfileRecord

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from flopbench.axis_values import ONE_CELL, AxisValue
-from flopbench.cells import AXES, ENGINES, DeviceKind
+from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
+from flopbench.modes import ENGINES, DeviceKind
 from flopbench.pairs import Pair
 from flopbench.profiling.measure import ProfileJob, profile_pair
 from flopbench.profiling.predict import read_calibration

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from flopbench.cells import CAPTURING, Cell
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import Ran
 from flopbench.models.averaged import layer_name
+from flopbench.modes import CAPTURING
 from flopbench.private import looking_on, show_kernels_to_profiler
 from flopbench.profiling.events import LAYER, STEP, Summary, folded, summarise
 from flopbench.profiling.roofline import Work

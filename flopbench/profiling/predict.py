@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from flopbench.cells import Cell, DType
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
+from flopbench.modes import DType
 from flopbench.profiling.roofline import Work, predicted_speedup
 from flopbench.report import text
 from flopbench.report.table import Column, Table, words

@@ -12,7 +12,7 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from flopbench.cells import CAPTURING, Cell, DeviceKind, DType, Mode
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.flops.costs import LayerCost, costs_of_layers, optimiser_cost
 from flopbench.flops.dispatch import Observation, observe
@@ -21,6 +21,7 @@ from flopbench.inputs import inputs_for
 from flopbench.loss import loss_of
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model
+from flopbench.modes import CAPTURING, DeviceKind, DType, Mode
 from flopbench.profiling.events import part_of
 from flopbench.results import Bound, Peaks
 

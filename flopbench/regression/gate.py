@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from flopbench.cells import DeviceKind
 from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.modes import DeviceKind
 from flopbench.regression.baseline import Baseline, locate, open_baseline
 from flopbench.regression.compare import compare_runs, require_common
 from flopbench.regression.decision import Comparison, Outcome

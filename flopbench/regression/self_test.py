@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, DeviceKind
+from flopbench.cells import Cell
+from flopbench.modes import DeviceKind
 from flopbench.pairs import Pair
 from flopbench.regression.against import ORDER
 from flopbench.regression.compare import cell_changes

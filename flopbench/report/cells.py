@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any, Literal
 
-from flopbench.cells import AXES, ENGINES, EXPORTED
+from flopbench.cells import AXES
+from flopbench.modes import ENGINES
 from flopbench.report import text
 from flopbench.report.labels import read, version_of
 from flopbench.results.frame import IMAGES
@@ -248,33 +249,6 @@ def _served(replicates: Rows, role: str) -> Row:
         "latency_calls": min(replicate[f"{role}_latency_calls"] for replicate in replicates),
         "load_problem": next(filter(None, problems), None),
     }
-
-
-_STARTING = ("export_seconds", "load_seconds", "disk_bytes", "first_call_seconds")
-
-
-def deployed(rows: Rows) -> list[Row]:
-    """One row per model and cell that an engine executed; keys as in the frame, without the role.
-
-    Replicates of a cell become one row: medians, and the largest errors. `invariance_in_cell` is the
-    candidate's.
-    """
-    cells = by((row for row in rows if row["engine"] is not None), "run", "cell")
-    return [_deployed(group, role) for group in cells.values() for role in ("baseline", "candidate")]
-
-
-def _deployed(replicates: Rows, role: str) -> Row:
-    row = {**replicates[0], "label": replicates[0][f"{role}_label"]}
-    row["exported"] = EXPORTED.get(row["impl"], row["impl"])
-    for key in _STARTING:
-        row[key] = median(replicate[f"{role}_{key}"] for replicate in replicates)
-    errors = {"agreement": f"{role}_agreement", "invariance_in_cell": "invariance_in_cell"}
-    for key, source in errors.items():
-        known = [error for replicate in replicates if (error := replicate[source]) is not None]
-        row[key] = max(known, default=None)
-    if role == "baseline":
-        row["invariance_in_cell"] = None
-    return row
 
 
 def setting_of(row: Row) -> Setting:

@@ -1,6 +1,9 @@
 """Engines side by side: in which of them the promise is kept, and whether the baselines are fair there."""
 
-from flopbench.cells import AXES, ENGINES
+from statistics import median
+
+from flopbench.cells import AXES
+from flopbench.modes import ENGINES, EXPORTED
 from flopbench.report import text
 from flopbench.report.cells import (
     SETTING,
@@ -53,6 +56,33 @@ def fair_baselines(cells: Rows) -> list[str]:
     """A sentence per plain network of ours against somebody else's: in which engine it is the slower one."""
     several = len({_arithmetic(row) for row in cells}) > 1
     return [_fairness(group, several=several) for group in _side_by_side(cells)]
+
+
+_STARTING = ("export_seconds", "load_seconds", "disk_bytes", "first_call_seconds")
+
+
+def deployed(rows: Rows) -> list[Row]:
+    """One row per model and cell that an engine executed; keys as in the frame, without the role.
+
+    Replicates of a cell become one row: medians, and the largest errors. `invariance_in_cell` is the
+    candidate's.
+    """
+    cells = by((row for row in rows if row["engine"] is not None), "run", "cell")
+    return [_deployed(group, role) for group in cells.values() for role in ("baseline", "candidate")]
+
+
+def _deployed(replicates: Rows, role: str) -> Row:
+    row = {**replicates[0], "label": replicates[0][f"{role}_label"]}
+    row["exported"] = EXPORTED.get(row["impl"], row["impl"])
+    for key in _STARTING:
+        row[key] = median(replicate[f"{role}_{key}"] for replicate in replicates)
+    errors = {"agreement": f"{role}_agreement", "invariance_in_cell": "invariance_in_cell"}
+    for key, source in errors.items():
+        known = [error for replicate in replicates if (error := replicate[source]) is not None]
+        row[key] = max(known, default=None)
+    if role == "baseline":
+        row["invariance_in_cell"] = None
+    return row
 
 
 def _arithmetic(row: Row) -> tuple[str, ...]:

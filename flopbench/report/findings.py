@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flopbench.cells import ENGINES
+from flopbench.modes import ENGINES
 from flopbench.report import text
 from flopbench.report.along import RESOLUTION, over_resolutions, where_it_pays
 from flopbench.report.cells import (

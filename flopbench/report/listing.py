@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from flopbench.cells import DeviceKind
 from flopbench.models import label_of, list_models
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters
+from flopbench.modes import DeviceKind
 from flopbench.pairs import Pair
 from flopbench.recipes import RaceSuite, available_recipes, load_race_suite, load_recipe
 from flopbench.report import text

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from flopbench.cells import COMPILING
+from flopbench.modes import COMPILING
 from flopbench.report import tables
 from flopbench.report.cells import Rows, measured, serving
 from flopbench.report.findings import Answer, answer

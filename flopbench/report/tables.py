@@ -13,7 +13,6 @@ from flopbench.report.cells import (
     Rows,
     about,
     baseline_is_told,
-    deployed,
     failures,
     items_of,
     measured,
@@ -23,6 +22,7 @@ from flopbench.report.cells import (
     verdict,
     what_ran,
 )
+from flopbench.report.engines import deployed
 from flopbench.report.table import KEY, Column, Table, Tone, words
 from flopbench.results.frame import IMAGES
 from flopbench.results.percentiles import PERCENTILES, samples_needed

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from flopbench.cells import Cell, DType
+from flopbench.cells import Cell
+from flopbench.modes import DType
 from flopbench.results.records import SCHEMA, Counted, Environment, Finite, Flag, Implemented, Schema, Speedup
 
 

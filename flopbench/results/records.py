@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, TypeAdapter, model_validator
 
-from flopbench.cells import ENGINES, EXPORTED, Cell
+from flopbench.cells import Cell
 from flopbench.frozen import Frozen
 from flopbench.kernels import Ran, has_ours
+from flopbench.modes import ENGINES, EXPORTED
 from flopbench.results.percentiles import percentile_interval
 from flopbench.suites import Profile
 from flopbench.symmetries.registry import About, describe

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flopbench.cells import Cell, DeviceKind
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
+from flopbench.modes import DeviceKind
 from flopbench.results import Environment, Run, RunInfo
 from flopbench.runner.process import Launch
 from flopbench.runner.sweep import check_cells, probe_environment, shard_of

@@ -8,11 +8,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from flopbench.cells import AXES, DeviceKind, DType
+from flopbench.cells import AXES
 from flopbench.errors import FlopbenchError, NothingMeasuredError, unknown
 from flopbench.given import Objects
 from flopbench.inputs import Inputs, make_inputs
 from flopbench.models import foreign
+from flopbench.modes import DeviceKind, DType
 from flopbench.pairs import Pair
 from flopbench.report.text import joined
 from flopbench.results import Run

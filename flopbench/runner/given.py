@@ -18,9 +18,9 @@ import cloudpickle
 import torch
 from torch import Tensor
 
-from flopbench.cells import DeviceKind
 from flopbench.errors import FlopbenchError, in_one_line, out_of_memory
 from flopbench.models import foreign
+from flopbench.modes import DeviceKind
 from flopbench.results import Flag
 from flopbench.runner.here import as_it_was, parts_of
 from flopbench.runner.jobs import COMPILE

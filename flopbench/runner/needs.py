@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from flopbench.cells import ENGINES, Cell
+from flopbench.cells import Cell
 from flopbench.engines.needs import missing_engine
 from flopbench.kernels.compilers import missing_triton
+from flopbench.modes import ENGINES
 from flopbench.results import Environment
 
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from flopbench.cells import COMPILING, ENGINES, Cell
+from flopbench.cells import Cell
+from flopbench.modes import COMPILING, ENGINES
 from flopbench.report import text
 from flopbench.results import UNRESOLVED, CellRecord, FrontierRecord, Interval, Run
 from flopbench.runner.beforehand import MODES

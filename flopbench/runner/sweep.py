@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from flopbench.cells import AXES, ENGINES, Cell, DeviceKind, DType
+from flopbench.cells import AXES, Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError
+from flopbench.modes import ENGINES, DeviceKind, DType
 from flopbench.results import (
     CellRecord,
     Environment,

@@ -12,7 +12,7 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from flopbench.cells import COMPILING, ENGINES, Cell, DeviceKind, DType
+from flopbench.cells import Cell
 from flopbench.errors import in_one_line, out_of_memory
 from flopbench.flops.audit import count_macs
 from flopbench.inputs import are_fixed, inputs_for
@@ -20,6 +20,7 @@ from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, num_parameters, perturb
 from flopbench.models.tasks import TASKS
+from flopbench.modes import COMPILING, ENGINES, DeviceKind, DType
 from flopbench.private import compile_for_others
 from flopbench.results import CellRecord, Environment, Flag, ModelResult, Peaks, Serving
 from flopbench.runner.jobs import LEAST_SAMPLING, PairFacts, Plan

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from flopbench.cells import COMPILING, ENGINES, Cell, DeviceKind
+from flopbench.cells import Cell
 from flopbench.kernels import Ran
 from flopbench.kernels.dispatch import observe, together
+from flopbench.modes import COMPILING, ENGINES, DeviceKind
 from flopbench.private import compiled_graphs
 from flopbench.results import Check, CompileCache, Flag
 from flopbench.timing.checks import Checks

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopbench.cells import AXES, Cell, DeviceKind
+from flopbench.cells import AXES, Cell
 from flopbench.errors import FlopbenchError, in_one_line
 from flopbench.flops.meta import evaluating
 from flopbench.inputs import Inputs
@@ -17,6 +17,7 @@ from flopbench.kernels.dispatch import specified
 from flopbench.models.catalog import GIVEN
 from flopbench.models.foreign import load
 from flopbench.models.tasks import TASKS
+from flopbench.modes import DeviceKind
 from flopbench.results import Check, Flag
 from flopbench.structures import part, tensors
 from flopbench.symmetries.actions import OF_KIND

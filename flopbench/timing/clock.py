@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from flopbench.cells import DeviceKind
+from flopbench.modes import DeviceKind
 from flopbench.timing.workload import Workload
 
 

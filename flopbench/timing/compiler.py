@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from flopbench.cells import DeviceKind
+from flopbench.modes import DeviceKind
 from flopbench.private import await_compile_processes
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from flopbench.cells import DeviceKind
+from flopbench.modes import DeviceKind
 from flopbench.results import POWER_LIMIT
 from flopbench.timing.energy import Meter, Power, Rapl
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from flopbench import __version__
-from flopbench.cells import DeviceKind
 from flopbench.engines.needs import installed_engines
 from flopbench.errors import FlopbenchError
 from flopbench.kernels import source_digest
 from flopbench.kernels.compilers import c_compiler, missing_c_compiler
+from flopbench.modes import DeviceKind
 from flopbench.private import compiler_version, with_version
 from flopbench.results import Environment
 from flopbench.timing.allocator import keep_freed_memory

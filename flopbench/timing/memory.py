@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.profiler import profile
 
-from flopbench.cells import DeviceKind
+from flopbench.modes import DeviceKind
 from flopbench.private import raw_events, uncaptured
 from flopbench.results import PeakSource
 from flopbench.timing.workload import Workload

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flopbench.cells import DeviceKind
+from flopbench.modes import DeviceKind
 from flopbench.private import version
 from flopbench.structures import leaves, named_leaves, tensors
 

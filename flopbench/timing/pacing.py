@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from flopbench.cells import DeviceKind
+from flopbench.modes import DeviceKind
 from flopbench.timing.statistics import MIN_ROUNDS
 
 # Share of the time given that the least number of rounds is planned to take: something lies between them.

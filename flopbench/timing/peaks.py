@@ -14,8 +14,8 @@ from functools import partial
 
 import torch
 
-from flopbench.cells import DeviceKind, DType
 from flopbench.errors import out_of_memory
+from flopbench.modes import DeviceKind, DType
 from flopbench.private import hold_device
 from flopbench.results import Peaks
 from flopbench.timing.workload import product_dtype

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopbench.cells import CAPTURING, COMPILING, ENGINES, Cell, DType, Mode
+from flopbench.cells import Cell
 from flopbench.engines import Deployed, Request, deploy
 from flopbench.errors import FlopbenchError
 from flopbench.flops.meta import initialised
@@ -16,6 +16,7 @@ from flopbench.inputs import Inputs, inputs_for, make_inputs
 from flopbench.loss import loss_of, task_loss
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import create_model, perturb
+from flopbench.modes import CAPTURING, COMPILING, CONVERTING, ENGINES, DType, Mode
 from flopbench.private import compile_often, compiled_alone, keep_address
 from flopbench.structures import mapped, tensors
 from flopbench.symmetries import fold
@@ -23,6 +24,8 @@ from flopbench.timing.allocator import keep_freed_memory
 from flopbench.timing.cache import Flush, flush_for
 
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Images that a cell in int8 is calibrated on, at the least.
+_CALIBRATION = 16
 _COMPILE_MODES = {"compile": None, "max-autotune": "max-autotune", "cuda-graph": "reduce-overhead"}
 
 
@@ -67,7 +70,7 @@ class Workload:
 
 def weights_dtype(cell: Cell) -> torch.dtype:
     """The dtype of a cell's weights and inputs; autocast, tf32 and engines that convert keep them in fp32."""
-    if cell.mode in ENGINES and cell.mode not in ("aot-inductor", "tensorrt"):
+    if cell.mode in CONVERTING:
         return torch.float32
     return _LOW.get(cell.dtype, torch.float32)
 
@@ -233,8 +236,13 @@ def _deployed(model: nn.Module, inputs: Inputs, cell: Cell) -> Deployed:
             f"mode {cell.mode} takes networks that are called with tensors alone, one after the other: "
             f"{cell.pair.spoken} is called with {inputs}"
         )
+    calibration: list[tuple[Tensor, ...]] = []
+    if cell.dtype == "int8":
+        # Of one image alone, the ranges of its features would be taken for those of all.
+        device, batches = inputs.tensors[0].device, -(-_CALIBRATION // cell.batch_size)
+        calibration = [cell_inputs(cell, device, seed).args for seed in range(batches)]
     name: Any = cell.mode
-    return deploy(name, model, inputs.args, Request(cell.dtype, cell.device))
+    return deploy(name, model, inputs.args, Request(cell.dtype, cell.device, calibration=calibration))
 
 
 def _optimiser(model: nn.Module, cell: Cell) -> torch.optim.Optimizer:

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, DeviceKind, DType, Mode
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError, NothingMeasuredError, in_one_line, out_of_memory, unknown
 from flopbench.flops.audit import count_macs
 from flopbench.frozen import complaint
@@ -21,6 +21,7 @@ from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
 from flopbench.models.tasks import TASKS, Task, TaskName
+from flopbench.modes import DeviceKind, DType, Mode
 from flopbench.pairs import Pair
 from flopbench.report.evaluations import FILE, Evaluations
 from flopbench.results import Flag, Interval, write_record

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Unpack
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flopbench import __version__
 from flopbench.axis_values import NetworkValue
-from flopbench.cells import AXES, Cell, DType, EngineName
+from flopbench.cells import AXES, Cell
 from flopbench.engines import Engine, Request, Session, engine, write
 from flopbench.engines.base import quiet
 from flopbench.errors import FlopbenchError, NothingMeasuredError, in_one_line, unknown
@@ -22,10 +22,9 @@ from flopbench.kernels import Ran
 from flopbench.kernels.dispatch import specified
 from flopbench.models.catalog import parse_name
 from flopbench.models.tasks import TASKS, Task
+from flopbench.modes import DType, EngineName
 from flopbench.pairs import Pair
 from flopbench.report import text
-from flopbench.report.shown import Shown
-from flopbench.report.table import Column, Table, words
 from flopbench.structures import mapped, tensors
 from flopbench.symmetries.actions import OF_KIND
 from flopbench.testing.invariance import TOLERANCE, equivariance_errors, promised, random_images
@@ -33,6 +32,7 @@ from flopbench.timing.outputs import relative_errors, shapes
 from flopbench.timing.workload import build_model, weights_dtype
 from flopbench.training.data import open_validation
 from flopbench.training.evaluate import cell_of
+from flopbench.training.exported import Checked, Exported
 from flopbench.training.networks import Trained, digest_of, load_network
 from flopbench.training.world import World, visited
 
@@ -45,80 +45,6 @@ _RANDOM = "random"
 _BATCH = 4
 # What `Trained` tells of the images that a network wants, where anything does.
 _IMAGES = ("mean", "std", "crop", "interpolation")
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A file in its engine, held against the network in torch.
-
-    Attributes:
-        images: what both were called with.
-        difference: largest |engine − torch| of the output, over its root mean square.
-        symmetry: largest error of what the network promises under each generator of its symmetry, by name,
-            in the engine, over the output's deviation.
-        tolerance: of all of these, in the file's dtype.
-    """
-
-    images: str
-    difference: float
-    symmetry: Mapping[str, float]
-    tolerance: float
-
-
-@dataclass(frozen=True, repr=False)
-class Exported(Shown):
-    """What was written.
-
-    Attributes:
-        path: the file that is loaded.
-        files: it, and what has to lie beside it.
-        about: what the file says of itself, by key.
-        contents: what kind of file it is.
-        parameters: of the network.
-        ran: what each operation of ours was exported as, and why.
-        checked: None where nobody asked.
-    """
-
-    path: Path
-    files: tuple[Path, ...]
-    about: Mapping[str, str]
-    contents: str
-    parameters: int
-    ran: Ran
-    checked: Checked | None
-
-    @property
-    def disk_bytes(self) -> int:
-        """Of all files."""
-        return sum(file.stat().st_size for file in self.files)
-
-    def shown(self) -> list[Table | str]:
-        """The table."""
-        return [self.table()]
-
-    def table(self) -> Table:
-        """What was written, what it was checked for, and what the network's operations became."""
-        about, checked = self.about, self.checked
-        rows = [
-            ("file", " + ".join(str(file) for file in self.files)),
-            ("size", f"{text.size(self.disk_bytes)}, {text.count(self.parameters)} parameters"),
-            ("engine", f"{about['engine']} {about['engine_version']}"),
-            ("format", self.contents),
-            ("network", f"{about['name']}, weights {about['weights']}, {about['dtype']}"),
-            ("input", f"{about['input']}, any batch"),
-            ("licence", about.get("licence", "")),
-        ]
-        if checked:
-            errors = (f"{text.error(error)} under a {name}" for name, error in checked.symmetry.items())
-            promise = TASKS[about["task"]].promise  # pyright: ignore[reportArgumentType]
-            rows += [
-                ("difference from torch", f"{text.error(checked.difference)} on {checked.images}"),
-                (f"error, {promise}", ", ".join(errors)),
-            ]
-        exported = (f"{operation} as {' and '.join(names)}" for operation, names in sorted(self.ran.items()))
-        rows.append(("operations", "; ".join(exported)))
-        wide = Column("", "what", numeric=False, wraps=True)
-        return Table.of("", (words("exported"), wide), [row for row in rows if row[1]])
 
 
 def export(

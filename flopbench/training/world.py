@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
-from flopbench.cells import DeviceKind
 from flopbench.errors import ExitCode, FlopbenchError, gist, in_one_line
+from flopbench.modes import DeviceKind
 from flopbench.ranks import Place, claim, place
 from flopbench.results.folder import RecordsFolder
 from flopbench.runner.begin import device_kind

@@ -136,7 +136,7 @@ def test_int8_is_near_fp32_and_as_invariant(family, version):
     with torch.no_grad():
         wanted = model(images(5))
     given = [(images(1, seed),) for seed in range(8)]
-    found = deploy("openvino", model, (images(5),), Request("int8"), threads=1, calibration=given)
+    found = deploy("openvino", model, (images(5),), Request("int8", calibration=given), threads=1)
     output = found.session(images(5)).clone()
     assert isinstance(found.session, OpenVinoSession)
     assert ("FullyConnected", "i8") in layers(found.session)
@@ -164,3 +164,20 @@ def test_int8_alone_needs_nncf(monkeypatch):
     assert missing_engine("openvino", "cpu", "int8") == (
         "int8 in openvino needs nncf: pip install 'flopbench[openvino]'"
     )
+
+
+@quantises
+def test_quantisers_treat_both_signs_alike(tmp_path):
+    import openvino
+
+    path = tmp_path / "network.xml"
+    request = Request("int8", calibration=[(images(1, seed),) for seed in range(2)])
+    write(OpenVino(), network("vit", "flop"), (images(1),), path, request)
+    quantisers = [
+        op for op in openvino.Core().read_model(path).get_ops() if op.get_type_name() == "FakeQuantize"
+    ]
+    assert quantisers
+    for one in quantisers:
+        low, high = (one.input_value(i).get_node().get_data() for i in (1, 2))
+        assert (low == -high).all()
+        assert one.get_attributes()["levels"] == 255

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from flopbench.cells import DType
 from flopbench.engines import Request, write
 from flopbench.errors import FlopbenchError
+from flopbench.modes import DType
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

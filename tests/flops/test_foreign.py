@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flopbench.cells import Cell, Pass
+from flopbench.cells import Cell
 from flopbench.cli.flops import flops
 from flopbench.errors import FlopbenchError
 from flopbench.flops import command
 from flopbench.flops.audit import CLOSED_FORM, FLOP_COUNTER, FVCORE, Audit, audit
 from flopbench.flops.command import NEVER_RUN, Request
 from flopbench.inputs import Inputs
+from flopbench.modes import Pass
 from flopbench.pairs import Pair
 
 STEM = 4 * 16 * 48  # From 16 × 16 pixels to 4 × 4 tokens of 4 channels, by patches of 3 × 4 × 4.

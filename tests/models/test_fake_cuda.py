@@ -14,12 +14,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flopbench.cells import Cell, DType
+from flopbench.cells import Cell
 from flopbench.inputs import Inputs
 from flopbench.kernels import Impl, Ran
 from flopbench.kernels.dispatch import observe, select
 from flopbench.models.factory import create_model
 from flopbench.models.single import KINDS
+from flopbench.modes import DType
 from flopbench.timing.workload import make_workload, weights_dtype
 from tests.models.networks import ALL, build_shallow
 

@@ -1,7 +1,8 @@
 import pytest
 
-from flopbench.cells import Cell, Mode
+from flopbench.cells import Cell
 from flopbench.errors import FlopbenchError
+from flopbench.modes import Mode
 from flopbench.pairs import Pair
 from flopbench.profiling.predict import check_lines, check_prediction, predict, write_check
 from flopbench.profiling.roofline import Work, least_seconds, peak_of

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from flopbench.report.cells import deployed, measured, rows_of
-from flopbench.report.engines import fair_baselines, kept_promises
+from flopbench.report.cells import measured, rows_of
+from flopbench.report.engines import deployed, fair_baselines, kept_promises
 from flopbench.report.pictures import draw_all, of_runs
 from flopbench.report.render import page_of
 from flopbench.report.result import Result

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from flopbench.cells import COMPILING, ENGINES, Cell, DeviceKind
+from flopbench.cells import Cell
 from flopbench.models.catalog import parse_name
+from flopbench.modes import COMPILING, ENGINES, DeviceKind
 from flopbench.pairs import Pair
 from flopbench.results import (
     CellRecord,

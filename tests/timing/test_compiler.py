@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from flopbench.cells import DeviceKind
+from flopbench.modes import DeviceKind
 from flopbench.timing import compiler
 from flopbench.timing.compiler import start_compiler
 

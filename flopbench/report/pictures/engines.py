@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, get_args
 
-from flopbench.cells import ENGINES, EngineName, TorchMode
+from flopbench.modes import ENGINES, EngineName, TorchMode
 from flopbench.report import text
 from flopbench.report.cells import Row, Rows, about, by, is_stock
 from flopbench.report.engines import engine_name
