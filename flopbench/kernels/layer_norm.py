@@ -37,6 +37,8 @@ def layer_norm_parts(
     eps: float,
     dimensions: tuple[int, ...],
     impl: Impl | Name = "auto",
+    *,
+    centred: bool = False,
 ) -> list[Tensor]:
     """Centre each part over its own channels, divide all by their common deviation, scale and shift.
 
@@ -50,6 +52,7 @@ def layer_norm_parts(
         eps: ε.
         dimensions: d of each irrep.
         impl: what it runs as, see `flopbench.kernels.dispatch`.
+        centred: the parts have mean 0 already, so that nothing need centre them.
 
     Returns:
         The parts in the dtype they came in.
@@ -62,27 +65,35 @@ def layer_norm_parts(
 
         return kernels.layer_norm_parts(list(x), [], [], list(affine), list(dimensions), eps)
     if which == "joined":
-        return joined(x, affine, eps, dimensions)
+        return joined(x, affine, eps, dimensions, centred)
     run = compiled(norm_parts, *x) if which == "inductor" else norm_parts
-    return run(x, affine, eps, dimensions)
+    return run(x, affine, eps, dimensions, centred)
 
 
 def norm_parts(
-    x: Sequence[Tensor], affine: Sequence[Tensor], eps: float, dimensions: tuple[int, ...]
+    x: Sequence[Tensor],
+    affine: Sequence[Tensor],
+    eps: float,
+    dimensions: tuple[int, ...],
+    centred: bool = False,
 ) -> list[Tensor]:
     """What `layer_norm_parts` computes, in torch's operators."""
     of, dtype = irreps_of_parts(dimensions), x[0].dtype
-    centred = [_centred(_wide(part)) for part in x]
-    first, *others = (_variance(part, dimensions[i]) for part, i in zip(centred, of, strict=True))
+    wide = [_wide(part) if centred else _centred(_wide(part)) for part in x]
+    first, *others = (_variance(part, dimensions[i]) for part, i in zip(wide, of, strict=True))
     variance = sum(others, start=first)
     scale = torch.rsqrt((variance + eps) / sum(d * d for d in dimensions))
     *gains, bias = affine
-    normed = [part * scale * gains[i] for part, i in zip(centred, of, strict=True)]
+    normed = [part * scale * gains[i] for part, i in zip(wide, of, strict=True)]
     return [part.to(dtype) for part in (normed[0] + bias, *normed[1:])]
 
 
 def joined(
-    x: Sequence[Tensor], affine: Sequence[Tensor], eps: float, dimensions: tuple[int, ...]
+    x: Sequence[Tensor],
+    affine: Sequence[Tensor],
+    eps: float,
+    dimensions: tuple[int, ...],
+    centred: bool = False,
 ) -> list[Tensor]:
     """What `norm_parts` computes, as one layer norm of C channels: the centred parts side by side.
 
@@ -94,12 +105,10 @@ def joined(
     scales = [
         (sum(widths) / (order * width * dimensions[i])) ** 0.5 for width, i in zip(widths, of, strict=True)
     ]
-    # An operator per part that has something to do.
-    centred = [
-        _centred(_wide(part)) if scale == 1 else _centred(_wide(part)) * scale
-        for part, scale in zip(x, scales, strict=True)
-    ]
-    side_by_side = torch.cat(centred, dim=-1)
+    wide = [_wide(part) if centred else _centred(_wide(part)) for part in x]
+    # No operator for a part that has nothing to do.
+    wide = [part if scale == 1 else part * scale for part, scale in zip(wide, scales, strict=True)]
+    side_by_side = torch.cat(wide, dim=-1)
     *gains, shift = (vector.to(side_by_side.dtype) for vector in affine)
     gain = torch.cat(
         [gains[i] if scale == 1 else gains[i] / scale for scale, i in zip(scales, of, strict=True)]
@@ -117,6 +126,8 @@ def add_layer_norm_parts(
     eps: float,
     dimensions: tuple[int, ...],
     impl: Impl | Name = "auto",
+    *,
+    centred: bool = False,
 ) -> list[Tensor]:
     """Add a residual branch to each part, `add_scaled`, and normalise the sums, `layer_norm_parts`.
 
@@ -128,6 +139,7 @@ def add_layer_norm_parts(
         eps: ε of the norm.
         dimensions: d of each irrep.
         impl: what it runs as, see `flopbench.kernels.dispatch`.
+        centred: the sums have mean 0 already, so that nothing need centre them.
 
     Returns:
         All sums, then the norms of all.
@@ -142,9 +154,9 @@ def add_layer_norm_parts(
         return kernels.layer_norm_parts(*lists, eps)
     if which == "joined":
         sums = _sums(x, branch, gammas, dimensions)
-        return [*sums, *joined(sums, affine, eps, dimensions)]
+        return [*sums, *joined(sums, affine, eps, dimensions, centred)]
     run = compiled(add_norm_parts, *x) if which == "inductor" else add_norm_parts
-    return run(x, branch, gammas, affine, eps, dimensions)
+    return run(x, branch, gammas, affine, eps, dimensions, centred)
 
 
 def add_norm_parts(
@@ -154,10 +166,11 @@ def add_norm_parts(
     affine: Sequence[Tensor],
     eps: float,
     dimensions: tuple[int, ...],
+    centred: bool = False,
 ) -> list[Tensor]:
     """What `add_layer_norm_parts` computes, in torch's operators."""
     sums = _sums(x, branch, gammas, dimensions)
-    return [*sums, *norm_parts(sums, affine, eps, dimensions)]
+    return [*sums, *norm_parts(sums, affine, eps, dimensions, centred)]
 
 
 def _sums(

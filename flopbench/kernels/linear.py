@@ -120,19 +120,10 @@ def linear_gelu_parts(
 
 
 def folded(parts: Sequence[Tensor], maps: Maps, transform: Transform, kind: Activation) -> list[Tensor]:
-    """`gelu` of `by_part`: the weights have the transform's scale, and the biases are added to its points.
-
-    An engine computes weights once, and has a GELU of a sum with a bias for what it has without symmetry.
-    """
+    """`gelu` of `by_part`, with the transform's scale in weights and biases, which an engine scales once."""
     weights = [weight * transform.scale for weight in maps.weights]
-    products = by_part(parts, Maps(weights, maps.of, [None] * len(parts)))
-    points = transform.points(products, scaled=False)
-    if any(bias is not None for bias in maps.biases):
-        shifts = (
-            weights[of].new_zeros(weights[of].shape[0]) if bias is None else bias
-            for of, bias in zip(maps.of, maps.biases, strict=True)
-        )
-        points = [point + shift for point, shift in zip(points, transform.points(list(shifts)), strict=True)]
+    biases = [None if bias is None else bias * transform.scale for bias in maps.biases]
+    points = transform.points(by_part(parts, Maps(weights, maps.of, biases)), scaled=False)
     return transform.parts([ACTIVATIONS[kind](point) for point in points])
 
 

@@ -8,6 +8,7 @@ Transformers*.
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from flopbench.cost import Cost, Shapes, free
@@ -17,6 +18,7 @@ from flopbench.models.layers import Attention, Mlp, Network, init_linear
 from flopbench.models.tasks import TASKS, DecoderName, TaskName
 from flopbench.private import compiled_alone
 from flopbench.symmetries import Head, Symmetry, apart, each, schedule
+from flopbench.symmetries.folding import Absorbs, Centres, Folded, FoldsBranches
 from flopbench.symmetries.registry import NO_ROPE
 from flopbench.symmetries.rotary import Rotary
 
@@ -67,7 +69,7 @@ class Block(nn.Module):
     cost = free
 
 
-class VisionTransformer(Network):
+class VisionTransformer(Network, FoldsBranches):
     """A ViT; `symmetry` is the name of a version: plain, flop, hybrid, early_invariant, octic, ...
 
     Args:
@@ -254,6 +256,29 @@ class VisionTransformer(Network):
         token = self.norm(token)
         return self.head(self.last.invariants(token, self.head_kind))
 
+    def fold_branches(self) -> None:
+        """Move layer scales into the products before them, and the centring of norms of parts, too.
+
+        Where nothing but such norms reads the sum of the branches, its parts may have mean 0: what enters the
+        blocks is centred once, and branches add what has mean 0. A norm of parts then does no more than one
+        of a tensor. Weights in half precision stay: some that a scale makes smaller would vanish.
+        """
+        stream = [(block.residual1, block.attn.proj) for block in self.blocks]
+        stream += [(block.residual2, block.mlp.fc2) for block in self.blocks]
+        looked_into = any(apart(type(module), module) for module in self.modules())
+        rounded = any(x.dtype not in (torch.float32, torch.float64) for x in self.parameters())
+        if looked_into or rounded or not all(_absorbs(*pair) for pair in stream):
+            return
+        norms = [self.norm, *(norm for block in self.blocks for norm in (block.norm1, block.norm2))]
+        centring = [norm for norm in norms if isinstance(norm, Centres)]
+        centre = len(centring) == len(norms) and isinstance(self.join, nn.Identity)
+        for residual, branch in stream:
+            residual.absorb(branch, centre=centre)
+        if centre:
+            self.cls_token = nn.Sequential(self.cls_token, Folded(_centred))
+            for norm in centring:
+                norm.centred = True
+
     def _following(self, index: int) -> nn.Module | None:
         """The norm that block `index` takes along for the next one, where one kernel adds and normalises.
 
@@ -274,3 +299,11 @@ class VisionTransformer(Network):
         batch, _, height, width = shapes.inputs[0]
         others = (height // self.stride) * (width // self.stride)
         return Cost(published=batch * others * sum(p.numel() for p in self.join.parameters() if p.ndim > 1))
+
+
+def _absorbs(residual: nn.Module, branch: nn.Module) -> bool:
+    return isinstance(residual, Absorbs) and residual.absorbs(branch)
+
+
+def _centred(x: Any) -> Any:
+    return each(lambda part: part - part.mean(dim=-1, keepdim=True), x)

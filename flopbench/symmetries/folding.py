@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from flopbench.symmetries.base import apart
@@ -14,6 +15,33 @@ class Foldable:
     def folded(self) -> nn.Module:
         """What gives the same and has the computed weights instead: it may be the layer itself, changed."""
         raise NotImplementedError
+
+
+class FoldsBranches:
+    """A network that can move what it does to its residual branches into their weights."""
+
+    def fold_branches(self) -> None:
+        """Move it, in place, where nobody looks at what is within."""
+        raise NotImplementedError
+
+
+class Absorbs:
+    """A residual sum whose scale can go into the last layer of its branch."""
+
+    def absorbs(self, branch: nn.Module) -> bool:
+        """Whether it can: that layer is as its symmetry made it."""
+        raise NotImplementedError
+
+    def absorb(self, branch: Any, *, centre: bool) -> None:
+        """Move the scale, and with `centre` let the branch give mean 0 in each part."""
+        raise NotImplementedError
+
+
+class Centres:
+    """A norm that centres each part, which is to no purpose where parts have mean 0 already."""
+
+    centred = False
+    """Whether they have."""
 
 
 class Folded(nn.Module):
@@ -37,7 +65,22 @@ def fold(model: nn.Module) -> None:
     safe: nothing is left that a kept weight could be out of date with. A compiler finds plain weights.
     Layers with hooks, or with a forward of their own, stay as they are.
     """
+    for module in list(model.modules()):
+        if isinstance(module, FoldsBranches):
+            module.fold_branches()
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Foldable) and not apart(type(layer), layer):
                 setattr(parent, name, layer.folded())
+
+
+@torch.no_grad()
+def scale_rows(layer: nn.Linear, gamma: Tensor | None, *, centre: bool) -> None:
+    """Let an affine map give γ times as much, `[out]`, and with `centre` that less its mean.
+
+    It gets weights of its own: others that it may have shared stay as they are.
+    """
+    for name, weight in list(layer.named_parameters()):
+        scaled = weight if gamma is None else weight * gamma.view(-1, *[1] * (weight.dim() - 1))
+        folded = scaled - scaled.mean(dim=0) if centre else scaled.clone()
+        layer.register_parameter(name, nn.Parameter(folded, requires_grad=False))

@@ -29,7 +29,7 @@ from flopbench.kernels.layer_norm import (
 from flopbench.kernels.linear import LINEAR, Maps, linear_parts
 from flopbench.kernels.residual import add_scaled
 from flopbench.symmetries.base import DropPath, MemoryFormat, Symmetry, apart, like
-from flopbench.symmetries.folding import Foldable, Folded
+from flopbench.symmetries.folding import Absorbs, Centres, Foldable, Folded, scale_rows
 from flopbench.symmetries.generators import Generator, orbits
 
 
@@ -146,7 +146,7 @@ def without_shift(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x) - layer(torch.zeros_like(x))
 
 
-class IrrepLayerNorm(nn.Module):
+class IrrepLayerNorm(nn.Module, Centres):
     """Layer norm with one deviation for all parts: γ of each irrep, a shift on the invariant part only."""
 
     impl: Impl = "auto"
@@ -161,7 +161,8 @@ class IrrepLayerNorm(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """`[..., C]` to the same shape."""
-        return like(x, layer_norm_parts(x, self.affine, self.eps, self.rows.dimensions, self.impl))
+        given = self.affine, self.eps, self.rows.dimensions, self.impl
+        return like(x, layer_norm_parts(x, *given, centred=self.centred))
 
     @property
     def affine(self) -> list[Tensor]:
@@ -177,7 +178,7 @@ class IrrepLayerNorm(nn.Module):
         return Cost(elementwise=layer_norm_operations(shapes.inputs, self.rows.dimensions))
 
 
-class IrrepResidual(nn.Module):
+class IrrepResidual(nn.Module, Absorbs):
     """x + λ · drop_path(branch), λ of each irrep, one mask for all parts."""
 
     impl: Impl = "auto"
@@ -197,10 +198,20 @@ class IrrepResidual(nn.Module):
         scales = [] if gammas[0] is None else gammas
         if norm is not None and self._with(norm, (*x, *branch), scales):
             given = norm.affine, norm.eps, norm.rows.dimensions
-            both = add_layer_norm_parts(x, branch, scales, *given, self.impl)
+            both = add_layer_norm_parts(x, branch, scales, *given, self.impl, centred=norm.centred)
             return like(x, both[: len(x)]), like(x, both[len(x) :])
         x = like(x, self._sums(x, branch, gammas))
         return x if norm is None else (x, None if ahead else norm(x))
+
+    def absorbs(self, branch: nn.Module) -> bool:
+        """Of an `IrrepLinear` whose children nobody looks into."""
+        return type(branch) is IrrepLinear and not apart(nn.Linear, *branch.children())
+
+    def absorb(self, branch: IrrepLinear, *, centre: bool) -> None:
+        """λ goes into the weights of each irrep."""
+        for irrep, gamma in zip(self.rows.irreps, self.rows.parameters(self, "gamma"), strict=True):
+            scale_rows(branch.get_submodule(irrep.name), gamma, centre=centre)
+            self.register_parameter(f"gamma_{irrep.name}", None)
 
     def _sums(self, x: Any, branch: Any, gammas: list[Tensor | None]) -> Iterable[Tensor | None]:
         for part, more, of in zip(x, branch, self.rows.of, strict=True):

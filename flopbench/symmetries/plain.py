@@ -14,8 +14,8 @@ from flopbench.kernels.linear import Maps, linear_parts
 from flopbench.kernels.residual import add_scaled
 from flopbench.kernels.rotation import Plane, Rotations
 from flopbench.kernels.token_linear import aligned, token_linear
-from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry
-from flopbench.symmetries.folding import Foldable
+from flopbench.symmetries.base import DropPath, Head, MemoryFormat, Symmetry, apart
+from flopbench.symmetries.folding import Absorbs, Foldable, scale_rows
 from flopbench.symmetries.positions import Positions
 from flopbench.symmetries.registry import BUILTIN, About
 
@@ -70,7 +70,7 @@ class ClassToken(nn.Module):
     cost = free
 
 
-class Residual(nn.Module):
+class Residual(nn.Module, Absorbs):
     """x + λ · drop_path(branch)."""
 
     def __init__(self, width: int, layer_scale: float | None, drop_path: float) -> None:
@@ -84,6 +84,15 @@ class Residual(nn.Module):
         """`[..., C]` and `[..., C]` to `[..., C]`; with a `norm`, to that and its norm, None if `ahead`."""
         x = add_scaled(x, self.drop_path(branch), self.gamma)
         return x if norm is None else (x, None if ahead else norm(x))
+
+    def absorbs(self, branch: nn.Module) -> bool:
+        """Of a `Linear` that nobody looks into."""
+        return not apart(Linear, branch)
+
+    def absorb(self, branch: nn.Linear, *, centre: bool) -> None:
+        """λ goes into the weights."""
+        scale_rows(branch, self.gamma, centre=centre)
+        self.gamma = None
 
     def cost(self, shapes: Shapes) -> Cost:
         """A sum per element, and a factor; a norm is another layer."""

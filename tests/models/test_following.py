@@ -34,9 +34,9 @@ def kernel(monkeypatch):
     together, alone = irreps.add_layer_norm_parts, irreps.layer_norm_parts
 
     def counted(name: str, run: Any) -> Any:
-        def call(*given: Any) -> Any:
+        def call(*given: Any, centred: bool) -> Any:
             counts[name] += 1
-            return run(*given[:-1], "eager")
+            return run(*given[:-1], "eager", centred=centred)
 
         return call
 

@@ -9,11 +9,12 @@ from torch import nn
 from flopbench.cells import Cell
 from flopbench.inputs import Inputs
 from flopbench.kernels import token_linear
+from flopbench.kernels.dispatch import idiom
 from flopbench.models.factory import perturb
-from flopbench.symmetries import FLOP, Halves, fold
+from flopbench.symmetries import FLOP, Halves, fold, parts_of
 from flopbench.symmetries.flop import FlopDepthwise, FoldedDepthwise
 from flopbench.timing.workload import make_workload
-from tests.models.networks import build_shallow
+from tests.models.networks import ALL, build_shallow
 
 X = Halves(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4))
 
@@ -41,13 +42,16 @@ def operators(model: nn.Module, *inputs: Any) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("version", ["plain", "flop"])
-@pytest.mark.parametrize("family", ["vit", "resmlp", "convnext"])
+SYMMETRIC = [("vit", version) for version in ("octic", "octic_hybrid", "octic_early_invariant")]
+
+
+@pytest.mark.parametrize(("family", "version"), [*ALL, *SYMMETRIC])
 def test_folded_networks_give_the_same(monkeypatch, family, version):
     # As on a GPU, where token products are padded.
     monkeypatch.setattr("flopbench.symmetries.plain.aligned", token_linear.padded)
-    model = perturb(build_shallow(family, version)).eval()
-    images = torch.randn(2, 3, 8, 12)
+    size = (8, 8) if "octic" in version else (8, 12)
+    model = perturb(build_shallow(family, version, image_size=size)).eval()
+    images = torch.randn(2, 3, *size)
     with torch.no_grad():
         before = model(images)
         fold(model)
@@ -57,6 +61,48 @@ def test_folded_networks_give_the_same(monkeypatch, family, version):
         compiled = torch.compile(model, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(images), before)
     assert not any(isinstance(module, FlopDepthwise) for module in model.modules())
+
+
+@pytest.mark.parametrize(("version", "centred"), [("flop", True), ("plain", False), ("hybrid", False)])
+def test_branches_take_over_scales_and_centring(version, centred):
+    """Centring, too, where norms of parts alone read their sum: an invariantisation needs its means."""
+    model = perturb(build_shallow("vit", version)).eval()
+    images = torch.randn(2, 3, 8, 12)
+    with idiom({}):
+        taken = sum("mean" in name for name in operators(model, images))
+        fold(model)
+        left = sum("mean" in name for name in operators(model, images))
+    assert not any("gamma" in name for name, _ in model.named_parameters())
+    # Of two parts in each of five norms; what is centred at the entry takes two means itself.
+    assert taken - left == (2 * 5 - 2 if centred else 0)
+    largest = max(part.mean(dim=-1).abs().max().item() for part in parts_of(model.states(images)[-1]))
+    assert (largest < 1e-6) is centred
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.blocks[0].mlp.fc2.register_forward_hook(lambda *_: None),
+        lambda model: setattr(model.blocks[1].attn, "proj", nn.Sequential(model.blocks[1].attn.proj)),
+        lambda model: model.half(),
+    ],
+    ids=["hook", "wrapped", "half precision"],
+)
+def test_branches_keep_scales_that_have_no_place_to_go(change):
+    model = perturb(build_shallow("vit", "flop")).eval()
+    change(model)
+    fold(model)
+    assert sum("gamma" in name for name, _ in model.named_parameters()) == 8
+
+
+def test_branches_that_share_weights_are_folded_once_each():
+    model = perturb(build_shallow("vit", "flop")).eval()
+    first, second = (block.mlp.fc2.s for block in model.blocks)
+    second.weight = first.weight
+    images = torch.randn(2, 3, 8, 12)
+    before = model(images)
+    fold(model)
+    torch.testing.assert_close(model(images), before)
 
 
 def test_compiled_nothing_is_left_to_compute(depthwise):
