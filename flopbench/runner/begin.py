@@ -93,11 +93,20 @@ class Request:
     def check(self, device: DeviceKind | None) -> None:
         """Read all that was given, before any process is started.
 
+        Where the device is not known yet, what only another kind of device lacks is nothing against it.
+
         Raises:
             FlopbenchError: a value is wrong, or does not suit a pair.
         """
-        for kind in (device,) if device else self.suite.variant(self.variant) or self.suite.profiles:
-            self._cells(kind)
+        errors: list[FlopbenchError] = []
+        kinds = (device,) if device else self.suite.variant(self.variant) or self.suite.profiles
+        for kind in kinds:
+            try:
+                self._cells(kind)
+            except FlopbenchError as error:
+                errors.append(error)
+        if errors and len(errors) == len(kinds):
+            raise errors[0]
 
     def profile(self, device: DeviceKind) -> Profile:
         """What is measured on a kind of device.
