@@ -27,7 +27,7 @@ from flopbench.report.evaluations import FILE, Evaluations
 from flopbench.results import Flag, Interval, write_record
 from flopbench.results.folder import made_folder, make_under, name_of
 from flopbench.results.trainings import Accuracy, EvaluationRecord
-from flopbench.runner.needs import unmet
+from flopbench.runner.needs import needs_cpp, unmet
 from flopbench.runner.sweep import check_cells
 from flopbench.symmetries.registry import others
 from flopbench.testing.invariance import promised
@@ -225,8 +225,7 @@ def cell_of(model: str, **fields: Any) -> Cell:
         where = error.errors()[0]["loc"]
         raise FlopbenchError(f"{where[0] if where else 'evaluation'}: {complaint(error)}") from None
     check_cells([cell])
-    no_cpp = missing_compiler() if cell.device == "cpu" and cell.mode != "eager" else None
-    if reason := unmet(cell, no_cpp=no_cpp):
+    if reason := unmet(cell, no_cpp=missing_compiler() if needs_cpp(cell) else None):
         raise FlopbenchError(reason)
     return cell
 
