@@ -266,8 +266,9 @@ class VisionTransformer(Network, FoldsBranches):
         stream = [(block.residual1, block.attn.proj) for block in self.blocks]
         stream += [(block.residual2, block.mlp.fc2) for block in self.blocks]
         looked_into = any(apart(type(module), module) for module in self.modules())
+        shared = len({id(module) for pair in stream for module in pair}) < 2 * len(stream)
         rounded = any(x.dtype not in (torch.float32, torch.float64) for x in self.parameters())
-        if looked_into or rounded or not all(_absorbs(*pair) for pair in stream):
+        if looked_into or shared or rounded or not all(_absorbs(*pair) for pair in stream):
             return
         norms = [self.norm, *(norm for block in self.blocks for norm in (block.norm1, block.norm2))]
         centring = [norm for norm in norms if isinstance(norm, Centres)]

@@ -81,8 +81,8 @@ class Evaluations(Reported):
         `interpolation`), for the images, with `mirrored_` for their mirror images and with `averaged_` for
         mirror test-time augmentation `top1` (with `_low` and `_high`, the ends of its 95 % interval, of
         images), `top5`, `nll`, `miou`, and `figure`, what decides: the `measure`; then
-        `flip_consistency`, how it was timed (`device_name`, `batch_size`, `dtype`, `mode`, `impl`, `kernels`,
-        `world_size`), `throughput` in images per second with `_low` and `_high`, `seconds_per_image`,
+        `flip_consistency`, how it was timed (`device_name`, `batch_size`, `dtype`, `mode`, `engine`, `impl`,
+        `kernels`, `world_size`), `throughput` in images per second with `_low` and `_high`, `seconds_per_image`,
         `averaged_throughput`, `seconds` in all, and `flags`.
         """
         import pandas as pd
@@ -151,6 +151,7 @@ def _row(record: EvaluationRecord) -> Row:
         "batch_size": record.batch_size,
         "dtype": record.dtype,
         "mode": record.mode,
+        "engine": record.deployed and f"{record.deployed.provider}, {record.deployed.version}",
         "impl": record.impl,
         "kernels": record.kernels,
         "world_size": record.world_size,
@@ -235,6 +236,7 @@ _SPEED = (
     Column("batch", "batch_size"),
     words("dtype"),
     words("mode"),
+    words("engine", rank=4, wraps=True),
     Column("devices", "world_size"),
     _with_ends("throughput", _rate, "images/s", 1),
     Column("images/s\nwith TTA", "averaged_throughput", text.significant, rank=2),
@@ -253,6 +255,8 @@ def _table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
     """A table without what all its rows have in common; of one row, with all that it was measured under."""
 
     def says_something(column: Column) -> bool:
+        if column.header == "engine":
+            return any(row["engine"] for row in rows)
         shared = len(rows) > 1 and len({column.show(row) for row in rows}) == 1
         return not (shared and column.header in _OFTEN_THE_SAME)
 

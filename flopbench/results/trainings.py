@@ -11,6 +11,7 @@ from flopbench.recipes import Race, Recipe
 from flopbench.results.measures import MEASURES, MIOU, TOP1, Measure
 from flopbench.results.records import (
     SCHEMA,
+    Deployment,
     Environment,
     Finite,
     Flag,
@@ -115,7 +116,8 @@ class EvaluationRecord(Implemented):
     twelve hexadecimal digits of its content. Images were resized so that a centre crop of `image_size` is
     `crop` of their shorter side. `throughput` is images per second of the forward pass alone at `batch_size`,
     from `samples`, seconds per call; of mirror test-time augmentation, which runs it twice, half of that.
-    `seconds` is what the evaluation took with reading the images.
+    `seconds` is what the evaluation took with reading the images. `deployed` is there where an engine
+    executed the network: it gave the outputs that are scored.
     """
 
     schema_: Schema = SCHEMA
@@ -130,6 +132,7 @@ class EvaluationRecord(Implemented):
     weights_digest: str
     parameters: int
     macs: int | None = None
+    deployed: Deployment | None = None
     data: DataInfo
     image_size: tuple[int, int]
     crop: float

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from flopbench.cells import Cell
 from flopbench.engines.needs import missing_engine
 from flopbench.kernels.compilers import missing_triton
-from flopbench.modes import ENGINES
+from flopbench.modes import COMPILING, ENGINES, Mode
 from flopbench.results import Environment
+
+_COMPILED: frozenset[Mode] = COMPILING | {"aot-inductor"}
+"""Modes in which inductor compiles."""
 
 
 def unmet(cell: Cell, *, no_cpp: str | None) -> str | None:
@@ -15,18 +18,21 @@ def unmet(cell: Cell, *, no_cpp: str | None) -> str | None:
 
     Args:
         cell: to be measured.
-        no_cpp: the C++ compilers that inductor looks for on a CPU, where there is none of them.
+        no_cpp: the C++ compilers that inductor looks for, where there is none of them.
     """
-    if cell.mode == "eager":
-        return None
     if cell.mode in ENGINES and (lacking := missing_engine(cell.mode, cell.device, cell.dtype)):
         return lacking
-    if cell.mode in ENGINES and cell.mode != "aot-inductor":
-        return None
-    if cell.device == "cuda":
-        lacking = missing_triton()
-        return lacking and f"torch.compile needs Triton on a GPU, and {lacking}; or use --mode eager"
-    return no_cpp and f"torch.compile needs a C++ compiler ({no_cpp}): install one, or --mode eager"
+    what = "AOTInductor" if cell.mode == "aot-inductor" else "torch.compile"
+    if cell.device == "cuda" and cell.mode in _COMPILED and (lacking := missing_triton()):
+        return f"{what} needs Triton on a GPU, and {lacking}; or use --mode eager"
+    if no_cpp and needs_cpp(cell):
+        return f"{what} needs a C++ compiler ({no_cpp}): install one, or --mode eager"
+    return None
+
+
+def needs_cpp(cell: Cell) -> bool:
+    """Whether C++ is compiled for a cell."""
+    return cell.mode == "aot-inductor" or (cell.device == "cpu" and cell.mode in _COMPILED)
 
 
 def warnings(cells: Sequence[Cell], environment: Environment) -> list[str]:

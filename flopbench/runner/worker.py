@@ -24,7 +24,7 @@ from flopbench.modes import COMPILING, ENGINES, DeviceKind, DType
 from flopbench.private import compile_for_others
 from flopbench.results import CellRecord, Environment, Flag, ModelResult, Peaks, Serving
 from flopbench.runner.jobs import LEAST_SAMPLING, PairFacts, Plan
-from flopbench.runner.needs import unmet
+from flopbench.runner.needs import needs_cpp, unmet
 from flopbench.runner.process import Report
 from flopbench.symmetries.actions import OF_KIND
 from flopbench.testing.invariance import TOLERANCE, equivariance_errors, photo, promised, random_images
@@ -222,7 +222,7 @@ def attempt(report: Report, cell: Cell, role: str, limit_bytes: int | None) -> i
 
 def require_compiler(cell: Cell) -> None:
     """Raise unless torch.compile finds what it needs."""
-    reason = unmet(cell, no_cpp=missing_compiler() if cell.device == "cpu" else None)
+    reason = unmet(cell, no_cpp=missing_compiler() if needs_cpp(cell) else None)
     if reason is not None:
         raise RuntimeError(reason)
 

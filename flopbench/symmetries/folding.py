@@ -18,10 +18,10 @@ class Foldable:
 
 
 class FoldsBranches:
-    """A network that can move what it does to its residual branches into their weights."""
+    """A network that can move what it does to its residual branches into the weights of these."""
 
     def fold_branches(self) -> None:
-        """Move it, in place, where nobody looks at what is within."""
+        """Move it, in place; not where somebody looks into the network, or its layers are others."""
         raise NotImplementedError
 
 
@@ -59,7 +59,8 @@ class Folded(nn.Module):
 
 
 def fold(model: nn.Module) -> None:
-    """Let every layer of `model` that can hold the weights that it computes with, in place.
+    """Let every layer of `model` that can hold the weights that it computes with, and those of branches hold
+    what a network does to these, in place.
 
     What was learnt is gone: the model can neither be trained nor loaded into any more. That is what makes it
     safe: nothing is left that a kept weight could be out of date with. A compiler finds plain weights.

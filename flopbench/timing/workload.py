@@ -1,6 +1,6 @@
 """One model, ready to run one pass: what is timed, and what has to happen before each timed call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -131,8 +131,13 @@ def _laid_out(x: Tensor, cell: Cell) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
+def make_workload(
+    model: nn.Module, inputs: Inputs, cell: Cell, calibration: Sequence[tuple[Tensor, ...]] = ()
+) -> Workload:
     """The cell's pass of `model` on `inputs`, compiled where the cell says so (on the first call).
+
+    What an engine quantises is calibrated on `calibration`, inputs like those to come; by default on what
+    cells are measured with, which is enough to tell times.
 
     Sets what a process has but once, for one cell is measured at a time: the precision of products, that
     cuDNN looks for its fastest convolutions, and that freed memory is kept. For a forward pass layers have
@@ -152,7 +157,7 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
     network: Callable[..., Any] = model
     deployed = None
     if cell.mode in ENGINES:
-        deployed = _deployed(model, inputs, cell)
+        deployed = _deployed(model, inputs, cell, calibration)
         network = deployed.session
     elif cell.mode == "compile-blocks":
         compile_in_place(model, cell.mode)
@@ -225,7 +230,9 @@ def make_workload(model: nn.Module, inputs: Inputs, cell: Cell) -> Workload:
     return workload(flush, train, optimiser)
 
 
-def _deployed(model: nn.Module, inputs: Inputs, cell: Cell) -> Deployed:
+def _deployed(
+    model: nn.Module, inputs: Inputs, cell: Cell, calibration: Sequence[tuple[Tensor, ...]]
+) -> Deployed:
     """A cell's model in the engine that is its mode.
 
     Raises:
@@ -236,8 +243,7 @@ def _deployed(model: nn.Module, inputs: Inputs, cell: Cell) -> Deployed:
             f"mode {cell.mode} takes networks that are called with tensors alone, one after the other: "
             f"{cell.pair.spoken} is called with {inputs}"
         )
-    calibration: list[tuple[Tensor, ...]] = []
-    if cell.dtype == "int8":
+    if cell.dtype == "int8" and not calibration:
         # Of one image alone, the ranges of its features would be taken for those of all.
         device, batches = inputs.tensors[0].device, -(-_CALIBRATION // cell.batch_size)
         calibration = [cell_inputs(cell, device, seed).args for seed in range(batches)]

@@ -7,10 +7,12 @@
   the like say where it lies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+from torch import Tensor
 
 from flopbench.errors import FlopbenchError
 from flopbench.models.tasks import CLASSIFICATION, TaskName
@@ -20,6 +22,11 @@ from flopbench.training.batches import Batch
 from flopbench.training.builtin import SETS, ImageSet
 from flopbench.training.memory import InMemory, refuse_others
 from flopbench.training.world import World
+
+CALIBRATION = 128
+"""Images that a network is calibrated on for int8, if no other number is said."""
+# Of these per call.
+_FEW = 4
 
 
 class ValidationData(Protocol):
@@ -158,6 +165,31 @@ def open_validation(
         num_classes=num_classes,
         workers=workers,
     )
+
+
+def spread(
+    opened: Callable[[World], ValidationData], whole: ValidationData, count: int, here: World
+) -> list[Tensor]:
+    """So many images, evenly over a set: of one that is sorted by its classes, of all of them.
+
+    Args:
+        opened: the set, as given processes share it.
+        whole: it, undivided.
+        count: images; all, if there are fewer.
+        here: whose device they are to be on.
+
+    Returns:
+        `[B, 3, H, W]` each, a few images.
+    """
+    # The share of one of so many processes is every so many-th image.
+    share = opened(World(here.device, 0, max(1, whole.validation.images // count)))
+    batches, left = [], count
+    for images, _ in share.validating(min(_FEW, count)):
+        batches.append(images[:left].float())
+        left -= len(batches[-1])
+        if left == 0:
+            break
+    return batches
 
 
 def _shipped(name: str, num_classes: int | None, task: TaskName | None) -> ImageSet | None:

@@ -1,7 +1,7 @@
 """How right a trained network is, on images and on their mirror images, and how fast."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from flopbench.report.evaluations import FILE, Evaluations
 from flopbench.results import Flag, Interval, write_record
 from flopbench.results.folder import made_folder, make_under, name_of
 from flopbench.results.trainings import Accuracy, EvaluationRecord
-from flopbench.runner.needs import unmet
+from flopbench.runner.needs import needs_cpp, unmet
 from flopbench.runner.sweep import check_cells
 from flopbench.symmetries.registry import others
 from flopbench.testing.invariance import promised
@@ -35,7 +35,7 @@ from flopbench.timing.bench import Bench
 from flopbench.timing.environment import describe
 from flopbench.timing.workload import cell_inputs, make_workload, weights_dtype
 from flopbench.training.accuracy import measure_accuracy
-from flopbench.training.data import ValidationData, open_validation
+from flopbench.training.data import CALIBRATION, ValidationData, open_validation, spread
 from flopbench.training.networks import Trained, load_network
 from flopbench.training.world import World, visited
 
@@ -89,7 +89,8 @@ def evaluate(
             default what timm says of a network of its own, else 1.
         interpolation: "bilinear" or "bicubic"; by default what timm says, else bicubic.
         batch_size: images per call on each device; by default 32 on a CPU and 256 on a GPU.
-        dtype, mode, impl: as what cells vary in.
+        dtype, mode, impl: as what cells vary in. What an engine quantises to int8 is calibrated on 128 images
+            of the set, spread evenly, whose labels it does not see.
         device: "cpu" or "cuda"; by default a GPU if there is one.
         tta: whether the mean of the probabilities of an image and its mirror image is scored, too; by default
             for networks that do not promise the same for both.
@@ -140,23 +141,30 @@ def evaluate(
             "crop": crop or trained.crop or 1.0,
             "interpolation": interpolation or trained.interpolation or "bicubic",
         }
-        opened = open_validation(
-            data,
-            **resized,
-            mean=trained.mean,
-            std=trained.std,
-            num_classes=trained.num_classes or _count_classes(model, network, trained),
-            workers=workers,
-            world=own,
-            task=trained.task,
-        )
+        num_classes = trained.num_classes or _count_classes(model, network, trained)
+
+        def shared(by: World) -> ValidationData:
+            return open_validation(
+                data,
+                **resized,
+                mean=trained.mean,
+                std=trained.std,
+                num_classes=num_classes,
+                workers=workers,
+                world=by,
+                task=trained.task,
+            )
+
+        opened = shared(own)
+        seen = spread(shared, opened, CALIBRATION, own) if dtype == "int8" else []
         flags: list[Flag] = []
         macs, parameters = _macs(cell, network, flags), num_parameters(network)
         averaged = not _mirror_invariant(model) if tta is None else tta
         with _failing(f"{model} at batch size {cell.batch_size}"):
-            bench = _bench(cell, network, own)
+            bench = _bench(cell, network, own, [(images,) for images in seen])
             accuracy = _accuracy(bench, cell, opened, own, TASKS[trained.task], averaged)
             speed = _speed(bench, cell_seconds, precision) if own.first and cell_seconds else None
+        deployed = bench.workloads["baseline"].deployed
         created = datetime.now(UTC)
         record = EvaluationRecord(
             id=name_of(created, "evaluate", model, opened.validation.name, own.kind),
@@ -170,6 +178,8 @@ def evaluate(
             weights_digest=trained.digest,
             parameters=parameters,
             macs=macs,
+            deployed=deployed
+            and deployed.record.model_copy(update={"first_call_seconds": bench.first_seconds["baseline"]}),
             data=opened.validation,
             **resized,
             mean=opened.mean,
@@ -215,16 +225,17 @@ def cell_of(model: str, **fields: Any) -> Cell:
         where = error.errors()[0]["loc"]
         raise FlopbenchError(f"{where[0] if where else 'evaluation'}: {complaint(error)}") from None
     check_cells([cell])
-    no_cpp = missing_compiler() if cell.device == "cpu" and cell.mode != "eager" else None
-    if reason := unmet(cell, no_cpp=no_cpp):
+    if reason := unmet(cell, no_cpp=missing_compiler() if needs_cpp(cell) else None):
         raise FlopbenchError(reason)
     return cell
 
 
-def _bench(cell: Cell, network: nn.Module, own: World) -> Bench:
+def _bench(
+    cell: Cell, network: nn.Module, own: World, calibration: Sequence[tuple[Tensor, ...]]
+) -> Bench:
     """The network alone, called once: compiled where it is to be, in the cell's dtype."""
     network = network.to(weights_dtype(cell))
-    workload = make_workload(network, cell_inputs(cell, own.device), cell)
+    workload = make_workload(network, cell_inputs(cell, own.device), cell, calibration)
     bench = Bench({"baseline": workload}, cell.device, cell)
     bench.first_calls()
     return bench

@@ -30,7 +30,7 @@ from flopbench.symmetries.actions import OF_KIND
 from flopbench.testing.invariance import TOLERANCE, equivariance_errors, promised, random_images
 from flopbench.timing.outputs import relative_errors, shapes
 from flopbench.timing.workload import build_model, weights_dtype
-from flopbench.training.data import open_validation
+from flopbench.training.data import CALIBRATION, ValidationData, open_validation, spread
 from flopbench.training.evaluate import cell_of
 from flopbench.training.exported import Checked, Exported
 from flopbench.training.networks import Trained, digest_of, load_network
@@ -41,7 +41,7 @@ TARGETS: dict[Target, EngineName] = {"onnx": "onnxruntime", "aot": "aot-inductor
 """The engine that a file is written for, and checked in."""
 
 _RANDOM = "random"
-# Images per call of the calibration and of the checks; the batch of one is tried as well.
+# Images per call of the checks; the batch of one is tried as well.
 _BATCH = 4
 # What `Trained` tells of the images that a network wants, where anything does.
 _IMAGES = ("mean", "std", "crop", "interpolation")
@@ -57,7 +57,7 @@ def export(
     depth: int | None = None,
     dtype: DType = "fp32",
     calibration: str | None = None,
-    calibration_images: int = 128,
+    calibration_images: int = CALIBRATION,
     licence: str | None = None,
     options: Mapping[str, Any] | None = None,
     check: bool = True,
@@ -223,13 +223,9 @@ def _network(
 
 
 def _calibration(name: str, count: int, trained: Trained, here: World) -> tuple[list[Tensor], Trained]:
-    """So many images of a set, spread evenly over it, as the network wants them, `[B, 3, H, W]` each.
+    """Images of a set as the network wants them, and the network with what they were normalised by."""
 
-    Returns:
-        The images, and the network with what they were normalised by.
-    """
-
-    def opened(share: World) -> Any:
+    def opened(share: World) -> ValidationData:
         return open_validation(
             name,
             image_size=trained.image_size,
@@ -242,16 +238,8 @@ def _calibration(name: str, count: int, trained: Trained, here: World) -> tuple[
             task=None,
         )
 
-    # The share of one of so many processes is every so many-th image: of folders, of all classes.
-    every = opened(here).validation.images
-    share = opened(World(here.device, 0, max(1, every // count)))
-    batches, left = [], count
-    for images, _ in share.validating(min(_BATCH, count)):
-        batches.append(images[:left].float())
-        left -= len(batches[-1])
-        if left == 0:
-            break
-    return batches, replace(trained, mean=share.mean, std=share.std)
+    whole = opened(here)
+    return spread(opened, whole, count, here), replace(trained, mean=whole.mean, std=whole.std)
 
 
 def _about(model: str, trained: Trained, one: Engine, dtype: DType, licence: str | None) -> dict[str, str]:

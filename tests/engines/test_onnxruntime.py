@@ -211,6 +211,18 @@ def test_the_norms_and_gelus_of_a_plain_network_are_found(tmp_path):
     assert not {"SplitToSequence", "Cast", "CastLike", "Sqrt"} & set(found)
 
 
+def test_what_runs_in_its_idiom_has_its_kernels(tmp_path):
+    """As many norms as a plain network has, each one kernel, and GELUs without scales between."""
+    path = tmp_path / "flop.onnx"
+    written(network(), path)
+    found = operators(path, tmp_path)
+    assert found["LayerNormalization"] == 5
+    assert found["Gelu"] == 4
+    # What enters the blocks is centred, once for all norms.
+    assert found["ReduceMean"] == 2
+    assert not {"Pow", "Sqrt", "Reciprocal"} & set(found)
+
+
 def test_int8_comes_near_to_torch_and_keeps_the_symmetry(tmp_path):
     request = Request(dtype="int8", calibration=[(images(8, seed=seed),) for seed in (1, 2)])
     model = network(width=64, num_classes=10)

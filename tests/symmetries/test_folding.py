@@ -84,9 +84,10 @@ def test_branches_take_over_scales_and_centring(version, centred):
     [
         lambda model: model.blocks[0].mlp.fc2.register_forward_hook(lambda *_: None),
         lambda model: setattr(model.blocks[1].attn, "proj", nn.Sequential(model.blocks[1].attn.proj)),
+        lambda model: setattr(model.blocks[1].mlp, "fc2", model.blocks[0].mlp.fc2),
         lambda model: model.half(),
     ],
-    ids=["hook", "wrapped", "half precision"],
+    ids=["hook", "wrapped", "shared", "half precision"],
 )
 def test_branches_keep_scales_that_have_no_place_to_go(change):
     model = perturb(build_shallow("vit", "flop")).eval()

@@ -71,6 +71,31 @@ def test_an_invariant_network_loses_nothing_on_mirror_images(weights, tmp_path):
     assert found[1].mirrored.nll != pytest.approx(found[1].plain.nll, rel=1e-5)
 
 
+def test_int8_is_calibrated_on_the_images_and_scored_in_its_engine(weights, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("flopbench.engines.onnxruntime")
+    seen = []
+    write = runtime.OnnxRuntime.write
+
+    def observed(engine, program, path, request):
+        seen.extend(len(images) for (images,) in request.calibration)
+        write(engine, program, path, request)
+
+    monkeypatch.setattr(runtime.OnnxRuntime, "write", observed)
+    path = weights("vit_ti16.flop")
+    how = {"mode": "onnxruntime", "dtype": "int8"}
+    (whole,), (quantised,) = (
+        evaluate("vit_ti16.flop", path, tmp_path, **given).records for given in ({}, how)
+    )
+    assert sum(seen) == 128
+    assert whole.deployed is None
+    assert quantised.deployed.engine == "onnxruntime"
+    assert quantised.deployed.first_call_seconds > 0
+    assert quantised.accuracy.plain.nll != whole.accuracy.plain.nll
+    assert quantised.accuracy.plain.nll == pytest.approx(whole.accuracy.plain.nll, rel=0.05)
+    assert quantised.accuracy.flip_consistency > 0.98
+
+
 def test_batches_do_not_change_what_is_found(weights, tmp_path):
     path = weights("vit_ti16")
     some, others = (
