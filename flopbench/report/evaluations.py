@@ -82,8 +82,8 @@ class Evaluations(Reported):
         mirror test-time augmentation `top1` (with `_low` and `_high`, the ends of its 95 % interval, of
         images), `top5`, `nll`, `miou`, and `figure`, what decides: the `measure`; then
         `flip_consistency`, how it was timed (`device_name`, `batch_size`, `dtype`, `mode`, `engine`, `impl`,
-        `kernels`, `world_size`), `throughput` in images per second with `_low` and `_high`, `seconds_per_image`,
-        `averaged_throughput`, `seconds` in all, and `flags`.
+        `kernels`, `world_size`), `throughput` in images per second with `_low` and `_high`,
+        `seconds_per_image`, `averaged_throughput`, `seconds` in all, and `flags`.
         """
         import pandas as pd
 

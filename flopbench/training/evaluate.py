@@ -230,9 +230,7 @@ def cell_of(model: str, **fields: Any) -> Cell:
     return cell
 
 
-def _bench(
-    cell: Cell, network: nn.Module, own: World, calibration: Sequence[tuple[Tensor, ...]]
-) -> Bench:
+def _bench(cell: Cell, network: nn.Module, own: World, calibration: Sequence[tuple[Tensor, ...]]) -> Bench:
     """The network alone, called once: compiled where it is to be, in the cell's dtype."""
     network = network.to(weights_dtype(cell))
     workload = make_workload(network, cell_inputs(cell, own.device), cell, calibration)

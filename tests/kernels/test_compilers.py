@@ -78,6 +78,8 @@ def test_a_run_says_what_is_missing_before_it_begins(monkeypatch: pytest.MonkeyP
     assert line.startswith("2 of 3 cells will fail: torch.compile needs Triton on a GPU")
     monkeypatch.setattr(compilers, "missing_c_compiler", lambda: None)
     assert warnings(cells, environment(H200)) == []
+    (line,) = warnings([cell(mode="aot-inductor")], environment(H200, compiler=None))
+    assert line.startswith("1 of 1 cells will fail: AOTInductor needs a C++ compiler")
     here = [cell(device="cpu", dtype="fp32")]
     assert warnings(here, environment(CPU, compiler="g++ 12.2.0")) == []
     (line,) = warnings(here, environment(CPU, compiler=None))

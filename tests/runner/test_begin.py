@@ -3,8 +3,7 @@
 import pytest
 
 from flopbench.errors import FlopbenchError
-from flopbench.runner.begin import Request
-from flopbench.suites import read_suite
+from flopbench.runner.begin import Request, read_suite
 
 
 def test_what_only_another_device_lacks_is_nothing_against_a_request():

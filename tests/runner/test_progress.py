@@ -82,10 +82,10 @@ def test_a_log_says_what_is_exported_and_which_engine_is_missing(
     out = StringIO()
     engines = [cell(mode="tensorrt"), cell(mode="tensorrt", batch=1), cell(mode="aot-inductor")]
     LogProgress(Console(file=out, width=300)).begin(run, [cell(mode="compile"), *engines], 0)
-    *_, warning, title = out.getvalue().splitlines()
-    assert warning == (
+    *warnings, title = out.getvalue().splitlines()
+    assert (
         "2 of 4 cells will fail: tensorrt needs onnx, onnxscript, tensorrt: pip install 'flopbench[tensorrt]'"
-    )
+    ) in warnings
     assert title.endswith("1 to compile, 3 to export")
 
 
