@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from flopbench.errors import FlopbenchError
 from flopbench.report import text
 from flopbench.report.cells import Row, Rows, by
+from flopbench.report.engines import ran_in
 from flopbench.report.findings import Answer
 from flopbench.report.labels import read
 from flopbench.report.page import Origin, Page, checked_ids, flag_groups
@@ -71,7 +72,14 @@ class Evaluations(Reported):
 
     @cached_property
     def _rows(self) -> list[Row]:
-        return [_row(record) for record in self.records]
+        rows = [_row(record) for record in self.records]
+        # Said where a network may have been evaluated in several ways.
+        several = {axis for axis in ("dtype", "mode") if len({row[axis] for row in rows}) > 1}
+        for row in rows:
+            dtype = f" in {row['dtype']}" if "dtype" in several else ""
+            mode = f" {ran_in(row['mode'])}" if "mode" in several else ""
+            row["named"] = f"{row['label']}{dtype}{mode}"
+        return rows
 
     def frame(self) -> "pd.DataFrame":
         """A row per evaluation.
@@ -208,6 +216,8 @@ _WHAT = (
     words("weights"),
     words("data"),
     words("split"),
+    words("dtype"),
+    words("mode"),
 )
 
 _ACCURACY = (
@@ -234,8 +244,6 @@ _SPEED = (
     words("device", "device_name"),
     words("image", "image_size"),
     Column("batch", "batch_size"),
-    words("dtype"),
-    words("mode"),
     words("engine", rank=4, wraps=True),
     Column("devices", "world_size"),
     _with_ends("throughput", _rate, "images/s", 1),
@@ -273,7 +281,7 @@ def _answer(rows: Rows) -> Answer:
     if len(rows) == 1:
         return Answer(first["evaluation"], f"{where} {_does(first)}.", tuple(_remarks(first)))
     best = max(rows, key=lambda row: row["figure"])
-    headline = f"{where} {text.printable(best['label'])} {measure.most.format(_figure(best))}{_speed(best)}."
+    headline = f"{where} {text.printable(best['named'])} {measure.most.format(_figure(best))}{_speed(best)}."
     points = [_compared(*pair) for pair in _pairs(rows)]
     points += [" ".join([f"{_does(row)}.", *_remarks(row)]) for row in rows]
     return Answer(first["evaluation"], headline, tuple(points))
@@ -281,7 +289,7 @@ def _answer(rows: Rows) -> Answer:
 
 def _does(row: Row) -> str:
     """`ViT-S/16 gets 78.0 % (95 % interval 77.2 % to 78.8 %) right, at 60.0 images per second`."""
-    return f"{text.printable(row['label'])} {_measure(row).said.format(_figure(row))}{_speed(row)}"
+    return f"{text.printable(row['named'])} {_measure(row).said.format(_figure(row))}{_speed(row)}"
 
 
 def _figure(row: Row) -> str:
@@ -318,17 +326,25 @@ def _remarks(row: Row) -> list[str]:
 def _pairs(rows: Rows) -> list[tuple[Row, Row]]:
     """Each symmetric network with the plain one of its family and size, where there is one of each."""
     own = [(row, label) for row in rows if (label := read(row["label"]))]
-    plain = {label.network: row for row, label in own if label.version == BASELINE}
+    plain: dict[object, Row] = {}
+    for row, label in own:
+        if label.version == BASELINE:
+            # Of several, the one that ran the same way; else the last.
+            plain |= {label.network: row, _way(label.network, row): row}
     return [
-        (plain[label.network], row)
+        (plain.get(_way(label.network, row), plain[label.network]), row)
         for row, label in own
         if label.version != BASELINE and label.network in plain
     ]
 
 
+def _way(network: str, row: Row) -> tuple[str, str, str]:
+    return network, row["dtype"], row["mode"]
+
+
 def _compared(x: Row, e: Row) -> str:
     """A symmetric network against the plain one, on the same images and by the same device."""
-    names = [text.printable(row["label"]) for row in (e, x)]
+    names = [text.printable(row["named"]) for row in (e, x)]
     difference, measure = e["figure"] - x["figure"], _measure(e)
     sentence = f"{names[0]} against {names[1]}: {text.points(difference)} points of {measure}"
     if measure == TOP1:

@@ -58,6 +58,22 @@ def test_speeds_of_unlike_settings_are_not_compared():
     assert "as many images per second" not in said
 
 
+def test_what_ran_in_several_ways_is_compared_way_by_way():
+    ways = [("openvino", "int8"), ("onnxruntime", "fp32")]
+    shown = Evaluations(
+        make_evaluation(name, id=f"{name}-{mode}", mode=mode, dtype=dtype)
+        for name in ("vit_s16", "vit_s16.flop")
+        for mode, dtype in ways
+    )
+    (answer,) = shown.answers
+    assert [point.split(":")[0] for point in answer.points[:2]] == [
+        "E(ViT-S/16) in int8 in OpenVINO against ViT-S/16 in int8 in OpenVINO",
+        "E(ViT-S/16) in fp32 in ONNX Runtime against ViT-S/16 in fp32 in ONNX Runtime",
+    ]
+    assert all("1.50× as many images per second" in point for point in answer.points[:2])
+    assert {"dtype", "mode"} <= {column.header for column in shown.tables()[0].columns}
+
+
 def test_the_frame_has_a_row_per_evaluation(pair):
     frame = pair.frame()
     assert frame["label"].tolist() == ["ViT-S/16", "E(ViT-S/16)"]
