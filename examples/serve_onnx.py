@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
-# What the file of a network does not say that has no weights of a training.
-UNTRAINED = {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]"}
+# Where a file does not say what its network was trained on: whatever that was, it takes these.
+USUAL = {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]", "crop": "1", "interpolation": '"bicubic"'}
 
 
 def load(path: str, threads: int = 1) -> Any:
@@ -27,9 +27,14 @@ def load(path: str, threads: int = 1) -> Any:
 
 def classify(session: Any, photos: Sequence[Image.Image]) -> np.ndarray:
     """The probabilities of each class `[B, classes]`, of any number of photographs."""
-    about = UNTRAINED | session.get_modelmeta().custom_metadata_map
-    (height, width), mean, std = (json.loads(about[key]) for key in ("image_size", "mean", "std"))
-    small = [photo.convert("RGB").resize((width, height), Image.Resampling.BICUBIC) for photo in photos]
+    about = USUAL | session.get_modelmeta().custom_metadata_map
+    (height, width), mean, std, crop = (
+        json.loads(about[key]) for key in ("image_size", "mean", "std", "crop")
+    )
+    how = Image.Resampling[json.loads(about["interpolation"]).upper()]
+    # What lies around the centre is cut off: crop is the share of the shorter side that stays.
+    rgb = [photo.convert("RGB") for photo in photos]
+    small = [ImageOps.fit(photo, (width, height), how, bleed=(1 - crop) / 2) for photo in rgb]
     images = ((np.stack(small) / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
     (logits,) = session.run(None, {session.get_inputs()[0].name: images})
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))

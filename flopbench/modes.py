@@ -25,6 +25,8 @@ ENGINE_DTYPES: dict[Mode, dict[DeviceKind, tuple[DType, ...]]] = {
 """What each engine computes in, by the device that it runs on."""
 CONVERTING: frozenset[Mode] = frozenset(("onnxruntime", "openvino"))
 """Engines that take a network in fp32, and convert it to what they compute in."""
+CALIBRATION = 128
+"""Images that a network is calibrated on for int8, at most, if no other number is said."""
 EXPORTED = {"eager": "exported naively", "auto": "in the engine's idiom"}
 """How a network came into an engine, by the kernels that were asked for: those that run are the engine's."""
 

@@ -109,8 +109,10 @@ class Profile(create_model("_Values", __base__=Frozen, **_fields), allow_inf_nan
         for cell in cells:
             if cell.pass_ != "forward" and any(name.version.averaged for name in cell.pair.names):
                 continue
-            if cell.refusal(device) and had.issuperset(_run_as(cell)):
-                continue
+            if refusal := cell.refusal(device):
+                if had.issuperset(_run_as(cell)):
+                    continue
+                raise FlopbenchError(refusal)
             if cell.comes_to not in known:
                 known.add(cell.comes_to)
                 yield cell.check()

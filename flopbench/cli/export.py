@@ -8,6 +8,7 @@ import typer
 from flopbench.axis_values import NetworkValue
 from flopbench.cli.axes import Values, one_each, with_axes
 from flopbench.cli.console import make_console
+from flopbench.modes import CALIBRATION
 from flopbench.ranks import speaks
 
 
@@ -34,8 +35,8 @@ def export(
         ),
     ] = None,
     calibration_images: Annotated[
-        int, typer.Option(min=1, max=2**20, help="How many of them, spread evenly.")
-    ] = 128,
+        int, typer.Option(min=1, max=2**20, help="How many of them at most, spread evenly.")
+    ] = CALIBRATION,
     licence: Annotated[
         str | None, typer.Option(help="Of the weights, for the file to say; by default what timm says.")
     ] = None,

@@ -76,10 +76,6 @@ class Engine(ABC):
         """What kind of file was written, in a few words."""
         return f"{path.suffix.removeprefix('.')} of {self.name}"
 
-    def idiom_for(self, request: Request) -> Mapping[str, Name]:
-        """The idiom in the dtype of a request."""
-        return self.idiom
-
     def provider(self, request: Request) -> str:
         """What within the engine computes."""
         return request.device

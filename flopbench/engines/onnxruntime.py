@@ -39,12 +39,6 @@ class OnnxRuntime(Engine):
         """Its execution provider."""
         return "CPUExecutionProvider"
 
-    def idiom_for(self, request: Request) -> Mapping[str, Name]:
-        """Of int8 products by part: a batched one has weights that its integer product does not take."""
-        if request.dtype != "int8":
-            return self.idiom
-        return {operation: name for operation, name in self.idiom.items() if name != "batched"}
-
     def files(self, path: Path) -> list[Path]:
         """An ONNX file, and that of its weights where these lie beside it."""
         return files(path)

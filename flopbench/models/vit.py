@@ -6,6 +6,7 @@ Equivariant, hybrid and early-invariant versions: *Flopping for FLOPs*, sections
 Transformers*.
 """
 
+from collections import Counter
 from typing import Any, Literal
 
 import torch
@@ -261,24 +262,38 @@ class VisionTransformer(Network, FoldsBranches):
 
         Where nothing but such norms reads the sum of the branches, its parts may have mean 0: what enters the
         blocks is centred once, and branches add what has mean 0. A norm of parts then does no more than one
-        of a tensor. Weights in half precision stay: some that a scale makes smaller would vanish.
+        of a tensor, and `states` have mean 0. Weights in half precision stay: they would be rounded twice.
         """
-        stream = [(block.residual1, block.attn.proj) for block in self.blocks]
-        stream += [(block.residual2, block.mlp.fc2) for block in self.blocks]
-        looked_into = any(apart(type(module), module) for module in self.modules())
-        shared = len({id(module) for pair in stream for module in pair}) < 2 * len(stream)
-        rounded = any(x.dtype not in (torch.float32, torch.float64) for x in self.parameters())
-        if looked_into or shared or rounded or not all(_absorbs(*pair) for pair in stream):
+        stream = self._stream()
+        if not stream or not all(_absorbs(*pair) for pair in stream):
             return
         norms = [self.norm, *(norm for block in self.blocks for norm in (block.norm1, block.norm2))]
         centring = [norm for norm in norms if isinstance(norm, Centres)]
         centre = len(centring) == len(norms) and isinstance(self.join, nn.Identity)
         for residual, branch in stream:
             residual.absorb(branch, centre=centre)
-        if centre:
+        if centre and not all(norm.centred for norm in centring):
             self.cls_token = nn.Sequential(self.cls_token, Folded(_centred))
             for norm in centring:
                 norm.centred = True
+
+    def _stream(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Each residual sum with the last layer of its branch; none unless all is as it was built.
+
+        So it is not where somebody put other modules in place of ours, uses one twice or looks into one.
+        """
+        ours = type(self) is VisionTransformer and all(type(block) is Block for block in self.blocks)
+        if not ours or any(apart(type(module), module) for module in self.modules()):
+            return []
+        if any(type(block.attn) is not Attention or type(block.mlp) is not Mlp for block in self.blocks):
+            return []
+        if any(x.dtype not in (torch.float32, torch.float64) for x in self.parameters()):
+            return []
+        stream = [(block.residual1, block.attn.proj) for block in self.blocks]
+        stream += [(block.residual2, block.mlp.fc2) for block in self.blocks]
+        uses = Counter(id(module) for _, module in self.named_modules(remove_duplicate=False))
+        within = [module for pair in stream for top in pair for module in top.modules()]
+        return stream if all(uses[id(module)] == 1 for module in within) else []
 
     def _following(self, index: int) -> nn.Module | None:
         """The norm that block `index` takes along for the next one, where one kernel adds and normalises.

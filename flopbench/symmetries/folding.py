@@ -58,17 +58,19 @@ class Folded(nn.Module):
         return self.function(*inputs, *(self.weights[i] for i in range(len(self.weights))))
 
 
-def fold(model: nn.Module) -> None:
-    """Let every layer of `model` that can hold the weights that it computes with, and those of branches hold
-    what a network does to these, in place.
+def fold(model: nn.Module, *, branches: bool = True) -> None:
+    """Let every layer of `model` that can hold the weights that it computes with, in place.
+
+    With `branches` a network moves what it does to its residual branches into their weights, too; not where
+    products are in fp16, for which scaled weights may be too small. What another network contains keeps it,
+    for that may read what lies between.
 
     What was learnt is gone: the model can neither be trained nor loaded into any more. That is what makes it
     safe: nothing is left that a kept weight could be out of date with. A compiler finds plain weights.
     Layers with hooks, or with a forward of their own, stay as they are.
     """
-    for module in list(model.modules()):
-        if isinstance(module, FoldsBranches):
-            module.fold_branches()
+    if branches and isinstance(model, FoldsBranches):
+        model.fold_branches()
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Foldable) and not apart(type(layer), layer):

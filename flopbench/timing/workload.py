@@ -153,7 +153,7 @@ def make_workload(
     torch.backends.cudnn.benchmark = True
     keep_freed_memory()
     if cell.pass_ == "forward":
-        fold(model.eval())
+        fold(model.eval(), branches="fp16" not in cell.dtype)
     network: Callable[..., Any] = model
     deployed = None
     if cell.mode in ENGINES:

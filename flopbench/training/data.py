@@ -23,9 +23,7 @@ from flopbench.training.builtin import SETS, ImageSet
 from flopbench.training.memory import InMemory, refuse_others
 from flopbench.training.world import World
 
-CALIBRATION = 128
-"""Images that a network is calibrated on for int8, if no other number is said."""
-# Of these per call.
+# Images per call of a calibration.
 _FEW = 4
 
 
@@ -170,26 +168,20 @@ def open_validation(
 def spread(
     opened: Callable[[World], ValidationData], whole: ValidationData, count: int, here: World
 ) -> list[Tensor]:
-    """So many images, evenly over a set: of one that is sorted by its classes, of all of them.
+    """Up to so many images, evenly over a set: of one that is sorted by its classes, of all of them.
 
     Args:
         opened: the set, as given processes share it.
         whole: it, undivided.
-        count: images; all, if there are fewer.
+        count: images, at most: of a set of `n`, every ⌈n / count⌉-th.
         here: whose device they are to be on.
 
     Returns:
         `[B, 3, H, W]` each, a few images.
     """
     # The share of one of so many processes is every so many-th image.
-    share = opened(World(here.device, 0, max(1, whole.validation.images // count)))
-    batches, left = [], count
-    for images, _ in share.validating(min(_FEW, count)):
-        batches.append(images[:left].float())
-        left -= len(batches[-1])
-        if left == 0:
-            break
-    return batches
+    share = opened(World(here.device, 0, -(-whole.validation.images // count)))
+    return [images.float() for images, _ in share.validating(_FEW)]
 
 
 def _shipped(name: str, num_classes: int | None, task: TaskName | None) -> ImageSet | None:

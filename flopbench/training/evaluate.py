@@ -21,7 +21,7 @@ from flopbench.kernels.inductor import missing_compiler
 from flopbench.models.catalog import parse_name
 from flopbench.models.factory import num_parameters
 from flopbench.models.tasks import TASKS, Task, TaskName
-from flopbench.modes import DeviceKind, DType, Mode
+from flopbench.modes import CALIBRATION, DeviceKind, DType, Mode
 from flopbench.pairs import Pair
 from flopbench.report.evaluations import FILE, Evaluations
 from flopbench.results import Flag, Interval, write_record
@@ -35,7 +35,7 @@ from flopbench.timing.bench import Bench
 from flopbench.timing.environment import describe
 from flopbench.timing.workload import cell_inputs, make_workload, weights_dtype
 from flopbench.training.accuracy import measure_accuracy
-from flopbench.training.data import CALIBRATION, ValidationData, open_validation, spread
+from flopbench.training.data import ValidationData, open_validation, spread
 from flopbench.training.networks import Trained, load_network
 from flopbench.training.world import World, visited
 
@@ -89,8 +89,8 @@ def evaluate(
             default what timm says of a network of its own, else 1.
         interpolation: "bilinear" or "bicubic"; by default what timm says, else bicubic.
         batch_size: images per call on each device; by default 32 on a CPU and 256 on a GPU.
-        dtype, mode, impl: as what cells vary in. What an engine quantises to int8 is calibrated on 128 images
-            of the set, spread evenly, whose labels it does not see.
+        dtype, mode, impl: as what cells vary in. What an engine quantises to int8 is calibrated on up
+            to 128 images of the set, spread evenly, whose labels it does not see.
         device: "cpu" or "cuda"; by default a GPU if there is one.
         tta: whether the mean of the probabilities of an image and its mirror image is scored, too; by default
             for networks that do not promise the same for both.

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from flopbench.kernels import Ran
 from flopbench.kernels.dispatch import specified
 from flopbench.models.catalog import parse_name
 from flopbench.models.tasks import TASKS, Task
-from flopbench.modes import DType, EngineName
+from flopbench.modes import CALIBRATION, DType, EngineName
 from flopbench.pairs import Pair
 from flopbench.report import text
 from flopbench.structures import mapped, tensors
@@ -30,7 +30,7 @@ from flopbench.symmetries.actions import OF_KIND
 from flopbench.testing.invariance import TOLERANCE, equivariance_errors, promised, random_images
 from flopbench.timing.outputs import relative_errors, shapes
 from flopbench.timing.workload import build_model, weights_dtype
-from flopbench.training.data import CALIBRATION, ValidationData, open_validation, spread
+from flopbench.training.data import ValidationData, open_validation, spread
 from flopbench.training.evaluate import cell_of
 from flopbench.training.exported import Checked, Exported
 from flopbench.training.networks import Trained, digest_of, load_network
@@ -84,7 +84,7 @@ def export(
         depth: blocks of the network, if not as named.
         dtype: that the engine computes in; int8 is calibrated.
         calibration: for int8, a data set's name or the folder of one, as `evaluate` takes them.
-        calibration_images: how many of them, spread evenly.
+        calibration_images: how many of them at most, spread evenly.
         licence: of the weights, for the file to say; by default what timm says of those that it downloads.
         options: of the network's class, with weights; by default those that their file names.
         check: whether the file is loaded and its outputs are compared.
@@ -123,13 +123,16 @@ def export(
         request = Request(dtype, "cpu", about, [(images,) for images in inputs])
         with _beside(path) as written:
             seen = random_images(_BATCH, trained.image_size).to(weights_dtype(cell))
+            compared = inputs[0].to(weights_dtype(cell)) if inputs else seen
+            # Before the network holds the weights that are exported.
+            wanted = _told(model, lambda: _in_torch(network, compared)) if check else []
             ran = _written(model, one, network, seen, written, request)
             checked = None
             if check:
                 session = _told(model, lambda: one.load(written, request, torch.get_num_threads()))
-                seen = inputs[0] if inputs else seen
-                what = f"{len(seen)} {'images of the calibration' if inputs else 'random images'}"
-                checked = _checked(model, session, network, seen, TASKS[trained.task], TOLERANCE[dtype], what)
+                what = f"{len(compared)} {'images of the calibration' if inputs else 'random images'}"
+                task = TASKS[trained.task]
+                checked = _checked(model, session, wanted, compared, task, TOLERANCE[dtype], what)
             contents, files = one.contents(written), one.files(written)
             # What is loaded comes last: whoever sees it finds the rest beside it.
             for file in reversed(files):
@@ -290,36 +293,35 @@ def _told(model: str, step: Callable[[], Any]) -> Any:
         raise FlopbenchError(f"{model} cannot be exported: {in_one_line(error)}") from error
 
 
+def _in_torch(network: nn.Module, images: Tensor) -> list[Any]:
+    """What torch's own operations give for images, and for the first of them alone."""
+    with specified(network.eval()), torch.no_grad():
+        return [network(images), network(images[:1])]
+
+
 def _checked(
     model: str,
     session: Session,
-    network: nn.Module,
+    wanted: Sequence[Any],
     images: Tensor,
     task: Task,
     tolerance: float,
     what: str,
 ) -> Checked:
-    """A file in its engine against the network in torch, on images and on one of them alone.
+    """A file in its engine against what `_in_torch` gave for the same images.
 
     Raises:
         NothingMeasuredError: its outputs are others, or it lacks the symmetry that the network promises.
     """
     unkept = "nothing was kept; --no-check keeps it"
-    images = images.to(next(network.parameters(), images).dtype)
-
-    def in_torch(given: Tensor) -> Any:
-        with specified(network), torch.no_grad():
-            return network(given)
-
-    wanted = in_torch(images)
 
     def in_engine(given: Tensor) -> Any:
         # An engine gives its tensors one after the other, and writes the next ones over them.
         left = iter([x.clone() for x in tensors(session(given))])
-        return mapped(wanted, lambda _: next(left))
+        return mapped(wanted[0], lambda _: next(left))
 
     difference = 0.0
-    for given, expected in ((images, wanted), (images[:1], in_torch(images[:1]))):
+    for given, expected in zip((images, images[:1]), wanted, strict=True):
         got = in_engine(given)
         if shapes(got) != shapes(expected):
             raise NothingMeasuredError(f"{model} gives other shapes in the engine than in torch; {unkept}")

@@ -238,14 +238,6 @@ def test_int8_comes_near_to_torch_and_keeps_the_symmetry(tmp_path):
     assert found["Softmax"] == 2
 
 
-def test_int8_speaks_no_batched_products():
-    class Batched(OnnxRuntime):
-        idiom = {"linear": "batched", "gelu": "inductor"}
-
-    assert Batched().idiom_for(Request()) == Batched.idiom
-    assert Batched().idiom_for(Request(dtype="int8")) == {"gelu": "inductor"}
-
-
 def test_what_onnx_lacks_is_told_in_one_line(tmp_path):
     with pytest.raises(FlopbenchError, match=r"^torch.onnx cannot take Pointwise: .*bessel_j0") as raised:
         write(

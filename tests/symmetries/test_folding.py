@@ -85,15 +85,33 @@ def test_branches_take_over_scales_and_centring(version, centred):
         lambda model: model.blocks[0].mlp.fc2.register_forward_hook(lambda *_: None),
         lambda model: setattr(model.blocks[1].attn, "proj", nn.Sequential(model.blocks[1].attn.proj)),
         lambda model: setattr(model.blocks[1].mlp, "fc2", model.blocks[0].mlp.fc2),
+        lambda model: setattr(model.blocks[1].mlp.fc2, "s", model.blocks[0].mlp.fc2.s),
+        lambda model: setattr(model.blocks[0], "attn", nn.Identity()),
+        lambda model: setattr(model, "__class__", type("Mine", (type(model),), {})),
         lambda model: model.half(),
     ],
-    ids=["hook", "wrapped", "shared", "half precision"],
+    ids=["hook", "wrapped", "shared", "shared within", "another attention", "subclass", "half precision"],
 )
 def test_branches_keep_scales_that_have_no_place_to_go(change):
     model = perturb(build_shallow("vit", "flop")).eval()
     change(model)
     fold(model)
     assert sum("gamma" in name for name, _ in model.named_parameters()) == 8
+
+
+def test_branches_keep_scales_within_another_network_or_when_told_to():
+    for fold_it in (lambda model: fold(nn.Sequential(model)), lambda model: fold(model, branches=False)):
+        model = perturb(build_shallow("vit", "flop")).eval()
+        fold_it(model)
+        assert sum("gamma" in name for name, _ in model.named_parameters()) == 8
+
+
+def test_what_is_folded_stays_so():
+    model = perturb(build_shallow("vit", "flop")).eval()
+    fold(model)
+    once = str(model)
+    fold(model)
+    assert str(model) == once
 
 
 def test_branches_that_share_weights_are_folded_once_each():

@@ -87,7 +87,7 @@ def test_int8_is_calibrated_on_the_images_and_scored_in_its_engine(weights, tmp_
     (whole,), (quantised,) = (
         evaluate("vit_ti16.flop", path, tmp_path, **given).records for given in ({}, how)
     )
-    assert sum(seen) == 128
+    assert 64 < sum(seen) <= 128
     assert whole.deployed is None
     assert quantised.deployed.engine == "onnxruntime"
     assert quantised.deployed.first_call_seconds > 0
