@@ -213,7 +213,10 @@ def test_what_a_mode_lacks_is_left_out_of_a_product():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modes": ("onnxruntime",), "dtypes": ("bf16",)}, "onnxruntime has no bf16 on cpu: choose --dtype fp32 or"),
+        (
+            {"modes": ("onnxruntime",), "dtypes": ("bf16",)},
+            "onnxruntime has no bf16 on cpu: choose --dtype fp32 or",
+        ),
         ({"modes": ("onnxruntime",), "dtypes": ("fp32", "bf16")}, "onnxruntime has no bf16"),
         (
             {"modes": ("eager", "openvino"), "dtypes": ("int8",)},

@@ -19,7 +19,11 @@ from tests.models.networks import build_shallow
 
 ABOUT = {"model": "E(ViT)", "licence": "Apache-2.0"}
 
-compiles = pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
+
+def compiles(test):
+    """Marks what compiles a network, which takes half a minute or more."""
+    without = pytest.mark.skipif(missing_compiler() is not None, reason="no C++ compiler is installed")
+    return pytest.mark.slow(without(test))
 
 
 def images(batch):
@@ -86,7 +90,6 @@ def test_a_process_without_flopbench_loads_the_file(exported, tmp_path):
 
 
 @compiles
-@pytest.mark.slow
 @torch.no_grad()
 def test_bf16_is_computed_in_bf16():
     x = images(2).bfloat16()
