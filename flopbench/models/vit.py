@@ -277,7 +277,7 @@ class VisionTransformer(Network, FoldsBranches):
             for norm in centring:
                 norm.centred = True
 
-    def _stream(self) -> list[tuple[nn.Module, nn.Module]]:
+    def _stream(self) -> list[tuple[Any, nn.Module]]:
         """Each residual sum with the last layer of its branch; none unless all is as it was built.
 
         So it is not where somebody put other modules in place of ours, uses one twice or looks into one.
@@ -285,12 +285,13 @@ class VisionTransformer(Network, FoldsBranches):
         ours = type(self) is VisionTransformer and all(type(block) is Block for block in self.blocks)
         if not ours or any(apart(type(module), module) for module in self.modules()):
             return []
-        if any(type(block.attn) is not Attention or type(block.mlp) is not Mlp for block in self.blocks):
+        blocks: list[Any] = list(self.blocks)
+        if any(type(block.attn) is not Attention or type(block.mlp) is not Mlp for block in blocks):
             return []
         if any(x.dtype not in (torch.float32, torch.float64) for x in self.parameters()):
             return []
-        stream = [(block.residual1, block.attn.proj) for block in self.blocks]
-        stream += [(block.residual2, block.mlp.fc2) for block in self.blocks]
+        stream = [(block.residual1, block.attn.proj) for block in blocks]
+        stream += [(block.residual2, block.mlp.fc2) for block in blocks]
         uses = Counter(id(module) for _, module in self.named_modules(remove_duplicate=False))
         within = [module for pair in stream for top in pair for module in top.modules()]
         return stream if all(uses[id(module)] == 1 for module in within) else []

@@ -72,14 +72,14 @@ class Evaluations(Reported):
 
     @cached_property
     def _rows(self) -> list[Row]:
-        rows = [_row(record) for record in self.records]
+        rows = [dict(_row(record)) for record in self.records]
         # Said where a network may have been evaluated in several ways.
         several = {axis for axis in ("dtype", "mode") if len({row[axis] for row in rows}) > 1}
         for row in rows:
             dtype = f" in {row['dtype']}" if "dtype" in several else ""
             mode = f" {ran_in(row['mode'])}" if "mode" in several else ""
             row["named"] = f"{row['label']}{dtype}{mode}"
-        return rows
+        return list(rows)
 
     def frame(self) -> "pd.DataFrame":
         """A row per evaluation.

@@ -9,7 +9,7 @@ from flopbench.kernels.compilers import missing_triton
 from flopbench.modes import COMPILING, ENGINES, Mode
 from flopbench.results import Environment
 
-_COMPILED: frozenset[Mode] = COMPILING | {"aot-inductor"}
+_COMPILED = COMPILING | frozenset[Mode](("aot-inductor",))
 """Modes in which inductor compiles."""
 
 

@@ -210,7 +210,7 @@ class IrrepResidual(nn.Module, Absorbs):
     def absorb(self, branch: IrrepLinear, *, centre: bool) -> None:
         """λ goes into the weights of each irrep."""
         for irrep, gamma in zip(self.rows.irreps, self.rows.parameters(self, "gamma"), strict=True):
-            scale_rows(branch.get_submodule(irrep.name), gamma, centre=centre)
+            scale_rows(getattr(branch, irrep.name), gamma, centre=centre)
             self.register_parameter(f"gamma_{irrep.name}", None)
 
     def _sums(self, x: Any, branch: Any, gammas: list[Tensor | None]) -> Iterable[Tensor | None]:

@@ -11,6 +11,7 @@ from flopbench.errors import FlopbenchError
 from flopbench.report.evaluations import Evaluations
 from flopbench.report.labels import read
 from flopbench.report.pictures import draw
+from flopbench.report.table import Table
 from flopbench.results.trainings import EvaluationRecord
 from flopbench.symmetries import registry
 from flopbench.symmetries.registry import About
@@ -71,7 +72,9 @@ def test_what_ran_in_several_ways_is_compared_way_by_way():
         "E(ViT-S/16) in fp32 in ONNX Runtime against ViT-S/16 in fp32 in ONNX Runtime",
     ]
     assert all("1.50× as many images per second" in point for point in answer.points[:2])
-    assert {"dtype", "mode"} <= {column.header for column in shown.tables()[0].columns}
+    accuracy = shown.tables()[0]
+    assert isinstance(accuracy, Table)
+    assert {"dtype", "mode"} <= {column.header for column in accuracy.columns}
 
 
 def test_the_frame_has_a_row_per_evaluation(pair):

@@ -89,8 +89,9 @@ def test_int8_is_calibrated_on_the_images_and_scored_in_its_engine(weights, tmp_
     )
     assert 64 < sum(seen) <= 128
     assert whole.deployed is None
+    assert quantised.deployed is not None
     assert quantised.deployed.engine == "onnxruntime"
-    assert quantised.deployed.first_call_seconds > 0
+    assert quantised.deployed.first_call_seconds
     assert quantised.accuracy.plain.nll != whole.accuracy.plain.nll
     assert quantised.accuracy.plain.nll == pytest.approx(whole.accuracy.plain.nll, rel=0.05)
     assert quantised.accuracy.flip_consistency > 0.98
