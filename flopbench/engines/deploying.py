@@ -65,7 +65,7 @@ def write(one: Engine, model: nn.Module, args: tuple[Tensor, ...], path: Path, r
     Raises:
         FlopbenchError: torch.export cannot take the network, or the engine cannot take what it gives.
     """
-    fold(model.eval(), branches=request.dtype != "fp16")
+    fold(model.eval())
     with observe() as ran, idiom(one.idiom):
         program = program_of(model, args)
     one.write(program, path, request)

@@ -1,6 +1,6 @@
 """Evaluations as one object: how right networks are, how fast, and what that comes to."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -72,14 +72,11 @@ class Evaluations(Reported):
 
     @cached_property
     def _rows(self) -> list[Row]:
-        rows = [dict(_row(record)) for record in self.records]
         # Said where a network may have been evaluated in several ways.
-        several = {axis for axis in ("dtype", "mode") if len({row[axis] for row in rows}) > 1}
-        for row in rows:
-            dtype = f" in {row['dtype']}" if "dtype" in several else ""
-            mode = f" {ran_in(row['mode'])}" if "mode" in several else ""
-            row["named"] = f"{row['label']}{dtype}{mode}"
-        return list(rows)
+        several = {
+            axis for axis in ("dtype", "mode") if len({getattr(one, axis) for one in self.records}) > 1
+        }
+        return [{**_row(one), "named": _named(one, several)} for one in self.records]
 
     def frame(self) -> "pd.DataFrame":
         """A row per evaluation.
@@ -176,6 +173,13 @@ def _row(record: EvaluationRecord) -> Row:
     }
 
 
+def _named(record: EvaluationRecord, several: Collection[str]) -> str:
+    """`E(ViT-S/16) in int8 in OpenVINO`: with what `several` names of the way in which it ran."""
+    dtype = f" in {record.dtype}" if "dtype" in several else ""
+    mode = f" {ran_in(record.mode)}" if "mode" in several else ""
+    return f"{record.label}{dtype}{mode}"
+
+
 def _scores(prefix: str, scores: Scores | None, images: int) -> Row:
     # Pixels are not drawn one by one, and mIoU is no mean over images: neither has Wilson's interval.
     drawn = share_interval(scores.top1, images) if scores and scores.measure == TOP1 else None
@@ -263,8 +267,6 @@ def _table(title: str, rows: Rows, columns: Sequence[Column]) -> Table:
     """A table without what all its rows have in common; of one row, with all that it was measured under."""
 
     def says_something(column: Column) -> bool:
-        if column.header == "engine":
-            return any(row["engine"] for row in rows)
         shared = len(rows) > 1 and len({column.show(row) for row in rows}) == 1
         return not (shared and column.header in _OFTEN_THE_SAME)
 

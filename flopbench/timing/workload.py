@@ -152,8 +152,8 @@ def make_workload(
     # As whoever times networks has it: shapes do not change, and the first call waits for the search.
     torch.backends.cudnn.benchmark = True
     keep_freed_memory()
-    if cell.pass_ == "forward":
-        fold(model.eval(), branches="fp16" not in cell.dtype)
+    if cell.pass_ == "forward" and cell.mode not in ENGINES:
+        fold(model.eval(), branches=cell.dtype != "autocast-fp16")
     network: Callable[..., Any] = model
     deployed = None
     if cell.mode in ENGINES:
